@@ -1,0 +1,1 @@
+"""What is done to a batch of rows: one file a stage."""

@@ -1,0 +1,1 @@
+"""Models behind the transforms: loaded where a worker sets up, never on import of a transform."""
