@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from transforms.models.embedded import WHISPER_TINY_EN, ModelError
+from transforms.models.embedded import WHISPER_TINY_EN, ModelError, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +48,13 @@ def load_whisper(model: str, device: str = "cpu") -> Whisper:
         raise ModelError(f"no Whisper model {model!r}: {error}") from error
 
 
-def weight_files(model: str) -> Path | None:
-    """The file whose digest stands for the model, or None where the model's name itself is its version."""
+def weights_of(model: str) -> str:
+    """What stands for a model in a fingerprint: its file's SHA-256, or its name where a library downloads it."""
     if model == EMBEDDED:
-        return WHISPER_TINY_EN.locate()
+        return sha256_of(WHISPER_TINY_EN.locate())
     path = Path(model)
-    return path / "model.bin" if path.is_dir() else path if path.is_file() else None
+    file = path / "model.bin" if path.is_dir() else path
+    return sha256_of(file) if file.is_file() else model
 
 
 def _from_ctranslate2(directory: Path) -> Whisper:

@@ -1,0 +1,159 @@
+"""`echo-targets`: the command line. Each command is a file of its own, imported when it is called."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Makes the training data of echo-trained speech-to-speech models: speech in, checked Parquet shards of "
+    "semantic-aligned unit targets out.\n\nExit codes: 0 done, 1 a check failed or too many rows were rejected, "
+    "2 bad usage or configuration, 3 some shards failed.",
+)
+train = typer.Typer(no_args_is_help=True, help="Train a model from published training sets.")
+app.add_typer(train, name="train")
+
+Root = Annotated[str, typer.Argument(help="Root of a dataset: the folder that `run` wrote to.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted for what is nested.")]
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    SHARDS_FAILED = 3
+    STOPPED = 130
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships: folder, demo, nano-t2c.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and why, and do nothing.")] = False,
+) -> None:
+    """Run a job: ingest, transcribe, align, tokenize, echo, publish.
+
+    What is committed already is not done again, so the same command resumes a job that was stopped.
+
+    Example: echo-targets run folder manifest=calls/manifest.jsonl root=out/calls workers=2
+    """
+    from jobs.run import run_command
+
+    raise typer.Exit(run_command(config, overrides or [], dry_run))
+
+
+@app.command()
+def demo(
+    root: Annotated[str, typer.Option(help="Where to write.")] = "out/demo",
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+) -> None:
+    """Voice twenty dialogues, break a few files on purpose, and take them through every stage."""
+    from jobs.demo import demo_command
+
+    raise typer.Exit(demo_command(root, workers))
+
+
+@app.command()
+def check(
+    path: Annotated[str, typer.Argument(help="Root of a dataset, or one Parquet shard.")],
+) -> None:
+    """Check shards against the contract: schema, every rule on every row, digests, keys across tables.
+
+    One finding a line; exit code 1 where there is any.
+    """
+    from jobs.check import check_command
+
+    raise typer.Exit(check_command(path))
+
+
+@app.command()
+def status(root: Root) -> None:
+    """Show a dataset's tables, hours, and what was rejected and why."""
+    from jobs.status import status_command
+
+    raise typer.Exit(status_command(root))
+
+
+@app.command()
+def fit_codebook(
+    root: Root,
+    out: Annotated[str, typer.Argument(help="The codebook's file, .safetensors.")],
+    size: Annotated[int, typer.Option(help="Number of units.", min=2, max=32767)] = 100,
+    layer: Annotated[int, typer.Option(help="Encoder layer that features are taken after.", min=0)] = 3,
+    model: Annotated[str, typer.Option(help="Whisper model whose encoder gives the features.")] = "embedded:tiny.en",
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of k-means.")] = 0,
+    max_frames: Annotated[int, typer.Option(help="Most frames to keep.", min=100)] = 200_000,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+) -> None:
+    """Fit a codebook by k-means on the features of a dataset's utterances.
+
+    Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500
+    """
+    from jobs.fit import fit_codebook_command
+
+    raise typer.Exit(fit_codebook_command(root, out, size, layer, model, seed, max_frames, device))
+
+
+@app.command()
+def fit_unit_language(
+    root: Root,
+    out: Annotated[str, typer.Argument(help="The unit language's file, .json.")],
+    vocab_size: Annotated[int, typer.Option(help="Number of words.", min=2)] = 1000,
+    max_word_units: Annotated[int, typer.Option(help="Longest word, in units.", min=1, max=16)] = 4,
+    mode: Annotated[str, typer.Option(help="ngram or bpe.")] = "ngram",
+) -> None:
+    """Fit words of units on a dataset's table `units`."""
+    from jobs.fit import fit_unit_language_command
+
+    raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode))
+
+
+@train.command()
+def t2c(
+    root: Root,
+    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="Sizes and recipe: a YAML file or a name that ships.")] = "train-t2c",
+) -> None:
+    """Train a text-to-codec decoder on `training/t2c`; rows of split `test` are held out and measured.
+
+    Example: echo-targets train t2c out/nano out/nano-t2c recipe.steps=9000
+    """
+    from jobs.train import train_t2c_command
+
+    raise typer.Exit(train_t2c_command(root, out, config, overrides or []))
+
+
+@app.command()
+def backends() -> None:
+    """Show which backends are installed and load, and what to install for the rest."""
+    from jobs.backends import backends_command
+
+    raise typer.Exit(backends_command())
+
+
+def main() -> None:
+    """Entry point: known errors end in one message and their exit code, never in a trace."""
+    import sys
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(Exit.STOPPED)
+    except Exception as error:
+        if type(error).__name__ not in ("ConfigError", "SourceError", "ModelError", "LayoutError"):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(Exit.USAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Configurations: YAML with `key=value` on top, checked; an error names the key, its line, and what to write."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from jobs.stages import STAGES
+from pipeline.stage import StageSpec
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used: the file, the line, the key and the remedy."""
+
+
+class JobConfig(BaseModel):
+    """What `echo-targets run` is told.
+
+    Attributes:
+        root: folder that the tables are written to.
+        runner: where shards are worked on.
+        workers: processes, one model each; the machine's threads are divided among them.
+        device: torch device of the models.
+        shard_hours: hours of audio a shard.
+        batch_seconds: padded seconds of audio in a batch, longest x count.
+        max_reject_fraction: more refused rows of a stage than this share end the job with exit code 1.
+        stages: parameters of each stage that runs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: str
+    runner: Literal["local"] = "local"
+    workers: PositiveInt = 1
+    device: str = "cpu"
+    shard_hours: PositiveFloat = 30.0
+    batch_seconds: PositiveFloat = 240.0
+    max_reject_fraction: float = Field(0.05, ge=0, le=1)
+    stages: dict[str, dict[str, Any]]
+
+    def specs(self) -> list[StageSpec]:
+        """The stages in the pipeline's order, parameters as they were validated."""
+        return [
+            StageSpec(STAGES[name], self.stages[name], self.device, self.batch_seconds)
+            for name in STAGES
+            if name in self.stages
+        ]
+
+
+def load(config: str, overrides: list[str]) -> JobConfig:
+    """Reads a configuration.
+
+    Args:
+        config: a YAML file, or the name of one that ships here (`demo`, `folder`).
+        overrides: `key=value`, dotted for what is nested.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    path = find(config)
+    values = _values(path, overrides)
+    try:
+        parsed = JobConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, path, overrides, (), JobConfig) from None
+    stages: dict[str, dict[str, Any]] = {}
+    for name, parameters in parsed.stages.items():
+        if name not in STAGES:
+            raise ConfigError(_place(path, overrides, ("stages", name)) + _unknown(name, STAGES))
+        kind = StageSpec(STAGES[name], {}).transform_class().Parameters
+        try:
+            stages[name] = kind.model_validate(parameters or {}).model_dump(mode="json")
+        except ValidationError as error:
+            raise _explain(error, path, overrides, ("stages", name), kind) from None
+    if "ingest" not in stages:
+        raise ConfigError(f"{path}: stages.ingest is missing; it names the sources")
+    return parsed.model_copy(update={"stages": stages})
+
+
+def find(config: str) -> Path:
+    """The file of a configuration.
+
+    Raises:
+        ConfigError: there is no such file, and none of that name ships here.
+    """
+    for path in (Path(config), CONFIGS / f"{config}.yaml"):
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    raise ConfigError(f"{config}: no such file, and no configuration of that name; there are {shipped}")
+
+
+def read_values(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """A YAML file's values with the overrides merged in and `${…}` filled in.
+
+    Raises:
+        ConfigError: it is not YAML, a value is missing, or an override is not `key=value`.
+    """
+    for override in overrides:
+        if not re.match(r"[\w.\[\]-]+=", override):
+            raise ConfigError(f"{override!r} is not key=value")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
+        if missing := sorted(OmegaConf.missing_keys(merged)):
+            given = " ".join(f"{key}=…" for key in missing)
+            raise ConfigError(_place(path, [], tuple(missing[0].split("."))) + f"needs a value; add {given}")
+        values = OmegaConf.to_container(merged, resolve=True)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{path}, line {line}: not YAML: {error.problem}") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values")
+    return {str(key): value for key, value in values.items()}
+
+
+def _values(path: Path, overrides: list[str]) -> dict[str, Any]:
+    values = read_values(path, overrides)
+    variables = set(re.findall(r"\$\{(\w+)\}", path.read_text(encoding="utf-8"))) - JobConfig.model_fields.keys()
+    if isinstance(values.get("stages"), dict):
+        values["stages"] = {name: parameters or {} for name, parameters in values["stages"].items()}
+    return {key: value for key, value in values.items() if key not in variables}
+
+
+def _explain(
+    error: ValidationError, path: Path, overrides: list[str], prefix: tuple[str, ...], kind: type[BaseModel]
+) -> ConfigError:
+    lines = []
+    for problem in error.errors():
+        where = prefix + tuple(str(part) for part in problem["loc"])
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            said = _unknown(where[-1], kind.model_fields)
+        elif problem["type"] == "missing":
+            said = "is missing"
+        elif not isinstance(problem["input"], dict | list):
+            said = f"{said}, not {problem['input']!r}"
+        lines.append(_place(path, overrides, where) + said)
+    return ConfigError("\n".join(lines))
+
+
+def _unknown(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; there are {', '.join(known)}"
+
+
+def _place(path: Path, overrides: list[str], where: tuple[str, ...]) -> str:
+    """Where a key was given: on the command line, or at a line of the file."""
+    key = ".".join(where)
+    for override in overrides:
+        name = override.partition("=")[0]
+        if key == name or key.startswith(f"{name}."):
+            return f"{override!r} on the command line: {key}: "
+    line = _line(path, where)
+    return f"{path}, line {line}: {key}: " if line else f"{path}: {key}: "
+
+
+def _line(path: Path, where: tuple[str, ...]) -> int | None:
+    """Line of a key in the file, or of the nearest key above it."""
+    node, line = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader), None
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                continue
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+    return line

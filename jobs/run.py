@@ -1,0 +1,80 @@
+"""`echo-targets run`: a configuration becomes a job."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from jobs.card import write_card
+from jobs.config import JobConfig, load
+from jobs.screen import Screen, funnel
+from pipeline.job import Job, JobFailed, StageReport
+from pipeline.plan import plan, samples_of
+from pipeline.runners.base import Runner
+from pipeline.runners.local import LocalRunner
+from schemas import SAMPLE_RATE
+from schemas.layout import Dataset
+from transforms.ingest import IngestParameters
+from transforms.sources import entries
+
+
+def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
+    """Runs, or with `dry_run` says what would run; gives the exit code."""
+    console = Console()
+    settings = load(config, overrides)
+    job = job_of(settings)
+    if dry_run:
+        _say_plan(job, console)
+        return 0
+    return run_job(settings, job, console)
+
+
+def job_of(settings: JobConfig) -> Job:
+    """The job that a configuration asks for; lists its sources.
+
+    Raises:
+        SourceError: a source can't be listed.
+    """
+    sources = IngestParameters.model_validate(settings.stages["ingest"]).sources
+    planned = plan(entries(sources), settings.shard_hours)
+    return Job(settings.root, planned, settings.specs(), settings.max_reject_fraction)
+
+
+def run_job(settings: JobConfig, job: Job, console: Console) -> int:
+    """Runs a job to its end, or to its failure, and prints the funnel."""
+    code = 0
+    with Screen(console) as screen:
+        try:
+            with _runner(settings) as runner:
+                for event in job.run(runner):
+                    screen.show(event)
+        except JobFailed as failure:
+            console.print(str(failure), style="red", markup=False)
+            code = failure.exit_code
+    reports: list[StageReport] = [report for report, _ in screen.reports]
+    console.print(funnel(reports))
+    if code == 0:
+        console.print(f"Shards are in {settings.root}, described by {write_card(settings.root)}", markup=False)
+    return code
+
+
+def _runner(settings: JobConfig) -> Runner:
+    return LocalRunner(settings.workers)
+
+
+def _say_plan(job: Job, console: Console) -> None:
+    planned = job.plan
+    bad = planned.entries.num_rows - planned.entries["error"].null_count
+    hours = samples_of(planned.entries) / SAMPLE_RATE / 3600
+    console.print(
+        f"{planned.entries.num_rows} items ({bad} of them unreadable lines), about {hours:.2f} hours, "
+        f"in {planned.info.shards} shards, to {job.root}",
+        markup=False,
+    )
+    dataset = Dataset(job.root)
+    for _, info in job.describe():
+        done = sum(
+            dataset.manifest(info.table, info.fingerprint, shard, info.shards) is not None
+            for shard in range(info.shards)
+        )
+        what = "nothing to do" if done == info.shards else f"{info.shards - done} of {info.shards} shards to run"
+        console.print(f"{info.stage}: {info.table}/{info.fingerprint}: {what}", markup=False)

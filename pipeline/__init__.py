@@ -1,0 +1,1 @@
+"""How work moves: plan, batch, run one shard, commit, resume."""

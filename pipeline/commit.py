@@ -1,0 +1,228 @@
+"""The commit: a shard appears whole and checked, or not at all.
+
+Written to a temporary name, closed, reopened, checked against the schema, hashed, moved into place; the manifest
+last. A kill at any moment leaves at most temporary files and shards without a manifest, which do not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector
+
+from schemas import KEY, REJECTS, TABLES, Table
+from schemas.check import check_file, metadata
+from schemas.layout import INDEX, STAGE, Dataset, FileEntry, Manifest, StageInfo, shard_name
+from transforms.base import Reject, table_of
+
+TEMPORARY = ".tmp-"
+
+
+class CommitError(Exception):
+    """A shard that must not be committed: its rows don't add up, or it breaks the contract. Says which and how."""
+
+
+class ShardWriter:
+    """Writes one shard of a stage, row group by row group, and commits it.
+
+    Use as a context manager: whatever ends the block before `commit` removes the temporary files.
+    """
+
+    def __init__(self, dataset: Dataset, info: StageInfo, shard: int) -> None:
+        self.dataset = dataset
+        self.info = info
+        self.shard = shard
+        self.name = shard_name(shard, info.shards)
+        self.table = TABLES[info.table]
+        self._output = _File(dataset, self.table, f"{info.table}/{info.fingerprint}/{self.name}.parquet", info)
+        self._rejects = _File(dataset, REJECTS, f"rejects/{info.stage}/{info.fingerprint}/{self.name}.parquet", info)
+        self._reasons: Counter[str] = Counter()
+        self._rows_in = 0
+        self._samples = 0
+
+    def __enter__(self) -> ShardWriter:
+        self._output.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._output.discard()
+        self._rejects.discard()
+
+    def write(self, keys: list[str], samples: int, rows: pa.Table, rejects: Iterable[tuple[Reject, int]]) -> None:
+        """Adds the outcome of some input rows.
+
+        Args:
+            keys: the input rows' keys, in order; the output is put into this order.
+            samples: 16 kHz samples of the input rows.
+            rows: output rows, in any order.
+            rejects: refused rows, each with the number of its attempts.
+
+        Raises:
+            CommitError: not one row or one reject for each key.
+        """
+        place = {key: position for position, key in enumerate(keys)}
+        refused = sorted(rejects, key=lambda reject: place.get(reject[0].utterance_id, -1))
+        out = rows[KEY].to_pylist()
+        outcome = Counter(out)
+        outcome.update(reject.utterance_id for reject, _ in refused)
+        if outcome != Counter(keys):
+            odd = sorted(key for key in outcome.keys() | place.keys() if outcome[key] != (1 if key in place else 0))
+            raise CommitError(
+                f"{self.info.stage} {self.name}: {len(keys)} rows in, {len(out)} out and {len(refused)} rejected; "
+                f"not one outcome each, for example {odd[:3]}"
+            )
+        self._rows_in += len(keys)
+        self._samples += samples
+        self._output.write(rows.take(sorted(range(len(out)), key=lambda position: place[out[position]])))
+        if refused:
+            self._rejects.open()
+            self._rejects.write(table_of((_reject_row(*reject, self.info.stage) for reject in refused), REJECTS))
+            self._reasons.update(reject.error_class for reject, _ in refused)
+
+    def commit(self) -> Manifest:
+        """Closes, checks, hashes and moves the files, and writes the manifest.
+
+        Raises:
+            CommitError: the shard breaks its schema or its rules.
+        """
+        entries = [file.close() for file in (self._output, self._rejects) if file.is_open]
+        manifest = Manifest(
+            table=self.info.table,
+            fingerprint=self.info.fingerprint,
+            shard=self.shard,
+            shards=self.info.shards,
+            rows_in=self._rows_in,
+            samples=self._samples,
+            output=entries[0],
+            rejects=entries[1] if len(entries) > 1 else None,
+            reasons=dict(sorted(self._reasons.items())),
+        )
+        rejected = manifest.rejects.rows if manifest.rejects else 0
+        if manifest.rows_in != manifest.output.rows + rejected:
+            raise CommitError(f"{self.info.stage} {self.name}: {self._rows_in} rows in, {entries} out")
+        self._rejects.move()
+        self._output.move()
+        write_whole(self.dataset, f"{self.info.table}/{self.info.fingerprint}/{self.name}.json", manifest.to_json())
+        return manifest
+
+
+class _File:
+    """One Parquet file of a shard, under a temporary name until it is moved."""
+
+    def __init__(self, dataset: Dataset, table: Table, path: str, info: StageInfo) -> None:
+        self.dataset, self.table, self.path, self.info = dataset, table, path, info
+        self.temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
+        self.is_open = False
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+        self._exists = False
+
+    def open(self) -> None:
+        if self.is_open:
+            return
+        about = metadata(self.table, self.info.fingerprint) | {
+            f"weights.{name}": digest for name, digest in sorted(self.info.weights.items())
+        }
+        make_parent(self.dataset, self.path)
+        self._sink = self.dataset.filesystem.open_output_stream(self.dataset.path(self.temporary))
+        self._exists = True
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            self.table.schema.with_metadata(about),
+            compression="zstd",
+            write_page_index=True,
+            write_page_checksum=True,
+            use_content_defined_chunking=True,
+        )
+        self.is_open = True
+
+    def write(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        group = self.table.row_group_rows
+        while sum(len(part) for part in self._waiting) >= group:
+            gathered = pa.concat_tables(self._waiting)
+            self._write_group(gathered[:group])
+            self._waiting = [gathered[group:]]
+
+    def _write_group(self, rows: pa.Table) -> None:
+        assert self._writer is not None
+        self._writer.write_table(rows.unify_dictionaries().combine_chunks(), row_group_size=self.table.row_group_rows)
+
+    def close(self) -> FileEntry:
+        assert self._writer is not None
+        rows = pa.concat_tables(self._waiting) if self._waiting else self.table.schema.empty_table()
+        if len(rows):
+            self._write_group(rows)
+        self._writer.close()
+        self._sink.close()
+        self._writer = None
+        with self.dataset.open(self.temporary) as file:
+            findings = list(check_file(file, self.table, os.path.basename(self.path), self.info.fingerprint))
+            count = file.metadata.num_rows
+        if findings:
+            more = f" (and {len(findings) - 3} more)" if len(findings) > 3 else ""
+            raise CommitError("; ".join(map(str, findings[:3])) + more)
+        with self.dataset.filesystem.open_input_file(self.dataset.path(self.temporary)) as file:
+            return FileEntry(self.path, file.size(), hashlib.file_digest(file, "sha256").hexdigest(), count)
+
+    def move(self) -> None:
+        if self.is_open:
+            self.dataset.filesystem.move(self.dataset.path(self.temporary), self.dataset.path(self.path))
+            self._exists = self.is_open = False
+
+    def discard(self) -> None:
+        if not self._exists:
+            return
+        self._writer = None
+        try:
+            self._sink.close()
+        finally:
+            self.dataset.filesystem.delete_file(self.dataset.path(self.temporary))
+            self._exists = self.is_open = False
+
+
+def _reject_row(reject: Reject, attempts: int, stage: str) -> dict[str, object]:
+    return {
+        KEY: reject.utterance_id,
+        "stage": stage,
+        "error_class": reject.error_class,
+        "message": reject.message,
+        "attempts": attempts,
+    }
+
+
+def make_parent(dataset: Dataset, path: str) -> None:
+    dataset.filesystem.create_dir(os.path.dirname(dataset.path(path)), recursive=True)
+
+
+def write_whole(dataset: Dataset, path: str, data: bytes) -> None:
+    """Puts a small file in place in one step: a reader sees the old one or the new one."""
+    make_parent(dataset, path)
+    temporary = dataset.path(f"{path}{TEMPORARY}{uuid.uuid4().hex}")
+    with dataset.filesystem.open_output_stream(temporary) as file:
+        file.write(data)
+    dataset.filesystem.move(temporary, dataset.path(path))
+
+
+def open_stage(dataset: Dataset, info: StageInfo) -> None:
+    """Writes a version's description and sweeps what killed workers left in its folders."""
+    write_whole(dataset, f"{info.table}/{info.fingerprint}/{STAGE}", info.to_json())
+    for folder in (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}"):
+        for file in dataset.filesystem.get_file_info(FileSelector(dataset.path(folder), allow_not_found=True)):
+            if TEMPORARY in file.base_name:
+                dataset.filesystem.delete_file(file.path)
+
+
+def set_current(dataset: Dataset, info: StageInfo) -> None:
+    """Makes a finished version the one that readers see."""
+    index = dataset.read_json(INDEX) or {"tables": {}}
+    tables = {table: fingerprint for table, fingerprint in index["tables"].items() if table != info.table}
+    index["tables"] = {**tables, info.table: info.fingerprint}
+    write_whole(dataset, INDEX, json.dumps(index, indent=1).encode())

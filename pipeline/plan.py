@@ -1,0 +1,126 @@
+"""The plan: what the sources list, cut into shards of equal audio duration, dialogues kept whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.commit import ShardWriter, open_stage, set_current
+from pipeline.stage import fingerprint_of
+from schemas import ENTRIES, KEY, SAMPLE_RATE
+from schemas.layout import Dataset, StageInfo
+from transforms.base import table_of
+
+STAGE = "plan"
+CHUNK = 10_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Shards of entries, not yet on disk.
+
+    Attributes:
+        info: the table `entries` that they make.
+        entries: all of them, in the shards' order.
+        ends: exclusive end of each shard in `entries`.
+    """
+
+    info: StageInfo
+    entries: pa.Table
+    ends: list[int]
+
+    def shards(self) -> Iterator[pa.Table]:
+        """The entries of each shard."""
+        for start, end in zip([0, *self.ends], self.ends, strict=False):
+            yield self.entries[start:end]
+
+    def commit(self, dataset: Dataset) -> None:
+        """Writes the shards that are not there yet."""
+        open_stage(dataset, self.info)
+        for shard, rows in enumerate(self.shards()):
+            if dataset.manifest(ENTRIES.name, self.info.fingerprint, shard, self.info.shards) is None:
+                with ShardWriter(dataset, self.info, shard) as writer:
+                    writer.write(rows[KEY].to_pylist(), samples_of(rows), rows, [])
+                    writer.commit()
+        set_current(dataset, self.info)
+
+
+def samples_of(entries: pa.Table) -> int:
+    """Samples at 16 kHz that entries are estimated to hold."""
+    return int(sum(entries["seconds"].to_pylist()) * SAMPLE_RATE)
+
+
+def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
+    """Cuts entries into shards.
+
+    Args:
+        entries: rows of the table `entries`, in the sources' order.
+        shard_hours: hours of audio a shard should hold; a dialogue is never cut.
+
+    Returns:
+        The plan; its fingerprint is computed from every entry, so a changed source is a new plan.
+    """
+    digest = hashlib.sha256()
+    parts, groups, seconds = [], list[str](), list[float]()
+    for chunk in _chunks(entries):
+        for entry in chunk:
+            identity = {name: value for name, value in entry.items() if name != "locator"}  # a moved corpus is the same
+            digest.update(json.dumps(identity, sort_keys=True).encode())
+            groups.append(entry["dialogue_id"] or entry[KEY])
+            seconds.append(entry["seconds"])
+        parts.append(table_of(chunk, ENTRIES))
+    order, ends = cut(groups, seconds, shard_hours * 3600)
+    parameters = {"entries": digest.hexdigest(), "shard_hours": shard_hours}
+    info = StageInfo(
+        stage=STAGE,
+        version=1,
+        table=ENTRIES.name,
+        schema_version=ENTRIES.version,
+        parameters=parameters,
+        weights={},
+        upstream={},
+        shards=len(ends),
+        fingerprint=fingerprint_of({"stage": STAGE, "schema_version": ENTRIES.version, "parameters": parameters}),
+    )
+    return Plan(info, pa.concat_tables([ENTRIES.schema.empty_table(), *parts]).take(order), ends)
+
+
+def cut(groups: Sequence[str], seconds: Sequence[float], shard_seconds: float) -> tuple[list[int], list[int]]:
+    """Where to cut entries into shards of about equal duration.
+
+    Args:
+        groups: what must stay together, one an entry; members may lie apart.
+        seconds: duration of each entry.
+        shard_seconds: wanted duration of a shard.
+
+    Returns:
+        Positions of the entries with each group's members drawn together at its first, and the exclusive end of
+        each shard in that order. There is at least one shard, and no empty one unless there are no entries.
+    """
+    members: dict[str, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group, []).append(position)
+    total = sum(seconds)
+    shards = max(1, min(len(members), round(total / shard_seconds + 0.499)))
+    order: list[int] = []
+    ends: list[int] = []
+    done = 0.0
+    for left, positions in zip(range(len(members), 0, -1), members.values(), strict=True):
+        cut_here = done >= total * (len(ends) + 1) / shards or left == shards - len(ends) - 1
+        if order and cut_here and len(ends) < shards - 1:
+            ends.append(len(order))
+        order += positions
+        done += sum(seconds[position] for position in positions)
+    return order, [*ends, len(order)]
+
+
+def _chunks(entries: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(entries)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk

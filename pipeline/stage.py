@@ -1,0 +1,63 @@
+"""A stage as a plain value that travels to workers, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from schemas.layout import StageInfo
+from transforms.base import Transform
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a worker needs to build a transform.
+
+    Attributes:
+        transform: where its class is, as `module:Class`.
+        parameters: as its `Parameters` dumps them; part of the fingerprint.
+        device: torch device; not part of the fingerprint.
+        batch_seconds: budget of a batch, padded seconds of audio; not part of the fingerprint.
+    """
+
+    transform: str
+    parameters: dict[str, Any]
+    device: str = "cpu"
+    batch_seconds: float = 240.0
+
+    def transform_class(self) -> type[Transform]:
+        """The transform's class."""
+        module, name = self.transform.split(":")
+        kind: type[Transform] = getattr(import_module(module), name)
+        return kind
+
+    def build(self) -> Transform:
+        """The transform, its model not yet loaded."""
+        kind = self.transform_class()
+        return kind(kind.Parameters.model_validate(self.parameters), self.device)
+
+
+def describe(transform: Transform, upstream: dict[str, str], shards: int) -> StageInfo:
+    """What makes a version of a table, with the fingerprint computed from it.
+
+    The fingerprint covers the transform's name and version, the schema's version, the parameters, the weights'
+    digests and the upstream fingerprints; not the device, the workers or the size of a batch.
+    """
+    meaning = {
+        "stage": transform.name,
+        "version": transform.version,
+        "schema_version": transform.writes.version,
+        "parameters": transform.meaning(),
+        "weights": transform.weights(),
+        "upstream": upstream,
+    }
+    return StageInfo(**meaning, table=transform.writes.name, shards=shards, fingerprint=fingerprint_of(meaning))
+
+
+def fingerprint_of(meaning: dict[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

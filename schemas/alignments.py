@@ -1,0 +1,58 @@
+"""alignments: where each word of the text lies in the audio."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
+from schemas.rules import field_of, one_of_rule, outside, range_rule, rows_with, spans_beyond, spans_disordered
+
+ITEM = pa.struct(
+    [
+        column("symbol", pa.string()),
+        column("char_start", pa.int32()),
+        column("char_end", pa.int32()),
+        column("start_sample", pa.int64(), nullable=True),
+        column("end_sample", pa.int64(), nullable=True),
+        column("score", pa.float32(), nullable=True),
+        column("interpolated", pa.bool_()),
+    ]
+)
+
+
+def _half_timed(rows: pa.RecordBatch) -> pa.BooleanArray:
+    starts, ends = field_of(rows["items"], "start_sample"), field_of(rows["items"], "end_sample")
+    return rows_with(rows["items"], pc.xor(pc.is_null(starts), pc.is_null(ends)))
+
+
+ALIGNMENTS = Table(
+    name="alignments",
+    version="1.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("tier", CATEGORY),
+            column("text_source", CATEGORY),
+            column("items", list_of(ITEM)),
+            column("coverage", pa.float32()),
+            column("status", CATEGORY),
+        ]
+    ),
+    rules=(
+        one_of_rule("tier", ("word", "phone")),
+        one_of_rule("text_source", ("reference", "transcript")),
+        one_of_rule("status", ("ok", "partial", "failed")),
+        range_rule("coverage", 0, 1),
+        Rule("times_monotone", "items start in order and do not overlap", lambda rows: spans_disordered(
+            rows["items"], "start_sample", "end_sample")),
+        Rule("characters_monotone", "items cover the text in order", lambda rows: spans_disordered(
+            rows["items"], "char_start", "char_end")),
+        Rule("times_paired", "an item has both a start and an end, or neither", _half_timed),
+        Rule(
+            "score_range",
+            "scores are probabilities",
+            lambda rows: rows_with(rows["items"], outside(field_of(rows["items"], "score"), 0, 1.0001)),
+        ),
+    ),
+    cross_rules=(Rule("times_inside_audio", "items end inside the audio",
+                      lambda rows: spans_beyond(rows["items"], "end_sample", rows["utterances.num_samples"])),),
+)

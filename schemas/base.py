@@ -1,0 +1,70 @@
+"""What a table is: its Arrow schema, its version, and the rules that every row of it must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+KEY = "utterance_id"
+SAMPLE_RATE = 16_000
+
+Mask = pa.BooleanArray | pa.ChunkedArray
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A statement that every row must keep, checked on whole columns.
+
+    Attributes:
+        name: short, unique inside its table; findings are reported under it.
+        says: the statement, for a person.
+        broken: gives a mask of the rows that break it (null counts as kept).
+    """
+
+    name: str
+    says: str
+    broken: Callable[[pa.RecordBatch], Mask]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of shard.
+
+    Attributes:
+        name: also its folder below the root, for example `units` or `training/t2c`.
+        version: semantic version of the schema: major for a changed or removed column, minor for a new nullable one.
+        schema: the Arrow schema of the file, without metadata.
+        rules: what each row keeps by itself.
+        cross_rules: what each row keeps towards its utterance. They see the row's own columns and those of the
+            utterance under `utterances.`; a row without an utterance is a finding of its own.
+        unchecked: leaf columns that the row check does not read (audio bytes, covered by the file's digest).
+        row_group_rows: rows per Parquet row group.
+    """
+
+    name: str
+    version: str
+    schema: pa.Schema
+    rules: tuple[Rule, ...] = ()
+    cross_rules: tuple[Rule, ...] = ()
+    unchecked: tuple[str, ...] = ()
+    row_group_rows: int = 1000
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.schema.names)
+
+
+def column(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
+    """A field, non-null unless said otherwise."""
+    return pa.field(name, kind, nullable=nullable)
+
+
+def list_of(kind: pa.DataType) -> pa.ListType:
+    """A list whose elements are never null."""
+    return pa.list_(pa.field("element", kind, nullable=False))
+
+
+CATEGORY = pa.dictionary(pa.int32(), pa.string())
+AUDIO = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])

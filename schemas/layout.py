@@ -1,0 +1,195 @@
+"""What a dataset looks like on disk, and how it is read back.
+
+    <root>/index.json                                    which fingerprint of each table is the current one
+    <root>/<table>/<fingerprint>/stage.json              what made it: stage, parameters, weights, upstream, shards
+    <root>/<table>/<fingerprint>/part-00003-of-00012.json     the shard's manifest, its commit mark
+    <root>/<table>/<fingerprint>/part-00003-of-00012.parquet
+    <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only where rows were refused
+
+A shard without a manifest does not exist. Names are computed from the index, never globbed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
+
+INDEX = "index.json"
+STAGE = "stage.json"
+
+
+class LayoutError(Exception):
+    """A file of the dataset that is missing or does not say what it should; the message names it."""
+
+
+def shard_name(index: int, count: int) -> str:
+    """Name of a shard without its extension: `part-00003-of-00012`."""
+    return f"part-{index:05d}-of-{count:05d}"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file that a manifest vouches for: its path below the root, bytes, SHA-256 (hex) and rows."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one committed shard holds.
+
+    Attributes:
+        table, fingerprint, shard, shards: which shard this is.
+        rows_in: rows that came in; always the rows that went out plus the rejects.
+        samples: 16 kHz samples of the rows that came in (0 where a stage sees no audio lengths).
+        output: the shard's Parquet file.
+        rejects: the file of refused rows, where there are any.
+        reasons: refused rows by error class.
+    """
+
+    table: str
+    fingerprint: str
+    shard: int
+    shards: int
+    rows_in: int
+    samples: int
+    output: FileEntry
+    rejects: FileEntry | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Manifest:
+        rejects = data.pop("rejects", None)
+        output = FileEntry(**data.pop("output"))
+        return cls(output=output, rejects=FileEntry(**rejects) if rejects else None, **data)
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What made a table: everything its fingerprint is computed from, and the number of its shards."""
+
+    stage: str
+    version: int
+    table: str
+    schema_version: str
+    parameters: dict[str, Any]
+    weights: dict[str, str]
+    upstream: dict[str, str]
+    shards: int
+    fingerprint: str
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+
+class Dataset:
+    """Reads a dataset's root: a folder, or any URI that `pyarrow.fs` opens."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        if "://" in root:
+            self.filesystem, self.base = FileSystem.from_uri(root)
+        else:
+            from pathlib import Path
+
+            self.filesystem, self.base = FileSystem.from_uri(Path(root).absolute().as_uri())
+
+    def path(self, *parts: str) -> str:
+        """A path on the dataset's file system."""
+        return "/".join((self.base.rstrip("/"), *parts))
+
+    def read_json(self, *parts: str) -> dict[str, Any] | None:
+        """A JSON object below the root, or None where there is no such file.
+
+        Raises:
+            LayoutError: the file is not a JSON object.
+        """
+        path = self.path(*parts)
+        try:
+            with self.filesystem.open_input_file(path) as file:
+                value = json.loads(file.read())
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise LayoutError(f"{path}: not readable as JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise LayoutError(f"{path}: expected a JSON object")
+        return value
+
+    def tables(self) -> dict[str, str]:
+        """Current fingerprint of each table, in the order in which they were made.
+
+        Raises:
+            LayoutError: there is no index.
+        """
+        index = self.read_json(INDEX)
+        if index is None:
+            raise LayoutError(f"{self.path(INDEX)}: no such file; is this the root of a finished run?")
+        tables = index.get("tables")
+        if not isinstance(tables, dict):
+            raise LayoutError(f"{self.path(INDEX)}: has no 'tables'")
+        return tables
+
+    def stage(self, table: str, fingerprint: str) -> StageInfo:
+        """What made a version of a table.
+
+        Raises:
+            LayoutError: the version is not there, or its description is damaged.
+        """
+        data = self.read_json(table, fingerprint, STAGE)
+        if data is None:
+            raise LayoutError(f"{self.path(table, fingerprint, STAGE)}: no such file")
+        try:
+            return StageInfo(**data)
+        except TypeError as error:
+            raise LayoutError(f"{self.path(table, fingerprint, STAGE)}: {error}") from error
+
+    def manifest(self, table: str, fingerprint: str, shard: int, shards: int) -> Manifest | None:
+        """A shard's manifest, or None where the shard is not committed.
+
+        Raises:
+            LayoutError: the manifest is damaged.
+        """
+        name = f"{shard_name(shard, shards)}.json"
+        data = self.read_json(table, fingerprint, name)
+        try:
+            return None if data is None else Manifest.from_json(data)
+        except (TypeError, KeyError) as error:
+            raise LayoutError(f"{self.path(table, fingerprint, name)}: {error}") from error
+
+    def manifests(self, table: str) -> Iterator[Manifest]:
+        """The committed shards of a table's current version, in order.
+
+        Raises:
+            LayoutError: the table is not there.
+        """
+        fingerprint = self.tables().get(table)
+        if fingerprint is None:
+            raise LayoutError(f"{self.root}: no table {table!r}; it has {', '.join(self.tables())}")
+        shards = self.stage(table, fingerprint).shards
+        for shard in range(shards):
+            if manifest := self.manifest(table, fingerprint, shard, shards):
+                yield manifest
+
+    def open(self, path: str) -> pq.ParquetFile:
+        """A Parquet file by its path below the root, page checksums verified as it is read."""
+        return pq.ParquetFile(
+            self.filesystem.open_input_file(self.path(path)), page_checksum_verification=True, pre_buffer=False
+        )
+
+    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """A table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""
+        parts = [self.open(manifest.output.path).read(columns) for manifest in self.manifests(table)]
+        return pa.concat_tables([part.unify_dictionaries() for part in parts])

@@ -1,0 +1,53 @@
+"""transcripts: what a recogniser heard, with the scores that a filter needs."""
+
+import pyarrow as pa
+
+from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
+from schemas.rules import field_of, outside, range_rule, rows_with, spans_beyond, spans_disordered
+
+SEGMENT = pa.struct(
+    [
+        column("start_sample", pa.int64()),
+        column("end_sample", pa.int64()),
+        column("text", pa.string()),
+        column("avg_logprob", pa.float32()),
+        column("no_speech_prob", pa.float32()),
+        column("compression_ratio", pa.float32()),
+    ]
+)
+
+
+TRANSCRIPTS = Table(
+    name="transcripts",
+    version="1.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("text", pa.string()),
+            column("text_normalized", pa.string()),
+            column("language", CATEGORY),
+            column("language_prob", pa.float32(), nullable=True),
+            column("segments", list_of(SEGMENT)),
+            column("wer_vs_reference", pa.float32(), nullable=True),
+            column("chars_per_s", pa.float32()),
+            column("flags", list_of(CATEGORY)),
+        ]
+    ),
+    rules=(
+        range_rule("language_prob", 0, 1),
+        range_rule("wer_vs_reference", 0, 1e4),
+        range_rule("chars_per_s", 0, 1e5),
+        Rule("segments_monotone", "segments start in order and do not overlap",
+             lambda rows: spans_disordered(rows["segments"], "start_sample", "end_sample")),
+        Rule(
+            "no_speech_prob_range",
+            "no_speech_prob is in [0, 1]",
+            lambda rows: rows_with(rows["segments"], outside(field_of(rows["segments"], "no_speech_prob"), 0, 1.0001)),
+        ),
+    ),
+    cross_rules=(
+        Rule("segments_inside_audio", "segments end inside the audio",
+             lambda rows: spans_beyond(rows["segments"], "end_sample", rows["utterances.num_samples"])),
+    ),
+)
+

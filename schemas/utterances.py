@@ -1,0 +1,51 @@
+"""utterances: what was said, the audio itself and where it came from."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.base import AUDIO, CATEGORY, KEY, Rule, Table, column
+from schemas.rules import not_empty_rule, one_of_rule, range_rule
+
+UTTERANCES = Table(
+    name="utterances",
+    version="1.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("dialogue_id", pa.string(), nullable=True),
+            column("turn", pa.int16(), nullable=True),
+            column("role", CATEGORY),
+            column("corpus", CATEGORY),
+            column("split", CATEGORY),
+            column("language", CATEGORY),
+            column("audio", AUDIO),  # 16 kHz mono FLAC; path is the source's name
+            column("audio_sha256", pa.binary(32)),  # of the 16-bit samples
+            column("sampling_rate", pa.int32()),  # Hz, of the source
+            column("num_samples", pa.int64()),  # at 16 kHz
+            column("channel", pa.int8()),  # of the source; -1 is the mean of all
+            column("speaker_id", pa.string(), nullable=True),
+            column("reference_text", pa.string(), nullable=True),
+            column("license", CATEGORY),
+            column("synthetic", pa.bool_()),
+        ]
+    ),
+    rules=(
+        not_empty_rule(KEY),
+        one_of_rule("role", ("user", "assistant", "narrator")),
+        range_rule("sampling_rate", 1, 1_000_000),
+        range_rule("num_samples", 1, 2**40),
+        range_rule("channel", -1, 127),
+        Rule(
+            "audio_named",
+            "audio has a path",
+            lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path")),
+        ),
+        Rule(
+            "turn_of_dialogue",
+            "dialogue_id and turn are both there or both absent",
+            lambda rows: pc.xor(pc.is_null(rows["dialogue_id"]), pc.is_null(rows["turn"])),
+        ),
+    ),
+    unchecked=("audio.bytes",),
+    row_group_rows=100,
+)

@@ -1,0 +1,74 @@
+"""align: where each word of the reference text, or of the transcript, lies in the audio."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from schemas import ALIGNMENTS, KEY, TRANSCRIPTS, UTTERANCES
+from transforms.audio import decode_flac
+from transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
+from transforms.forced_alignment import Alignment
+from transforms.models.aligners import ALIGNERS
+
+
+class AlignParameters(Parameters):
+    """Parameters of align.
+
+    Attributes:
+        method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
+        text: which text to align; `reference` takes the transcript where a row has no reference.
+    """
+
+    method: Literal["ctc", "attention"] = "ctc"
+    text: Literal["reference", "transcript"] = "reference"
+
+
+class Align(Transform):
+    """Forced alignment of words."""
+
+    name: ClassVar[str] = "align"
+    version: ClassVar[int] = 1
+    reads = (UTTERANCES, TRANSCRIPTS)
+    writes = ALIGNMENTS
+    wants_audio = True
+    Parameters = AlignParameters
+    parameters: AlignParameters
+
+    def weights(self) -> dict[str, str]:
+        return ALIGNERS[self.parameters.method].weights()
+
+    def setup(self) -> None:
+        self._aligner = ALIGNERS[self.parameters.method]()
+        self._aligner.setup()
+
+    def __call__(self, batch: pa.Table) -> Output:
+        texts, rejects = [], []
+        for row in batch.to_pylist():
+            source, text = self._text(row)
+            if text:
+                texts.append((row[KEY], source, text, decode_flac(row["audio"]["bytes"])))
+            else:
+                rejects.append(Reject(row[KEY], "no_text", f"{row['audio']['path']} has no {source} to align"))
+        alignments = self._aligner([waveform for *_, waveform in texts], [text for _, _, text, _ in texts])
+        rows = [_row(key, source, alignment)
+                for (key, source, _, _), alignment in zip(texts, alignments, strict=True)]
+        return Output(table_of(rows, ALIGNMENTS), rejects)
+
+    def _text(self, row: dict[str, Any]) -> tuple[str, str | None]:
+        if self.parameters.text == "reference" and row["reference_text"]:
+            return "reference", row["reference_text"].strip()
+        transcript = row["transcripts"]
+        return "transcript", transcript and transcript["text"]
+
+
+def _row(key: str, source: str, alignment: Alignment) -> dict[str, Any]:
+    return {
+        KEY: key,
+        "tier": "word",
+        "text_source": source,
+        "items": [vars(word) | {"score": rounded(word.score)} for word in alignment.words],
+        "coverage": rounded(alignment.coverage),
+        "status": alignment.status,
+    }

@@ -1,0 +1,216 @@
+"""Text to codec: the speech units that say a text, from a small decoder kept as a directory of three files.
+
+`config.json`, `model.safetensors` (tensor names as in EchoX's `unit_translator.*`; half precision on disk is computed
+in float32) and `tokenizer.json` (Hugging Face `tokenizers`).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+
+from transforms.models.embedded import ModelError, sha256_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from transforms.models.t2c_module import T2CModule
+
+StopReason = Literal["end", "length", "repetition"]
+LOOP_WINDOW, LOOP_PERIOD = 32, 8
+CHARACTERS = " abcdefghijklmnopqrstuvwxyz'.,?!-0123456789"
+SPECIALS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
+
+
+class T2CConfig(BaseModel):
+    """Sizes, and the template around a text: `prefix_ids`, text, `middle_ids`, units, `end_id`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text_vocab_size: PositiveInt
+    unit_vocab_size: PositiveInt
+    text_embedding_size: PositiveInt
+    hidden_size: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    ffn_size: PositiveInt
+    max_positions: PositiveInt = 2048
+    rope_theta: PositiveFloat = 10_000.0
+    rms_norm_eps: PositiveFloat = 1e-6
+    prefix_ids: list[int]
+    middle_ids: list[int]
+    end_id: int
+    max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
+    units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
+
+    def prompt(self, text_ids: list[int]) -> list[int]:
+        """The ids before the first unit."""
+        return [*self.prefix_ids, *text_ids, *self.middle_ids]
+
+
+class Greedy(NamedTuple):
+    """A decoded row: ids of the whole vocabulary without the end, a log-probability for every choice made."""
+
+    ids: list[int]
+    logprobs: list[float]
+    stop_reason: StopReason
+
+
+class Decoded(NamedTuple):
+    """Units of one text, no two equal neighbours; the mean log-probability of the choices, the end's among them."""
+
+    units: list[int]
+    mean_logprob: float
+    stop_reason: StopReason
+
+
+class T2C:
+    """A text-to-codec model ready to decode.
+
+    Attributes:
+        config: sizes and template.
+        module: the network, float32, in evaluation mode.
+        tokenizer: text to ids, with offsets into the text as it was given.
+    """
+
+    def __init__(self, config: T2CConfig, module: T2CModule, tokenizer: Tokenizer) -> None:
+        self.config, self.module, self.tokenizer = config, module, tokenizer
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> T2C:
+        """Read a model directory.
+
+        Raises:
+            ModelError: a file is missing or damaged, or tensors are missing, surplus or of another shape.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+        from tokenizers import Tokenizer
+
+        from transforms.models.t2c_module import T2CModule
+
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            if not (path / name).is_file():
+                raise ModelError(f"{path} has no {name}: not a text-to-codec model")
+        try:
+            config = T2CConfig.model_validate_json((path / "config.json").read_bytes())
+            state = load_file(path / "model.safetensors", device=device)
+        except (ValidationError, SafetensorError) as error:
+            raise ModelError(f"{path}: damaged text-to-codec model ({error})") from error
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        if tokenizer.get_vocab_size() > config.text_vocab_size:
+            raise ModelError(f"{path}: the tokenizer has {tokenizer.get_vocab_size()} ids, more than text_vocab_size")
+        module = T2CModule(config)
+        check_tensors(path, module.state_dict(), state)
+        module.load_state_dict(state)
+        return cls(config, module.float().to(device).eval(), tokenizer)
+
+    def save(self, path: Path, *, half: bool = False) -> None:
+        """Write the model directory, in half precision where told."""
+        from safetensors.torch import save_file
+
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
+        self.tokenizer.save(str(path / "tokenizer.json"))
+        state = {name: tensor.half() if half else tensor for name, tensor in self.module.state_dict().items()}
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without the template."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def generate(self, text_ids: list[list[int]], max_new_units: int = 1024) -> list[Decoded]:
+        """Units for each text, by greedy decoding; a row's result does not depend on its neighbours.
+
+        Args:
+            text_ids: a list of ids for every text; an empty one says nothing.
+            max_new_units: the most for a row; a short text may say less still (`max_units_per_text_token`).
+
+        Raises:
+            ValueError: a text leaves no room for units.
+        """
+        import torch
+
+        spoken = [row for row, ids in enumerate(text_ids) if ids]
+        results = [Decoded([], 0.0, "end") for _ in text_ids]
+        if not spoken:
+            return results
+        prompts = [self.config.prompt(text_ids[row]) for row in spoken]
+        with torch.inference_mode():
+            embeddings = [self.module.embed(torch.tensor(ids, device=self._device)) for ids in prompts]
+        limits = [self.limit(len(text_ids[row]), max_new_units) for row in spoken]
+        for row, result in zip(spoken, self.module.greedy(embeddings, limits), strict=True):
+            results[row] = decoded(result, self.config)
+        return results
+
+    def limit(self, text_length: int, max_new_units: int) -> int:
+        """How many units a text of this many tokens may take.
+
+        Raises:
+            ValueError: its prompt fills the model's positions.
+        """
+        template = len(self.config.prefix_ids) + len(self.config.middle_ids)
+        room = self.config.max_positions - template - text_length
+        if room < 1:
+            raise ValueError(f"a text of {text_length} tokens leaves no room for units")
+        return min(max_new_units, room, math.ceil(self.config.max_units_per_text_token * (text_length + 2)))
+
+    @cached_property
+    def _device(self) -> str:
+        return str(self.module.lm_head.weight.device)
+
+
+def decoded(result: Greedy, config: T2CConfig) -> Decoded:
+    """Vocabulary ids as units."""
+    units = [token - config.text_vocab_size for token in result.ids]
+    return Decoded(units, sum(result.logprobs) / len(result.logprobs), result.stop_reason)
+
+
+def model_digest(path: Path) -> str:
+    """What stands for a model directory in a fingerprint: the SHA-256 of its weights."""
+    return sha256_of(path / "model.safetensors")
+
+
+def check_tensors(path: Path, expected: dict, found: dict) -> None:
+    """Compare names and shapes of two state dicts.
+
+    Raises:
+        ModelError: they differ; the message names the tensors.
+    """
+    problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"surplus {name}" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise ModelError(f"{path}: weights do not fit config.json: {', '.join(problems)}")
+
+
+def looping_tail(ids: list[int]) -> int:
+    """How many ids at the end only repeat those before them; 0 where the last `LOOP_WINDOW` ids are not periodic."""
+    window = ids[-LOOP_WINDOW:]
+    if len(window) < LOOP_WINDOW:
+        return 0
+    periods = (period for period in range(1, LOOP_PERIOD + 1) if window[period:] == window[:-period])
+    period = next(periods, 0)
+    return LOOP_WINDOW - period if period else 0
+
+
+def character_tokenizer() -> Tokenizer:
+    """One id a character, lower-cased; whatever is not in `CHARACTERS` is `<unk>`."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    vocab = {symbol: number for number, symbol in enumerate((*SPECIALS, *CHARACTERS))}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Replace("’", "'"), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return tokenizer

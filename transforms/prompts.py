@@ -1,0 +1,49 @@
+"""Prompt templates: the tokens around the audio of a turn. They are data, one JSON file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from transforms.models.embedded import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class PromptTemplate(BaseModel):
+    """Tokens before and after the single placeholder that a turn's audio replaces.
+
+    Attributes:
+        id: stored with every row that the template shaped.
+        before_audio, after_audio: tokens of the tokenizer's vocabulary; the reply follows the last one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    before_audio: list[str]
+    after_audio: list[str]
+
+    @property
+    def assistant_after_audio_shift(self) -> int:
+        """Positions from the placeholder to the token whose state predicts the reply's first token."""
+        return len(self.after_audio)
+
+    @classmethod
+    def load(cls, path: Path, tokenizer: Tokenizer) -> PromptTemplate:
+        """Reads a template and checks its tokens against the tokenizer.
+
+        Raises:
+            ModelError: the file is no template, or names a token that the tokenizer lacks.
+        """
+        try:
+            template = cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ModelError(f"{path}: not a prompt template ({error})") from error
+        for token in (*template.before_audio, *template.after_audio):
+            if tokenizer.token_to_id(token) is None:
+                raise ModelError(f"{path}: the tokenizer has no token {token!r}")
+        return template

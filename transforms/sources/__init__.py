@@ -1,0 +1,66 @@
+"""Where a corpus comes from: each source lists its items for the plan, and opens them for ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from schemas import KEY
+from transforms.sources.base import Item, Source
+from transforms.sources.huggingface import HuggingFaceSource
+from transforms.sources.librispeech import LibriSpeechSource
+from transforms.sources.manifest import ManifestSource
+from transforms.sources.spoken import SpokenSource
+
+AnySource = Annotated[
+    ManifestSource | LibriSpeechSource | HuggingFaceSource | SpokenSource, Field(discriminator="kind")
+]
+
+
+def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
+    """Rows of the table `entries`: every item of every source, in order; an id that comes again is an error.
+
+    Raises:
+        SourceError: a source can't be listed at all.
+    """
+    first_seen: dict[str, str] = {}
+    for number, source in enumerate(sources):
+        for item in source.items():
+            yield _entry(number, source, item, first_seen)
+
+
+def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
+    error = (item.error_class, item.error)
+    key = item.id
+    if item.error is None and key in first_seen:
+        error = ("duplicate_id", f"{item.where}: id {key!r} is already used at {first_seen[key]}")
+        key = item.where
+    while key in first_seen:  # a place can be named twice only by a source that lists it twice
+        key = f"{key}+"
+    first_seen[key] = item.where
+    role = item.role or ("narrator" if item.turn is None else ("user", "assistant")[item.turn % 2])
+    return {
+        KEY: key,
+        "source": number,
+        "where": item.where,
+        "locator": item.locator,
+        "size": item.size,
+        "error_class": error[0],
+        "error": error[1],
+        "seconds": item.seconds,
+        "dialogue_id": item.dialogue_id,
+        "turn": item.turn,
+        "role": role,
+        "corpus": source.corpus,
+        "split": item.split or source.split,
+        "language": item.language or source.language,
+        "channel": source.channel if item.channel is None else item.channel,
+        "speaker_id": item.speaker_id,
+        "reference_text": item.text,
+        "license": source.license,
+    }
+
+
+__all__ = ["AnySource", "Source", "entries"]

@@ -1,0 +1,163 @@
+"""A folder of audio with a manifest: JSON lines, or tab-separated values under a header line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from transforms.audio import header_seconds
+from transforms.sources.base import Item, Source, SourceError
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "id": ("id", "utterance_id"),
+    "audio": ("audio", "path", "audio_filepath", "file_name", "file"),
+    "text": ("text", "reference_text", "transcript", "transcription", "sentence"),
+    "duration": ("duration", "seconds"),
+    "speaker_id": ("speaker_id", "speaker"),
+    "dialogue_id": ("dialogue_id",),
+    "turn": ("turn",),
+    "role": ("role",),
+    "split": ("split",),
+    "language": ("language", "lang"),
+    "channel": ("channel",),
+}
+MAX_LINE = 1 << 20
+PROBES = 16
+
+
+class BadLine(Exception):
+    """A manifest line that names no item; says what is wrong with it."""
+
+
+class ManifestSource(Source):
+    """Items of a manifest, one a line, each with an id and an audio path.
+
+    Attributes:
+        manifest: the `.jsonl` or `.tsv` file. Its audio paths are absolute, or relative to it; a relative path
+            may not lead out of the manifest's folder.
+        columns: names of the manifest's columns where they are not the usual ones, as {"text": "utterance"}.
+    """
+
+    has_files: ClassVar[bool] = True
+    kind: Literal["manifest"]
+    manifest: str
+    columns: dict[str, str] = {}
+
+    def items(self) -> Iterator[Item]:
+        path = Path(self.manifest)
+        try:
+            lines = _tsv(path) if path.suffix.lower() in (".tsv", ".txt") else _jsonl(path)
+            with ThreadPoolExecutor(PROBES) as pool:
+                while chunk := list(islice(lines, 1000)):
+                    yield from pool.map(self._item, chunk)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"manifest {path}: {error}") from error
+
+    def open(self, locator: str) -> Path:
+        return Path(locator)
+
+    def _item(self, line: tuple[int, dict[str, Any] | BadLine]) -> Item:
+        number, record = line
+        where = f"{os.path.basename(self.manifest)}:{number}"
+        try:
+            if isinstance(record, BadLine):
+                raise record
+            return self._read(record, where)
+        except BadLine as error:
+            return Item(id=where, where=where, error_class="bad_line", error=f"{os.path.basename(self.manifest)}, line {number}: {error}")
+
+    def _read(self, record: dict[str, Any], where: str) -> Item:
+        def value(name: str) -> Any:
+            for alias in (self.columns[name],) if name in self.columns else ALIASES[name]:
+                if record.get(alias) not in (None, ""):
+                    return record[alias]
+            return None
+
+        item = item_from(value, where)
+        audio = value("audio")
+        if not isinstance(audio, str) or "\0" in audio:
+            raise BadLine("has no audio path")
+        path = os.path.normpath(os.path.join(os.path.dirname(self.manifest) or ".", audio))
+        folder = os.path.normpath(os.path.dirname(self.manifest) or ".")
+        if not os.path.isabs(audio) and os.path.relpath(path, folder).startswith(os.pardir):
+            raise BadLine(f"audio path {audio!r} leads out of the manifest's folder")
+        size = os.path.getsize(path) if os.path.isfile(path) else None
+        seconds = item.seconds or (header_seconds(Path(path)) if size else None) or 0.0
+        return replace(item, locator=path, size=size, seconds=seconds)
+
+
+def item_from(value: Any, where: str) -> Item:
+    """An item from a record's values, `value(name)` giving None for what is not there.
+
+    Raises:
+        BadLine: a value is missing or of the wrong kind.
+    """
+    key = value("id")
+    if not isinstance(key, str | int) or isinstance(key, bool):
+        raise BadLine("has no id")
+    numbers: dict[str, Any] = {}
+    for name, kind in (("turn", int), ("channel", int), ("duration", float)):
+        try:
+            numbers[name] = None if value(name) is None else kind(value(name))
+        except (TypeError, ValueError):
+            raise BadLine(f"{name} {value(name)!r} is not a number") from None
+    if (value("dialogue_id") is None) != (numbers["turn"] is None):
+        raise BadLine("has only one of dialogue_id and turn")
+    if numbers["turn"] is not None and not 0 <= numbers["turn"] < 2**15:
+        raise BadLine(f"turn {numbers['turn']} is outside [0, 32767]")
+    if numbers["channel"] is not None and not -1 <= numbers["channel"] < 128:
+        raise BadLine(f"channel {numbers['channel']} is outside [-1, 127]")
+    if numbers["duration"] is not None and not 0 <= numbers["duration"] < 1e6:
+        raise BadLine(f"duration {numbers['duration']} is outside [0, 1e6] s")
+    if value("role") not in (None, "user", "assistant", "narrator"):
+        raise BadLine(f"role {value('role')!r} is none of user, assistant, narrator")
+    words = {name: None if value(name) is None else str(value(name)) for name in ("text", "split", "language")}
+    return Item(
+        id=str(key),
+        where=where,
+        seconds=numbers["duration"] or 0.0,
+        dialogue_id=None if value("dialogue_id") is None else str(value("dialogue_id")),
+        turn=numbers["turn"],
+        role=value("role"),
+        channel=numbers["channel"],
+        speaker_id=None if value("speaker_id") is None else str(value("speaker_id")),
+        **words,
+    )
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
+            if line.strip():
+                yield number, _json_object(line)
+
+
+def _json_object(line: str) -> dict[str, Any] | BadLine:
+    try:
+        line.encode()
+        record = json.loads(line)
+    except (UnicodeEncodeError, ValueError, RecursionError) as error:
+        return BadLine(f"is not JSON ({error})")
+    return record if isinstance(record, dict) else BadLine("is not a JSON object")
+
+
+def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        header = next(rows, None)
+        if header is None:
+            raise SourceError(f"manifest {path}: is empty, expected a header line")
+        for number, row in enumerate(rows, 2):
+            if len(row) == len(header):
+                yield number, dict(zip(header, row, strict=True))
+            elif row:
+                yield number, BadLine(f"has {len(row)} columns, the header has {len(header)}")
