@@ -60,7 +60,8 @@ class Screen:
         self._stage, self._total = event.info.stage, event.samples
         self._began = self._said = time.monotonic()
         self._samples = 0
-        self._shards, self._all = event.committed, event.info.shards
+        self._shards = self._committed = event.committed
+        self._all = event.info.shards
         self._rejects: Counter[str] = Counter()
         self._task: TaskID = self._live.add_task(self._stage, total=max(self._total, 1), said="")
 
@@ -86,7 +87,7 @@ class Screen:
         elapsed = time.monotonic() - self._began
         self._live.remove_task(self._task)
         self.reports.append((report, elapsed))
-        if report.shards_run == 0:
+        if self._committed == self._all:
             said = "nothing to do, all shards are committed"
         else:
             hours = report.samples / SAMPLE_RATE / 3600

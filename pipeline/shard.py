@@ -57,11 +57,11 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         for rows in _windows(dataset, transform, task):
             outcome = _Outcome()
             costs = transform.costs(rows)
+            samples = rows["num_samples"].to_pylist() if "num_samples" in rows.column_names else costs
             for positions in pack(costs, budget, transform.equal_costs):
                 outcome.add(transform, rows.take(positions))
-                progress(sum(costs[position] for position in positions))
-            samples = sum(rows["num_samples"].to_pylist() if "num_samples" in rows.column_names else costs)
-            writer.write(rows[KEY].to_pylist(), samples, outcome.table(transform), outcome.rejects)
+                progress(sum(samples[position] for position in positions))
+            writer.write(rows[KEY].to_pylist(), sum(samples), outcome.table(transform), outcome.rejects)
         return writer.commit()
 
 
@@ -88,7 +88,7 @@ class _Outcome:
         try:
             output = transform(batch)
         except Exception as error:
-            if _is_device_error(error):
+            if is_device_error(error):
                 raise
             if len(batch) == 1:
                 output = Output(transform.writes.schema.empty_table(), [_reject(batch, error)])
@@ -113,8 +113,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def _is_device_error(error: Exception) -> bool:
-    """Storage, network and accelerator faults. A driver's message is all that tells its errors from a model's."""
+def is_device_error(error: Exception) -> bool:
+    """Whether trying again can help: storage, network and accelerator faults.
+
+    CUDA's errors are told from a model's by their message alone.
+    """
     if _is_out_of_memory(error):
         return False
     named = type(error).__name__ in ("AcceleratorError", "ModelError")

@@ -15,8 +15,7 @@ from schemas.base import Mask, Rule
 
 def rows_with(lists: pa.ListArray, element_mask: pa.BooleanArray) -> pa.BooleanArray:
     """Rows of which at least one list element is marked."""
-    parents = pc.filter(pc.list_parent_indices(lists), element_mask)
-    return pc.is_in(pa.array(range(len(lists)), pa.int64()), value_set=pc.unique(parents))
+    return _marks(lists, pc.filter(pc.list_parent_indices(lists), element_mask))
 
 
 def sums(lists: pa.ListArray) -> pa.Int64Array:
@@ -46,7 +45,11 @@ def _pairs(lists: pa.ListArray, broken: Callable[[pa.Array, pa.Array], pa.Boolea
     values, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
     same_row = pc.equal(parents[:-1], parents[1:])
     mask = pc.fill_null(pc.and_(same_row, broken(values[:-1], values[1:])), False)
-    return pc.is_in(pa.array(range(len(lists)), pa.int64()), value_set=pc.unique(pc.filter(parents[1:], mask)))
+    return _marks(lists, pc.filter(parents[1:], mask))
+
+
+def _marks(lists: pa.ListArray, positions: pa.Int64Array) -> pa.BooleanArray:
+    return pc.is_in(pa.array(range(len(lists)), pa.int64()), value_set=pc.unique(positions))
 
 
 def field_of(lists: pa.ListArray, name: str) -> pa.Array:
@@ -55,12 +58,16 @@ def field_of(lists: pa.ListArray, name: str) -> pa.Array:
 
 
 def spans_disordered(lists: pa.ListArray, start: str, end: str) -> pa.BooleanArray:
-    """Rows with a span that starts below 0, ends before it starts, or starts before the one before it has ended."""
-    starts, ends, parents = field_of(lists, start), field_of(lists, end), pc.list_parent_indices(lists)
-    backwards = rows_with(lists, pc.fill_null(pc.or_(pc.less(ends, starts), pc.less(starts, 0)), False))
-    overlap = pc.fill_null(pc.and_(pc.equal(parents[1:], parents[:-1]), pc.less(starts[1:], ends[:-1])), False)
-    late = pc.is_in(pa.array(range(len(lists)), pa.int64()), value_set=pc.unique(pc.filter(parents[1:], overlap)))
-    return pc.or_(backwards, late)
+    """Rows with a span that starts below 0, ends before it starts, or starts before the one before it has ended.
+
+    A span without a start or an end is passed over.
+    """
+    starts, ends = field_of(lists, start), field_of(lists, end)
+    timed = pc.and_(pc.is_valid(starts), pc.is_valid(ends))
+    starts, ends, parents = (pc.filter(a, timed) for a in (starts, ends, pc.list_parent_indices(lists)))
+    backwards = pc.filter(parents, pc.or_(pc.less(ends, starts), pc.less(starts, 0)))
+    late = pc.filter(parents[1:], pc.and_(pc.equal(parents[1:], parents[:-1]), pc.less(starts[1:], ends[:-1])))
+    return _marks(lists, pa.concat_arrays([backwards, late]))
 
 
 def spans_beyond(lists: pa.ListArray, end: str, limit: pa.Array) -> pa.BooleanArray:
@@ -117,7 +124,10 @@ def one_of_rule(name: str, allowed: tuple[str, ...]) -> Rule:
 
 def not_empty_rule(name: str) -> Rule:
     """A string column is never the empty string."""
-    return Rule(f"{name}_present", f"{name} is not empty", lambda rows: pc.equal(pc.utf8_length(rows[name]), 0))
+    def broken(rows: pa.RecordBatch) -> Mask:
+        return pc.equal(pc.utf8_length(rows[name].cast(pa.string())), 0)
+
+    return Rule(f"{name}_present", f"{name} is not empty", broken)
 
 
 def lengths_rule(name: str, *others: str) -> Rule:

@@ -9,8 +9,11 @@ import pyarrow as pa
 from schemas import ALIGNMENTS, KEY, TRANSCRIPTS, UTTERANCES
 from transforms.audio import decode_flac
 from transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
-from transforms.forced_alignment import Alignment
-from transforms.models.aligners import ALIGNERS
+from transforms.forced_alignment import Aligner, Alignment
+from transforms.models.hama_ctc import CtcAligner
+from transforms.models.whisper_attention import AttentionAligner
+
+METHODS: dict[str, type[Aligner]] = {"ctc": CtcAligner, "attention": AttentionAligner}
 
 
 class AlignParameters(Parameters):
@@ -37,10 +40,10 @@ class Align(Transform):
     parameters: AlignParameters
 
     def weights(self) -> dict[str, str]:
-        return ALIGNERS[self.parameters.method].weights()
+        return METHODS[self.parameters.method]().weights()
 
     def setup(self) -> None:
-        self._aligner = ALIGNERS[self.parameters.method]()
+        self._aligner = METHODS[self.parameters.method]()
         self._aligner.setup()
 
     def __call__(self, batch: pa.Table) -> Output:

@@ -51,7 +51,7 @@ class Runner(ABC):
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027 (a runner without workers of its own has nothing to end)
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends the workers; in the midst of work they leave nothing half-written."""

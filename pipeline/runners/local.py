@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from pipeline.runners.base import Done, Event, Failed, Runner, RunShard, Worked
-from pipeline.shard import ShardTask
+from pipeline.shard import ShardTask, is_device_error
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE_SECONDS = 5.0
@@ -32,11 +32,11 @@ class _Worker:
 
 @dataclass
 class LocalRunner(Runner):
-    """Runs shards in `workers` processes; a shard whose worker fails or dies is tried `attempts` times.
+    """Runs shards in `workers` processes; a shard whose device or storage fails, or whose worker dies, is tried again.
 
     Attributes:
         workers: number of processes.
-        attempts: how often a shard is tried.
+        attempts: how often a shard is tried in all.
     """
 
     workers: int
@@ -56,7 +56,7 @@ class LocalRunner(Runner):
                 assert task is not None
                 event = self._receive(worker, task.shard)
                 if isinstance(event, Failed):
-                    final = tried[task.shard] >= self.attempts
+                    final = event.final or tried[task.shard] >= self.attempts
                     if not final:
                         waiting.append(task)
                     event = Failed(task.shard, event.reason, final)
@@ -141,7 +141,7 @@ def _work(pipe: Connection, driver: int) -> None:
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{os.path.basename(where.filename)}:{where.lineno}"
-            event = Failed(task.shard, f"{type(error).__name__}: {error} ({place})", False)
+            event = Failed(task.shard, f"{type(error).__name__}: {error} ({place})", final=not is_device_error(error))
         pipe.send(event)
 
 

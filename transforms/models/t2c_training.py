@@ -7,7 +7,6 @@ from reading the text. So a part of the history is hidden or falsified in traini
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,24 +31,24 @@ class Recipe:
 
     Attributes:
         steps: optimizer steps, each on about `batch_tokens` ids (text, template and units, padding included).
-        learning_rate: the peak, after `warmup_steps`; falls to zero along a cosine.
+        learning_rate: reached over `warmup_steps`, held, and brought down to zero over the last `decay_steps`.
         hidden_history, false_history: parts of the input units that are zeroed, or replaced by a random unit.
         log_every, save_every: steps between lines of the curve and between checkpoints.
     """
 
     seed: int = 0
     steps: int = 3000
-    batch_tokens: int = 6000
+    batch_tokens: int = 2000
     learning_rate: float = 2e-3
-    warmup_steps: int = 200
+    warmup_steps: int = 50
+    decay_steps: int = 1000
     weight_decay: float = 0.05
-    dropout: float = 0.1
-    label_smoothing: float = 0.05
-    hidden_history: float = 0.15
+    dropout: float = 0.05
+    hidden_history: float = 0.3
     false_history: float = 0.1
     bfloat16: bool = False
-    log_every: int = 50
-    save_every: int = 500
+    log_every: int = 20
+    save_every: int = 100
 
 
 class UnitErrors(NamedTuple):
@@ -227,10 +226,7 @@ def _loss(module: T2CModule, batch: list[_Example], recipe: Recipe) -> tuple[tor
     # Only what decoding may choose competes: the units, and the end in the place of unit number unit_vocab_size.
     choices = torch.cat([logits[..., config.text_vocab_size :], logits[..., config.end_id : config.end_id + 1]], dim=-1)
     labels = torch.where(targets == config.end_id, config.unit_vocab_size, targets - config.text_vocab_size)
-    loss = functional.cross_entropy(
-        choices[wanted].float(), labels[wanted], label_smoothing=recipe.label_smoothing
-    )
-    return loss, int(wanted.sum())
+    return functional.cross_entropy(choices[wanted].float(), labels[wanted]), int(wanted.sum())
 
 
 def _initialize(module: T2CModule) -> None:
@@ -259,10 +255,7 @@ def _optimizers(module: T2CModule, recipe: Recipe) -> list[torch.optim.Optimizer
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    return min(1.0, (step + 1) / max(1, recipe.warmup_steps), (recipe.steps - step) / max(1, recipe.decay_steps))
 
 
 def _run_of(config: T2CConfig, recipe: Recipe, rows: int) -> str:

@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("here", deadline=None)  # no test depends on how fast it runs
+settings.load_profile("here")
+
+SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+
+
+@pytest.fixture(scope="session")
+def speech() -> list[dict[str, Any]]:
+    """The rows of the real speech's manifest, `audio` made an absolute path; 16 kHz mono FLAC with its text."""
+    manifest = SPEECH / "manifest.jsonl"
+    if not manifest.is_file():
+        pytest.skip(f"real speech is not there: {manifest}")
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    return [row | {"audio": SPEECH / row["audio"]} for row in rows]

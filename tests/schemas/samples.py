@@ -1,0 +1,297 @@
+"""Valid rows of every table, and a root to put them in, written with pyarrow alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas import REJECTS, TABLES, Table
+from schemas.check import metadata
+from schemas.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+
+HOP = 320
+Row = dict[str, Any]
+
+
+def key(number: int) -> str:
+    return f"utt-{number:05d}"
+
+
+def num_samples(number: int) -> int:
+    return 16_000 + 100 * (number % 50)
+
+
+def sample(name: str, number: int = 0) -> Row:
+    """Row `number` of a table; rows of one number belong together across tables."""
+    row = {"utterance_id": key(number), **_SAMPLES[name](number)}
+    assert list(row) == TABLES[name].columns, f"the sample of {name} is not up to date"
+    return row
+
+
+def samples(name: str, count: int, first: int = 0) -> list[Row]:
+    return [sample(name, number) for number in range(first, first + count)]
+
+
+def _entry(number: int) -> Row:
+    return {
+        "source": 0,
+        "where": f"calls.jsonl:{number}",
+        "locator": f"/corpus/{number}.wav",
+        "size": 32_044,
+        "error_class": None,
+        "error": None,
+        "seconds": num_samples(number) / 16_000,
+        **_dialogue(number),
+        "role": ("user", "assistant")[number % 2],
+        "corpus": "calls",
+        "split": "train",
+        "language": "en",
+        "channel": -1,
+        "speaker_id": None,
+        "reference_text": "hello there",
+        "license": "CC-BY-4.0",
+    }
+
+
+def _dialogue(number: int) -> Row:
+    return {"dialogue_id": f"dialogue-{number // 2}", "turn": number % 2}
+
+
+def _utterance(number: int) -> Row:
+    return {
+        **_dialogue(number),
+        "role": ("user", "assistant")[number % 2],
+        "corpus": "calls",
+        "split": "train",
+        "language": "en",
+        "audio": {"bytes": f"fLaC {number}".encode(), "path": f"{number}.flac"},
+        "audio_sha256": hashlib.sha256(str(number).encode()).digest(),
+        "sampling_rate": 44_100,
+        "num_samples": num_samples(number),
+        "channel": -1,
+        "speaker_id": "Äsa",
+        "reference_text": None,
+        "license": "CC-BY-4.0",
+        "synthetic": False,
+    }
+
+
+def _transcript(number: int) -> Row:
+    segment = {"text": "hello", "avg_logprob": -0.2, "no_speech_prob": 0.0, "compression_ratio": 1.1}
+    return {
+        "text": "Hello there.",
+        "text_normalized": "hello there",
+        "language": "en",
+        "language_prob": None if number % 2 else 0.99,
+        "segments": [
+            {"start_sample": 0, "end_sample": 8_000, **segment},
+            {"start_sample": 8_000, "end_sample": num_samples(number), **segment},
+        ],
+        "wer_vs_reference": 0.5,
+        "chars_per_s": 11.0,
+        "flags": ["loud", "short"] if number % 3 else [],
+    }
+
+
+def _alignment(number: int) -> Row:
+    def item(symbol: str, char_start: int, start: int | None, end: int | None) -> Row:
+        return {
+            "symbol": symbol,
+            "char_start": char_start,
+            "char_end": char_start + len(symbol),
+            "start_sample": start,
+            "end_sample": end,
+            "score": None if start is None else 0.9,
+            "interpolated": False,
+        }
+
+    return {
+        "tier": "word",
+        "text_source": "reference",
+        "items": [
+            item("hello", 0, 100, 7_000),
+            item("there", 6, None, None),
+            item("you", 12, 7_000, num_samples(number)),
+        ],
+        "coverage": 0.6667,
+        "status": "partial",
+    }
+
+
+def _units(number: int) -> Row:
+    frames = -(-num_samples(number) // HOP)
+    return {
+        "codebook_id": "k100",
+        "codebook_size": 100,
+        "layer": 3,
+        "hop_samples": HOP,
+        "num_frames": frames,
+        "units": [99, 0, 99],
+        "durations": [1, frames - 3, 2],
+        "unit_words": [5, 6] if number % 2 else None,
+        "unit_language_id": "words" if number % 2 else None,
+    }
+
+
+def _echo_target(number: int) -> Row:
+    return {
+        "dialogue_id": f"dialogue-{number // 2}",
+        "turn": 0,
+        "user_audio_ids": [key(number)],
+        "prompt_template_id": "plain",
+        "tokenizer_id": "chars",
+        "asr_target_ids": [1, 2],
+        "assistant_after_audio_shift": 2,
+        "response_text": "Très bien 👍",
+        "response_source": "reference",
+        "response_token_ids": [4, 5, 6, 7],
+        "sub_lengths": [1, 3],
+        "segment_char_ends": [5, 11],
+        "unit_targets": [[1, 2, 1], [7]],
+        "unit_target_words": [[3], []] if number % 2 else None,
+        "recorded_units": None if number % 2 else [[1, 2], []],
+        "echo_model_id": "echo",
+        "decode_id": "greedy",
+        "codebook_id": "k100",
+        "seed": 0,
+        "mean_logprob": [-0.5, -1.25],
+        "hidden_text_agreement": None,
+        "denoising_cosine": [1.0, -1.0],
+        "unit_error_rate": 0.2,
+        "target_cer": None,
+        "stop_reason": ["end", "length"],
+    }
+
+
+def _reject(number: int) -> Row:
+    return {"stage": "ingest", "error_class": "too_short", "message": "a.wav: 0.01 s", "attempts": 1}
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _s2t(number: int) -> Row:
+    whole = _utterance(number)
+    return {
+        **{name: whole[name] for name in ("corpus", "language", "speaker_id", "audio", "num_samples")},
+        "text": "hello there",
+        "response_text": None,
+        "wer_vs_reference": 0.0,
+        "alignment_coverage": None,
+    }
+
+
+def _t2c(number: int) -> Row:
+    named = {"corpus": "calls", "split": "train", "language": "en", "speaker_id": None, "text": "hello"}
+    return {**named, **_without(_units(number), "layer", "hop_samples")}
+
+
+def _echo(number: int) -> Row:
+    whole = _utterance(number)
+    joined = {name: whole[name] for name in ("corpus", "split", "language", "audio", "num_samples")}
+    return {**_echo_target(number), **joined, "text": "hello there"}
+
+
+_SAMPLES = {
+    "entries": _entry,
+    "utterances": _utterance,
+    "transcripts": _transcript,
+    "alignments": _alignment,
+    "units": _units,
+    "echo_targets": _echo_target,
+    "rejects": _reject,
+    "training/s2t": _s2t,
+    "training/t2c": _t2c,
+    "training/echo": _echo,
+}
+
+
+def arrow(name: str, rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TABLES[name].schema)
+
+
+def parquet(rows: pa.Table, table: Table, fingerprint: str, about: dict[str, str] | None = None) -> bytes:
+    """A shard's file; `about` overrides the metadata, and removes what it gives as the empty string."""
+    wanted = {name: value for name, value in (metadata(table, fingerprint) | (about or {})).items() if value}
+    sink = io.BytesIO()
+    schema = rows.schema.with_metadata(wanted)
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(rows.replace_schema_metadata(wanted).unify_dictionaries(), row_group_size=2_000)
+    return sink.getvalue()
+
+
+def opened(data: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+
+
+class Root:
+    """A dataset whose files a test may write and damage as it likes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tables: dict[str, str] = {}
+        self.dataset = Dataset(str(folder))
+
+    def put(self, name: str, *shards: list[Row] | pa.Table, fingerprint: str = "", **about: str) -> None:
+        """Commits shards of a table, and makes them its current version."""
+        fingerprint = fingerprint or hashlib.sha256(name.encode()).hexdigest()[:16]
+        upstream = {"utterances": self.tables["utterances"]} if "utterances" in self.tables else {}
+        info = StageInfo(
+            stage=name.replace("/", "_"),
+            version=1,
+            table=name,
+            schema_version=TABLES[name].version,
+            parameters={},
+            weights={},
+            upstream={} if name in ("entries", "utterances") else upstream,
+            shards=len(shards),
+            fingerprint=fingerprint,
+        )
+        self.tables[name] = fingerprint
+        for number, rows in enumerate(shards):
+            table = rows if isinstance(rows, pa.Table) else arrow(name, rows)
+            self.put_file(name, number, parquet(table, TABLES[name], fingerprint, about), len(table), len(shards))
+        (self.folder / name / fingerprint / "stage.json").write_bytes(info.to_json())
+        (self.folder / "index.json").write_text(json.dumps({"tables": self.tables}))
+
+    def put_file(self, name: str, shard: int, data: bytes, rows: int, shards: int = 1) -> None:
+        """A shard's file with a manifest that vouches for it, whatever is in it."""
+        entry = self._write(f"{name}/{self.tables[name]}/{shard_name(shard, shards)}.parquet", data, rows)
+        manifest = Manifest(name, self.tables[name], shard, shards, rows_in=rows, samples=0, output=entry)
+        self.manifest(name, shard, shards).write_bytes(manifest.to_json())
+
+    def put_rejects(self, name: str, refused: list[Row], shard: int = 0, shards: int = 1) -> None:
+        """Rejects beside a shard that is there."""
+        stage, fingerprint = name.replace("/", "_"), self.tables[name]
+        data = parquet(arrow("rejects", refused), REJECTS, fingerprint)
+        entry = self._write(f"rejects/{stage}/{fingerprint}/{shard_name(shard, shards)}.parquet", data, len(refused))
+        rejects = {"path": entry.path, "size": entry.size, "sha256": entry.sha256, "rows": entry.rows}
+        reasons = {"too_short": len(refused)}
+        rows_in = self.read_manifest(name, shard, shards)["rows_in"] + len(refused)
+        self.edit_manifest(name, shard, shards, rejects=rejects, reasons=reasons, rows_in=rows_in)
+
+    def _write(self, path: str, data: bytes, rows: int) -> FileEntry:
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_bytes(data)
+        return FileEntry(path, len(data), hashlib.sha256(data).hexdigest(), rows)
+
+    def file(self, name: str, shard: int = 0, shards: int = 1) -> Path:
+        return self.folder / name / self.tables[name] / f"{shard_name(shard, shards)}.parquet"
+
+    def manifest(self, name: str, shard: int = 0, shards: int = 1) -> Path:
+        return self.file(name, shard, shards).with_suffix(".json")
+
+    def read_manifest(self, name: str, shard: int = 0, shards: int = 1) -> Row:
+        value: Row = json.loads(self.manifest(name, shard, shards).read_bytes())
+        return value
+
+    def edit_manifest(self, name: str, shard: int = 0, shards: int = 1, **changes: Any) -> None:
+        changed = self.read_manifest(name, shard, shards) | changes
+        self.manifest(name, shard, shards).write_text(json.dumps(changed))

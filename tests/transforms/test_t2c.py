@@ -1,0 +1,203 @@
+"""The text-to-codec model: its files, its decoding, its agreement with the released EchoX code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from transforms.models.embedded import ModelError
+from transforms.models.t2c import T2C, Greedy, T2CConfig, character_tokenizer, decoded, looping_tail
+from transforms.models.t2c_module import T2CModule
+
+ROOT = Path(__file__).parents[2]
+PARITY = ROOT.parent / "shared" / "echox_parity"
+NANO = ROOT / "transforms" / "assets" / "nano-t2c"
+TEXTS = ["hi", "a much longer sentence, is it not?", "seven words are in this one sentence", "no", "it's 5 o'clock!"]
+
+
+def tiny(stretch: float | None = 1.5, seed: int = 0) -> T2C:
+    """A random model; large weights set its choices far apart, so that rounding cannot swap them."""
+    tokenizer = character_tokenizer()
+    config = T2CConfig(
+        text_vocab_size=tokenizer.get_vocab_size(),
+        unit_vocab_size=20,
+        text_embedding_size=12,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        ffn_size=24,
+        max_positions=200,
+        prefix_ids=[2],
+        middle_ids=[4, 3],
+        end_id=4,
+        max_units_per_text_token=3,
+        units_per_text_token=stretch,
+    )
+    torch.manual_seed(seed)
+    module = T2CModule(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.5)
+    return T2C(config, module, tokenizer)
+
+
+@pytest.mark.parametrize("stretch", [None, 1.5])
+def test_a_row_decodes_alike_alone_and_in_any_batch(stretch: float | None) -> None:
+    model = tiny(stretch)
+    ids = [model.encode(text) for text in TEXTS]
+    together = model.generate(ids)
+    backwards = model.generate(ids[::-1])[::-1]
+    for row, text in enumerate(ids):
+        alone = model.generate([text])[0]
+        for other in (together[row], backwards[row]):
+            assert other.units == alone.units and other.stop_reason == alone.stop_reason
+            assert other.mean_logprob == pytest.approx(alone.mean_logprob, abs=1e-4)
+    assert len({len(result.units) for result in together}) > 1  # rows did leave the batch at different steps
+
+
+@pytest.mark.parametrize("stretch", [None, 1.5])
+def test_cached_decoding_agrees_with_a_full_pass(stretch: float | None) -> None:
+    model = tiny(stretch)
+    config, module = model.config, model.module
+    for text in TEXTS:
+        prompt = config.prompt(model.encode(text))
+        (result,) = model.generate([model.encode(text)])
+        assert result.stop_reason != "repetition"
+        ids = [*prompt, *(config.text_vocab_size + unit for unit in result.units)]
+        with torch.inference_mode():
+            positions = module.positions(len(prompt), len(ids))
+            logits = module(module.embed(torch.tensor([ids])), positions[None])[0, len(prompt) - 1 :]
+        logits[:, : config.text_vocab_size] = torch.where(
+            torch.arange(config.text_vocab_size) == config.end_id, logits[:, : config.text_vocab_size], -torch.inf
+        )
+        chosen = [config.text_vocab_size + unit for unit in result.units]
+        chosen += [config.end_id] if result.stop_reason == "end" else []
+        for step, token in enumerate(chosen):
+            if step:
+                logits[step, chosen[step - 1]] = -torch.inf
+            assert int(logits[step].argmax()) == token
+
+
+def test_only_units_without_equal_neighbours_come_out_within_the_limit() -> None:
+    for seed in range(5):
+        model = tiny(seed=seed)
+        for text, result in zip(TEXTS, model.generate([model.encode(text) for text in TEXTS]), strict=True):
+            units = np.array(result.units)
+            assert ((0 <= units) & (units < 20)).all() and (units[1:] != units[:-1]).all()
+            assert len(units) <= model.limit(len(text), 1024) == 3 * (len(text) + 2)
+            assert result.mean_logprob < 0
+
+
+def test_limits_and_empty_texts() -> None:
+    model = tiny()
+    results = model.generate([[], model.encode("hello there"), []], max_new_units=4)
+    assert results[0] == results[2] == ([], 0.0, "end")
+    assert len(results[1].units) <= 4
+    assert model.generate([[]]) == [([], 0.0, "end")]
+    with pytest.raises(ValueError, match="no room for units"):
+        model.generate([[7] * 197])
+
+
+def test_a_loop_is_found_and_cut() -> None:
+    assert looping_tail([1, 2] * 15) == 0  # 30 ids: too few to tell
+    assert looping_tail([9, *[1, 2] * 16]) == 30
+    assert looping_tail([1, 2, 3, 4, 5, 6, 7, 8] * 4) == 24
+    assert looping_tail(list(range(9)) * 4) == 0
+    result = decoded(Greedy([50, 51], [-1.0, -2.0, -3.0], "repetition"), tiny().config)
+    assert result == ([2, 3], -2.0, "repetition")
+
+
+def test_tokenizer_offsets_point_into_the_text_as_given() -> None:
+    text = "Zoë’s café: 5 naïve O'Neills!"
+    encoding = character_tokenizer().encode(text, add_special_tokens=False)
+    assert [text[start:end] for start, end in encoding.offsets] == list(text)
+    plain = character_tokenizer().encode("zoe's cafe# 5 naive o'neills!", add_special_tokens=False)
+    assert encoding.ids == plain.ids and encoding.tokens.count("<unk>") == 1
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_saved_model_says_the_same(tmp_path: Path, half: bool) -> None:
+    model = tiny()
+    model.save(tmp_path, half=half)
+    loaded = T2C.load(tmp_path)
+    assert loaded.config == model.config
+    assert {tensor.dtype for tensor in loaded.module.state_dict().values()} == {torch.float32}
+    stored = {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()}
+    assert stored == {torch.float16 if half else torch.float32}
+    ids = [model.encode(text) for text in TEXTS]
+    if not half:
+        assert loaded.generate(ids) == model.generate(ids)
+    assert len(loaded.generate(ids)) == len(TEXTS)
+
+
+def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        T2C.load(tmp_path)
+    tiny().save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    state = load_file(weights)
+    bad = {"extra.weight": torch.zeros(2), "adapter.bias": torch.zeros(3)}
+    save_file({name: tensor for name, tensor in state.items() if name != "lm_head.weight"} | bad, weights)
+    with pytest.raises(
+        ModelError, match=r"missing lm_head\.weight, surplus extra\.weight, adapter\.bias is \(3,\), expected \(16,\)"
+    ):
+        T2C.load(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:300])
+    with pytest.raises(ModelError, match="damaged"):
+        T2C.load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_layers": -1}))
+    with pytest.raises(ModelError, match="num_layers"):
+        T2C.load(tmp_path)
+
+
+def test_importing_the_model_file_does_not_import_torch() -> None:
+    program = "import sys, transforms.models.t2c, transforms.models.t2c_training; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.skipif(not PARITY.is_dir(), reason="the EchoX parity figures are not beside the repository")
+@pytest.mark.parametrize("case", [0, 1])
+def test_text_to_codec_agrees_with_the_released_echox_code(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PARITY))
+    from tiny_checkpoint import SHAPES, tensors
+
+    part = "unit_translator."
+    shapes = {name: shape for name, shape in SHAPES.items() if name.startswith(part) and "aligner_MLP" not in name}
+    config = T2CConfig(
+        text_vocab_size=128264,
+        unit_vocab_size=1200,
+        text_embedding_size=24,
+        hidden_size=24,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        ffn_size=48,
+        rope_theta=500_000,
+        rms_norm_eps=1e-5,
+        prefix_ids=[128006, 128000, 65576, 128007, 128000, 198, 12800],
+        middle_ids=[128009, 128006, 128000, 65576, 128007, 128000, 198],
+        end_id=128009,
+    )
+    module = T2CModule(config).eval()
+    state = {name.removeprefix(part): torch.from_numpy(array) for name, array in tensors(shapes).items()}
+    module.load_state_dict(state)
+    expected = np.load(PARITY / "expected.npz")
+    prompt = config.prompt(expected[f"case{case}/reply_ids"].tolist()[:-1])
+    with torch.inference_mode():
+        embeddings = module.embed(torch.tensor(prompt))
+        logits = module(embeddings[None], module.positions(len(prompt), len(prompt))[None])[0, -1]
+    best = logits.topk(16)
+    np.testing.assert_array_equal(best.indices, expected[f"case{case}/t2c_logits_top16"][0].astype(int))
+    np.testing.assert_allclose(best.values, expected[f"case{case}/t2c_logits_top16"][1], atol=1e-4)
+    (result,) = module.greedy([embeddings], [40], constrained=False)
+    assert result.ids == expected[f"case{case}/t2c_unit_ids"].tolist()

@@ -1,0 +1,121 @@
+"""The text-to-codec trainer, on a language a small network learns in seconds: every letter says three units."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from transforms.models import t2c_training
+from transforms.models.t2c import T2C, T2CConfig, character_tokenizer
+from transforms.models.t2c_training import Recipe, train_t2c, unit_errors
+
+TOKENIZER = character_tokenizer()
+CONFIG = T2CConfig(
+    text_vocab_size=TOKENIZER.get_vocab_size(),
+    unit_vocab_size=12,
+    text_embedding_size=32,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=2,
+    ffn_size=64,
+    max_positions=128,
+    prefix_ids=[2],
+    middle_ids=[4, 3],
+    end_id=4,
+    units_per_text_token=3,
+)
+RECIPE = Recipe(steps=12, batch_tokens=400, warmup_steps=2, decay_steps=4, log_every=3, save_every=6)
+
+
+def spoken(count: int, seed: int) -> list[tuple[str, list[int]]]:
+    """Texts over four letters, without equal neighbours; letter n says 3n, 3n + 1, 3n + 2."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        letters = [rng.randrange(4)]
+        for _ in range(rng.randint(2, 7)):
+            letters.append((letters[-1] + rng.randint(1, 3)) % 4)
+        rows.append(("".join("aeio"[letter] for letter in letters), [3 * letter + n for letter in letters for n in range(3)]))
+    return rows
+
+
+def test_it_learns_to_read(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    recipe = Recipe(steps=220, batch_tokens=1200, learning_rate=5e-3, warmup_steps=20, decay_steps=100)
+    held_out = spoken(40, seed=1)
+    report = train_t2c(spoken(600, seed=0), held_out, CONFIG, TOKENIZER, tmp_path, recipe)
+    assert report["held_out_unit_error_rate"] < 0.2
+    loaded = T2C.load(tmp_path)
+    assert round(unit_errors(loaded, held_out, batch_rows=7).rate, 4) == report["held_out_unit_error_rate"]
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in curve] == [50, 100, 150, 200, 220]
+    assert curve[-1]["loss"] < curve[0]["loss"] / 2
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = spoken(60, seed=0)
+    train_t2c(rows, rows[:4], CONFIG, TOKENIZER, tmp_path / "whole", RECIPE)
+
+    loss = t2c_training._loss
+    calls = 0
+
+    def killed(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(t2c_training, "_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_t2c(rows, rows[:4], CONFIG, TOKENIZER, tmp_path / "cut", RECIPE)
+    assert calls == 9 and not (tmp_path / "cut" / "model.safetensors").exists()
+    monkeypatch.undo()
+    train_t2c(rows, rows[:4], CONFIG, TOKENIZER, tmp_path / "cut", RECIPE)
+
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
+    whole_curve, cut_curve = ((tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "cut"))
+    assert whole_curve == cut_curve
+
+
+def test_another_seed_is_another_model_and_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    rows = spoken(30, seed=0)
+    short = replace(RECIPE, steps=2)
+    train_t2c(rows, rows[:2], CONFIG, TOKENIZER, tmp_path / "a", short)
+    train_t2c(rows, rows[:2], CONFIG, TOKENIZER, tmp_path / "b", replace(short, seed=1))
+    a, b = (load_file(tmp_path / name / "model.safetensors")["lm_head.weight"] for name in "ab")
+    assert not torch.equal(a, b)
+    with pytest.raises(ValueError, match="another recipe"):
+        train_t2c(rows, rows[:2], CONFIG, TOKENIZER, tmp_path / "a", replace(short, seed=1))
+
+
+def test_rows_that_cannot_be_trained_on_are_named(tmp_path: Path) -> None:
+    for rows, complaint in (
+        ([], "no rows"),
+        ([("hi", [1, 12])], "'hi' are not all in"),
+        ([("a" * 130, [1])], "takes 135 positions"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            train_t2c(rows, [], CONFIG, TOKENIZER, tmp_path, RECIPE)
+
+
+def test_every_row_is_in_one_batch_of_an_epoch_within_the_budget() -> None:
+    examples = [t2c_training._example(row, CONFIG, TOKENIZER) for row in spoken(100, seed=0)]
+    batches = t2c_training._Batches(examples, RECIPE)
+    count = len(batches.batches)
+    epochs = [[batches.at(step) for step in range(epoch * count, (epoch + 1) * count)] for epoch in range(1)]
+    for epoch in epochs:
+        assert sorted(id(example) for batch in epoch for example in batch) == sorted(map(id, examples))
+        assert all(max(len(example.ids) for example in batch) * len(batch) <= 400 for batch in epoch)
+    resumed = t2c_training._Batches(examples, RECIPE)
+    later = 3 * count + 1
+    assert resumed.at(later) == batches.at(later) != batches.batches[0]

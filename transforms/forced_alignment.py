@@ -1,0 +1,161 @@
+"""What an aligner is: it takes speech and its text, and says where each word starts and ends."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+SHORTEST_WORD = 320  # samples: one frame of the aligners
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the text and where it was spoken.
+
+    Attributes:
+        symbol: the word as written, without the punctuation around it.
+        char_start: of `symbol` in the text.
+        char_end: exclusive.
+        start_sample: of the 16 kHz signal.
+        end_sample: exclusive.
+        score: 0 to 1, how well the audio fits the word; None where it was not aligned.
+        interpolated: placed between its neighbours, since the aligner could not look for it.
+    """
+
+    symbol: str
+    char_start: int
+    char_end: int
+    start_sample: int
+    end_sample: int
+    score: float | None
+    interpolated: bool
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The words of one utterance: in order, without overlap, inside the audio.
+
+    Attributes:
+        words: all words of the text, or none where the alignment failed.
+        coverage: share of the words that were aligned and not interpolated.
+        status: `ok` (all were aligned), `partial` (some were interpolated) or `failed`.
+        reason: why it failed.
+    """
+
+    words: list[Word]
+    coverage: float
+    status: Literal["ok", "partial", "failed"]
+    reason: str = ""
+
+
+class Span(NamedTuple):
+    """Where an aligner heard a word, in samples, and how well it fits (0 to 1)."""
+
+    start: int
+    end: int
+    score: float
+
+
+class Aligner(ABC):
+    """Finds the words of a text in speech."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, str]:
+        """What stands for the aligner's models in a fingerprint, by name. Needs no `setup`."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Loads the models.
+
+        Raises:
+            ModelError: they, or a library they need, are not there.
+        """
+
+    @abstractmethod
+    def align(self, waveform: np.ndarray, text: str) -> Alignment:
+        """Aligns one utterance: float32, 16 kHz mono."""
+
+    def __call__(self, waveforms: list[np.ndarray], texts: list[str]) -> list[Alignment]:
+        """Aligns utterances, each by itself: float32, 16 kHz mono, and what is said in each.
+
+        Raises:
+            ValueError: there are not as many texts as waveforms.
+        """
+        return [self.align(waveform, text) for waveform, text in zip(waveforms, texts, strict=True)]
+
+
+def words_of(text: str) -> list[tuple[str, int, int]]:
+    """Words of a text with their start and end character: split at white space, outer punctuation left out.
+
+    Inner punctuation belongs to the word (`well-known`, `don't`). What has no letter or digit is no word.
+    """
+    words = []
+    for token in re.finditer(r"\S+", text):
+        spoken = [place for place, character in enumerate(token[0]) if unicodedata.category(character)[0] in "LMN"]
+        if spoken:
+            start, end = token.start() + spoken[0], token.start() + spoken[-1] + 1
+            words.append((text[start:end], start, end))
+    return words
+
+
+def failed(reason: str) -> Alignment:
+    """An alignment without words."""
+    return Alignment([], 0.0, "failed", reason)
+
+
+def alignment_of(words: list[tuple[str, int, int]], spans: list[Span | None], num_samples: int) -> Alignment:
+    """An alignment from where an aligner heard each word.
+
+    Args:
+        words: as `words_of` gives them.
+        spans: one for each word, in order; None where the aligner could not look for it. Such words share the time
+            between their neighbours in proportion to their characters.
+        num_samples: of the utterance at 16 kHz.
+    """
+    heard = sum(span is not None for span in spans)
+    if not heard:
+        return failed("no word of the text can be aligned" if words else "the text has no words")
+    times = _in_order(_filled([symbol for symbol, _, _ in words], spans, num_samples), num_samples)
+    placed = [
+        Word(*word, start, end, span and span.score, interpolated=span is None)
+        for word, (start, end), span in zip(words, times, spans, strict=True)
+    ]
+    return Alignment(placed, heard / len(words), "ok" if heard == len(words) else "partial")
+
+
+def _filled(symbols: list[str], spans: list[Span | None], num_samples: int) -> list[tuple[int, int]]:
+    times: list[tuple[int, int]] = []
+    for missing, run in groupby(range(len(spans)), key=lambda place: spans[place] is None):
+        places = list(run)
+        if not missing:
+            times += [(span.start, span.end) for place in places if (span := spans[place])]
+            continue
+        left = times[-1][1] if times else 0
+        following = spans[places[-1] + 1] if places[-1] + 1 < len(spans) else None
+        room = max(0, (following.start if following else num_samples) - left)
+        ends = list(accumulate(len(symbols[place]) for place in places))
+        borders = [left + room * end // ends[-1] for end in [0, *ends]]
+        times += pairwise(borders)
+    return times
+
+
+def _in_order(times: list[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
+    """Moves borders just as far as it takes for words to follow each other, inside the audio, none of them empty."""
+    shortest = min(SHORTEST_WORD, num_samples // len(times))
+    ordered, earliest = [], 0
+    for start, end in times:
+        start = max(start, earliest)
+        earliest = max(end, start + shortest)
+        ordered.append((start, earliest))
+    latest = num_samples
+    for place, (start, end) in reversed(list(enumerate(ordered))):
+        end = min(end, latest)
+        latest = min(start, end - shortest)
+        ordered[place] = (latest, end)
+    return ordered

@@ -1,0 +1,94 @@
+"""Word alignment by Whisper's cross-attention: what the decoder attends to while it is forced to write the text.
+
+The method is openai-whisper's `whisper.timing.find_alignment`: dynamic time warping over the attention of a few
+heads. It is a second opinion on the CTC aligner. Its words follow each other without gaps, pauses included.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
+from transforms.models.embedded import ModelError
+from transforms.models.whisper_weights import EMBEDDED, load_whisper, weights_of
+
+if TYPE_CHECKING:
+    from whisper.model import Whisper
+    from whisper.timing import WordTiming
+    from whisper.tokenizer import Tokenizer
+
+SAMPLE_RATE = 16_000
+WINDOW_SAMPLES = 30 * SAMPLE_RATE
+SHORTEST_SAMPLES = 640
+
+ATTENTION_LAG = 1_600
+"""Samples (100 ms) from a word's start to the jump of the attention.
+
+Measured with tiny.en on 210 LibriSpeech utterances, as medians: 57 ms after a sibilant and 157 ms before one (where
+the balance of energy above 3.5 kHz and below 2.5 kHz turns; 221 words).
+"""
+
+
+class AttentionAligner(Aligner):
+    """Alignment by cross-attention, for utterances of up to 30 s.
+
+    Args:
+        model: as `load_whisper` takes it.
+        device: a torch device.
+        language: of the text; a multilingual model needs to know.
+    """
+
+    def __init__(self, model: str = EMBEDDED, device: str = "cpu", language: str = "en") -> None:
+        self.model, self.device, self.language = model, device, language
+
+    def weights(self) -> dict[str, str]:
+        return {"whisper": weights_of(self.model)}
+
+    def setup(self) -> None:
+        try:
+            from whisper.tokenizer import get_tokenizer
+        except ImportError as error:
+            raise ModelError("openai-whisper is not installed: pip install openai-whisper") from error
+        self._whisper: Whisper = load_whisper(self.model, self.device)
+        self._tokenizer: Tokenizer = get_tokenizer(
+            self._whisper.is_multilingual, num_languages=self._whisper.num_languages, language=self.language
+        )
+
+    def align(self, waveform: np.ndarray, text: str) -> Alignment:
+        import whisper
+        from whisper.timing import find_alignment
+
+        words = words_of(text)
+        if not SHORTEST_SAMPLES <= len(waveform) <= WINDOW_SAMPLES:
+            return failed(f"the audio has {len(waveform)} samples, not {SHORTEST_SAMPLES} to {WINDOW_SAMPLES}")
+        spoken = [f" {symbol}".encode() for symbol, _, _ in words]
+        tokens = self._tokenizer.encode(b"".join(spoken).decode(), disallowed_special=())
+        room = self._whisper.dims.n_text_ctx - len(self._tokenizer.sot_sequence) - 2
+        if len(tokens) > room:
+            return failed(f"the text has {len(tokens)} tokens, the decoder has room for {room}")
+        mel = whisper.log_mel_spectrogram(waveform, self._whisper.dims.n_mels, padding=WINDOW_SAMPLES - len(waveform))
+        timings = find_alignment(
+            self._whisper, self._tokenizer, tokens, mel.to(self.device), len(waveform) // whisper.audio.HOP_LENGTH
+        )
+        return alignment_of(words, self._spans(timings, [len(word) for word in spoken]), len(waveform))
+
+    def _spans(self, timings: list[WordTiming], lengths: list[int]) -> list[Span | None]:
+        # Whisper also splits at apostrophes and hyphens; both splits are of the same bytes.
+        token_bytes = self._tokenizer.encoding.decode_single_token_bytes
+        ends = list(accumulate(sum(len(token_bytes(token)) for token in timing.tokens) for timing in timings))
+        pieces = list(zip(timings, pairwise([0, *ends]), strict=True))
+        return [
+            _span([timing for timing, (first, last) in pieces if first < end and last > start])
+            for start, end in pairwise([0, *accumulate(lengths)])
+        ]
+
+
+def _span(timings: list[WordTiming]) -> Span:
+    start, end = (
+        max(0, round(seconds * SAMPLE_RATE) - ATTENTION_LAG) for seconds in (timings[0].start, timings[-1].end)
+    )
+    tokens = sum(len(timing.tokens) for timing in timings)
+    return Span(start, end, float(sum(timing.probability * len(timing.tokens) for timing in timings) / tokens))

@@ -1,0 +1,325 @@
+"""Unit language: speech units written as words of units, `837_81_194`, so that text and speech have similar lengths.
+
+The vocabulary holds every single unit, so any sequence can be written, and the likeliest longer words. It starts
+from counted n-grams, more of them than will be kept, and is then counted again and again on its own segmentation,
+each time with fewer words: a fragment that longer words have made needless loses its count and gives up its place.
+A sequence is segmented into the words of highest probability, P(word) being its relative frequency (the unigram
+model of Kudo 2018, arXiv 1804.10959, with hard counts). HF `tokenizers` does the segmentation, one private-use
+character a unit.
+
+Counts are sums, so they may be taken anywhere: map `count_ngrams` and then `UnitLanguage.count` over chunks of
+sequences, `merge_counts`, and `UnitLanguage.from_counts` gives what `UnitLanguage.fit` gives on all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Word = tuple[int, ...]
+
+FIRST_CHARACTER = 0xF0000
+MAX_UNITS = 0xFFFE  # the characters of that private-use plane
+MAX_WORD_UNITS = 16
+MAX_FILE_BYTES = 1 << 28
+SEED_FACTOR = 4
+
+
+class UnitLanguageError(ValueError):
+    """A file that is not a unit language, or was changed after it was saved."""
+
+
+def count_ngrams(sequences: Iterable[Sequence[int]], max_word_units: int) -> Counter[Word]:
+    """How often each run of 1 to `max_word_units` units occurs, overlaps counted. Counters of chunks add up."""
+    counts: Counter[Word] = Counter()
+    for sequence in sequences:
+        units = [int(unit) for unit in sequence]
+        for length in range(1, max_word_units + 1):
+            counts.update(zip(*(units[start:] for start in range(length)), strict=False))
+    return counts
+
+
+def merge_counts(counters: Iterable[Counter[Word]]) -> Counter[Word]:
+    """The sum of the counts of several chunks."""
+    total: Counter[Word] = Counter()
+    for counts in counters:
+        total.update(counts)
+    return total
+
+
+def vocab_sizes(num_units: int, vocab_size: int, rounds: int) -> list[int]:
+    """Vocabulary sizes of the n-gram count and of each round after it: the longer words fall to their final number.
+
+    Raises:
+        ValueError: no round.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}, not 1 or more")
+    longer = vocab_size - num_units
+    return [num_units + round(longer * SEED_FACTOR ** (left / rounds)) for left in range(rounds, -1, -1)]
+
+
+@dataclass(frozen=True)
+class UnitLanguage:
+    """A vocabulary of words of units. Word `k` below `num_units` is the single unit `k`.
+
+    Attributes:
+        mode: `ngram` (the likeliest words, segmented by Viterbi) or `bpe` (byte-pair merges).
+        num_units: size K of the codebook; units are 0..K-1.
+        max_word_units: the longest word, in units.
+        vocabulary: the words by id.
+        counts: how often the last segmentation used each word, at least 1; empty for `bpe`.
+        merges: pairs of word ids in the order they merge; empty for `ngram`.
+    """
+
+    mode: Literal["ngram", "bpe"]
+    num_units: int
+    max_word_units: int
+    vocabulary: tuple[Word, ...]
+    counts: tuple[int, ...] = ()
+    merges: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        sequences: Iterable[Sequence[int]],
+        *,
+        num_units: int,
+        vocab_size: int,
+        max_word_units: int = 4,
+        rounds: int = 4,
+        mode: Literal["ngram", "bpe"] = "ngram",
+    ) -> UnitLanguage:
+        """Learns a vocabulary from collapsed unit sequences. The order of the sequences does not matter.
+
+        Args:
+            sequences: ids without equal neighbours, one sequence an utterance.
+            num_units: size of the codebook.
+            vocab_size: the most words to keep, all single units among them.
+            max_word_units: the longest word, in units.
+            rounds: how often to segment and count again (`ngram`).
+            mode: `ngram` or `bpe`.
+
+        Raises:
+            ValueError: a unit outside [0, num_units), or sizes that do not fit each other.
+        """
+        _check_sizes(num_units, vocab_size, max_word_units)
+        corpus = [list(sequence) for sequence in sequences]
+        if mode == "bpe":
+            return cls._fit_bpe(corpus, num_units, vocab_size, max_word_units)
+        first, *others = vocab_sizes(num_units, vocab_size, rounds)
+        counts = count_ngrams(corpus, max_word_units)
+        language = cls.from_counts(counts, num_units=num_units, vocab_size=first, max_word_units=max_word_units)
+        for size in others:
+            counts = language.count(corpus)
+            language = cls.from_counts(counts, num_units=num_units, vocab_size=size, max_word_units=max_word_units)
+        return language
+
+    @classmethod
+    def from_counts(
+        cls, counts: Counter[Word], *, num_units: int, vocab_size: int, max_word_units: int = 4
+    ) -> UnitLanguage:
+        """The `vocab_size` likeliest words; of equally likely ones, those of the smaller units.
+
+        Raises:
+            ValueError: a word with a unit outside [0, num_units), or sizes that do not fit each other.
+        """
+        _check_sizes(num_units, vocab_size, max_word_units)
+        units = set(chain.from_iterable(counts))
+        if units and not 0 <= min(units) <= max(units) < num_units:
+            raise ValueError(f"units {min(units)} to {max(units)} are not all in [0, {num_units})")
+        longer = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+        words = [*((unit,) for unit in range(num_units)), *longer[: vocab_size - num_units]]
+        return cls("ngram", num_units, max_word_units, tuple(words), tuple(max(1, counts[word]) for word in words))
+
+    @classmethod
+    def _fit_bpe(cls, corpus: list[list[int]], num_units: int, vocab_size: int, max_word_units: int) -> UnitLanguage:
+        from tokenizers import Tokenizer, models, trainers
+
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size if max_word_units > 1 else num_units,
+            initial_alphabet=[_text((unit,), num_units) for unit in range(num_units)],
+            max_token_length=max_word_units + 1,  # the trainer stays below it
+            show_progress=False,
+        )
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.train_from_iterator([_text(sequence, num_units) for sequence in corpus], trainer)
+        ids = tokenizer.get_vocab()
+        merges = json.loads(tokenizer.to_str())["model"]["merges"]
+        return cls(
+            "bpe",
+            num_units,
+            max_word_units,
+            tuple(_units(text) for text in sorted(ids, key=ids.__getitem__)),
+            merges=tuple((ids[left], ids[right]) for left, right in merges),
+        )
+
+    def count(self, sequences: Iterable[Sequence[int]]) -> Counter[Word]:
+        """How often the segmentation of the sequences uses each word. Counters of chunks add up."""
+        counts: Counter[int] = Counter()
+        for encoded in self.encode_batch(sequences):
+            counts.update(encoded)
+        return Counter({self.vocabulary[word]: count for word, count in counts.items()})
+
+    def encode(self, units: Sequence[int]) -> list[int]:
+        """Word ids of one sequence; `decode` gives back the units.
+
+        Raises:
+            ValueError: a unit outside [0, num_units).
+        """
+        ids: list[int] = self._tokenizer.encode(_text(units, self.num_units)).ids
+        return ids
+
+    def encode_batch(self, sequences: Iterable[Sequence[int]]) -> list[list[int]]:
+        """`encode` of each sequence."""
+        texts = [_text(units, self.num_units) for units in sequences]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+
+    def decode(self, ids: Iterable[int]) -> list[int]:
+        """Units of word ids.
+
+        Raises:
+            ValueError: an id that is no word.
+        """
+        return list(chain.from_iterable(self._word(id_) for id_ in ids))
+
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Written words: units joined by underscores.
+
+        Raises:
+            ValueError: an id that is no word.
+        """
+        return ["_".join(map(str, self._word(id_))) for id_ in ids]
+
+    @property
+    def id(self) -> str:
+        """Name that says the mode, the longest word, the number of words and the start of the digest."""
+        return f"ul-{self.mode[0]}{self.max_word_units}-v{len(self.vocabulary)}-{self.digest[:8]}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of everything that decides how units are written."""
+        return hashlib.sha256(_canonical(self._fields())).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Writes the language as JSON; equal languages give equal bytes."""
+        path.write_bytes(_canonical({"digest": self.digest, **self._fields()}) + b"\n")
+
+    @classmethod
+    def load(cls, path: Path) -> UnitLanguage:
+        """Reads a saved language.
+
+        Raises:
+            UnitLanguageError: not a unit language, words out of bounds, or a digest that does not match.
+        """
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise UnitLanguageError(f"{path}: {size} bytes is more than a unit language has")
+        try:
+            file = _File.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise UnitLanguageError(f"{path}: not a unit language: {error}") from error
+        language = cls(file.mode, file.num_units, file.max_word_units, file.vocabulary, file.counts, file.merges)
+        if problem := language._problem():
+            raise UnitLanguageError(f"{path}: {problem}")
+        if language.digest != file.digest:
+            raise UnitLanguageError(f"{path}: digest is {language.digest}, the file says {file.digest}")
+        return language
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "mode": self.mode,
+            "num_units": self.num_units,
+            "max_word_units": self.max_word_units,
+            "vocabulary": self.vocabulary,
+            "counts": self.counts,
+            "merges": self.merges,
+        }
+
+    def _problem(self) -> str | None:
+        words = self.vocabulary
+        if words[: self.num_units] != tuple((unit,) for unit in range(self.num_units)):
+            return f"the first words are not the units 0 to {self.num_units - 1}"
+        if len(set(words)) != len(words):
+            return "a word occurs twice"
+        if not all(1 <= len(word) <= self.max_word_units for word in words):
+            return f"a word is not 1 to {self.max_word_units} units long"
+        if not all(0 <= unit < self.num_units for unit in chain.from_iterable(words)):
+            return f"a unit is outside [0, {self.num_units})"
+        if len(self.counts) != (len(words) if self.mode == "ngram" else 0):
+            return f"{len(self.counts)} counts for {len(words)} words"
+        if self.merges and self.mode == "ngram":
+            return "merges in a vocabulary of n-grams"
+        if not all(0 <= word < len(words) for word in chain.from_iterable(self.merges)):
+            return "a merge of a word that is not there"
+        known = set(words)
+        if not all(words[left] + words[right] in known for left, right in self.merges):
+            return "a merge into a word that is not there"
+        return None
+
+    def _word(self, id_: int) -> Word:
+        if not 0 <= id_ < len(self.vocabulary):
+            raise ValueError(f"word {id_} is not in [0, {len(self.vocabulary)})")
+        return self.vocabulary[id_]
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer, models
+
+        texts = [_text(word, self.num_units) for word in self.vocabulary]
+        if self.mode == "bpe":
+            ids = {text: id_ for id_, text in enumerate(texts)}
+            return Tokenizer(models.BPE(ids, [(texts[left], texts[right]) for left, right in self.merges]))
+        total = sum(self.counts)
+        return Tokenizer(
+            models.Unigram([(text, math.log(count / total)) for text, count in zip(texts, self.counts, strict=True)])
+        )
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    digest: str
+    mode: Literal["ngram", "bpe"]
+    num_units: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    max_word_units: Annotated[int, Field(ge=1, le=MAX_WORD_UNITS)]
+    vocabulary: tuple[tuple[int, ...], ...]
+    counts: tuple[Annotated[int, Field(ge=1, lt=1 << 53)], ...]
+    merges: tuple[tuple[int, int], ...]
+
+
+def _check_sizes(num_units: int, vocab_size: int, max_word_units: int) -> None:
+    if not 1 <= num_units <= MAX_UNITS:
+        raise ValueError(f"num_units is {num_units}, not 1 to {MAX_UNITS}")
+    if not 1 <= max_word_units <= MAX_WORD_UNITS:
+        raise ValueError(f"max_word_units is {max_word_units}, not 1 to {MAX_WORD_UNITS}")
+    if vocab_size < num_units:
+        raise ValueError(f"vocab_size {vocab_size} leaves no room for {num_units} single units")
+
+
+def _text(units: Sequence[int], num_units: int) -> str:
+    array = np.asarray(units, np.int64)
+    if array.size and not 0 <= array.min() <= array.max() < num_units:
+        raise ValueError(f"units {array.min()} to {array.max()} are not all in [0, {num_units})")
+    return (array + FIRST_CHARACTER).astype("<u4").tobytes().decode("utf-32-le")
+
+
+def _units(text: str) -> Word:
+    return tuple(ord(character) - FIRST_CHARACTER for character in text)
+
+
+def _canonical(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
