@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from schemas import TABLES
 from schemas.base import KEY, Rule, Table
-from schemas.layout import Dataset, FileEntry, LayoutError, Manifest, shard_name
+from schemas.layout import Dataset, FileEntry, LayoutError, StageInfo, shard_name
 from schemas.rejects import REJECTS
+from schemas.utterances import UTTERANCES
 
-BATCH_ROWS = 10_000
 SHOWN_PER_RULE = 3
+UNREADABLE = (OSError, ValueError, NotImplementedError)
+"""What reading a damaged Parquet file raises: pyarrow's errors, and names that are not UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def check_file(file: pq.ParquetFile, table: Table, shard: str, fingerprint: str 
     """Findings of one shard by itself: schema, metadata, row rules, keys that come twice.
 
     Raises:
-        OSError, pa.ArrowInvalid: the file is damaged.
+        UNREADABLE: the file is damaged.
     """
     yield from _check_schema(file, table, shard, fingerprint)
     if file.schema_arrow.equals(table.schema):
@@ -50,10 +52,11 @@ def check_file(file: pq.ParquetFile, table: Table, shard: str, fingerprint: str 
 
 
 def batches(file: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
-    """The checked columns of a shard, in bounded batches."""
+    """The checked columns of a shard, a row group at a time."""
     names = [file.schema.column(position).path for position in range(len(file.schema))]
     wanted = [name for name in names if name not in table.unchecked]
-    yield from file.iter_batches(BATCH_ROWS, columns=wanted)
+    for group in range(file.num_row_groups):
+        yield from file.read_row_group(group, wanted).combine_chunks().to_batches()
 
 
 def metadata(table: Table, fingerprint: str) -> dict[str, str]:
@@ -105,11 +108,10 @@ def check_dataset(root: str) -> Iterator[Finding]:
     """Findings of a whole root: each shard by itself, its manifest and digest, and the tables against each other.
 
     Raises:
-        LayoutError: the root has no index, or a file of it is damaged.
+        LayoutError: the index, or the description of a table that it names, is missing or damaged.
     """
     dataset = Dataset(root)
-    current = dataset.tables()
-    for name, fingerprint in current.items():
+    for name, fingerprint in dataset.tables().items():
         table = TABLES.get(name)
         if table is None:
             yield Finding(name, "-", "known_table", "is not a table of this version")
@@ -119,39 +121,36 @@ def check_dataset(root: str) -> Iterator[Finding]:
             yield Finding(name, "-", "schema_version", f"is {info.schema_version}, this version reads {table.version}")
         seen: list[pa.ChunkedArray] = []
         for shard in range(info.shards):
-            yield from _check_shard(dataset, current, table, fingerprint, shard, info.shards, info.stage, seen)
+            yield from _check_shard(dataset, table, info, fingerprint, shard, seen)
         yield from _check_unique(pa.chunked_array([c for keys in seen for c in keys.chunks], pa.string()), table, "all")
 
 
 def _check_shard(
-    dataset: Dataset,
-    current: dict[str, str],
-    table: Table,
-    fingerprint: str,
-    shard: int,
-    shards: int,
-    stage: str,
-    seen: list[pa.ChunkedArray],
+    dataset: Dataset, table: Table, info: StageInfo, fingerprint: str, shard: int, seen: list[pa.ChunkedArray]
 ) -> Iterator[Finding]:
-    name = shard_name(shard, shards)
-    manifest = dataset.manifest(table.name, fingerprint, shard, shards)
+    name = shard_name(shard, info.shards)
+    try:
+        manifest = dataset.manifest(table.name, fingerprint, shard, info.shards)
+    except LayoutError as error:
+        yield Finding(table.name, name, "manifest", str(error))
+        return
     if manifest is None:
         yield Finding(table.name, name, "committed", "has no manifest; run the same command again to finish it")
         return
-    rejected = manifest.rejects.rows if manifest.rejects else 0
-    if manifest.rows_in != manifest.output.rows + rejected:
+    rejected, reasons = manifest.rejects.rows if manifest.rejects else 0, sum(manifest.reasons.values())
+    if manifest.rows_in != manifest.output.rows + rejected or rejected != reasons:
         yield Finding(
             table.name,
             name,
             "rows_add_up",
-            f"{manifest.rows_in} rows in, {manifest.output.rows} out and {rejected} rejected",
+            f"{manifest.rows_in} rows in, {manifest.output.rows} out and {rejected} rejected for {reasons} reasons",
         )
     named = (manifest.table, manifest.fingerprint, manifest.shard, manifest.shards)
-    if named != (table.name, fingerprint, shard, shards):
+    if named != (table.name, fingerprint, shard, info.shards):
         yield Finding(table.name, name, "manifest", f"belongs to {named}")
     files = [(manifest.output, table, f"{table.name}/{fingerprint}/{name}.parquet")]
     if manifest.rejects:
-        files.append((manifest.rejects, REJECTS, f"rejects/{stage}/{fingerprint}/{name}.parquet"))
+        files.append((manifest.rejects, REJECTS, f"rejects/{info.stage}/{fingerprint}/{name}.parquet"))
     for entry, kind, expected in files:
         if entry.path != expected:
             yield Finding(kind.name, name, "manifest", f"names {entry.path}, expected {expected}")
@@ -167,8 +166,9 @@ def _check_shard(
                 yield from check_file(file, kind, name, fingerprint)
                 if kind is table and file.schema_arrow.equals(table.schema):
                     seen.append(file.read([KEY])[KEY])
-                    yield from _check_references(dataset, current, table, file, manifest)
-        except (OSError, pa.ArrowInvalid) as error:
+                    if upstream := info.upstream.get(UTTERANCES.name):
+                        yield from _check_references(dataset, table, file, upstream, shard, info.shards)
+        except UNREADABLE as error:
             yield Finding(kind.name, name, "readable", str(error))
 
 
@@ -187,31 +187,37 @@ def _check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str) -
 
 
 def _check_references(
-    dataset: Dataset, current: dict[str, str], table: Table, file: pq.ParquetFile, manifest: Manifest
+    dataset: Dataset, table: Table, file: pq.ParquetFile, upstream: str, shard: int, shards: int
 ) -> Iterator[Finding]:
     """Rows against their utterances. Shards are cut once, at ingest: the utterances of shard 3 are in shard 3."""
-    fingerprint = current.get("utterances")
-    if fingerprint is None or table.name in ("entries", "utterances"):
+    name = shard_name(shard, shards)
+    try:
+        utterances = _utterances(dataset, upstream, shard, shards)
+    except (LayoutError, *UNREADABLE) as error:
+        yield Finding(table.name, name, "upstream", f"its utterances are not readable: {error}")
         return
-    shard = shard_name(manifest.shard, manifest.shards)
-    upstream = dataset.manifest("utterances", fingerprint, manifest.shard, manifest.shards)
-    if upstream is None:
-        yield Finding(table.name, shard, "upstream", "its utterances are not committed")
-        return
-    utterances = dataset.open(upstream.output.path).read([KEY, "num_samples"]).combine_chunks()
-    known = utterances[KEY].combine_chunks()
+    known, samples = utterances[KEY].combine_chunks(), utterances["num_samples"].combine_chunks()
     for rows in batches(file, table):
         position = pc.index_in(rows[KEY], value_set=known)
         for key in pc.filter(rows[KEY], pc.is_null(position))[:SHOWN_PER_RULE].to_pylist():
-            yield Finding(table.name, shard, "key_resolves", "has no utterance of this id", key)
-        samples = pc.take(utterances["num_samples"].combine_chunks(), position)
+            yield Finding(table.name, name, "key_resolves", "has no utterance of this id", key)
         yield from _check_rules(
-            rows.append_column("utterances.num_samples", samples), table, table.cross_rules, shard
+            rows.append_column("utterances.num_samples", pc.take(samples, position)), table, table.cross_rules, name
         )
         if "user_audio_ids" in rows.schema.names:
             missing = pc.invert(pc.is_in(pc.list_flatten(rows["user_audio_ids"]), value_set=known))
             for key in pc.filter(pc.list_flatten(rows["user_audio_ids"]), missing)[:SHOWN_PER_RULE].to_pylist():
-                yield Finding(table.name, shard, "user_audio_resolves", "has no utterance of this id", key)
+                yield Finding(table.name, name, "user_audio_resolves", "has no utterance of this id", key)
 
 
-__all__ = ["Finding", "LayoutError", "check_dataset", "check_file", "metadata"]
+def _utterances(dataset: Dataset, fingerprint: str, shard: int, shards: int) -> pa.Table:
+    manifest = dataset.manifest(UTTERANCES.name, fingerprint, shard, shards)
+    if manifest is None:
+        raise LayoutError(f"{UTTERANCES.name}/{fingerprint} has no manifest of {shard_name(shard, shards)}")
+    with dataset.open(manifest.output.path) as file:
+        if not file.schema_arrow.equals(UTTERANCES.schema):
+            raise LayoutError(f"{manifest.output.path} breaks its schema")
+        return file.read([KEY, "num_samples"])
+
+
+__all__ = ["UNREADABLE", "Finding", "LayoutError", "check_dataset", "check_file", "metadata"]

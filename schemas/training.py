@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from schemas.base import AUDIO, CATEGORY, KEY, Rule, Table, column
 from schemas.echo_targets import ECHO_TARGETS
-from schemas.rules import equal_neighbours, lengths_rule, not_empty_rule, range_rule
+from schemas.rules import not_empty_rule, range_rule
 from schemas.units import UNITS
 
 S2T = Table(
@@ -46,9 +46,7 @@ T2C = Table(
     ),
     rules=(
         not_empty_rule("text"),
-        lengths_rule("units", "durations"),
-        Rule("units_collapsed", "no two units that follow each other are equal",
-             lambda rows: equal_neighbours(rows["units"])),
+        *(rule for rule in UNITS.rules if rule.name != "hop_samples_range"),
         Rule("units_present", "there is at least one unit",
              lambda rows: pc.equal(pc.list_value_length(rows["units"]), 0)),
     ),

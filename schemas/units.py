@@ -23,9 +23,10 @@ def _outside_codebook(rows: pa.RecordBatch) -> pa.BooleanArray:
 
 
 def _frames_beside_audio(rows: pa.RecordBatch) -> pa.BooleanArray:
-    samples, hop = rows["utterances.num_samples"], rows["hop_samples"].cast(pa.int64())
-    expected = pc.divide(pc.add(samples, pc.subtract(hop, 1)), hop)
-    return pc.fill_null(pc.not_equal(expected, rows["num_frames"].cast(pa.int64())), False)
+    samples, frames = rows["utterances.num_samples"], rows["num_frames"].cast(pa.int64())
+    covered = pc.multiply(frames, rows["hop_samples"])
+    last = pc.multiply(pc.subtract(frames, 1), rows["hop_samples"])
+    return pc.fill_null(pc.or_(pc.less(covered, samples), pc.greater_equal(last, samples)), False)
 
 
 UNITS = Table(

@@ -150,14 +150,15 @@ def _decode_soundfile(raw: Path | bytes, limits: Limits) -> tuple[np.ndarray, in
         if file.samplerate > MAX_RATE or file.channels > MAX_CHANNELS:
             raise BadAudio("bad_header", f"claims {file.channels} channels at {file.samplerate} Hz")
         _check_length(file.frames / file.samplerate, limits)
-        if shortfall := re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info):
-            has, claims = map(int, shortfall.groups())
+        if shortfall := re.search(r"data +: (\d+) \(should be (\d+)\)", file.extra_info):
+            claims, has = map(int, shortfall.groups())
             if has < claims < 2**31:  # a stream's header claims the largest size there is
                 raise BadAudio("truncated", f"is cut short: {has} of {claims} bytes of audio")
         try:
             samples = file.read(dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise BadAudio("truncated", f"is damaged or cut short after {file.tell()} of {file.frames} frames") from error
+            at = f"after {file.tell()} of {file.frames} frames"
+            raise BadAudio("truncated", f"is damaged or cut short {at}") from error
         if len(samples) < file.frames:
             raise BadAudio("truncated", f"is cut short: {len(samples)} of {file.frames} frames")
         return samples, file.samplerate

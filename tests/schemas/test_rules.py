@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -59,10 +60,6 @@ def agree(block: Callable[[pa.ListArray], pa.Array], oracle: Callable[[list[Any]
     return compare
 
 
-def pairs(row: list[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(row, row[1:], strict=False))
-
-
 @given(st.data(), lists_of_small)
 def test_rows_with(data: st.DataObject, rows: Lists) -> None:
     block = lambda lists: rows_with(lists, pc.greater(pc.list_flatten(lists), 3))  # noqa: E731
@@ -82,19 +79,19 @@ def test_sums_do_not_overflow_the_element_type() -> None:
 
 @given(st.data(), lists_of_small)
 def test_equal_neighbours(data: st.DataObject, rows: Lists) -> None:
-    agree(equal_neighbours, lambda row: any(a == b for a, b in pairs(row)))(data, rows, pa.int16())
+    agree(equal_neighbours, lambda row: any(a == b for a, b in pairwise(row)))(data, rows, pa.int16())
 
 
 @given(st.data(), lists_of_small)
 def test_not_increasing(data: st.DataObject, rows: Lists) -> None:
-    agree(not_increasing, lambda row: any(a >= b for a, b in pairs(row)))(data, rows, pa.int32())
+    agree(not_increasing, lambda row: any(a >= b for a, b in pairwise(row)))(data, rows, pa.int32())
 
 
 def disordered(row: list[dict[str, Any]]) -> bool:
     """Untimed spans say nothing, and do not hide that those around them overlap."""
     timed = [span for span in row if None not in span.values()]
     backwards = any(span["end"] < span["start"] or span["start"] < 0 for span in timed)
-    return backwards or any(after["start"] < before["end"] for before, after in pairs(timed))
+    return backwards or any(after["start"] < before["end"] for before, after in pairwise(timed))
 
 
 @given(st.data(), spans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,15 @@ CONFIG = T2CConfig(
 RECIPE = Recipe(steps=12, batch_tokens=400, warmup_steps=2, decay_steps=4, log_every=3, save_every=6)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small only wait for each other's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def spoken(count: int, seed: int) -> list[tuple[str, list[int]]]:
     """Texts over four letters, without equal neighbours; letter n says 3n, 3n + 1, 3n + 2."""
     rng = random.Random(seed)
@@ -47,16 +57,15 @@ def spoken(count: int, seed: int) -> list[tuple[str, list[int]]]:
 
 
 def test_it_learns_to_read(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    recipe = Recipe(steps=220, batch_tokens=1200, learning_rate=5e-3, warmup_steps=20, decay_steps=100)
+    recipe = Recipe(steps=140, batch_tokens=1200, learning_rate=1e-2, warmup_steps=20, decay_steps=70, log_every=50)
     held_out = spoken(40, seed=1)
     report = train_t2c(spoken(600, seed=0), held_out, CONFIG, TOKENIZER, tmp_path, recipe)
-    assert report["held_out_unit_error_rate"] < 0.2
+    assert report["held_out_unit_error_rate"] < 0.1
     loaded = T2C.load(tmp_path)
     assert round(unit_errors(loaded, held_out, batch_rows=7).rate, 4) == report["held_out_unit_error_rate"]
     assert json.loads((tmp_path / "report.json").read_text()) == report
     curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in curve] == [50, 100, 150, 200, 220]
+    assert [line["step"] for line in curve] == [50, 100, 140]
     assert curve[-1]["loss"] < curve[0]["loss"] / 2
 
 

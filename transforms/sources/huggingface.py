@@ -96,14 +96,27 @@ def _load_dataset(
 ) -> Dataset:
     import datasets
 
+    from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+
+    class AudioPath(datasets.Value):
+        def __init__(self) -> None:
+            super().__init__("string")
+
     datasets.disable_progress_bars()
     files = list(data_files) if isinstance(data_files, tuple) else data_files
+    arguments = {"revision": revision, "data_dir": data_dir, "data_files": files}
     try:
-        return datasets.load_dataset(
-            path, name, revision=revision, data_dir=data_dir, data_files=files, split=split
-        )
+        builder = datasets.load_dataset_builder(path, name, **arguments)
+        if isinstance(builder, FolderBasedBuilder):
+            # An audio feature wants torchcodec even to note down a path, so the paths are kept as strings, in a cache
+            # of their own.
+            cache = Path(datasets.config.HF_DATASETS_CACHE, "paths")
+            builder = datasets.load_dataset_builder(path, name, cache_dir=str(cache), **arguments)
+            builder.BASE_FEATURE = AudioPath
+        builder.download_and_prepare()
+        return builder.as_dataset(split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise SourceError(f"data set {path}: {error}") from error
+        raise SourceError(f"data set {path}: {error.__cause__ or error}") from error
 
 
 def _audio_sizes(dataset: Dataset, column: str) -> Iterator[int | None]:

@@ -1,0 +1,112 @@
+"""The arrows of the architecture, read from the imports: schemas ◄ transforms ◄ pipeline ◄ jobs."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("schemas", "transforms", "pipeline", "jobs")
+MAY_IMPORT = {
+    "schemas": ("schemas",),
+    "transforms": ("schemas", "transforms"),
+    "pipeline": ("schemas", "transforms.base", "pipeline"),
+    "jobs": PACKAGES,
+}
+HEAVY = {
+    "torch",
+    "torchaudio",
+    "transformers",
+    "whisper",
+    "faster_whisper",
+    "ctranslate2",
+    "fairseq2",
+    "speechbrain",
+    "datasets",
+    "ray",
+    "apache_beam",
+    "hama",
+    "hibari",
+    "soundfile",
+    "av",
+    "soxr",
+    "sklearn",
+}
+"""Libraries that are imported where they are used: inside a function, or for type checking alone."""
+DEFINES_A_MODEL = {"transforms/models/t2c_module.py": {"torch", "transformers"}}
+"""Modules whose classes derive from a heavy library's; they are themselves imported where they are used."""
+FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(tree: ast.AST, everywhere: bool) -> Iterator[str]:
+    """Full names of what a module imports: everywhere, or only as it is itself imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif everywhere or not (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or for_type_checking(node)
+        ):
+            yield from imports(node, everywhere)
+
+
+def for_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def test_there_is_something_to_read() -> None:
+    assert {path.parts[0] for path in FILES} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_arrows_point_one_way(path: Path) -> None:
+    allowed = MAY_IMPORT[path.parts[0]]
+    own = [name for name in imports(parsed(path), everywhere=True) if name.partition(".")[0] in PACKAGES]
+    assert [name for name in own if not any(below(name, package) for package in allowed)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
+    found = {name.partition(".")[0] for name in imports(parsed(path), everywhere=False)} & HEAVY
+    assert found - DEFINES_A_MODEL.get(path.as_posix(), set()) == set()
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "schemas"], ids=str)
+def test_schemas_need_pyarrow_alone(path: Path) -> None:
+    found = {name.partition(".")[0] for name in imports(parsed(path), everywhere=True)}
+    assert found <= sys.stdlib_module_names | {"pyarrow", "schemas"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_nothing_unpickles(path: Path) -> None:
+    names = {name.partition(".")[0] for name in imports(parsed(path), everywhere=True)}
+    assert names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} == set()
+    for call in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)):
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert given.get("allow_pickle", "False") == "False", ast.unparse(call)
+        assert ast.unparse(call.func) != "torch.load" or given.get("weights_only") == "True", ast.unparse(call)
+
+
+def test_what_this_test_reads() -> None:
+    """That it sees through try, if and class, and not into functions."""
+    tree = ast.parse(
+        "try:\n import torch.nn\nexcept ImportError: pass\n"
+        "if TYPE_CHECKING:\n import ray\n"
+        "class A:\n import av\n def b(self):\n  from whisper import load\n"
+    )
+    assert list(imports(tree, everywhere=False)) == ["torch.nn", "av"]
+    assert list(imports(tree, everywhere=True)) == ["torch.nn", "ray", "av", "whisper.load"]

@@ -1,0 +1,188 @@
+"""What each source lists, and what it makes of bad lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from schemas import KEY, SAMPLE_RATE
+from transforms.sources import entries
+from transforms.sources.base import SourceError
+from transforms.sources.huggingface import HuggingFaceSource
+from transforms.sources.librispeech import LibriSpeechSource
+from transforms.sources.manifest import ManifestSource
+from transforms.sources.spoken import SpokenSource
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    path = tmp_path / "audio" / "a.wav"
+    path.parent.mkdir()
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE), SAMPLE_RATE)
+    return path
+
+
+def listed(folder: Path, lines: list[Any], name: str = "manifest.jsonl") -> list[dict[str, Any]]:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / name).write_text(text + "\n")
+    return list(entries([ManifestSource(kind="manifest", corpus="c", manifest=str(folder / name))]))
+
+
+def test_a_manifest_line_becomes_an_entry(tmp_path: Path, wav: Path) -> None:
+    (row,) = listed(tmp_path, [{"id": "u", "audio": "audio/a.wav", "text": "Hi.", "speaker": 7, "split": "dev"}])
+    assert row[KEY] == "u" and row["error"] is None
+    assert (row["reference_text"], row["speaker_id"], row["split"]) == ("Hi.", "7", "dev")
+    assert row["seconds"] == 1.0 and row["size"] == wav.stat().st_size
+    assert row["role"] == "narrator"
+
+
+def test_turns_decide_roles(tmp_path: Path, wav: Path) -> None:
+    turns = [{"id": f"u{turn}", "audio": "audio/a.wav", "dialogue_id": "d", "turn": turn} for turn in range(3)]
+    assert [row["role"] for row in listed(tmp_path, turns)] == ["user", "assistant", "user"]
+
+
+def test_absolute_paths_and_missing_files_are_listed(tmp_path: Path, wav: Path) -> None:
+    rows = listed(tmp_path, [{"id": "a", "audio": str(wav)}, {"id": "b", "audio": "audio/lost.wav"}])
+    assert [row["error"] for row in rows] == [None, None]
+    assert rows[1]["size"] is None and rows[1]["locator"].endswith("audio/lost.wav")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{not json", "line 2: is not JSON"),
+        ("[1]", "line 2: is not a JSON object"),
+        ("[" * 5000, "line 2: is not JSON"),
+        ({"audio": "audio/a.wav"}, "has no id"),
+        ({"id": "x"}, "has no audio path"),
+        ({"id": "x", "audio": "../../etc/passwd"}, "leads out of the manifest's folder"),
+        ({"id": "x", "audio": "a\0b"}, "has no audio path"),
+        ({"id": "x", "audio": "audio/a.wav", "turn": 1}, "only one of dialogue_id and turn"),
+        ({"id": "x", "audio": "audio/a.wav", "dialogue_id": "d", "turn": "one"}, "turn 'one' is not a number"),
+        ({"id": "x", "audio": "audio/a.wav", "role": "robot"}, "role 'robot' is none of"),
+        ({"id": "x", "audio": "audio/a.wav", "duration": 1e9}, "duration 1000000000.0 is outside"),
+        ({"id": "x", "audio": "audio/a.wav", "channel": 1000}, "channel 1000 is outside"),
+    ],
+)
+def test_bad_lines_are_entries_with_an_error(tmp_path: Path, wav: Path, line: Any, says: str) -> None:
+    good = {"id": "good", "audio": "audio/a.wav"}
+    rows = listed(tmp_path, [good, line, good | {"id": "also good"}])
+    assert [row["error_class"] for row in rows] == [None, "bad_line", None]
+    assert says in rows[1]["error"] and "manifest.jsonl, line 2" in rows[1]["error"]
+    assert rows[1][KEY] == "manifest.jsonl:2"
+
+
+def test_a_duplicate_names_both_lines(tmp_path: Path, wav: Path) -> None:
+    line = {"id": "same", "audio": "audio/a.wav"}
+    rows = listed(tmp_path, [line, line])
+    assert rows[0]["error"] is None
+    assert rows[1]["error_class"] == "duplicate_id"
+    assert "manifest.jsonl:2" in rows[1]["error"] and "manifest.jsonl:1" in rows[1]["error"]
+    assert len({row[KEY] for row in rows}) == 2
+
+
+def test_bytes_that_are_no_text_are_one_bad_line(tmp_path: Path, wav: Path) -> None:
+    good = json.dumps({"id": "good", "audio": "audio/a.wav"}).encode()
+    (tmp_path / "m.jsonl").write_bytes(b"\xff\xfe\x00bad\n" + good + b"\n")
+    source = ManifestSource(kind="manifest", corpus="c", manifest=str(tmp_path / "m.jsonl"))
+    assert [row["error_class"] for row in entries([source])] == ["bad_line", None]
+
+
+def test_tsv(tmp_path: Path, wav: Path) -> None:
+    lines = ["id\taudio\ttext\tdialogue_id\tturn", 'q\taudio/a.wav\tSay "hi".\td\t0', "short\tline", "r\taudio/a.wav\t\t\t"]
+    rows = listed(tmp_path, lines, "manifest.tsv")
+    assert rows[0]["reference_text"] == 'Say "hi".' and rows[0]["turn"] == 0
+    assert rows[1]["error_class"] == "bad_line" and "has 2 columns, the header has 5" in rows[1]["error"]
+    assert rows[2]["error"] is None and rows[2]["reference_text"] is None and rows[2]["dialogue_id"] is None
+
+
+def test_other_column_names(tmp_path: Path, wav: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps({"key": "k", "wav": "audio/a.wav", "words": "Hello."}))
+    columns = {"id": "key", "audio": "wav", "text": "words"}
+    source = ManifestSource(kind="manifest", corpus="c", manifest=str(tmp_path / "m.jsonl"), columns=columns)
+    (row,) = entries([source])
+    assert (row[KEY], row["reference_text"]) == ("k", "Hello.")
+
+
+def test_no_manifest_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"gone\.jsonl"):
+        list(entries([ManifestSource(kind="manifest", corpus="c", manifest=str(tmp_path / "gone.jsonl"))]))
+
+
+def test_librispeech_tree(tmp_path: Path) -> None:
+    chapter = tmp_path / "dev-clean" / "84" / "121"
+    chapter.mkdir(parents=True)
+    soundfile.write(chapter / "84-121-0000.flac", np.random.default_rng(0).normal(0, 0.1, 32000), SAMPLE_RATE)
+    (chapter / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 LOST\nnonsense line\n")
+    source = LibriSpeechSource(kind="librispeech", tree=str(tmp_path), splits=["dev-clean"])
+    rows = list(entries([source]))
+    assert rows[0][KEY] == "84-121-0000" and rows[0]["reference_text"] == "go do you hear"
+    assert (rows[0]["seconds"], rows[0]["speaker_id"], rows[0]["license"]) == (2.0, "84", "CC-BY-4.0")
+    assert rows[1]["size"] is None and rows[2]["error_class"] == "bad_line"
+    with pytest.raises(SourceError, match="test-clean"):
+        list(entries([source.model_copy(update={"splits": ["test-clean"]})]))
+
+
+@pytest.fixture
+def audiofolder(tmp_path: Path) -> Path:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a", "b"):
+        soundfile.write(folder / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE), SAMPLE_RATE)
+    lines = [{"file_name": "a.wav", "sentence": "First."}, {"file_name": "b.wav", "sentence": "Second."}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def test_hugging_face_audiofolder(audiofolder: Path) -> None:
+    source = HuggingFaceSource(kind="huggingface", corpus="hf", path="audiofolder", data_dir=str(audiofolder))
+    rows = list(entries([source]))
+    assert [row["reference_text"] for row in rows] == ["First.", "Second."]
+    assert rows[0][KEY] == "hf-train-00000000"
+    opened = source.open(rows[1]["locator"])
+    assert isinstance(opened, Path) and opened.name == "b.wav"
+
+
+def test_hugging_face_parquet_with_audio_bytes(audiofolder: Path, tmp_path: Path) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_dict(
+        {"key": ["x", "y"], "audio": [str(audiofolder / "a.wav"), str(audiofolder / "b.wav")], "text": ["A.", "B."]}
+    )
+    embedded = table.cast_column("audio", datasets.Audio(decode=False)).map(
+        lambda row: {"audio": {"bytes": Path(row["audio"]["path"]).read_bytes(), "path": "a.wav"}}
+    )
+    embedded.to_parquet(str(tmp_path / "data.parquet"))
+    source = HuggingFaceSource(
+        kind="huggingface", corpus="hf", path="parquet", data_files=str(tmp_path / "data.parquet"), columns={"id": "key"}
+    )
+    rows = list(entries([source]))
+    assert [row[KEY] for row in rows] == ["x", "y"]
+    assert rows[0]["size"] == (audiofolder / "a.wav").stat().st_size
+    assert source.open(rows[0]["locator"]) == (audiofolder / "a.wav").read_bytes()
+
+
+def test_hugging_face_without_audio_says_what_to_name(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"sound": ["x"]}).to_parquet(str(tmp_path / "d.parquet"))
+    source = HuggingFaceSource(kind="huggingface", corpus="hf", path="parquet", data_files=str(tmp_path / "d.parquet"))
+    with pytest.raises(SourceError, match=r"no audio column among sound; name it: columns\.audio=NAME"):
+        list(entries([source]))
+
+
+def test_spoken_lines_become_speech(tmp_path: Path) -> None:
+    lines = [{"id": "one", "text": "Hello there."}, {"id": "two"}, {"id": "three", "text": "  "}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = SpokenSource(kind="spoken", corpus="s", texts=str(tmp_path / "t.jsonl"))
+    rows = list(entries([source]))
+    assert [row["error_class"] for row in rows] == [None, "bad_line", "bad_line"]
+    waveform, rate = source.open(rows[0]["locator"])
+    again, _ = source.open(rows[0]["locator"])
+    assert rate == SAMPLE_RATE and 0.5 < len(waveform) / rate < 2
+    assert np.array_equal(waveform, again)
