@@ -92,7 +92,7 @@ def test_only_units_without_equal_neighbours_come_out_within_the_limit() -> None
         model = tiny(seed=seed)
         for text, result in zip(TEXTS, model.generate([model.encode(text) for text in TEXTS]), strict=True):
             units = np.array(result.units)
-            assert ((0 <= units) & (units < 20)).all() and (units[1:] != units[:-1]).all()
+            assert ((units >= 0) & (units < 20)).all() and (units[1:] != units[:-1]).all()
             assert len(units) <= model.limit(len(text), 1024) == 3 * (len(text) + 2)
             assert result.mean_logprob < 0
 

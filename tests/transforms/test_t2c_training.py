@@ -52,7 +52,9 @@ def spoken(count: int, seed: int) -> list[tuple[str, list[int]]]:
         letters = [rng.randrange(4)]
         for _ in range(rng.randint(2, 7)):
             letters.append((letters[-1] + rng.randint(1, 3)) % 4)
-        rows.append(("".join("aeio"[letter] for letter in letters), [3 * letter + n for letter in letters for n in range(3)]))
+        rows.append(
+            ("".join("aeio"[letter] for letter in letters), [3 * letter + n for letter in letters for n in range(3)])
+        )
     return rows
 
 

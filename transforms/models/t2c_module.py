@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaModel
 
-from transforms.models.t2c import Greedy, T2CConfig, looping_tail
+from transforms.models.t2c import Greedy, StopReason, T2CConfig, looping_tail
 
 
 class T2CModule(nn.Module):
@@ -106,7 +106,7 @@ class T2CModule(nn.Module):
         rows = list(range(len(prompts)))
         ids: list[list[int]] = [[] for _ in rows]
         logprobs: list[list[float]] = [[] for _ in rows]
-        reasons = ["length"] * len(rows)
+        reasons: list[StopReason] = ["length"] * len(rows)
         past = DynamicCache()
         for emitted in range(max(limits)):
             logits = self(embeddings, positions, mask, past)[:, -1].float().masked_fill(banned, -torch.inf)
@@ -137,4 +137,4 @@ class T2CModule(nn.Module):
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             embeddings = self.embed(torch.tensor([[ids[row][-1]] for row in rows], device=device))
             positions = torch.stack([self.positions(lengths[row], 1, lengths[row] + emitted) for row in rows])
-        return [Greedy(*result) for result in zip(ids, logprobs, reasons, strict=True)]
+        return [Greedy(*row) for row in zip(ids, logprobs, reasons, strict=True)]

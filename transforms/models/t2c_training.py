@@ -244,13 +244,17 @@ def _optimizers(module: T2CModule, recipe: Recipe) -> list[torch.optim.Optimizer
     # Muon (Jordan 2024) for the decoder's matrices: it needs far fewer steps than AdamW, which keeps the rest.
     import torch
 
-    inner = [parameter for parameter in module.model.layers.parameters() if parameter.ndim == 2]
-    outer = [module.adapter.weight, module.lm_head.weight, module.unit_embedding.weight, module.model.embed_tokens.weight]
+    matrices = [parameter for parameter in module.model.layers.parameters() if parameter.ndim == 2]
+    embeddings = (module.model.embed_tokens, module.unit_embedding, module.adapter, module.lm_head)
     vectors = [parameter for parameter in module.parameters() if parameter.ndim == 1]
-    decay = recipe.weight_decay
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    rest: list[dict[str, Any]] = [
+        {"params": [layer.weight for layer in embeddings], "weight_decay": decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return [
-        torch.optim.Muon(inner, lr=recipe.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([{"params": outer}, {"params": vectors, "weight_decay": 0.0}], weight_decay=decay, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98)),
     ]
 
 
@@ -262,13 +266,16 @@ def _run_of(config: T2CConfig, recipe: Recipe, rows: int) -> str:
     return json.dumps({"config": config.model_dump(), "recipe": asdict(recipe), "rows": rows}, sort_keys=True)
 
 
-def _checkpoint(
-    out_dir: Path, step: int, module: T2CModule, optimizers: list[torch.optim.Optimizer], run: str
-) -> None:
+def _checkpoint(out_dir: Path, step: int, module: T2CModule, optimizers: list[torch.optim.Optimizer], run: str) -> None:
     # One file, moved into place: a killed run finds the last whole checkpoint.
     import torch
 
-    state = {"step": step, "run": run, "module": module.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
+    state = {
+        "step": step,
+        "run": run,
+        "module": module.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
     partial = out_dir / "checkpoint.pt.partial"
     torch.save(state, partial)
     partial.replace(out_dir / "checkpoint.pt")

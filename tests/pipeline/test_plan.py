@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.commit import CommitError
+from pipeline.plan import Plan, cut, plan, samples_of
+from schemas import KEY
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from tests.pipeline.stand_ins import files
+from tests.schemas.samples import key, sample, samples
+
+groups = st.lists(st.tuples(st.integers(0, 12).map(str), st.floats(0, 50)), max_size=40)
+
+
+@given(groups, st.floats(0.5, 200))
+def test_cut(rows: list[tuple[str, float]], shard_seconds: float) -> None:
+    names, seconds = [name for name, _ in rows], [duration for _, duration in rows]
+    order, ends = cut(names, seconds, shard_seconds)
+    assert sorted(order) == list(range(len(rows)))
+    starts = [0, *ends[:-1]]
+    shards = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert ends[-1] == len(rows)
+    assert all(shards) or (len(shards) == 1 and not rows)
+
+    where = [{number for number, shard in enumerate(shards) for p in shard if names[p] == name} for name in set(names)]
+    assert all(len(shards_of_group) == 1 for shards_of_group in where), "a dialogue is whole"
+    placed = [names[position] for position in order]
+    assert len(set(placed)) == 1 + sum(a != b for a, b in pairwise(placed)) if rows else True, "and together"
+
+    total, longest = sum(seconds), max((sum(seconds[p] for p in order if names[p] == name) for name in names), default=0)
+    wanted = min(len(set(names)), math.ceil(total / shard_seconds))
+    assert abs(len(shards) - max(1, wanted)) <= 1
+    for shard in shards:
+        assert sum(seconds[position] for position in shard) <= total / len(shards) + longest + 1e-6
+
+
+def test_cut_keeps_the_order_of_the_groups_first_members() -> None:
+    order, ends = cut(["a", "b", "a", "c", "b"], [1.0] * 5, 2.0)
+    assert (order, ends) == ([0, 2, 1, 4, 3], [2, 4, 5])
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
+def test_many_short_items_make_shards_of_about_the_same_length(seconds: list[int]) -> None:
+    order, ends = cut([str(i) for i in range(len(seconds))], [float(value) for value in seconds], 100.0)
+    lengths = [sum(seconds[p] for p in order[start:end]) for start, end in pairwise([0, *ends])]
+    assert max(lengths) <= min(100, sum(seconds) / len(ends)) + 30
+
+
+def planned(shard_hours: float = 1.0, **changes: Any) -> Plan:
+    return plan([sample("entries", number) | changes for number in range(4)], shard_hours)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 1},
+        {"seconds": 9.0},
+        {"reference_text": "goodbye"},
+        {"reference_text": None},
+        {"channel": 0},
+        {"language": "de"},
+        {"license": "MIT"},
+        {"role": "narrator"},
+        {"error_class": "bad_line", "error": "line 3: not JSON"},
+    ],
+)
+def test_the_fingerprint_changes_with_what_is_said_of_an_entry(changes: dict[str, Any]) -> None:
+    assert planned(**changes).info.fingerprint != planned().info.fingerprint
+
+
+def test_the_fingerprint_changes_with_order_number_and_shard_hours() -> None:
+    rows = samples("entries", 4)
+    prints = {
+        plan(rows, 1.0).info.fingerprint,
+        plan(rows[::-1], 1.0).info.fingerprint,
+        plan(rows[:3], 1.0).info.fingerprint,
+        plan([*rows[:3], rows[3] | {KEY: "utt"}], 1.0).info.fingerprint,
+        plan(rows, 2.0).info.fingerprint,
+    }
+    assert len(prints) == 5
+
+
+def test_a_moved_corpus_is_the_same_plan() -> None:
+    assert planned(locator="/elsewhere/1.wav").info.fingerprint == planned().info.fingerprint
+
+
+def test_shards_are_checked_and_committed_once(tmp_path: Path) -> None:
+    made = plan(samples("entries", 40), 10 / 3600)
+    dataset = Dataset(str(tmp_path))
+    made.commit(dataset)
+    assert made.info.shards == len(list(dataset.manifests("entries"))) > 3
+    assert list(check_dataset(str(tmp_path))) == []
+    assert dataset.read("entries").equals(made.entries)
+    assert sum(manifest.samples for manifest in dataset.manifests("entries")) == pytest.approx(samples_of(made.entries))
+    before = {path: (tmp_path / path).stat().st_ino for path in files(tmp_path) if path.endswith("parquet")}
+    made.commit(dataset)
+    assert {path: (tmp_path / path).stat().st_ino for path in before} == before
+
+
+def test_no_entries_make_one_empty_shard(tmp_path: Path) -> None:
+    made = plan([], 1.0)
+    made.commit(Dataset(str(tmp_path)))
+    assert made.info.shards == 1 and Dataset(str(tmp_path)).read("entries").num_rows == 0
+    assert list(check_dataset(str(tmp_path))) == []
+
+
+def test_an_id_that_comes_twice_is_refused_within_and_across_shards(tmp_path: Path) -> None:
+    within = plan([*samples("entries", 3), sample("entries", 1)], 1.0)
+    with pytest.raises(CommitError, match=f"row {key(1)}: key_unique"):
+        within.commit(Dataset(str(tmp_path / "within")))
+    apart = plan([*samples("entries", 30), sample("entries", 1) | {"dialogue_id": "another"}], 10 / 3600)
+    assert apart.info.shards > 1
+    with pytest.raises(CommitError, match=key(1)):
+        apart.commit(Dataset(str(tmp_path / "apart")))
+    assert not (tmp_path / "apart" / "index.json").exists()
