@@ -11,7 +11,8 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +49,6 @@ class ShardWriter:
         self._samples = 0
 
     def __enter__(self) -> ShardWriter:
-        self._output.open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,24 +65,25 @@ class ShardWriter:
             rejects: refused rows, each with the number of its attempts.
 
         Raises:
-            CommitError: not one row or one reject for each key.
+            CommitError: not one row or one reject for each key, or the rows are not of the table's schema.
         """
         place = {key: position for position, key in enumerate(keys)}
         refused = sorted(rejects, key=lambda reject: place.get(reject[0].utterance_id, -1))
         out = rows[KEY].to_pylist()
         outcome = Counter(out)
         outcome.update(reject.utterance_id for reject, _ in refused)
-        if outcome != Counter(keys):
-            odd = sorted(key for key in outcome.keys() | place.keys() if outcome[key] != (1 if key in place else 0))
+        expected = Counter(keys)
+        if outcome != expected:
+            odd = sorted(key for key in outcome.keys() | expected.keys() if outcome[key] != expected[key])
             raise CommitError(
                 f"{self.info.stage} {self.name}: {len(keys)} rows in, {len(out)} out and {len(refused)} rejected; "
                 f"not one outcome each, for example {odd[:3]}"
             )
         self._rows_in += len(keys)
         self._samples += samples
-        self._output.write(rows.take(sorted(range(len(out)), key=lambda position: place[out[position]])))
+        order = sorted(range(len(out)), key=lambda position: place[out[position]])
+        self._output.write(rows.take(pa.array(order, pa.int64())))
         if refused:
-            self._rejects.open()
             self._rejects.write(table_of((_reject_row(*reject, self.info.stage) for reject in refused), REJECTS))
             self._reasons.update(reject.error_class for reject, _ in refused)
 
@@ -92,6 +93,7 @@ class ShardWriter:
         Raises:
             CommitError: the shard breaks its schema or its rules.
         """
+        self._output.open()
         entries = [file.close() for file in (self._output, self._rejects) if file.is_open]
         manifest = Manifest(
             table=self.info.table,
@@ -120,6 +122,7 @@ class _File:
         self.dataset, self.table, self.path, self.info = dataset, table, path, info
         self.temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
         self.is_open = False
+        self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
         self._exists = False
@@ -131,8 +134,8 @@ class _File:
             f"weights.{name}": digest for name, digest in sorted(self.info.weights.items())
         }
         make_parent(self.dataset, self.path)
-        self._sink = self.dataset.filesystem.open_output_stream(self.dataset.path(self.temporary))
         self._exists = True
+        self._sink = self.dataset.filesystem.open_output_stream(self.dataset.path(self.temporary))
         self._writer = pq.ParquetWriter(
             self._sink,
             self.table.schema.with_metadata(about),
@@ -144,6 +147,11 @@ class _File:
         self.is_open = True
 
     def write(self, rows: pa.Table) -> None:
+        self.open()
+        if not rows.schema.equals(self.table.schema):
+            raise CommitError(f"{self.path}: rows are not of the schema of {self.table.name}: {rows.schema}")
+        if nulls := sorted({name for part in rows.to_batches() for name in _forbidden_nulls(part)}):
+            raise CommitError(f"{self.path}: {', '.join(nulls)} must not be null")
         self._waiting.append(rows)
         group = self.table.row_group_rows
         while sum(len(part) for part in self._waiting) >= group:
@@ -153,10 +161,14 @@ class _File:
 
     def _write_group(self, rows: pa.Table) -> None:
         assert self._writer is not None
-        self._writer.write_table(rows.unify_dictionaries().combine_chunks(), row_group_size=self.table.row_group_rows)
+        schema = self.table.schema
+        plain = pa.schema([field.with_type(_without_dictionary(field.type)) for field in schema])
+        # encoded anew, so that the order of a dictionary is that of the rows, whatever batches they came in
+        rows = rows.cast(plain).combine_chunks().cast(schema)
+        self._writer.write_table(rows, row_group_size=self.table.row_group_rows)
 
     def close(self) -> FileEntry:
-        assert self._writer is not None
+        assert self._writer is not None and self._sink is not None
         rows = pa.concat_tables(self._waiting) if self._waiting else self.table.schema.empty_table()
         if len(rows):
             self._write_group(rows)
@@ -180,12 +192,36 @@ class _File:
     def discard(self) -> None:
         if not self._exists:
             return
-        self._writer = None
-        try:
-            self._sink.close()
-        finally:
-            self.dataset.filesystem.delete_file(self.dataset.path(self.temporary))
-            self._exists = self.is_open = False
+        if self._writer is not None:
+            self._writer.is_open = False  # or it would write its footer when it is collected
+            self._writer = None
+        if self._sink is not None:
+            with suppress(OSError, ValueError):  # what stopped the shard is on its way up already
+                self._sink.close()
+        _remove(self.dataset, self.temporary)
+        self._exists = self.is_open = False
+
+
+def _without_dictionary(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_dictionary(kind.value_type)))
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _forbidden_nulls(rows: pa.RecordBatch) -> Iterator[str]:
+    """Columns with a null where the schema has none: pyarrow would write a null list or struct as an empty one."""
+    for column, field in zip(rows.columns, rows.schema, strict=True):
+        yield from _nulls_in(column, field, field.name)
+
+
+def _nulls_in(array: pa.Array, field: pa.Field, name: str) -> Iterator[str]:
+    if array.null_count and not field.nullable:
+        yield name
+    elif pa.types.is_list(field.type):
+        yield from _nulls_in(array.flatten(), field.type.value_field, f"{name}.{field.type.value_field.name}")
+    elif pa.types.is_struct(field.type):
+        for values, child in zip(array.drop_null().flatten(), field.type, strict=True):
+            yield from _nulls_in(values, child, f"{name}.{child.name}")
 
 
 def _reject_row(reject: Reject, attempts: int, stage: str) -> dict[str, object]:
@@ -205,10 +241,19 @@ def make_parent(dataset: Dataset, path: str) -> None:
 def write_whole(dataset: Dataset, path: str, data: bytes) -> None:
     """Puts a small file in place in one step: a reader sees the old one or the new one."""
     make_parent(dataset, path)
-    temporary = dataset.path(f"{path}{TEMPORARY}{uuid.uuid4().hex}")
-    with dataset.filesystem.open_output_stream(temporary) as file:
-        file.write(data)
-    dataset.filesystem.move(temporary, dataset.path(path))
+    temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        with dataset.filesystem.open_output_stream(dataset.path(temporary)) as file:
+            file.write(data)
+        dataset.filesystem.move(dataset.path(temporary), dataset.path(path))
+    except BaseException:
+        _remove(dataset, temporary)
+        raise
+
+
+def _remove(dataset: Dataset, path: str) -> None:
+    with suppress(OSError):  # what can't be removed now is swept when the stage is opened again
+        dataset.filesystem.delete_file(dataset.path(path))
 
 
 def open_stage(dataset: Dataset, info: StageInfo) -> None:

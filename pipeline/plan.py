@@ -70,8 +70,7 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
     parts, groups, seconds = [], list[str](), list[float]()
     for chunk in _chunks(entries):
         for entry in chunk:
-            identity = {name: value for name, value in entry.items() if name != "locator"}  # a moved corpus is the same
-            digest.update(json.dumps(identity, sort_keys=True).encode())
+            digest.update(json.dumps(entry, sort_keys=True).encode())
             groups.append(entry["dialogue_id"] or entry[KEY])
             seconds.append(entry["seconds"])
         parts.append(table_of(chunk, ENTRIES))
@@ -88,7 +87,8 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
         shards=len(ends),
         fingerprint=fingerprint_of({"stage": STAGE, "schema_version": ENTRIES.version, "parameters": parameters}),
     )
-    return Plan(info, pa.concat_tables([ENTRIES.schema.empty_table(), *parts]).take(order), ends)
+    rows = pa.concat_tables([ENTRIES.schema.empty_table(), *parts])
+    return Plan(info, rows.take(pa.array(order, pa.int64())), ends)
 
 
 def cut(groups: Sequence[str], seconds: Sequence[float], shard_seconds: float) -> tuple[list[int], list[int]]:

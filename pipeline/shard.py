@@ -12,7 +12,7 @@ from pipeline.batching import pack
 from pipeline.commit import ShardWriter
 from pipeline.stage import StageSpec
 from schemas import KEY, SAMPLE_RATE, TABLES
-from schemas.layout import Dataset, LayoutError, Manifest, StageInfo
+from schemas.layout import Dataset, LayoutError, Manifest, StageInfo, read_file
 from transforms.base import Output, Reject, Transform
 
 WINDOW_ROWS = 800
@@ -85,23 +85,27 @@ class _Outcome:
 
     def add(self, transform: Transform, batch: pa.Table, attempt: int = 1) -> None:
         """Runs a batch; one that fails is tried again by halves, until the row that fails stands alone."""
-        try:
-            output = transform(batch)
-        except Exception as error:
-            if is_device_error(error):
-                raise
-            if len(batch) == 1:
-                output = Output(transform.writes.schema.empty_table(), [_reject(batch, error)])
-            else:
-                half = len(batch) // 2
-                self.add(transform, batch[:half], attempt + 1)
-                self.add(transform, batch[half:], attempt + 1)
-                return
+        output = _attempt(transform, batch)
+        if output is None:  # outside of the handler: its error's frames hold the memory of the batch that failed
+            half = len(batch) // 2
+            self.add(transform, batch[:half], attempt + 1)
+            self.add(transform, batch[half:], attempt + 1)
+            return
         self.parts.append(output.rows)
         self.rejects += [(reject, attempt) for reject in output.rejects]
 
     def table(self, transform: Transform) -> pa.Table:
         return pa.concat_tables([transform.writes.schema.empty_table(), *self.parts])
+
+
+def _attempt(transform: Transform, batch: pa.Table) -> Output | None:
+    """The output of a batch; None where it failed and its halves may not."""
+    try:
+        return transform(batch)
+    except Exception as error:
+        if is_device_error(error):
+            raise
+        return Output(transform.writes.schema.empty_table(), [_reject(batch, error)]) if len(batch) == 1 else None
 
 
 def _reject(batch: pa.Table, error: Exception) -> Reject:
@@ -157,7 +161,7 @@ class _ShardTables(Mapping[str, pa.Table]):
             raise KeyError(name)
         if name not in self._tables:
             with self.file(name) as file:
-                self._tables[name] = file.read(_without_audio(file)).unify_dictionaries().combine_chunks()
+                self._tables[name] = read_file(file, _without_audio(file)).unify_dictionaries().combine_chunks()
         return self._tables[name]
 
     def __iter__(self) -> Iterator[str]:

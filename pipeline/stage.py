@@ -46,7 +46,7 @@ def describe(transform: Transform, upstream: dict[str, str], shards: int) -> Sta
     The fingerprint covers the transform's name and version, the schema's version, the parameters, the weights'
     digests and the upstream fingerprints; not the device, the workers or the size of a batch.
     """
-    meaning = {
+    meaning: dict[str, Any] = {
         "stage": transform.name,
         "version": transform.version,
         "schema_version": transform.writes.version,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pyarrow as pa
 
 KEY = "utterance_id"
 SAMPLE_RATE = 16_000
 
-Mask = pa.BooleanArray | pa.ChunkedArray
+Mask: TypeAlias = pa.BooleanArray | pa.ChunkedArray
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def job(root: Path, *stages: StageSpec, rows: int = 12, shards: int = 3, allowed
     """A job over `rows` entries of one second to three, in about `shards` shards."""
     entries = [sample("entries", number) | {"seconds": 1.0 + number % 3} for number in range(rows)]
     hours = sum(entry["seconds"] for entry in entries) / 3600
-    return Job(str(root), plan(entries, hours / shards), [stage(Listen), *stages], allowed)
+    return Job(str(root), plan(entries, hours / shards or 1.0), [stage(Listen), *stages], allowed)
 
 
 def files(root: Path) -> dict[str, bytes]:

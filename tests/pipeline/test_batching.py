@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +34,7 @@ def test_equal_costs_share_a_batch_with_no_other(costs: list[int], budget: int) 
 @given(costs, budgets, st.booleans())
 def test_batches_are_as_full_as_their_order_allows(costs: list[int], budget: int, equal: bool) -> None:
     batches = list(pack(costs, budget, equal))
-    for batch, after in zip(batches, batches[1:], strict=False):
+    for batch, after in pairwise(batches):
         longest = costs[batch[0]]
         assert longest * (len(batch) + 1) > budget or (equal and costs[after[0]] != longest)
 

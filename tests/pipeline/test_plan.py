@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import wave
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.pipeline.stand_ins import files
 from tests.schemas.samples import key, sample, samples
+from transforms.sources import entries
+from transforms.sources.manifest import ManifestSource
 
 groups = st.lists(st.tuples(st.integers(0, 12).map(str), st.floats(0, 50)), max_size=40)
 
@@ -35,7 +38,8 @@ def test_cut(rows: list[tuple[str, float]], shard_seconds: float) -> None:
     placed = [names[position] for position in order]
     assert len(set(placed)) == 1 + sum(a != b for a, b in pairwise(placed)) if rows else True, "and together"
 
-    total, longest = sum(seconds), max((sum(seconds[p] for p in order if names[p] == name) for name in names), default=0)
+    total = sum(seconds)
+    longest = max((sum(seconds[p] for p in order if names[p] == name) for name in set(names)), default=0.0)
     wanted = min(len(set(names)), math.ceil(total / shard_seconds))
     assert abs(len(shards) - max(1, wanted)) <= 1
     for shard in shards:
@@ -62,6 +66,7 @@ def planned(shard_hours: float = 1.0, **changes: Any) -> Plan:
     "changes",
     [
         {"size": 1},
+        {"locator": "b.wav"},
         {"seconds": 9.0},
         {"reference_text": "goodbye"},
         {"reference_text": None},
@@ -88,8 +93,24 @@ def test_the_fingerprint_changes_with_order_number_and_shard_hours() -> None:
     assert len(prints) == 5
 
 
-def test_a_moved_corpus_is_the_same_plan() -> None:
-    assert planned(locator="/elsewhere/1.wav").info.fingerprint == planned().info.fingerprint
+def test_an_item_that_lies_elsewhere_is_a_new_plan(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    with wave.open(str(here / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 16_000, "NONE", ""))
+        file.writeframes(bytes(32_000))
+    (here / "calls.jsonl").write_text('{"id": "a", "audio": "a.wav", "text": "hush"}\n')
+    before = fingerprint_of_manifest(here / "calls.jsonl")
+    here.rename(there)
+    assert fingerprint_of_manifest(there / "calls.jsonl") == before
+    with (there / "a.wav").open("ab") as file:
+        file.write(bytes(2))
+    assert fingerprint_of_manifest(there / "calls.jsonl") != before
+
+
+def fingerprint_of_manifest(path: Path) -> str:
+    source = ManifestSource(kind="manifest", manifest=str(path), corpus="calls")
+    return plan(entries([source]), 1.0).info.fingerprint
 
 
 def test_shards_are_checked_and_committed_once(tmp_path: Path) -> None:
@@ -99,7 +120,8 @@ def test_shards_are_checked_and_committed_once(tmp_path: Path) -> None:
     assert made.info.shards == len(list(dataset.manifests("entries"))) > 3
     assert list(check_dataset(str(tmp_path))) == []
     assert dataset.read("entries").equals(made.entries)
-    assert sum(manifest.samples for manifest in dataset.manifests("entries")) == pytest.approx(samples_of(made.entries))
+    counted = sum(manifest.samples for manifest in dataset.manifests("entries"))
+    assert abs(counted - samples_of(made.entries)) <= made.info.shards
     before = {path: (tmp_path / path).stat().st_ino for path in files(tmp_path) if path.endswith("parquet")}
     made.commit(dataset)
     assert {path: (tmp_path / path).stat().st_ino for path in before} == before
@@ -112,12 +134,11 @@ def test_no_entries_make_one_empty_shard(tmp_path: Path) -> None:
     assert list(check_dataset(str(tmp_path))) == []
 
 
-def test_an_id_that_comes_twice_is_refused_within_and_across_shards(tmp_path: Path) -> None:
+def test_an_id_that_comes_twice_is_refused_in_a_shard_and_found_across_shards(tmp_path: Path) -> None:
     within = plan([*samples("entries", 3), sample("entries", 1)], 1.0)
     with pytest.raises(CommitError, match=f"row {key(1)}: key_unique"):
         within.commit(Dataset(str(tmp_path / "within")))
+    assert not (tmp_path / "within" / "index.json").exists()
     apart = plan([*samples("entries", 30), sample("entries", 1) | {"dialogue_id": "another"}], 10 / 3600)
-    assert apart.info.shards > 1
-    with pytest.raises(CommitError, match=key(1)):
-        apart.commit(Dataset(str(tmp_path / "apart")))
-    assert not (tmp_path / "apart" / "index.json").exists()
+    apart.commit(Dataset(str(tmp_path / "apart")))
+    assert [finding.rule for finding in check_dataset(str(tmp_path / "apart"))] == ["key_unique"]

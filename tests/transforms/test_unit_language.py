@@ -1,3 +1,5 @@
+"""Unit languages: what is learnt, and that nothing is lost in writing."""
+
 from __future__ import annotations
 
 import json
@@ -224,6 +226,6 @@ def test_units_and_words_out_of_range_are_refused(mode: Any, unit: int) -> None:
     "settings",
     [{"vocab_size": 19}, {"num_units": 0}, {"num_units": MAX_UNITS + 1}, {"max_word_units": 0}, {"rounds": 0}],
 )
-def test_sizes_that_do_not_fit_are_refused(settings: dict[str, int]) -> None:
+def test_sizes_that_do_not_fit_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"no room|not 1"):
-        UnitLanguage.fit([[1]], **{"num_units": 20, "vocab_size": 30} | settings)
+        UnitLanguage.fit([[1]], **({"num_units": 20, "vocab_size": 30} | settings))

@@ -50,6 +50,9 @@ LAST_PHONEME = 1_280
 Measured like `PEAK_LAG`, at the starts of 417 pauses.
 """
 
+WILDCARD_COST = 0.1
+"""Log-probability that a frame of a wildcard loses to the likeliest token: so pauses and neighbours stay outside it."""
+
 MAX_LETTERS = 32
 MAX_PHONEMES = 64
 
@@ -101,7 +104,7 @@ class CtcAligner(Aligner):
         if not any(phonemes):
             return alignment_of(words, [None] * len(words), len(waveform))
         log_probs = self.emissions(waveform)
-        log_probs = np.column_stack([log_probs, log_probs.max(1)])
+        log_probs = np.column_stack([log_probs, log_probs.max(1) - np.float32(WILDCARD_COST)])
         targets, owners = _targets(phonemes, wildcard=log_probs.shape[1] - 1)
         if (needed := _frames_needed(targets)) > len(log_probs):
             return failed(f"the text needs {needed} frames, the audio has {len(log_probs)}")

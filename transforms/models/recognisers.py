@@ -73,7 +73,11 @@ class Recogniser(ABC):
 
 
 class FasterWhisper(Recogniser):
-    """CTranslate2, in 8-bit integers on a CPU and half precision on a GPU."""
+    """CTranslate2, in 8-bit integers on a CPU and half precision on a GPU.
+
+    It seeds its random numbers once per thread, so what it samples depends on all it sampled before. At a
+    temperature above 0 the same weights decode in torch instead.
+    """
 
     def setup(self) -> None:
         try:
@@ -85,16 +89,12 @@ class FasterWhisper(Recogniser):
         self._whisper: WhisperModel = WhisperModel(directory, device=self.device, compute_type=compute_type)
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
-        import ctranslate2
-
+        if temperature > 0:
+            return self._sampler(windows, temperature, seed)
         whisper = self._whisper
         features = np.stack([self._features(window) for window in windows])
         encoded = whisper.encode(features)
         languages = self._languages(encoded, len(windows))
-        sampling: dict[str, Any] = {}
-        if temperature > 0:
-            ctranslate2.set_random_seed(seed)
-            sampling = {"num_hypotheses": self.best_of, "sampling_topk": 0, "sampling_temperature": temperature}
         results = whisper.model.generate(
             encoded,
             [self._prompt(language) for language, _ in languages],
@@ -104,11 +104,14 @@ class FasterWhisper(Recogniser):
             suppress_tokens=self._suppressed,
             return_scores=True,
             return_no_speech_prob=True,
-            **sampling,
         )
-        return [
-            self._heard(result, temperature, *language) for result, language in zip(results, languages, strict=True)
-        ]
+        return [self._heard(result, *language) for result, language in zip(results, languages, strict=True)]
+
+    @cached_property
+    def _sampler(self) -> OpenAIWhisper:
+        sampler = OpenAIWhisper(self.model, self.device, self.language, self.best_of)
+        sampler.setup()
+        return sampler
 
     def _features(self, window: np.ndarray) -> np.ndarray:
         # The extractor pads what it is given by 10 ms steps; a whole window of samples is a whole window of frames.
@@ -138,11 +141,11 @@ class FasterWhisper(Recogniser):
 
         return list(get_suppressed_tokens(self._tokenizer("en"), [-1]) or [])
 
-    def _heard(self, result: Any, temperature: float, language: str, language_prob: float | None) -> Heard:
+    def _heard(self, result: Any, language: str, language_prob: float | None) -> Heard:
         tokens = result.sequences_ids[0]
         text = self._tokenizer(language).decode(tokens).strip()
         avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        return Heard(text, avg_logprob, result.no_speech_prob, temperature, language, language_prob)
+        return Heard(text, avg_logprob, result.no_speech_prob, 0.0, language, language_prob)
 
 
 class OpenAIWhisper(Recogniser):
@@ -156,7 +159,7 @@ class OpenAIWhisper(Recogniser):
         from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
 
         mels = torch.stack(
-            [pad_or_trim(log_mel_spectrogram(pad_or_trim(window), self._whisper.dims.n_mels)) for window in windows]
+            [log_mel_spectrogram(pad_or_trim(window), self._whisper.dims.n_mels) for window in windows]
         ).to(self.device)
         options = DecodingOptions(
             language=self.language if self._whisper.is_multilingual else "en",

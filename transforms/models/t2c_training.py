@@ -245,7 +245,7 @@ def _optimizers(module: T2CModule, recipe: Recipe) -> list[torch.optim.Optimizer
     import torch
 
     matrices = [parameter for parameter in module.model.layers.parameters() if parameter.ndim == 2]
-    embeddings = (module.model.embed_tokens, module.unit_embedding, module.adapter, module.lm_head)
+    embeddings = (module.adapter, module.lm_head, module.unit_embedding, module.model.embed_tokens)
     vectors = [parameter for parameter in module.parameters() if parameter.ndim == 1]
     rate, decay = recipe.learning_rate, recipe.weight_decay
     rest: list[dict[str, Any]] = [

@@ -22,7 +22,8 @@ class Item:
     Attributes:
         id: unique within the job.
         where: for a message: the manifest and its line, the file, the data set and its row.
-        locator: what `Source.open` takes.
+        locator: what `Source.open` takes; a path is relative to the source where it can be, so that a moved corpus
+            is the same.
         seconds: duration, an estimate is enough.
         size: bytes of the audio file.
         error_class, error: why the item can't be read at all.

@@ -34,7 +34,7 @@ class LibriSpeechSource(Source):
                 yield from self._chapter(transcript, split)
 
     def open(self, locator: str) -> Path:
-        return Path(locator)
+        return Path(self.tree, locator)
 
     def _chapter(self, transcript: Path, split: str) -> Iterator[Item]:
         for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
@@ -49,7 +49,7 @@ class LibriSpeechSource(Source):
             yield Item(
                 id=key,
                 where=where,
-                locator=str(path),
+                locator=str(path.relative_to(self.tree)),
                 size=path.stat().st_size if exists else None,
                 seconds=(header_seconds(path) if exists else None) or 0.0,
                 text=text.lower(),

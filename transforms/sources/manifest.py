@@ -61,7 +61,11 @@ class ManifestSource(Source):
             raise SourceError(f"manifest {path}: {error}") from error
 
     def open(self, locator: str) -> Path:
-        return Path(locator)
+        return self._folder / locator
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.manifest).parent
 
     def _item(self, line: tuple[int, dict[str, Any] | BadLine]) -> Item:
         number, record = line
@@ -84,13 +88,13 @@ class ManifestSource(Source):
         audio = value("audio")
         if not isinstance(audio, str) or "\0" in audio:
             raise BadLine("has no audio path")
-        path = os.path.normpath(os.path.join(os.path.dirname(self.manifest) or ".", audio))
-        folder = os.path.normpath(os.path.dirname(self.manifest) or ".")
-        if not os.path.isabs(audio) and os.path.relpath(path, folder).startswith(os.pardir):
+        audio = os.path.normpath(audio)
+        if audio.split(os.sep)[0] == os.pardir:
             raise BadLine(f"audio path {audio!r} leads out of the manifest's folder")
-        size = os.path.getsize(path) if os.path.isfile(path) else None
-        seconds = item.seconds or (header_seconds(Path(path)) if size else None) or 0.0
-        return replace(item, locator=path, size=size, seconds=seconds)
+        path = self._folder / audio
+        size = path.stat().st_size if path.is_file() else None
+        seconds = item.seconds or (header_seconds(path) if size else None) or 0.0
+        return replace(item, locator=audio, size=size, seconds=seconds)
 
 
 def item_from(value: Any, where: str) -> Item:

@@ -1,0 +1,239 @@
+"""Real processes: killed, stopped, orphaned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jobs.config import JobConfig
+from jobs.run import job_of
+from pipeline.job import Job, JobFailed
+from pipeline.runners.base import Done, Event, Failed, Progress, Worked
+from pipeline.runners.local import LocalRunner
+from pipeline.shard import ShardTask, run_shard
+from schemas.check import check_dataset
+from schemas.layout import Manifest
+from tests.pipeline.stand_ins import Double, Faults, Inline, files, job, stage, temporary
+from tests.schemas.samples import key
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+
+def run(work: Job, workers: int = 2, attempts: int = 3) -> list[Any]:
+    with LocalRunner(workers, attempts) as runner:
+        return list(work.run(runner))
+
+
+def failures(events: Sequence[object]) -> list[tuple[int, bool]]:
+    return [(event.shard, event.final) for event in events if isinstance(event, Failed)]
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """The condition's value as soon as it is true; gives up after a while, so that a test fails and does not hang."""
+    end = time.monotonic() + PATIENCE
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of the job when nothing happens to it and no process is started."""
+    root = tmp_path_factory.mktemp("straight")
+    list(job(root, stage(Double)).run(Inline()))
+    return files(root)
+
+
+# -- promise 2: the workers do not show --------------------------------------------------------------------------------
+
+
+def test_one_worker_and_two_and_none_give_the_same_bytes(tmp_path: Path, straight: dict[str, bytes]) -> None:
+    for workers in (1, 2):
+        events = run(job(tmp_path / str(workers), stage(Double)), workers)
+        assert failures(events) == []
+        assert sorted(event.shard for event in events if isinstance(event, Done)) == [0, 0, 1, 1, 2, 2]
+        assert files(tmp_path / str(workers)) == straight
+
+
+def test_real_speech_is_ingested_to_the_same_bytes(tmp_path: Path, speech: list[dict[str, Any]]) -> None:
+    manifest = tmp_path / "calls.jsonl"
+    lines = [f'{{"id": "{row["id"]}", "audio": "{row["audio"]}", "text": "{row["text"]}"}}' for row in speech[:8:2]]
+    manifest.write_text("\n".join([*lines, "{", '{"id": "gone", "audio": "gone.flac"}']))
+    made = {}
+    for workers in (1, 2):
+        root = tmp_path / str(workers)
+        source = {"kind": "manifest", "corpus": "calls", "manifest": str(manifest)}
+        settings = {"root": str(root), "shard_hours": 0.005, "max_reject_fraction": 1.0, "stages": {}}
+        config = JobConfig.model_validate(settings | {"stages": {"ingest": {"sources": [source]}}})
+        assert failures(run(job_of(config), workers)) == []
+        assert list(check_dataset(str(root))) == []
+        made[workers] = files(root)
+    assert made[1] == made[2]
+    assert len([path for path in made[1] if path.startswith("utterances/") and path.endswith(".parquet")]) > 1
+    assert any(path.startswith("rejects/ingest/") for path in made[1])
+
+
+# -- promise 3: killed at any moment -----------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_shard_tried_again(
+    tmp_path: Path, straight: dict[str, bytes]
+) -> None:
+    notes, root = tmp_path / "notes", tmp_path / "root"
+    notes.mkdir()
+    events = run(job(root, stage(Double, kills={key(5): 2}, folder=str(notes))))
+    assert failures(events) == [(1, False), (1, False)]
+    assert all("SIGKILL" in event.reason for event in events if isinstance(event, Failed))
+    assert len(list(notes.iterdir())) == 2
+    assert files(root) == straight
+
+
+def test_a_shard_that_always_kills_its_worker_fails_and_the_others_do_not(tmp_path: Path) -> None:
+    notes, root = tmp_path / "notes", tmp_path / "root"
+    notes.mkdir()
+    events: list[object] = []
+    work = job(root, stage(Double, kills={key(5): 100}, folder=str(notes)))
+    with LocalRunner(2) as runner, pytest.raises(JobFailed, match="signal SIGKILL, perhaps out of memory") as failure:
+        for event in work.run(runner):
+            events.append(event)
+    assert failure.value.exit_code == 3
+    assert failures(events) == [(1, False), (1, False), (1, True)]
+    committed = sorted(path.name[5:10] for path in root.glob("transcripts/*/*.json") if path.name != "stage.json")
+    assert committed == ["00000", "00002"]
+    assert failures(run(job(root, stage(Double)))) == []
+    assert temporary(root) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "attempts"), [("unreachable", [False, False, True]), ("broken_device", [False, False, True]),
+                            ("breaks", [True])]
+)
+def test_only_what_a_second_try_can_help_is_tried_again(tmp_path: Path, fault: str, attempts: list[bool]) -> None:
+    events: list[object] = []
+    with LocalRunner(1) as runner, pytest.raises(JobFailed):
+        for event in job(tmp_path, stage(Double, **{fault: [key(0)]})).run(runner):
+            events.append(event)
+    assert failures(events) == [(0, final) for final in attempts]
+    assert temporary(tmp_path) == []
+
+
+def first_tasks(root: Path) -> list[ShardTask]:
+    """The tasks of the first stage of the job."""
+    tasks: list[ShardTask] = []
+
+    class Noting(Inline):
+        def map(self, given: Sequence[ShardTask], _: object) -> Iterator[Event]:
+            tasks.extend(given)
+            raise KeyboardInterrupt
+            yield
+
+    with pytest.raises(KeyboardInterrupt):
+        list(job(root).run(Noting()))
+    return tasks
+
+
+def test_a_worker_that_dies_between_stages_is_replaced(tmp_path: Path) -> None:
+    tasks = first_tasks(tmp_path)
+    with LocalRunner(2) as runner:
+        assert len(list(runner.map(tasks[:2], run_shard))) > 2
+        for worker in runner._pool:
+            worker.process.kill()
+            worker.process.join()
+        events = list(runner.map(tasks, run_shard))
+    assert sorted(event.shard for event in events if isinstance(event, Done)) == [0, 1, 2]
+    assert not any(event.final for event in events if isinstance(event, Failed))
+
+
+def dies_in_the_midst_of_a_word(task: ShardTask, progress: Progress) -> Manifest:
+    """Sends the head of a message and a part of it, and is killed."""
+    (pipe,) = [cell.cell_contents for cell in progress.__closure__ or () if hasattr(cell.cell_contents, "fileno")]
+    os.write(pipe.fileno(), b"\x00\x00\x01\x00abc")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_a_worker_that_dies_while_it_reports(tmp_path: Path) -> None:
+    with LocalRunner(1, attempts=2) as runner:
+        events = list(runner.map(first_tasks(tmp_path)[:1], dies_in_the_midst_of_a_word))
+    assert failures(events) == [(0, False), (0, True)]
+
+
+# -- no orphans, nothing half-written ----------------------------------------------------------------------------------
+
+
+class Driver:
+    """A driver in a process group of its own, with a worker that waits in the midst of shard 1."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.root, self.notes = tmp_path / "root", tmp_path / "notes"
+        self.notes.mkdir()
+        faults = Faults(waits=[key(5)], refuses=[key(4)], folder=str(self.notes)).model_dump_json()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.pipeline.stand_ins", str(self.root), "1", faults],
+            cwd=REPOSITORY,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        (note,) = wait_for(lambda: list(self.notes.iterdir()))
+        self.worker = psutil.Process(int(note.suffix[1:]))
+
+    def ended(self) -> bool:
+        return not self.worker.is_running() or self.worker.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    driver = Driver(tmp_path)
+    yield driver
+    for process in (driver.process, driver.worker):
+        if process is driver.worker and driver.ended():
+            continue
+        process.kill()
+    driver.process.communicate()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
+    driver: Driver, how: signal.Signals, straight: dict[str, bytes]
+) -> None:
+    assert len(temporary(driver.root)) == 1, "the worker is in the midst of a shard"
+    if how is signal.SIGINT:
+        os.killpg(driver.process.pid, how)  # as a terminal does
+    else:
+        driver.process.send_signal(how)
+    driver.process.wait(PATIENCE)
+    assert wait_for(driver.ended)
+    assert temporary(driver.root) == []
+    assert not list(driver.root.glob("transcripts/*/part-00001*"))
+    list(job(driver.root, stage(Double)).run(Inline()))
+    assert files(driver.root) == straight
+
+
+def test_a_worker_that_is_asked_to_end_leaves_nothing_and_is_replaced(driver: Driver) -> None:
+    first = driver.worker
+    first.terminate()
+    assert wait_for(lambda: len(list(driver.notes.iterdir())) == 2), "another worker has taken the shard"
+    assert driver.ended() and len(temporary(driver.root)) == 1, "of the other"
+    driver.worker = psutil.Process(
+        next(pid for note in driver.notes.iterdir() if (pid := int(note.suffix[1:])) != first.pid)
+    )
+
+
+def test_leaving_the_runner_ends_its_workers(tmp_path: Path) -> None:
+    with LocalRunner(2) as runner:
+        events = runner.map(first_tasks(tmp_path), run_shard)
+        assert isinstance(next(events), Worked | Done)
+        processes = [worker.process for worker in runner._pool]
+    assert processes and not any(process.is_alive() for process in processes)
+    assert temporary(tmp_path) == []

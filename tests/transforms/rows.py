@@ -1,0 +1,54 @@
+"""Real rows for transforms' tests: speech through ingest, then whatever stages a test asks for, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.job import Job, StageReport
+from pipeline.plan import plan
+from pipeline.runners.base import Done, Event, Failed, Runner, RunShard
+from pipeline.shard import ShardTask
+from pipeline.stage import StageSpec
+from schemas.layout import Dataset
+from jobs.stages import STAGES
+from transforms.ingest import IngestParameters
+from transforms.sources import entries
+
+
+class InProcess(Runner):
+    """Runs shards one after the other in the test's process."""
+
+    def map(self, tasks: list[ShardTask], run_shard: RunShard) -> Any:
+        for task in tasks:
+            try:
+                event: Event = Done(task.shard, run_shard(task, lambda samples: None))
+            except OSError as error:
+                event = Failed(task.shard, str(error), True)
+            yield event
+
+
+def run_stages(
+    root: Path, stages: dict[str, dict[str, Any]], shard_hours: float = 1.0, max_reject_fraction: float = 1.0
+) -> tuple[Dataset, dict[str, StageReport]]:
+    """Runs the stages with these parameters; gives the dataset and each stage's report."""
+    sources = IngestParameters.model_validate(stages["ingest"]).sources
+    specs = [StageSpec(STAGES[name], parameters) for name, parameters in stages.items()]
+    job = Job(str(root), plan(entries(sources), shard_hours), specs, max_reject_fraction)
+    events = list(job.run(InProcess()))
+    reports = {event.info.stage: event for event in events if isinstance(event, StageReport)}
+    return Dataset(str(root)), reports
+
+
+def window(dataset: Dataset, table: str = "utterances") -> pa.Table:
+    """A table as a transform sees it."""
+    return dataset.read(table).combine_chunks()
+
+
+def rejects(dataset: Dataset, table: str) -> dict[str, dict[str, Any]]:
+    """A table's refused rows by id."""
+    files = [manifest.rejects for manifest in dataset.manifests(table) if manifest.rejects]
+    rows = [row for file in files for row in dataset.open(file.path).read().to_pylist()]
+    return {row["utterance_id"]: row for row in rows}

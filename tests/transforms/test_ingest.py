@@ -1,0 +1,85 @@
+"""Every kind of bad input ends as a reject with the file's name and the reason; all else goes through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from schemas import SAMPLE_RATE
+from schemas.check import check_dataset
+from tests.transforms.rows import rejects, run_stages
+from transforms.audio import decode_flac
+
+
+@pytest.fixture
+def folder(tmp_path: Path, speech: list[dict]) -> Path:
+    """A folder with one good file and one of each kind of bad one."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE)
+    good, _ = soundfile.read(speech[0]["audio"])
+    soundfile.write(tmp_path / "good.flac", good, SAMPLE_RATE)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    flac = (tmp_path / "good.flac").read_bytes()
+    (tmp_path / "truncated.flac").write_bytes(flac[: len(flac) // 2])
+    (tmp_path / "text.wav").write_text("This is a text file.\n" * 100)
+    soundfile.write(tmp_path / "nan.wav", np.where(noise > 0.2, np.nan, noise), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "short.wav", noise[: SAMPLE_RATE // 20], SAMPLE_RATE)
+    soundfile.write(tmp_path / "silence.flac", np.zeros(40 * 60 * SAMPLE_RATE, np.int16), SAMPLE_RATE)
+    names = ["good.flac", "empty.wav", "truncated.flac", "text.wav", "nan.wav", "short.wav", "silence.flac", "lost.wav"]
+    lines = [json.dumps({"id": name, "audio": name}) for name in names]
+    lines += [json.dumps({"id": "good.flac", "audio": "good.flac"}), "not JSON"]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_a_folder_of_bad_files(folder: Path) -> None:
+    source = {"kind": "manifest", "corpus": "bad", "manifest": str(folder / "m.jsonl")}
+    dataset, reports = run_stages(folder / "root", {"ingest": {"sources": [source]}})
+    report = reports["ingest"]
+    assert (report.rows_in, report.rows, report.rejects) == (10, 1, 9)
+    found = rejects(dataset, "utterances")
+    assert {key: row["error_class"] for key, row in found.items()} == {
+        "empty.wav": "empty",
+        "truncated.flac": "truncated",
+        "text.wav": "unreadable",
+        "nan.wav": "not_finite",
+        "short.wav": "too_short",
+        "silence.flac": "silent",
+        "lost.wav": "missing_file",
+        "m.jsonl:9": "duplicate_id",
+        "m.jsonl:10": "bad_line",
+    }
+    for key, row in found.items():
+        assert key.split(":")[0] in row["message"], row["message"]
+    assert "m.jsonl:1" in found["m.jsonl:9"]["message"]
+    assert "line 10" in found["m.jsonl:10"]["message"]
+    assert list(check_dataset(dataset.root)) == []
+
+
+def test_what_is_stored_is_the_speech(folder: Path) -> None:
+    source = {"kind": "manifest", "corpus": "bad", "manifest": str(folder / "m.jsonl")}
+    dataset, _ = run_stages(folder / "root", {"ingest": {"sources": [source]}})
+    (row,) = dataset.read("utterances").to_pylist()
+    pcm, _ = soundfile.read(folder / "good.flac", dtype="int16")
+    assert np.array_equal(decode_flac(row["audio"]["bytes"]) * 32768, pcm)
+    assert row["num_samples"] == len(pcm) and row["sampling_rate"] == SAMPLE_RATE
+    assert row["audio"]["path"] == "good.flac" and row["role"] == "narrator" and not row["synthetic"]
+
+
+def test_a_moved_corpus_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in folder.iterdir():
+        if file.is_file():
+            (moved / file.name).write_bytes(file.read_bytes())
+    files = []
+    for place in (folder, moved):
+        source = {"kind": "manifest", "corpus": "bad", "manifest": str(place / "m.jsonl")}
+        dataset, _ = run_stages(place / "root", {"ingest": {"sources": [source]}})
+        files.append(
+            {path.relative_to(place / "root"): path.read_bytes() for path in (place / "root").rglob("*.parquet")}
+        )
+    assert files[0] == files[1] and len(files[0]) == 3

@@ -1,0 +1,101 @@
+"""Units of real speech: what the codebook says, whatever the neighbours, the order or the padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas import KEY, SAMPLE_RATE, UNITS
+from schemas.layout import Dataset
+from tests.transforms.rows import window
+from transforms.assets import asset
+from transforms.audio import decode_flac
+from transforms.codebook import Codebook, collapse
+from transforms.models.whisper_encoder import layer_features, num_frames
+from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.tokenize import Features, Tokenize, TokenizeParameters
+from transforms.unit_language import UnitLanguage
+
+
+@pytest.fixture(scope="module")
+def tokenize() -> Tokenize:
+    language = "embedded:unit-language-k100.json"
+    transform = Tokenize(TokenizeParameters(unit_language=language))
+    transform.setup()
+    return transform
+
+
+def test_units_are_the_nearest_centroids(ingested: Dataset, tokenize: Tokenize) -> None:
+    rows = window(ingested).slice(0, 2)
+    book = Codebook.load(asset("embedded:codebook-tiny.en-l3-k100.safetensors"))
+    model = load_whisper(EMBEDDED)
+    for source, row in zip(rows.to_pylist(), tokenize(rows).rows.to_pylist(), strict=True):
+        (features,) = layer_features(model, [decode_flac(source["audio"]["bytes"])], book.layer)
+        standard = (features - book.mean) / book.std
+        nearest = np.linalg.norm(standard[:, None] - book.centroids[None], axis=2).argmin(axis=1)
+        units, durations = collapse(nearest)
+        assert row["units"] == units.tolist() and row["durations"] == durations.tolist()
+        assert row["num_frames"] == num_frames(source["num_samples"])
+        assert (row["codebook_id"], row["codebook_size"], row["hop_samples"]) == (book.id, 100, 320)
+
+
+def test_neighbours_order_and_batch_size_change_nothing(ingested: Dataset, tokenize: Tokenize) -> None:
+    rows = window(ingested)
+    together = {row[KEY]: row for row in tokenize(rows).rows.to_pylist()}
+    backwards = tokenize(rows.take(list(reversed(range(len(rows)))))).rows.to_pylist()
+    alone = [tokenize(rows.slice(number, 1)).rows.to_pylist()[0] for number in range(len(rows))]
+    assert {row[KEY]: row for row in backwards} == together
+    assert {row[KEY]: row for row in alone} == together
+
+
+def test_utterances_of_one_second_in_one_batch_do_not_touch_each_other(speech: list[dict]) -> None:
+    import soundfile
+
+    waveform, _ = soundfile.read(speech[0]["audio"], dtype="float32")
+    same_second = [waveform[: 5 * SAMPLE_RATE - cut] for cut in (0, 100, 3000, 9000, 15000)]
+    features = Features(EMBEDDED, 3, "cpu")
+    together = features(same_second)
+    for alone, batched in zip(same_second, together, strict=True):
+        assert np.array_equal(features([alone])[0], batched)
+        assert len(batched) == num_frames(len(alone))
+
+
+def test_units_do_not_depend_on_threads(ingested: Dataset, tokenize: Tokenize) -> None:
+    import torch
+
+    rows = window(ingested).slice(0, 4)
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(tokenize(rows).rows.to_pylist())
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def test_more_than_thirty_seconds(long_utterance: dict) -> None:
+    import soundfile
+
+    waveform, _ = soundfile.read(long_utterance["audio"], dtype="float32")
+    features = Features(EMBEDDED, 3, "cpu")
+    (whole,) = features([waveform])
+    assert len(whole) == num_frames(len(waveform))
+    assert np.array_equal(whole[:1500], features([waveform[: 30 * SAMPLE_RATE]])[0])
+
+
+def test_words_spell_the_units(ingested: Dataset, tokenize: Tokenize) -> None:
+    language = UnitLanguage.load(asset("embedded:unit-language-k100.json"))
+    for row in tokenize(window(ingested).slice(0, 3)).rows.to_pylist():
+        assert language.decode(row["unit_words"]) == row["units"]
+        assert row["unit_language_id"] == language.id
+        assert len(row["unit_words"]) < len(row["units"])
+
+
+def test_the_fingerprint_follows_the_files_and_not_their_place(tmp_path: Path) -> None:
+    copy = tmp_path / "codebook.safetensors"
+    copy.write_bytes(asset(TokenizeParameters().codebook).read_bytes())
+    here, there = Tokenize(TokenizeParameters()), Tokenize(TokenizeParameters(codebook=str(copy)))
+    assert (here.meaning(), here.weights()) == (there.meaning(), there.weights())
+    assert here.writes is UNITS
