@@ -23,9 +23,9 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 bench: .venv/dev  ## side by side with what one would use instead
-	$(BIN)/python benchmarks/transcribe.py
-	$(BIN)/python benchmarks/tokenize.py
-	$(BIN)/python benchmarks/job.py
+	$(BIN)/python -m benchmarks.job
+	$(BIN)/python -m benchmarks.tokenize
+	$(BIN)/python -m benchmarks.transcribe
 
 clean:
 	rm -rf .venv out build *.egg-info

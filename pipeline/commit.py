@@ -229,7 +229,7 @@ def _reject_row(reject: Reject, attempts: int, stage: str) -> dict[str, object]:
         KEY: reject.utterance_id,
         "stage": stage,
         "error_class": reject.error_class,
-        "message": reject.message,
+        "message": reject.message.encode(errors="backslashreplace").decode(),  # a file's name need not be UTF-8
         "attempts": attempts,
     }
 
@@ -257,8 +257,13 @@ def _remove(dataset: Dataset, path: str) -> None:
 
 
 def open_stage(dataset: Dataset, info: StageInfo) -> None:
-    """Writes a version's description and sweeps what killed workers left in its folders."""
+    """Writes a version's description, and sweeps its folders."""
     write_whole(dataset, f"{info.table}/{info.fingerprint}/{STAGE}", info.to_json())
+    sweep(dataset, info)
+
+
+def sweep(dataset: Dataset, info: StageInfo) -> None:
+    """Removes the temporary files that killed workers left in a version's folders."""
     for folder in (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}"):
         for file in dataset.filesystem.get_file_info(FileSelector(dataset.path(folder), allow_not_found=True)):
             if TEMPORARY in file.base_name:

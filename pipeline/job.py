@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.commit import open_stage, set_current
+from pipeline.commit import open_stage, set_current, sweep
 from pipeline.plan import Plan
 from pipeline.runners.base import Done, Event, Failed, Runner
 from pipeline.shard import ShardTask, run_shard
@@ -117,6 +117,7 @@ class Job:
             elif isinstance(event, Failed) and event.final:
                 failed.append(event)
             yield event
+        sweep(dataset, info)
         yield report
         if failed:
             first = failed[0]

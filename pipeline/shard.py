@@ -51,7 +51,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
     info = task.info
     if done := dataset.manifest(info.table, info.fingerprint, task.shard, info.shards):
         return done
-    transform = _transform(task.spec)
+    transform = load_transform(task.spec)
     budget = int(task.spec.batch_seconds * SAMPLE_RATE)
     with ShardWriter(dataset, info, task.shard) as writer:
         for rows in _windows(dataset, transform, task):
@@ -65,7 +65,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         return writer.commit()
 
 
-def _transform(spec: StageSpec) -> Transform:
+def load_transform(spec: StageSpec) -> Transform:
     """The worker's transform: a model is loaded once, and given up when the next stage comes."""
     global _loaded
     if _loaded is None or _loaded[0] != spec:

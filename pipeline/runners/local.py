@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -50,7 +51,8 @@ class LocalRunner(Runner):
             for worker in self._ready(len(waiting)):
                 worker.task = waiting.popleft()
                 tried[worker.task.shard] += 1
-                worker.pipe.send((worker.task, run_shard))
+                with suppress(ConnectionError):  # one that has died since is heard of as one that dies at work
+                    worker.pipe.send((worker.task, run_shard))
             for worker in self._heard():
                 task = worker.task
                 assert task is not None
@@ -96,7 +98,7 @@ class LocalRunner(Runner):
     def _receive(self, worker: _Worker, shard: int) -> Event:
         try:
             event: Event = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it died in the midst of a message
             worker.process.join()
             self._pool.remove(worker)
             return Failed(shard, f"its worker died ({_ending(worker.process.exitcode)})", False)
@@ -149,4 +151,6 @@ def _end_with(driver: int) -> None:
     """Ends the worker when its driver is gone, so that a killed job does not go on in the background."""
     while os.getppid() == driver:
         time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
     os._exit(1)

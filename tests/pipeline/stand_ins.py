@@ -195,13 +195,17 @@ def texts(root: Path) -> dict[str, str]:
     return dict(zip(table[KEY].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
-def drive(root: str, workers: int, faults: str) -> None:
+def long_job(root: Path, **faults: Any) -> Job:
+    """A job of one shard, of two windows: when row 999 has its turn, the first 800 are in a temporary file."""
+    return job(root, stage(Double, 600.0, **faults), rows=1_000, shards=1)
+
+
+def drive(root: str, faults: str) -> None:
     """A driver in a process of its own, for tests that stop it."""
-    values = Faults.model_validate_json(faults).model_dump(mode="json")
-    with LocalRunner(workers) as runner:
-        for _ in job(Path(root), stage(Double, **values)).run(runner):
+    with LocalRunner(workers=1) as runner:
+        for _ in long_job(Path(root), **Faults.model_validate_json(faults).model_dump(mode="json")).run(runner):
             pass
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    drive(sys.argv[1], sys.argv[2])

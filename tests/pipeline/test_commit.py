@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from pipeline.commit import CommitError, ShardWriter, open_stage, set_current, write_whole
-from schemas import ECHO_TARGETS, KEY, REJECTS, TABLES
+from schemas import KEY, REJECTS, TABLES
 from schemas.check import check_dataset
 from schemas.layout import Dataset, Manifest, StageInfo
 from tests.pipeline.stand_ins import files, temporary
@@ -229,6 +228,14 @@ def test_a_reject_without_a_message_is_refused(dataset: Dataset) -> None:
     assert files(Path(dataset.root)) == {}
 
 
+def test_a_message_that_is_not_unicode_is_written_as_it_can_be(dataset: Dataset) -> None:
+    """A file's name in Latin-1, as Python gives it."""
+    refused = Reject(key(0), "odd", b"caf\xe9.wav".decode(errors="surrogateescape"))
+    manifest = committed(dataset, (keys(1), rows(), [(refused, 1)]))
+    assert manifest.rejects is not None
+    assert dataset.open(manifest.rejects.path).read()["message"].to_pylist() == [r"caf\udce9.wav"]
+
+
 NULLS: list[tuple[str, str, Any]] = [
     ("transcripts", "text", None),
     ("transcripts", "language", None),
@@ -427,4 +434,3 @@ def test_schemas_of_the_writer_and_the_check_are_one(dataset: Dataset) -> None:
     assert manifest.rejects is not None
     assert pq.read_schema(Path(dataset.root) / manifest.rejects.path).equals(REJECTS.schema)
     assert json.loads(manifest.to_json())["rejects"]["path"] == manifest.rejects.path
-    assert ECHO_TARGETS.columns[0] == KEY and fsspec.__version__

@@ -22,7 +22,7 @@ from pipeline.runners.local import LocalRunner
 from pipeline.shard import ShardTask, run_shard
 from schemas.check import check_dataset
 from schemas.layout import Manifest
-from tests.pipeline.stand_ins import Double, Faults, Inline, files, job, stage, temporary
+from tests.pipeline.stand_ins import Double, Faults, Inline, files, job, long_job, stage, temporary
 from tests.schemas.samples import key
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,6 +51,14 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of the job when nothing happens to it and no process is started."""
     root = tmp_path_factory.mktemp("straight")
     list(job(root, stage(Double)).run(Inline()))
+    return files(root)
+
+
+@pytest.fixture(scope="module")
+def straight_long(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The same of the long job."""
+    root = tmp_path_factory.mktemp("straight_long")
+    list(long_job(root).run(Inline()))
     return files(root)
 
 
@@ -86,23 +94,27 @@ def test_real_speech_is_ingested_to_the_same_bytes(tmp_path: Path, speech: list[
 # -- promise 3: killed at any moment -----------------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_shard_tried_again(
-    tmp_path: Path, straight: dict[str, bytes]
+def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced_and_leaves_no_trace(
+    tmp_path: Path, straight_long: dict[str, bytes]
 ) -> None:
     notes, root = tmp_path / "notes", tmp_path / "root"
     notes.mkdir()
-    events = run(job(root, stage(Double, kills={key(5): 2}, folder=str(notes))))
-    assert failures(events) == [(1, False), (1, False)]
+    events, left = list[object](), list[list[str]]()
+    with LocalRunner(1) as runner:
+        for event in long_job(root, kills={key(999): 2}, folder=str(notes)).run(runner):
+            events.append(event)
+            left.append(temporary(root))
+    assert failures(events) == [(0, False), (0, False)]
     assert all("SIGKILL" in event.reason for event in events if isinstance(event, Failed))
-    assert len(list(notes.iterdir())) == 2
-    assert files(root) == straight
+    assert max(map(len, left)) >= 2 and len(list(notes.iterdir())) == 2
+    assert files(root) == straight_long
 
 
 def test_a_shard_that_always_kills_its_worker_fails_and_the_others_do_not(tmp_path: Path) -> None:
     notes, root = tmp_path / "notes", tmp_path / "root"
     notes.mkdir()
     events: list[object] = []
-    work = job(root, stage(Double, kills={key(5): 100}, folder=str(notes)))
+    work = job(root, stage(Double, kills={key(7): 100}, folder=str(notes)))
     with LocalRunner(2) as runner, pytest.raises(JobFailed, match="signal SIGKILL, perhaps out of memory") as failure:
         for event in work.run(runner):
             events.append(event)
@@ -114,10 +126,7 @@ def test_a_shard_that_always_kills_its_worker_fails_and_the_others_do_not(tmp_pa
     assert temporary(root) == []
 
 
-@pytest.mark.parametrize(
-    ("fault", "attempts"), [("unreachable", [False, False, True]), ("broken_device", [False, False, True]),
-                            ("breaks", [True])]
-)
+@pytest.mark.parametrize(("fault", "attempts"), [("unreachable", [False, False, True]), ("breaks", [True])])
 def test_only_what_a_second_try_can_help_is_tried_again(tmp_path: Path, fault: str, attempts: list[bool]) -> None:
     events: list[object] = []
     with LocalRunner(1) as runner, pytest.raises(JobFailed):
@@ -144,11 +153,11 @@ def first_tasks(root: Path) -> list[ShardTask]:
 
 def test_a_worker_that_dies_between_stages_is_replaced(tmp_path: Path) -> None:
     tasks = first_tasks(tmp_path)
-    with LocalRunner(2) as runner:
-        assert len(list(runner.map(tasks[:2], run_shard))) > 2
-        for worker in runner._pool:
-            worker.process.kill()
-            worker.process.join()
+    with LocalRunner(1) as runner:
+        assert any(isinstance(event, Done) for event in runner.map(tasks[:1], run_shard))
+        (worker,) = runner._pool
+        worker.process.kill()
+        worker.process.join()
         events = list(runner.map(tasks, run_shard))
     assert sorted(event.shard for event in events if isinstance(event, Done)) == [0, 1, 2]
     assert not any(event.final for event in events if isinstance(event, Failed))
@@ -172,14 +181,14 @@ def test_a_worker_that_dies_while_it_reports(tmp_path: Path) -> None:
 
 
 class Driver:
-    """A driver in a process group of its own, with a worker that waits in the midst of shard 1."""
+    """A driver in a process group of its own, with a worker that waits in the midst of the long job's shard."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.root, self.notes = tmp_path / "root", tmp_path / "notes"
         self.notes.mkdir()
-        faults = Faults(waits=[key(5)], refuses=[key(4)], folder=str(self.notes)).model_dump_json()
+        faults = Faults(waits=[key(999)], folder=str(self.notes)).model_dump_json()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.stand_ins", str(self.root), "1", faults],
+            [sys.executable, "-m", "tests.pipeline.stand_ins", str(self.root), faults],
             cwd=REPOSITORY,
             start_new_session=True,
             stderr=subprocess.PIPE,
@@ -205,7 +214,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
 def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
-    driver: Driver, how: signal.Signals, straight: dict[str, bytes]
+    driver: Driver, how: signal.Signals, straight_long: dict[str, bytes]
 ) -> None:
     assert len(temporary(driver.root)) == 1, "the worker is in the midst of a shard"
     if how is signal.SIGINT:
@@ -215,9 +224,9 @@ def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
     driver.process.wait(PATIENCE)
     assert wait_for(driver.ended)
     assert temporary(driver.root) == []
-    assert not list(driver.root.glob("transcripts/*/part-00001*"))
-    list(job(driver.root, stage(Double)).run(Inline()))
-    assert files(driver.root) == straight
+    assert not list(driver.root.glob("transcripts/*/part-*"))
+    list(long_job(driver.root).run(Inline()))
+    assert files(driver.root) == straight_long
 
 
 def test_a_worker_that_is_asked_to_end_leaves_nothing_and_is_replaced(driver: Driver) -> None:

@@ -19,7 +19,7 @@ from pipeline.stage import StageSpec, describe
 from schemas import KEY, TRANSCRIPTS, UTTERANCES
 from schemas.check import check_dataset
 from schemas.layout import Dataset, LayoutError, Manifest
-from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, Listen, files, job, stage, temporary, texts
+from tests.pipeline.stand_ins import Double, Faults, Follow, Listen, files, job, stage, temporary, texts
 from tests.schemas.samples import arrow, key, sample
 from transforms.base import Output, Transform, joined
 
@@ -333,4 +333,3 @@ def test_a_fingerprint_is_of_what_shapes_the_output_and_of_nothing_else() -> Non
     ]
     assert len({base, *others}) == len(others) + 1
     assert len(base) == 16 and set(base) <= set("0123456789abcdef")
-    assert Inline().map([], run_shard)

@@ -123,16 +123,13 @@ class CtcAligner(Aligner):
         Returns:
             (frames, tokens) float32. Frame t is centred at sample 320 t.
         """
-        window, step = WINDOW_FRAMES * HOP_SAMPLES, WINDOW_FRAMES - 2 * CONTEXT_FRAMES
-        parts, first = [], 0
-        while True:
-            piece = waveform[first * HOP_SAMPLES :][:window]
-            last = first * HOP_SAMPLES + window >= len(waveform)
-            log_probs = self._ctc.session.run(["log_probs"], {"waveform": piece})[0][0]
-            parts.append(log_probs[CONTEXT_FRAMES if first else 0 : None if last else -CONTEXT_FRAMES])
-            if last:
-                break
-            first += step
+        frames, step = -(-len(waveform) // HOP_SAMPLES), WINDOW_FRAMES - 2 * CONTEXT_FRAMES
+        firsts = range(0, max(1, frames - 2 * CONTEXT_FRAMES), step)
+        parts = []
+        for first in firsts:
+            window = waveform[first * HOP_SAMPLES :][: WINDOW_FRAMES * HOP_SAMPLES]
+            log_probs = self._ctc.session.run(["log_probs"], {"waveform": window})[0][0]
+            parts.append(log_probs[CONTEXT_FRAMES if first else 0 : None if first == firsts[-1] else -CONTEXT_FRAMES])
         joined = np.concatenate(parts)
         blank, boundary = self._ctc.blank_id, self._ids["<wb>"]
         joined[:, blank] = np.logaddexp(joined[:, blank], joined[:, boundary])
@@ -151,7 +148,7 @@ class CtcAligner(Aligner):
         # Phonemes apart from each other are G2P's way with a word it takes for a foreign one.
         if " " in tokens and part.endswith("'s"):
             tokens = [*self._tokens(part.removesuffix("'s")), "s"]
-        if len(tokens) == MAX_PHONEMES or len(part) > MAX_LETTERS or not set(tokens) <= self._ids.keys():
+        if len(part) > MAX_LETTERS or len(tokens) == MAX_PHONEMES or any(token.startswith("<") for token in tokens):
             return None
         return tuple(self._ids[token] for token in tokens if token != " ") or None
 

@@ -1,0 +1,46 @@
+"""Speech to measure on, and paired timing: the contenders take turns, so that a machine's drift hits all alike."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+SAMPLE_RATE = 16_000
+
+
+def speech(every: int = 1) -> tuple[list[np.ndarray], list[str], list[Path]]:
+    """Waveforms (float32, 16 kHz), reference texts and files of every n-th utterance."""
+    import soundfile
+
+    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][::every]
+    paths = [SPEECH / row["audio"] for row in rows]
+    return [soundfile.read(path, dtype="float32")[0] for path in paths], [row["text"] for row in rows], paths
+
+
+def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds: int) -> None:
+    """Times all contenders in turn, `rounds` times, and prints each against the first.
+
+    Args:
+        contenders: what to time, by name; ours first.
+        seconds: of audio that each works through, for the real-time factor.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            contender()
+            times[name].append(time.perf_counter() - started)
+    ours = next(iter(contenders))
+    print(f"| {'':44} | seconds | real-time factor | times ours (min to max of {rounds} pairs) |")
+    print("| --- | --- | --- | --- |")
+    for name, took in times.items():
+        ratios = sorted(other / own for other, own in zip(took, times[ours], strict=True))
+        median = statistics.median(took)
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name:44} | {median:7.1f} | {median / seconds:.4f} | {spread} |", flush=True)

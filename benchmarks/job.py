@@ -1,0 +1,76 @@
+"""The stages of `folder.yaml` on the real speech, in one process: time, share of it inside models, peak memory, WER.
+
+    python -m benchmarks.job
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jiwer
+
+from benchmarks.common import SAMPLE_RATE, SPEECH
+from jobs.config import load
+from jobs.run import job_of
+from pipeline.commit import open_stage, set_current
+from pipeline.shard import ShardTask, load_transform, run_shard
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from transforms.transcribe import normalize
+
+MODELS = {  # the attribute of each stage that is its model
+    "transcribe": "_recognise",
+    "align": "_aligner",
+    "tokenize": "_features",
+}
+
+
+class Stopwatch:
+    """A model, timed."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model, self.seconds = model, 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        result = self.model(*arguments)
+        self.seconds += time.perf_counter() - started
+        return result
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        settings = load("folder", [f"manifest={SPEECH / 'manifest.jsonl'}", f"root={root}"])
+        job, dataset = job_of(settings), Dataset(root)
+        job.plan.commit(dataset)
+        print("| stage | seconds | real-time factor | inside the model | peak memory, GB |\n| --- | --- | --- | --- | --- |")
+        for spec, info in job.describe():
+            open_stage(dataset, info)
+            transform = load_transform(spec)
+            watch = None
+            if name := MODELS.get(info.stage):
+                watch = Stopwatch(getattr(transform, name))
+                setattr(transform, name, watch)
+            started = time.perf_counter()
+            samples = sum(run_shard(ShardTask(root, spec, info, shard)).samples for shard in range(info.shards))
+            seconds = time.perf_counter() - started
+            set_current(dataset, info)
+            share = f"{watch.seconds / seconds:.0%}" if watch else ""
+            factor = f"{seconds * SAMPLE_RATE / samples:.4f}" if samples else ""
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"| {info.stage} | {seconds:.1f} | {factor} | {share} | {peak:.1f} |", flush=True)
+        transcripts = dataset.read("transcripts").to_pylist()
+        references = {row["utterance_id"]: row["reference_text"] for row in dataset.read("utterances").to_pylist()}
+        wanted = [normalize(references[row["utterance_id"]], "en") for row in transcripts]
+        print(f"WER {jiwer.wer(wanted, [row['text_normalized'] for row in transcripts]):.2%} over all")
+        statuses = [row["status"] for row in dataset.read("alignments").to_pylist()]
+        print(f"{statuses.count('ok')} of {len(statuses)} utterances aligned whole, {statuses.count('failed')} failed")
+        print(f"{len(list(check_dataset(root)))} findings of check")
+
+
+if __name__ == "__main__":
+    main()

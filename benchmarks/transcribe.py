@@ -1,0 +1,81 @@
+"""transcribe against openai-whisper's own `transcribe`, file by file, and faster-whisper's batched pipeline.
+
+    python -m benchmarks.transcribe [rounds]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import jiwer
+import numpy as np
+
+from benchmarks.common import SAMPLE_RATE, compare, speech
+from pipeline.batching import pack
+from transforms.models.embedded import WHISPER_TINY_EN
+from transforms.models.recognisers import WINDOW_SAMPLES, FasterWhisper
+from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.transcribe import normalize
+
+BATCH = 8
+
+
+def main(rounds: int) -> None:
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+    waveforms, references, _ = speech(every=5)
+    seconds = sum(map(len, waveforms)) / SAMPLE_RATE
+    heard: dict[str, list[str]] = {}
+
+    ours = FasterWhisper(EMBEDDED, "cpu", "en", 5)
+    ours.setup()
+    torch_model = load_whisper(EMBEDDED)
+    their_model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8")
+    pipeline = BatchedInferencePipeline(model=their_model)
+
+    def run_ours() -> None:
+        texts = [""] * len(waveforms)
+        costs = [WINDOW_SAMPLES] * len(waveforms)
+        for batch in pack(costs, BATCH * WINDOW_SAMPLES):
+            for place, result in zip(batch, ours([waveforms[place] for place in batch]), strict=True):
+                texts[place] = result.text
+        heard["echo-targets, faster-whisper backend"] = texts
+
+    def run_openai() -> None:
+        heard["openai-whisper transcribe, per file"] = [
+            torch_model.transcribe(waveform, language="en", fp16=False)["text"] for waveform in waveforms
+        ]
+
+    def run_faster() -> None:
+        heard["faster-whisper transcribe, per file"] = [
+            "".join(part.text for part in their_model.transcribe(waveform, language="en", beam_size=1)[0])
+            for waveform in waveforms
+        ]
+
+    def run_batched() -> None:
+        heard["faster-whisper BatchedInferencePipeline"] = [
+            "".join(part.text for part in _batched(pipeline, waveform)) for waveform in waveforms
+        ]
+
+    contenders = {
+        "echo-targets, faster-whisper backend": run_ours,
+        "openai-whisper transcribe, per file": run_openai,
+        "faster-whisper transcribe, per file": run_faster,
+        "faster-whisper BatchedInferencePipeline": run_batched,
+    }
+    print(f"{len(waveforms)} utterances, {seconds / 60:.1f} minutes, tiny.en; WER after Whisper's normaliser\n")
+    compare(contenders, seconds, rounds)
+    wanted = [normalize(text, "en") for text in references]
+    for name, texts in heard.items():
+        print(f"WER {jiwer.wer(wanted, [normalize(text, 'en') for text in texts]):.2%}  {name}")
+
+
+def _batched(pipeline: object, waveform: np.ndarray) -> object:
+    whole = [{"start": 0.0, "end": len(waveform) / SAMPLE_RATE}]
+    return pipeline.transcribe(  # type: ignore[attr-defined]
+        waveform, language="en", beam_size=1, batch_size=BATCH, vad_filter=False, clip_timestamps=whole
+    )[0]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

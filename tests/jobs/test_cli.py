@@ -1,0 +1,121 @@
+"""The command line as a person meets it: help, exit codes, messages without a trace, the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.layout import Dataset
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "jobs.cli", *arguments]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment, timeout=500)
+
+
+@pytest.fixture
+def manifest(speech: list[dict], tmp_path: Path) -> Path:
+    lines = [json.dumps({"id": row["id"], "audio": str(row["audio"]), "text": row["text"]}) for row in speech[:4]]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_help_teaches() -> None:
+    shown = run("--help").stdout
+    assert "Exit codes" in shown and "fit-codebook" in shown
+    assert "echo-targets run folder manifest=" in run("run", "--help").stdout.replace("\n", " ")
+
+
+def test_bad_usage_is_2_and_has_no_trace(tmp_path: Path) -> None:
+    for arguments in (
+        ("run", "nowhere.yaml"),
+        ("run", "folder", "root=x"),
+        ("run", "folder", f"manifest={tmp_path}/gone.jsonl", f"root={tmp_path}/out"),
+        ("check", str(tmp_path)),
+        ("status", str(tmp_path)),
+        ("train", "t2c", str(tmp_path), str(tmp_path / "m")),
+        ("fly",),
+    ):
+        result = run(*arguments)
+        assert result.returncode == 2, (arguments, result.stdout, result.stderr)
+        assert "Traceback" not in result.stderr and result.stderr.strip(), arguments
+
+
+def test_dry_run_writes_nothing(manifest: Path, tmp_path: Path) -> None:
+    result = run("run", "folder", f"manifest={manifest}", f"root={tmp_path}/out", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "4 items" in result.stdout and "transcribe: transcripts/" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_rejects_is_1_and_nothing_is_lost(manifest: Path, tmp_path: Path) -> None:
+    manifest.write_text(manifest.read_text() + "not JSON\n" * 3)
+    few = tmp_path / "few.yaml"
+    few.write_text(
+        f"root: {tmp_path}/out\nmax_reject_fraction: 0.2\nstages:\n  ingest:\n    sources:\n"
+        f"      - {{kind: manifest, corpus: c, manifest: {manifest}}}\n"
+    )
+    result = run("run", str(few))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "3 of 7 rows were rejected (3 bad_line)" in result.stdout.replace("\n", " ")
+    again = run("run", str(few), "max_reject_fraction=0.5")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert Dataset(f"{tmp_path}/out").read("utterances").num_rows == 4
+
+
+def test_check_finds_a_changed_shard(manifest: Path, tmp_path: Path) -> None:
+    ingest = tmp_path / "ingest.yaml"
+    ingest.write_text(
+        f"root: {tmp_path}/out\nstages:\n  ingest:\n    sources:\n"
+        f"      - {{kind: manifest, corpus: c, manifest: {manifest}}}\n"
+    )
+    assert run("run", str(ingest)).returncode == 0
+    assert run("check", f"{tmp_path}/out").returncode == 0
+    (shard,) = (tmp_path / "out" / "utterances").rglob("*.parquet")
+    assert run("check", str(shard)).returncode == 0
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    result = run("check", f"{tmp_path}/out")
+    assert result.returncode == 1 and "digest" in result.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    arguments = command("run", "folder", f"manifest={manifest}", f"root={root}")
+    process = subprocess.Popen(
+        arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(root.rglob("transcripts/*/stage.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on" in stderr
+    assert [path for path in root.rglob("*") if ".tmp-" in path.name] == []
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path) -> None:
+    result = run("demo", "--root", str(tmp_path / "demo"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    for shown in ("►", "Funnel", "truncated.flac", "duplicate_id", "Shards are in", "Checked: 0 findings"):
+        assert shown in result.stdout, result.stdout
+    assert Dataset(str(tmp_path / "demo")).read("training/echo").num_rows >= 18
+    assert "## Filter funnel" in (tmp_path / "demo" / "README.md").read_text()

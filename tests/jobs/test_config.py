@@ -1,0 +1,80 @@
+"""Configurations: what ships is valid, and every mistake is named with its key and its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.config import CONFIGS, ConfigError, load
+
+GIVEN = {
+    "folder": ["manifest=m.jsonl", "root=out"],
+    "demo": ["corpus=corpus"],
+    "nano-t2c": ["texts=t.jsonl", "root=out"],
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_ships_is_valid(name: str) -> None:
+    settings = load(name, [*GIVEN[name], "workers=3", "stages.tokenize.model=x.pt"])
+    assert settings.workers == 3
+    assert [spec.transform.split(":")[1] for spec in settings.specs()][0] == "Ingest"
+    assert settings.stages["tokenize"]["model"] == "x.pt"
+
+
+def test_every_job_configuration_is_tested() -> None:
+    assert GIVEN.keys() | {"train-t2c"} == {path.stem for path in CONFIGS.glob("*.yaml")}
+
+
+def fails(config: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(config, list(overrides))
+    return str(caught.value)
+
+
+def test_a_missing_value_says_what_to_add() -> None:
+    said = fails("folder", "root=out")
+    assert "folder.yaml, line" in said and "add manifest=…" in said
+
+
+def test_no_such_configuration() -> None:
+    assert "there are demo, folder" in fails("foldr")
+
+
+def test_an_unknown_key_on_the_command_line() -> None:
+    said = fails("folder", *GIVEN["folder"], "worker=2")
+    assert "'worker=2' on the command line" in said and "did you mean workers?" in said
+
+
+def test_not_key_value() -> None:
+    assert "'workers' is not key=value" in fails("folder", "workers")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("wrokers: 2", "line 3: wrokers: unknown key; did you mean workers?"),
+        ("workers: none", "line 3: workers: Input should be a valid integer"),
+        ("shard_hours: -1", "line 3: shard_hours: Input should be greater than 0"),
+        ("runner: slurm", "line 3: runner: Input should be 'local'"),
+        ("  transcribe: {beam: 5}", "line 3: stages.transcribe.beam: unknown key"),
+        ("  transcripe: {}", "line 3: stages.transcripe: unknown key; did you mean transcribe?"),
+        ("  echo: {segments: {min_tokens: few}}", "line 3: stages.echo.segments.min_tokens"),
+        ("  tokenize: [1]", "line 3: stages.tokenize"),
+        ("\tworkers: 2", "line 3: not YAML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "job.yaml"
+    ingest = "  ingest: {sources: [{kind: manifest, corpus: c, manifest: m.jsonl}]}"
+    lines = ["root: out", "stages:", line, ingest] if line.startswith("  ") else ["root: out", "", line, "stages:", ingest]
+    path.write_text("\n".join(lines))
+    assert says in fails(str(path))
+
+
+def test_an_unknown_source(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("root: out\nstages:\n  ingest:\n    sources:\n      - kind: ftp\n        corpus: c\n")
+    said = fails(str(path))
+    assert "job.yaml, line 5: stages.ingest.sources.0" in said and "'ftp'" in said

@@ -1,0 +1,112 @@
+"""echo on spoken dialogues: segments, targets, the recorded units of the same segments, and turns without a reply."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from tests.transforms.rows import rejects, run_stages
+from transforms.echo import unit_error_rate
+from transforms.models.t2c import T2C
+from transforms.assets import asset
+
+LINES = [
+    ("a", 0, "Where is the nearest library?"),
+    ("a", 1, "The library is on the corner, next to the old bakery. It opens at nine in the morning."),
+    ("a", 2, "Thank you. And the bakery?"),
+    ("a", 3, "It opens at seven."),
+    ("b", 0, "Is anybody there?"),
+]
+LANGUAGE = "embedded:unit-language-k100.json"
+
+
+@pytest.fixture(scope="module")
+def echoed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder: Path = tmp_path_factory.mktemp("echo")
+    lines = [{"id": f"{name}{turn}", "dialogue_id": name, "turn": turn, "text": text} for name, turn, text in LINES]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    stages = {
+        "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
+        "align": {},
+        "tokenize": {"unit_language": LANGUAGE},
+        "echo": {"unit_language": LANGUAGE},
+        "publish_s2t": {},
+        "publish_t2c": {},
+        "publish_echo": {"min_mean_logprob": None},
+    }
+    return run_stages(folder / "root", stages)[0]
+
+
+def test_each_answered_turn_has_its_targets(echoed: Dataset) -> None:
+    rows = {row["utterance_id"]: row for row in echoed.read("echo_targets").to_pylist()}
+    assert rows.keys() == {"a0", "a2"}
+    assert rows["a0"]["user_audio_ids"] == ["a0"] and rows["a2"]["user_audio_ids"] == ["a0", "a2"]
+    assert rows["a0"]["response_text"] == LINES[1][2] and rows["a2"]["response_text"] == LINES[3][2]
+    assert {row["response_source"] for row in rows.values()} == {"reference"}
+    assert list(check_dataset(echoed.root)) == []
+
+
+def test_segments_are_of_text_tokens_and_units_alike(echoed: Dataset) -> None:
+    model = T2C.load(asset("embedded:nano-t2c"))
+    row = echoed.read("echo_targets").to_pylist()[0]
+    text, ends = row["response_text"], row["segment_char_ends"]
+    assert len(ends) >= 2
+    assert row["response_token_ids"] == model.encode(text)
+    pieces = [text[start:end] for start, end in pairwise([0, *ends])]
+    assert [len(model.encode(piece)) for piece in pieces] == row["sub_lengths"]
+    assert [result.units for result in model.generate([model.encode(piece) for piece in pieces])] == row["unit_targets"]
+    assert row["asr_target_ids"] == model.encode(LINES[0][2])
+
+
+def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
+    row = echoed.read("echo_targets").to_pylist()[0]
+    units = {row["utterance_id"]: row["units"] for row in echoed.read("units").to_pylist()}["a1"]
+    assert len(row["recorded_units"]) == len(row["unit_targets"])
+    joined = [unit for segment in row["recorded_units"] for unit in segment]
+    collapsed = [unit for place, unit in enumerate(joined) if place == 0 or joined[place - 1] != unit]
+    assert collapsed == units
+    assert row["unit_error_rate"] == pytest.approx(unit_error_rate(row["unit_targets"], row["recorded_units"]), abs=1e-4)
+    assert 0 < row["unit_error_rate"] < 0.8
+
+
+def test_a_turn_without_a_reply_is_a_reject_that_says_so(echoed: Dataset) -> None:
+    found = rejects(echoed, "echo_targets")
+    assert {key: row["error_class"] for key, row in found.items()} == {"b0": "no_reply"}
+    assert "turn 1 of dialogue b" in found["b0"]["message"]
+
+
+def test_training_sets(echoed: Dataset) -> None:
+    s2t = {row["utterance_id"]: row for row in echoed.read("training/s2t").to_pylist()}
+    assert s2t.keys() == {"a0", "a2", "b0"}
+    assert s2t["a0"]["response_text"] == LINES[1][2] and s2t["b0"]["response_text"] is None
+    t2c = {row["utterance_id"]: row["text"] for row in echoed.read("training/t2c").to_pylist()}
+    assert t2c == {"a1": LINES[1][2], "a3": LINES[3][2]}
+    echo = echoed.read("training/echo").to_pylist()
+    assert [row["text"] for row in echo] == [LINES[0][2], LINES[2][2]]
+    assert all(row["audio"]["bytes"] for row in echo)
+    assert {row["error_class"] for row in rejects(echoed, "training/echo").values()} == {"filtered_no_echo_targets"}
+
+
+def test_a_new_threshold_recomputes_publish_alone(echoed: Dataset, tmp_path: Path) -> None:
+    before = echoed.tables()
+    info = echoed.stage("training/t2c", before["training/t2c"])
+    assert info.parameters["max_wer"] == 0.5
+    from transforms.publish import PublishT2C, T2CParameters
+
+    from pipeline.stage import describe
+
+    changed = describe(PublishT2C(T2CParameters(max_wer=0.1)), info.upstream, info.shards)
+    assert changed.fingerprint != info.fingerprint
+    assert changed.upstream == {name: before[name] for name in info.upstream}
+
+
+def test_unit_error_rate() -> None:
+    assert unit_error_rate([[1, 2, 3]], [[1, 2, 3]]) == 0
+    assert unit_error_rate([[1, 3], []], [[1, 2, 3], [4]]) == pytest.approx(0.5)
+    assert unit_error_rate([[1]], None) is None
+    assert unit_error_rate([[1]], [[]]) is None
