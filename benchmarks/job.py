@@ -1,6 +1,6 @@
 """The stages of `folder.yaml` on the real speech, in one process: time, share of it inside models, peak memory, WER.
 
-    python -m benchmarks.job
+python -m benchmarks.job
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def main() -> None:
         settings = load("folder", [f"manifest={SPEECH / 'manifest.jsonl'}", f"root={root}"])
         job, dataset = job_of(settings), Dataset(root)
         job.plan.commit(dataset)
-        print("| stage | seconds | real-time factor | inside the model | peak memory, GB |\n| --- | --- | --- | --- | --- |")
+        print("| stage | seconds | real-time factor | inside the model | peak memory, GB |")
+        print("| --- | --- | --- | --- | --- |")
         for spec, info in job.describe():
             open_stage(dataset, info)
             transform = load_transform(spec)

@@ -1,6 +1,6 @@
 """tokenize (features and nearest centroids) against one utterance at a time, and against 30 s windows.
 
-    python -m benchmarks.tokenize [rounds]
+python -m benchmarks.tokenize [rounds]
 """
 
 from __future__ import annotations

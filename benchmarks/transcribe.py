@@ -1,6 +1,6 @@
 """transcribe against openai-whisper's own `transcribe`, file by file, and faster-whisper's batched pipeline.
 
-    python -m benchmarks.transcribe [rounds]
+python -m benchmarks.transcribe [rounds]
 """
 
 from __future__ import annotations

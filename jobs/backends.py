@@ -6,8 +6,9 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from rich.console import Console
 from rich.table import Table as RichTable
+
+from jobs.screen import open_console
 
 BACKENDS: list[tuple[str, str, str, str]] = [
     # what it does, distribution, module, extra
@@ -36,7 +37,7 @@ def backends_command() -> int:
         state = _state(distribution, module)
         install = "" if state.startswith("loads") else f"pip install -c constraints.txt 'echo-targets[{extra}]'"
         table.add_row(purpose, distribution, state, install.replace("[", "\\["))
-    Console().print(table)
+    open_console().print(table)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated
 
 import typer
@@ -20,6 +20,13 @@ app.add_typer(train, name="train")
 
 Root = Annotated[str, typer.Argument(help="Root of a dataset: the folder that `run` wrote to.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted for what is nested.")]
+
+
+class Mode(StrEnum):
+    """How a unit language is fitted."""
+
+    NGRAM = "ngram"
+    BPE = "bpe"
 
 
 class Exit(IntEnum):
@@ -107,12 +114,12 @@ def fit_unit_language(
     out: Annotated[str, typer.Argument(help="The unit language's file, .json.")],
     vocab_size: Annotated[int, typer.Option(help="Number of words.", min=2)] = 1000,
     max_word_units: Annotated[int, typer.Option(help="Longest word, in units.", min=1, max=16)] = 4,
-    mode: Annotated[str, typer.Option(help="ngram or bpe.")] = "ngram",
+    mode: Annotated[Mode, typer.Option(help="How words are found.")] = Mode.NGRAM,
 ) -> None:
     """Fit words of units on a dataset's table `units`."""
     from jobs.fit import fit_unit_language_command
 
-    raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode))
+    raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value))
 
 
 @train.command()

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from jobs.config import load
 from jobs.run import job_of, run_job
+from jobs.screen import open_console
 from jobs.status import show_rejects
 from schemas import SAMPLE_RATE
 from schemas.check import check_dataset
@@ -25,7 +26,7 @@ SHOWN_WORDS = 12
 
 def demo_command(root: str, workers: int) -> int:
     """Runs the demo, checks what it wrote, and shows a target and the rejects."""
-    console = Console()
+    console = open_console()
     corpus = Path(root) / "corpus"
     write_corpus(corpus)
     settings = load("demo", [f"corpus={corpus}", f"root={root}", f"workers={workers}"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
 
+from jobs.screen import open_console
 from schemas.layout import Dataset
 from transforms.audio import decode_flac
 from transforms.codebook import fit_codebook
@@ -18,12 +20,14 @@ from transforms.unit_language import UnitLanguage
 
 BATCH = 16
 
+Mode = Literal["ngram", "bpe"]
+
 
 def fit_codebook_command(
     root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, device: str
 ) -> int:
     """Fits on features of the utterances, in their order, and writes the file with its report."""
-    console = Console()
+    console = open_console()
     features = Features(model, layer, device)
     encoder = f"whisper-{model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
     codebook, report = fit_codebook(
@@ -50,28 +54,26 @@ def _features(dataset: Dataset, features: Features, console: Console) -> Iterato
         console.print(f"features of shard {manifest.shard + 1} of {manifest.shards}")
 
 
-def fit_unit_language_command(root: str, out: str, vocab_size: int, max_word_units: int, mode: str) -> int:
+def fit_unit_language_command(root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode) -> int:
     """Fits on the table `units` and writes the file."""
-    console = Console()
+    console = open_console()
     units = Dataset(root).read("units", ["units", "codebook_id", "codebook_size"])
     books = set(units["codebook_id"].to_pylist())
     if len(books) != 1:
         console.print(f"{root}: units of {len(books)} codebooks, expected one", style="red")
         return 2
-    sequences = [np.asarray(row) for row in units["units"].to_pylist()]
+    sequences: list[list[int]] = units["units"].to_pylist()
     size = units["codebook_size"][0].as_py()
     language = UnitLanguage.fit(
         sequences, num_units=size, vocab_size=vocab_size, max_word_units=max_word_units, mode=mode
     )
     _parent(out)
     language.save(Path(out))
-    words = sum(map(len, language.encode_batch(sequences)))
-    ratio = sum(map(len, sequences)) / max(words, 1)
+    words = sum(len(encoded) for encoded in language.encode_batch(sequences))
+    ratio = sum(len(sequence) for sequence in sequences) / max(words, 1)
     console.print(f"{out}: {language.id}, {ratio:.2f} units a word over {len(sequences)} sequences", markup=False)
     return 0
 
 
 def _parent(out: str) -> None:
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
-
-

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from jobs.card import write_card
 from jobs.config import JobConfig, load
-from jobs.screen import Screen, funnel
+from jobs.screen import Screen, funnel, open_console
 from pipeline.job import Job, JobFailed, StageReport
 from pipeline.plan import plan, samples_of
 from pipeline.runners.base import Runner
@@ -19,7 +19,7 @@ from transforms.sources import entries
 
 def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     """Runs, or with `dry_run` says what would run; gives the exit code."""
-    console = Console()
+    console = open_console()
     settings = load(config, overrides)
     job = job_of(settings)
     if dry_run:

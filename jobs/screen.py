@@ -14,6 +14,13 @@ from pipeline.runners.base import Done, Failed, Worked
 from schemas import SAMPLE_RATE
 
 LINE_EVERY = 10.0
+PLAIN_WIDTH = 160
+
+
+def open_console() -> Console:
+    """The terminal; or plain lines wide enough not to break, where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 class Screen:

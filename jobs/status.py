@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from jobs.screen import open_console
 from schemas import KEY, SAMPLE_RATE, TABLES
 from schemas.layout import Dataset
 
@@ -14,7 +15,7 @@ SHOWN = 20
 
 def status_command(root: str) -> int:
     """Prints the tables and the rejects."""
-    console = Console()
+    console = open_console()
     dataset = Dataset(root)
     table = RichTable("table", "fingerprint", "stage", "shards", "rows", "hours", "refused", "MiB", title=root)
     for name, fingerprint in dataset.tables().items():

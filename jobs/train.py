@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.console import Console
 
 from jobs.config import ConfigError, find, read_values
+from jobs.screen import open_console
 from schemas.layout import Dataset
 from transforms.models.t2c import T2CConfig, character_tokenizer
 from transforms.models.t2c_training import Recipe, Row, train_t2c
@@ -50,7 +49,7 @@ def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) ->
         )
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: model: {error}") from None
-    console = Console()
+    console = open_console()
     console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
     report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe)
     console.print_json(json.dumps(report))
@@ -67,5 +66,5 @@ def _rows(dataset: Dataset) -> tuple[list[Row], list[Row], int]:
     for text, units, split in zip(
         table["text"].to_pylist(), table["units"].to_pylist(), table["split"].to_pylist(), strict=True
     ):
-        (held_out if split == HELD_OUT else rows).append((text, np.asarray(units)))
+        (held_out if split == HELD_OUT else rows).append((text, units))
     return rows, held_out, table["codebook_size"][0].as_py()

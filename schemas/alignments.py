@@ -42,10 +42,16 @@ ALIGNMENTS = Table(
         one_of_rule("text_source", ("reference", "transcript")),
         one_of_rule("status", ("ok", "partial", "failed")),
         range_rule("coverage", 0, 1),
-        Rule("times_monotone", "items start in order and do not overlap", lambda rows: spans_disordered(
-            rows["items"], "start_sample", "end_sample")),
-        Rule("characters_monotone", "items cover the text in order", lambda rows: spans_disordered(
-            rows["items"], "char_start", "char_end")),
+        Rule(
+            "times_monotone",
+            "items start in order and do not overlap",
+            lambda rows: spans_disordered(rows["items"], "start_sample", "end_sample"),
+        ),
+        Rule(
+            "characters_monotone",
+            "items cover the text in order",
+            lambda rows: spans_disordered(rows["items"], "char_start", "char_end"),
+        ),
         Rule("times_paired", "an item has both a start and an end, or neither", _half_timed),
         Rule(
             "score_range",
@@ -53,6 +59,11 @@ ALIGNMENTS = Table(
             lambda rows: rows_with(rows["items"], outside(field_of(rows["items"], "score"), 0, 1.0001)),
         ),
     ),
-    cross_rules=(Rule("times_inside_audio", "items end inside the audio",
-                      lambda rows: spans_beyond(rows["items"], "end_sample", rows["utterances.num_samples"])),),
+    cross_rules=(
+        Rule(
+            "times_inside_audio",
+            "items end inside the audio",
+            lambda rows: spans_beyond(rows["items"], "end_sample", rows["utterances.num_samples"]),
+        ),
+    ),
 )

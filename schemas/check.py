@@ -181,8 +181,10 @@ def _check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str) -
         return
     if (size, digest) != (entry.size, entry.sha256):
         yield Finding(
-            table.name, shard, "digest", f"{entry.path}: {size} bytes, sha256 {digest}; "
-            f"manifest says {entry.size} bytes, {entry.sha256}"
+            table.name,
+            shard,
+            "digest",
+            f"{entry.path}: {size} bytes, sha256 {digest}; manifest says {entry.size} bytes, {entry.sha256}",
         )
 
 

@@ -34,7 +34,10 @@ ENTRIES = Table(
     rules=(
         not_empty_rule(KEY),
         range_rule("seconds", 0, 1e9),
-        Rule("error_worded", "error and error_class are both there or both absent",
-             lambda rows: pc.xor(pc.is_null(rows["error"]), pc.is_null(rows["error_class"]))),
+        Rule(
+            "error_worded",
+            "error and error_class are both there or both absent",
+            lambda rows: pc.xor(pc.is_null(rows["error"]), pc.is_null(rows["error_class"])),
+        ),
     ),
 )

@@ -124,6 +124,7 @@ def one_of_rule(name: str, allowed: tuple[str, ...]) -> Rule:
 
 def not_empty_rule(name: str) -> Rule:
     """A string column is never the empty string."""
+
     def broken(rows: pa.RecordBatch) -> Mask:
         return pc.equal(pc.utf8_length(rows[name].cast(pa.string())), 0)
 
@@ -135,9 +136,7 @@ def lengths_rule(name: str, *others: str) -> Rule:
 
     def broken(rows: pa.RecordBatch) -> Mask:
         wanted = lengths(rows[name])
-        masks = [
-            pc.and_(pc.is_valid(rows[other]), pc.not_equal(lengths(rows[other]), wanted)) for other in others
-        ]
+        masks = [pc.and_(pc.is_valid(rows[other]), pc.not_equal(lengths(rows[other]), wanted)) for other in others]
         result = masks[0]
         for mask in masks[1:]:
             result = pc.or_(result, mask)

@@ -47,8 +47,9 @@ T2C = Table(
     rules=(
         not_empty_rule("text"),
         *(rule for rule in UNITS.rules if rule.name != "hop_samples_range"),
-        Rule("units_present", "there is at least one unit",
-             lambda rows: pc.equal(pc.list_value_length(rows["units"]), 0)),
+        Rule(
+            "units_present", "there is at least one unit", lambda rows: pc.equal(pc.list_value_length(rows["units"]), 0)
+        ),
     ),
 )
 

@@ -37,8 +37,11 @@ TRANSCRIPTS = Table(
         range_rule("language_prob", 0, 1),
         range_rule("wer_vs_reference", 0, 1e4),
         range_rule("chars_per_s", 0, 1e5),
-        Rule("segments_monotone", "segments start in order and do not overlap",
-             lambda rows: spans_disordered(rows["segments"], "start_sample", "end_sample")),
+        Rule(
+            "segments_monotone",
+            "segments start in order and do not overlap",
+            lambda rows: spans_disordered(rows["segments"], "start_sample", "end_sample"),
+        ),
         Rule(
             "no_speech_prob_range",
             "no_speech_prob is in [0, 1]",
@@ -46,8 +49,10 @@ TRANSCRIPTS = Table(
         ),
     ),
     cross_rules=(
-        Rule("segments_inside_audio", "segments end inside the audio",
-             lambda rows: spans_beyond(rows["segments"], "end_sample", rows["utterances.num_samples"])),
+        Rule(
+            "segments_inside_audio",
+            "segments end inside the audio",
+            lambda rows: spans_beyond(rows["segments"], "end_sample", rows["utterances.num_samples"]),
+        ),
     ),
 )
-

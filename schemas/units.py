@@ -51,15 +51,25 @@ UNITS = Table(
         range_rule("codebook_size", 1, 32_767),
         range_rule("hop_samples", 1, 32_767),
         Rule("units_in_codebook", "units are in [0, codebook_size)", _outside_codebook),
-        Rule("units_collapsed", "no two units that follow each other are equal",
-             lambda rows: equal_neighbours(rows["units"])),
+        Rule(
+            "units_collapsed",
+            "no two units that follow each other are equal",
+            lambda rows: equal_neighbours(rows["units"]),
+        ),
         lengths_rule("units", "durations"),
         list_range_rule("durations", 1, 65_535),
-        Rule("durations_sum", "durations sum to num_frames",
-             lambda rows: pc.not_equal(sums(rows["durations"]), rows["num_frames"].cast(pa.int64()))),
-        Rule("unit_language_named", "unit_words and unit_language_id are both there or both absent",
-             lambda rows: pc.xor(pc.is_null(rows["unit_words"]), pc.is_null(rows["unit_language_id"]))),
+        Rule(
+            "durations_sum",
+            "durations sum to num_frames",
+            lambda rows: pc.not_equal(sums(rows["durations"]), rows["num_frames"].cast(pa.int64())),
+        ),
+        Rule(
+            "unit_language_named",
+            "unit_words and unit_language_id are both there or both absent",
+            lambda rows: pc.xor(pc.is_null(rows["unit_words"]), pc.is_null(rows["unit_language_id"])),
+        ),
     ),
-    cross_rules=(Rule("frames_cover_audio", "num_frames is num_samples / hop_samples, rounded up",
-                      _frames_beside_audio),),
+    cross_rules=(
+        Rule("frames_cover_audio", "num_frames is num_samples / hop_samples, rounded up", _frames_beside_audio),
+    ),
 )

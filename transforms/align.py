@@ -55,8 +55,7 @@ class Align(Transform):
             else:
                 rejects.append(Reject(row[KEY], "no_text", f"{row['audio']['path']} has no {source} to align"))
         alignments = self._aligner([waveform for *_, waveform in texts], [text for _, _, text, _ in texts])
-        rows = [_row(key, source, alignment)
-                for (key, source, _, _), alignment in zip(texts, alignments, strict=True)]
+        rows = [_row(key, source, alignment) for (key, source, _, _), alignment in zip(texts, alignments, strict=True)]
         return Output(table_of(rows, ALIGNMENTS), rejects)
 
     def _text(self, row: dict[str, Any]) -> tuple[str, str | None]:

@@ -169,7 +169,8 @@ def _decode_av(raw: Path | bytes, limits: Limits, soundfile_reason: str) -> tupl
 
     blocks: list[np.ndarray] = []
     try:
-        with av.open(str(raw) if isinstance(raw, Path) else io.BytesIO(raw), metadata_errors="ignore") as container:
+        opened = str(raw) if isinstance(raw, Path) else io.BytesIO(raw)
+        with av.open(opened, "r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise BadAudio("unreadable", "holds no audio")
             stream = container.streams.audio[0]

@@ -113,10 +113,9 @@ class Echo(Transform):
         return [len(text) * SAMPLE_RATE // CHARS_PER_SECOND for text in texts]
 
     def __call__(self, batch: pa.Table) -> Output:
-        rejects, drafts = [], []
-        for row in batch.to_pylist():
-            draft = self._draft(row)
-            (rejects if isinstance(draft, Reject) else drafts).append(draft)  # type: ignore[arg-type]
+        outcomes = [self._draft(row) for row in batch.to_pylist()]
+        rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
+        drafts = [outcome for outcome in outcomes if not isinstance(outcome, Reject)]
         texts = [ids for draft in drafts for ids in draft["segment_ids"]]
         decoded = iter(self._t2c.generate(texts, self.parameters.max_units))
         rows = [self._row(draft, [next(decoded) for _ in draft["segment_ids"]]) for draft in drafts]
@@ -157,9 +156,7 @@ class Echo(Transform):
         wanted = "reference" if reply["utterances"]["reference_text"] else "transcript"
         if alignment["text_source"] != wanted:
             return None
-        cut = recorded_segments(
-            units["units"], units["durations"], units["hop_samples"], alignment["items"], char_ends
-        )
+        cut = recorded_segments(units["units"], units["durations"], units["hop_samples"], alignment["items"], char_ends)
         return None if cut is None else [segment.tolist() for segment in cut]
 
     def _row(self, draft: dict[str, Any], decoded: list[Decoded]) -> dict[str, Any]:

@@ -75,8 +75,18 @@ def _place(file: str, entry: dict[str, Any]) -> str:
 
 
 def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dict[str, Any]:
-    same = ("dialogue_id", "turn", "role", "corpus", "split", "language", "channel", "speaker_id", "reference_text",
-            "license")
+    same = (
+        "dialogue_id",
+        "turn",
+        "role",
+        "corpus",
+        "split",
+        "language",
+        "channel",
+        "speaker_id",
+        "reference_text",
+        "license",
+    )
     return {
         KEY: entry[KEY],
         **{name: entry[name] for name in same},

@@ -119,8 +119,9 @@ class PublishS2T(Publish):
             if row["role"] == "assistant" and row["dialogue_id"]
         }
         rows = super().rows(_of_roles(window, self.parameters.roles), shard)
-        answered = [replies.get((row["dialogue_id"], row["turn"]))
-                    for row in rows.select(["dialogue_id", "turn"]).to_pylist()]
+        answered = [
+            replies.get((row["dialogue_id"], row["turn"])) for row in rows.select(["dialogue_id", "turn"]).to_pylist()
+        ]
         return rows.append_column("response_text", pa.array(answered, pa.string()))
 
     def checks(self) -> Iterable[Check]:

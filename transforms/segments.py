@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -95,4 +96,4 @@ def recorded_segments(
         border = round((before[-1] + after[0]) / 2 / hop_samples)
         borders.append(min(max(border, borders[-1]), len(frames)))
     borders.append(len(frames))
-    return [collapse(frames[start:end])[0] for start, end in zip(borders, borders[1:], strict=False)]
+    return [collapse(frames[start:end])[0] for start, end in pairwise(borders)]

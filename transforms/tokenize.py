@@ -98,8 +98,10 @@ class Tokenize(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         waveforms = [decode_flac(audio["bytes"].as_py()) for audio in batch["audio"]]
-        rows = [self._row(key, features)
-                for key, features in zip(batch[KEY].to_pylist(), self._features(waveforms), strict=True)]
+        rows = [
+            self._row(key, features)
+            for key, features in zip(batch[KEY].to_pylist(), self._features(waveforms), strict=True)
+        ]
         return Output(table_of(rows, UNITS))
 
     def _row(self, key: str, features: np.ndarray) -> dict[str, Any]:

@@ -91,8 +91,9 @@ class Transcribe(Transform):
         heard = self._decode(windows, [row[KEY] for row in rows])
         written = []
         for number, row in enumerate(rows):
-            pairs = [(window, result) for window, result in zip(windows, heard, strict=True)
-                     if window.utterance == number]
+            pairs = [
+                (window, result) for window, result in zip(windows, heard, strict=True) if window.utterance == number
+            ]
             written.append(self._row(row, pairs))
         return Output(table_of(written, TRANSCRIPTS))
 
@@ -104,7 +105,7 @@ class Transcribe(Transform):
                 if self._fails(results[number]):
                     # Alone and from a seed of its own: what is sampled must not depend on who else failed.
                     name = f"{self.parameters.seed} {keys[window.utterance]} {window.start} {temperature}"
-                    results[number], = self._recognise([window.samples], temperature, zlib.crc32(name.encode()))
+                    (results[number],) = self._recognise([window.samples], temperature, zlib.crc32(name.encode()))
         return results
 
     def _fails(self, heard: Heard) -> bool:

@@ -19,7 +19,7 @@ GIVEN = {
 def test_what_ships_is_valid(name: str) -> None:
     settings = load(name, [*GIVEN[name], "workers=3", "stages.tokenize.model=x.pt"])
     assert settings.workers == 3
-    assert [spec.transform.split(":")[1] for spec in settings.specs()][0] == "Ingest"
+    assert settings.specs()[0].transform.split(":")[1] == "Ingest"
     assert settings.stages["tokenize"]["model"] == "x.pt"
 
 
@@ -68,7 +68,8 @@ def test_not_key_value() -> None:
 def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:
     path = tmp_path / "job.yaml"
     ingest = "  ingest: {sources: [{kind: manifest, corpus: c, manifest: m.jsonl}]}"
-    lines = ["root: out", "stages:", line, ingest] if line.startswith("  ") else ["root: out", "", line, "stages:", ingest]
+    nested = line.startswith("  ")
+    lines = ["root: out", "stages:", line, ingest] if nested else ["root: out", "", line, "stages:", ingest]
     path.write_text("\n".join(lines))
     assert says in fails(str(path))
 

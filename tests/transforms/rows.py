@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.stages import STAGES
 from pipeline.job import Job, StageReport
 from pipeline.plan import plan
 from pipeline.runners.base import Done, Event, Failed, Runner, RunShard
 from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
 from schemas.layout import Dataset
-from jobs.stages import STAGES
 from transforms.ingest import IngestParameters
 from transforms.sources import entries
 

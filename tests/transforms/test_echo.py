@@ -11,9 +11,9 @@ import pytest
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.transforms.rows import rejects, run_stages
+from transforms.assets import asset
 from transforms.echo import unit_error_rate
 from transforms.models.t2c import T2C
-from transforms.assets import asset
 
 LINES = [
     ("a", 0, "Where is the nearest library?"),
@@ -70,7 +70,8 @@ def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     joined = [unit for segment in row["recorded_units"] for unit in segment]
     collapsed = [unit for place, unit in enumerate(joined) if place == 0 or joined[place - 1] != unit]
     assert collapsed == units
-    assert row["unit_error_rate"] == pytest.approx(unit_error_rate(row["unit_targets"], row["recorded_units"]), abs=1e-4)
+    rate = unit_error_rate(row["unit_targets"], row["recorded_units"])
+    assert row["unit_error_rate"] == pytest.approx(rate, abs=1e-4)
     assert 0 < row["unit_error_rate"] < 0.8
 
 
@@ -96,9 +97,8 @@ def test_a_new_threshold_recomputes_publish_alone(echoed: Dataset, tmp_path: Pat
     before = echoed.tables()
     info = echoed.stage("training/t2c", before["training/t2c"])
     assert info.parameters["max_wer"] == 0.5
-    from transforms.publish import PublishT2C, T2CParameters
-
     from pipeline.stage import describe
+    from transforms.publish import PublishT2C, T2CParameters
 
     changed = describe(PublishT2C(T2CParameters(max_wer=0.1)), info.upstream, info.shards)
     assert changed.fingerprint != info.fingerprint

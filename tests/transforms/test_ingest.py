@@ -78,7 +78,7 @@ def test_a_moved_corpus_gives_the_same_bytes(folder: Path, tmp_path: Path) -> No
     files = []
     for place in (folder, moved):
         source = {"kind": "manifest", "corpus": "bad", "manifest": str(place / "m.jsonl")}
-        dataset, _ = run_stages(place / "root", {"ingest": {"sources": [source]}})
+        run_stages(place / "root", {"ingest": {"sources": [source]}})
         files.append(
             {path.relative_to(place / "root"): path.read_bytes() for path in (place / "root").rglob("*.parquet")}
         )

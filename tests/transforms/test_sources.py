@@ -94,7 +94,8 @@ def test_bytes_that_are_no_text_are_one_bad_line(tmp_path: Path, wav: Path) -> N
 
 
 def test_tsv(tmp_path: Path, wav: Path) -> None:
-    lines = ["id\taudio\ttext\tdialogue_id\tturn", 'q\taudio/a.wav\tSay "hi".\td\t0', "short\tline", "r\taudio/a.wav\t\t\t"]
+    header = "id\taudio\ttext\tdialogue_id\tturn"
+    lines = [header, 'q\taudio/a.wav\tSay "hi".\td\t0', "short\tline", "r\taudio/a.wav\t\t\t"]
     rows = listed(tmp_path, lines, "manifest.tsv")
     assert rows[0]["reference_text"] == 'Say "hi".' and rows[0]["turn"] == 0
     assert rows[1]["error_class"] == "bad_line" and "has 2 columns, the header has 5" in rows[1]["error"]
@@ -159,9 +160,8 @@ def test_hugging_face_parquet_with_audio_bytes(audiofolder: Path, tmp_path: Path
         lambda row: {"audio": {"bytes": Path(row["audio"]["path"]).read_bytes(), "path": "a.wav"}}
     )
     embedded.to_parquet(str(tmp_path / "data.parquet"))
-    source = HuggingFaceSource(
-        kind="huggingface", corpus="hf", path="parquet", data_files=str(tmp_path / "data.parquet"), columns={"id": "key"}
-    )
+    file = str(tmp_path / "data.parquet")
+    source = HuggingFaceSource(kind="huggingface", corpus="hf", path="parquet", data_files=file, columns={"id": "key"})
     rows = list(entries([source]))
     assert [row[KEY] for row in rows] == ["x", "y"]
     assert rows[0]["size"] == (audiofolder / "a.wav").stat().st_size

@@ -1,7 +1,8 @@
-"""Both backends on real speech: same weights, same columns, scores that hold, long audio, fallback alone for failures."""
+"""Both backends on real speech: same columns, scores that hold, long audio, fallback for failures alone."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import jiwer
@@ -66,7 +67,7 @@ def test_a_minute_of_speech_is_cut_where_it_is_quiet(long_utterance: dict, tmp_p
     segments = row["segments"]
     assert len(segments) >= 3
     assert segments[0]["start_sample"] == 0
-    assert all(one["end_sample"] == two["start_sample"] for one, two in zip(segments, segments[1:], strict=False))
+    assert all(one["end_sample"] == two["start_sample"] for one, two in pairwise(segments))
     assert all(segment["end_sample"] - segment["start_sample"] <= WINDOW_SAMPLES for segment in segments)
     assert row["wer_vs_reference"] < 0.2
 

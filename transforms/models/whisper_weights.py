@@ -149,9 +149,7 @@ def _openai_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
-def _layer(
-    state: dict[str, np.ndarray], tensors: dict[str, np.ndarray], to: str, source: str, rest: list[str]
-) -> None:
+def _layer(state: dict[str, np.ndarray], tensors: dict[str, np.ndarray], to: str, source: str, rest: list[str]) -> None:
     part, kind = rest[0], rest[1]
     names = {"self_attention": "attn", "attention": "cross_attn", "ffn": "mlp"}
     if kind == "layer_norm":

@@ -71,7 +71,7 @@ class HuggingFaceSource(Source):
     def _load(self) -> tuple[Dataset, dict[str, str]]:
         files = tuple(self.data_files) if isinstance(self.data_files, list) else self.data_files
         dataset = _load_dataset(self.path, self.name, self.revision, self.data_dir, files, self.hf_split)
-        names = {}
+        names: dict[str, str] = {}
         for name, aliases in ALIASES.items():
             for alias in (self.columns[name],) if name in self.columns else aliases:
                 if alias in dataset.column_names:
@@ -95,7 +95,6 @@ def _load_dataset(
     split: str,
 ) -> Dataset:
     import datasets
-
     from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
     class AudioPath(datasets.Value):

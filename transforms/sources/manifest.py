@@ -69,13 +69,14 @@ class ManifestSource(Source):
 
     def _item(self, line: tuple[int, dict[str, Any] | BadLine]) -> Item:
         number, record = line
-        where = f"{os.path.basename(self.manifest)}:{number}"
+        name = os.path.basename(self.manifest)
+        where = f"{name}:{number}"
         try:
             if isinstance(record, BadLine):
                 raise record
             return self._read(record, where)
         except BadLine as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{os.path.basename(self.manifest)}, line {number}: {error}")
+            return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {number}: {error}")
 
     def _read(self, record: dict[str, Any], where: str) -> Item:
         def value(name: str) -> Any:
@@ -122,17 +123,22 @@ def item_from(value: Any, where: str) -> Item:
         raise BadLine(f"duration {numbers['duration']} is outside [0, 1e6] s")
     if value("role") not in (None, "user", "assistant", "narrator"):
         raise BadLine(f"role {value('role')!r} is none of user, assistant, narrator")
-    words = {name: None if value(name) is None else str(value(name)) for name in ("text", "split", "language")}
+
+    def word(name: str) -> str | None:
+        return None if value(name) is None else str(value(name))
+
     return Item(
         id=str(key),
         where=where,
         seconds=numbers["duration"] or 0.0,
-        dialogue_id=None if value("dialogue_id") is None else str(value("dialogue_id")),
+        text=word("text"),
+        dialogue_id=word("dialogue_id"),
         turn=numbers["turn"],
         role=value("role"),
         channel=numbers["channel"],
-        speaker_id=None if value("speaker_id") is None else str(value("speaker_id")),
-        **words,
+        speaker_id=word("speaker_id"),
+        split=word("split"),
+        language=word("language"),
     )
 
 
