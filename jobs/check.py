@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import TABLES
-from schemas.check import Finding, check_dataset, check_file
+from schemas.check import UNREADABLE, Finding, check_dataset, check_file
 from schemas.layout import Dataset
 
 
@@ -38,7 +37,7 @@ def _findings(path: str) -> Iterator[Finding]:
                 yield from check_file(file, TABLES[kind], name)
             else:
                 yield Finding(kind or "?", name, "known_table", f"schema_name is none of {', '.join(TABLES)}")
-    except (OSError, pa.ArrowInvalid) as error:
+    except UNREADABLE as error:
         yield Finding("?", name, "readable", str(error))
 
 

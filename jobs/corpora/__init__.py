@@ -1,1 +1,1 @@
-"""Small text corpora that need no download: training sentences and the dialogues of the demo."""
+"""Texts that the project speaks: the demo's dialogues, and what the nano T2C model learnt from."""

@@ -11,7 +11,7 @@ from jobs.config import CONFIGS, ConfigError, load
 GIVEN = {
     "folder": ["manifest=m.jsonl", "root=out"],
     "demo": ["corpus=corpus"],
-    "nano-t2c": ["texts=t.jsonl", "root=out"],
+    "nano-t2c": ["root=out"],
 }
 
 

@@ -57,6 +57,7 @@ def test_absolute_paths_and_missing_files_are_listed(tmp_path: Path, wav: Path) 
     [
         ("{not json", "line 2: is not JSON"),
         ("[1]", "line 2: is not a JSON object"),
+        ('{"id": "\\ud800", "audio": "audio/a.wav"}', "line 2: is not JSON"),
         ("[" * 5000, "line 2: is not JSON"),
         ({"audio": "audio/a.wav"}, "has no id"),
         ({"id": "x"}, "has no audio path"),
@@ -91,6 +92,13 @@ def test_bytes_that_are_no_text_are_one_bad_line(tmp_path: Path, wav: Path) -> N
     (tmp_path / "m.jsonl").write_bytes(b"\xff\xfe\x00bad\n" + good + b"\n")
     source = ManifestSource(kind="manifest", corpus="c", manifest=str(tmp_path / "m.jsonl"))
     assert [row["error_class"] for row in entries([source])] == ["bad_line", None]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, wav: Path) -> None:
+    line = json.dumps({"id": "good", "audio": "audio/a.wav"})
+    (tmp_path / "m.jsonl").write_text(line, encoding="utf-8-sig")
+    source = ManifestSource(kind="manifest", corpus="c", manifest=str(tmp_path / "m.jsonl"))
+    assert [row[KEY] for row in entries([source])] == ["good"]
 
 
 def test_tsv(tmp_path: Path, wav: Path) -> None:

@@ -143,7 +143,7 @@ def item_from(value: Any, where: str) -> Item:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         number = 0
         while line := file.readline(MAX_LINE):
             number += 1
@@ -153,15 +153,15 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
 
 def _json_object(line: str) -> dict[str, Any] | BadLine:
     try:
-        line.encode()
         record = json.loads(line)
+        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (UnicodeEncodeError, ValueError, RecursionError) as error:
         return BadLine(f"is not JSON ({error})")
     return record if isinstance(record, dict) else BadLine("is not a JSON object")
 
 
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = next(rows, None)
         if header is None:
