@@ -15,7 +15,7 @@ from transforms.models.t2c import T2CConfig, character_tokenizer
 from transforms.models.t2c_training import Recipe, Row, train_t2c
 
 HELD_OUT = "test"
-TEMPLATE = {"prefix": ["<user>"], "middle": ["<assistant>"], "end": "<end>"}
+TEMPLATE = {"prefix": ["<user>"], "middle": ["<end>", "<assistant>"], "end": "<end>"}
 
 
 class TrainConfig(BaseModel):
