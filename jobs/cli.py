@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -29,14 +29,7 @@ class Mode(StrEnum):
     BPE = "bpe"
 
 
-class Exit(IntEnum):
-    """Exit codes."""
-
-    DONE = 0
-    REFUSED = 1
-    USAGE = 2
-    SHARDS_FAILED = 3
-    STOPPED = 130
+USAGE = 2
 
 
 @app.command()
@@ -150,16 +143,13 @@ def main() -> None:
     """Entry point: known errors end in one message and their exit code, never in a trace."""
     import sys
 
+    from schemas.base import UserError
+
     try:
         app()
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(Exit.STOPPED)
-    except Exception as error:
-        if type(error).__name__ not in ("ConfigError", "SourceError", "ModelError", "LayoutError"):
-            raise
+    except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(Exit.USAGE)
+        sys.exit(USAGE)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from jobs.stages import STAGES
 from pipeline.stage import StageSpec
+from schemas.base import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """A configuration that can't be used: the file, the line, the key and the remedy."""
 
 

@@ -16,6 +16,8 @@ from schemas.layout import Dataset
 from transforms.ingest import IngestParameters
 from transforms.sources import entries
 
+STOPPED = 130
+
 
 def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     """Runs, or with `dry_run` says what would run; gives the exit code."""
@@ -50,6 +52,9 @@ def run_job(settings: JobConfig, job: Job, console: Console) -> int:
         except JobFailed as failure:
             console.print(str(failure), style="red", markup=False)
             code = failure.exit_code
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on from here")
+            code = STOPPED
     reports: list[StageReport] = [report for report, _ in screen.reports]
     console.print(funnel(reports))
     if code == 0:

@@ -12,6 +12,7 @@ from pipeline.batching import pack
 from pipeline.commit import ShardWriter
 from pipeline.stage import StageSpec
 from schemas import KEY, SAMPLE_RATE, TABLES
+from schemas.base import UserError
 from schemas.layout import Dataset, LayoutError, Manifest, StageInfo, read_file
 from transforms.base import Output, Reject, Transform
 
@@ -103,7 +104,7 @@ def _attempt(transform: Transform, batch: pa.Table) -> Output | None:
     try:
         return transform(batch)
     except Exception as error:
-        if is_device_error(error):
+        if is_device_error(error) or isinstance(error, UserError):
             raise
         return Output(transform.writes.schema.empty_table(), [_reject(batch, error)]) if len(batch) == 1 else None
 
@@ -124,7 +125,7 @@ def is_device_error(error: Exception) -> bool:
     """
     if _is_out_of_memory(error):
         return False
-    named = type(error).__name__ in ("AcceleratorError", "ModelError")
+    named = type(error).__name__ == "AcceleratorError"
     return named or isinstance(error, OSError | DeviceError) or "CUDA error" in str(error)
 
 

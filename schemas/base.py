@@ -14,6 +14,10 @@ SAMPLE_RATE = 16_000
 Mask: TypeAlias = pa.BooleanArray | pa.ChunkedArray
 
 
+class UserError(Exception):
+    """Something that a person can mend. The message says what and how; a command line shows it without a trace."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """A statement that every row must keep, checked on whole columns.

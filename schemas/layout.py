@@ -20,11 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
+from schemas.base import UserError
+
 INDEX = "index.json"
 STAGE = "stage.json"
 
 
-class LayoutError(Exception):
+class LayoutError(UserError):
     """A file of the dataset that is missing or does not say what it should; the message names it."""
 
 

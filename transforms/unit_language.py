@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from transforms.models.embedded import ModelError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -39,7 +41,7 @@ MAX_FILE_BYTES = 1 << 28
 SEED_FACTOR = 4
 
 
-class UnitLanguageError(ValueError):
+class UnitLanguageError(ModelError):
     """A file that is not a unit language, or was changed after it was saved."""
 
 
@@ -226,6 +228,8 @@ class UnitLanguage:
         Raises:
             UnitLanguageError: not a unit language, words out of bounds, or a digest that does not match.
         """
+        if not path.is_file():
+            raise UnitLanguageError(f"{path}: no such unit language; fit one with `echo-targets fit-unit-language`")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise UnitLanguageError(f"{path}: {size} bytes is more than a unit language has")
         try:

@@ -105,9 +105,9 @@ def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> N
     while not list(root.rglob("transcripts/*/stage.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "the same command goes on" in stderr
+    assert "the same command goes on" in stdout
     assert [path for path in root.rglob("*") if ".tmp-" in path.name] == []
 
 

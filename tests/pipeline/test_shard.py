@@ -172,9 +172,7 @@ def test_a_shard_of_which_nothing_is_left(tmp_path: Path) -> None:
     assert list(check_dataset(str(tmp_path))) == []
 
 
-@pytest.mark.parametrize(
-    ("fault", "error"), [("unreachable", ConnectionResetError), ("broken_device", RuntimeError)]
-)
+@pytest.mark.parametrize(("fault", "error"), [("unreachable", ConnectionResetError), ("broken_device", RuntimeError)])
 def test_a_device_or_network_error_fails_the_shard_and_leaves_nothing(
     tmp_path: Path, fault: str, error: type[Exception]
 ) -> None:

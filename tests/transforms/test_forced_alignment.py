@@ -100,7 +100,12 @@ def test_words_without_a_span_share_the_time_between_their_neighbours() -> None:
     assert alignment.status == "partial"
     assert alignment.coverage == 2 / 6
     assert [(word.start_sample, word.end_sample) for word in alignment.words] == [
-        (0, 3_000), (3_000, 4_000), (4_000, 8_444), (8_444, 11_777), (11_777, 14_000), (14_000, 18_000),
+        (0, 3_000),
+        (3_000, 4_000),
+        (4_000, 8_444),
+        (8_444, 11_777),
+        (11_777, 14_000),
+        (14_000, 18_000),
     ]
     assert [word.score for word in alignment.words] == [None, 0.5, None, None, None, 0.9]
 

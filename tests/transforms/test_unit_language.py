@@ -51,8 +51,10 @@ units = st.lists(st.integers(0, NUM_UNITS - 1), max_size=300)
 def viterbi(language: UnitLanguage, sequence: list[int]) -> list[int]:
     """The likeliest segmentation, word by word from the definition; of equal ones, the longest last word."""
     total = sum(language.counts)
-    scores = {word: (math.log(count / total), id_)
-              for id_, (word, count) in enumerate(zip(language.vocabulary, language.counts, strict=True))}
+    scores = {
+        word: (math.log(count / total), id_)
+        for id_, (word, count) in enumerate(zip(language.vocabulary, language.counts, strict=True))
+    }
     best: list[tuple[float, list[int]]] = [(0.0, [])]
     for end in range(1, len(sequence) + 1):
         choice: tuple[float, list[int]] | None = None

@@ -11,8 +11,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from schemas.base import UserError
 
-class ModelError(RuntimeError):
+
+class ModelError(UserError):
     """A model that is missing, damaged or not what it claims to be; the message says what to install or fix."""
 
 
@@ -82,6 +84,13 @@ HIBARI_VOICE = EmbeddedFile(
 
 @cache
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes; remembered, since weights do not change while a process runs."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex SHA-256 of a file's bytes; remembered, since weights do not change while a process runs.
+
+    Raises:
+        ModelError: the file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from schemas.base import UserError
 from transforms.audio import MIX, Raw
 from transforms.base import Parameters
 
 
-class SourceError(Exception):
+class SourceError(UserError):
     """A source that can't be listed: its manifest, folder or data set is not there, or is not what it should be."""
 
 
