@@ -162,7 +162,9 @@ class _File:
     def _write_group(self, rows: pa.Table) -> None:
         assert self._writer is not None
         schema = self.table.schema
-        plain = pa.schema([field.with_type(_without_dictionary(field.type)) for field in schema])
+        plain = pa.schema(
+            [field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field for field in schema]
+        )
         # encoded anew, so that the order of a dictionary is that of the rows, whatever batches they came in
         rows = rows.cast(plain).combine_chunks().cast(schema)
         self._writer.write_table(rows, row_group_size=self.table.row_group_rows)
@@ -200,12 +202,6 @@ class _File:
                 self._sink.close()
         _remove(self.dataset, self.temporary)
         self._exists = self.is_open = False
-
-
-def _without_dictionary(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_dictionary(kind.value_type)))
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _forbidden_nulls(rows: pa.RecordBatch) -> Iterator[str]:

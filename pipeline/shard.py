@@ -13,7 +13,7 @@ from pipeline.commit import ShardWriter
 from pipeline.stage import StageSpec
 from schemas import KEY, SAMPLE_RATE, TABLES
 from schemas.base import UserError
-from schemas.layout import Dataset, LayoutError, Manifest, StageInfo, read_file
+from schemas.layout import Dataset, LayoutError, Manifest, StageInfo
 from transforms.base import Output, Reject, Transform
 
 WINDOW_ROWS = 800
@@ -162,7 +162,7 @@ class _ShardTables(Mapping[str, pa.Table]):
             raise KeyError(name)
         if name not in self._tables:
             with self.file(name) as file:
-                self._tables[name] = read_file(file, _without_audio(file)).unify_dictionaries().combine_chunks()
+                self._tables[name] = file.read(_without_audio(file)).unify_dictionaries().combine_chunks()
         return self._tables[name]
 
     def __iter__(self) -> Iterator[str]:

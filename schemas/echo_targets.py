@@ -68,7 +68,7 @@ ECHO_TARGETS = Table(
             column("denoising_cosine", list_of(pa.float32()), nullable=True),
             column("unit_error_rate", pa.float32(), nullable=True),
             column("target_cer", pa.float32(), nullable=True),
-            column("stop_reason", list_of(CATEGORY)),
+            column("stop_reason", list_of(pa.string())),
         ]
     ),
     rules=(

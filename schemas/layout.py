@@ -193,15 +193,5 @@ class Dataset:
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """A table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""
-        parts = [read_file(self.open(manifest.output.path), columns) for manifest in self.manifests(table)]
+        parts = [self.open(manifest.output.path).read(columns) for manifest in self.manifests(table)]
         return pa.concat_tables([part.unify_dictionaries() for part in parts])
-
-
-def read_file(file: pq.ParquetFile, columns: list[str] | None = None) -> pa.Table:
-    """A whole shard; `columns` as in `pyarrow.parquet.read_table`.
-
-    By row groups, because Arrow can't read lists of categories across them (`ParquetFile.read` and `iter_batches`
-    raise "Nested data conversions not implemented for chunked array outputs").
-    """
-    groups = [file.read_row_group(group, columns) for group in range(file.num_row_groups)]
-    return pa.concat_tables(groups) if groups else file.read(columns)

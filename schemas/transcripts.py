@@ -30,7 +30,7 @@ TRANSCRIPTS = Table(
             column("segments", list_of(SEGMENT)),
             column("wer_vs_reference", pa.float32(), nullable=True),
             column("chars_per_s", pa.float32()),
-            column("flags", list_of(CATEGORY)),
+            column("flags", list_of(pa.string())),
         ]
     ),
     rules=(

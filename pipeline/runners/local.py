@@ -19,8 +19,8 @@ from types import TracebackType
 
 from pipeline.runners.base import Done, Event, Failed, Runner, RunShard, Worked
 from pipeline.shard import ShardTask, is_device_error
+from pipeline.threads import thread_limits
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE_SECONDS = 5.0
 
 
@@ -74,9 +74,9 @@ class LocalRunner(Runner):
     def _start(self) -> _Worker:
         context = get_context("spawn")
         here, there = context.Pipe()
-        threads = str(max(1, (os.cpu_count() or 1) // self.workers))
-        before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))  # read when the worker first imports torch
+        limits = thread_limits(max(1, (os.cpu_count() or 1) // self.workers))
+        before = {name: os.environ.get(name) for name in limits}
+        os.environ.update(limits)  # read when the worker first imports torch
         try:
             process = context.Process(target=_work, args=(there, os.getpid()), daemon=True)
             process.start()

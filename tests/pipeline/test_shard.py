@@ -276,7 +276,7 @@ def test_a_row_that_another_stage_refused_is_joined_as_null(tmp_path: Path) -> N
 
 
 def test_a_joined_table_of_many_row_groups(tmp_path: Path) -> None:
-    """More than one row group of transcripts, which hold lists of categories."""
+    """More than one row group of transcripts, which hold lists of strings."""
     sources = follow(tmp_path, stage(Double, batch_seconds=600), rows=2_100)
     assert len(sources) == 2_100 and set(sources.values()) == {"transcript"}
 

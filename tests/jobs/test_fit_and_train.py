@@ -1,0 +1,101 @@
+"""The fitting and training commands on a few spoken sentences: same data and seed, same file; a model that loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.fit import fit_codebook_command, fit_unit_language_command
+from jobs.train import train_t2c_command
+from schemas.layout import Dataset
+from tests.transforms.rows import run_stages
+from transforms.assets import asset
+from transforms.codebook import Codebook, fit_report
+from transforms.models.embedded import ModelError
+from transforms.models.t2c import T2C
+from transforms.unit_language import UnitLanguage
+
+TEXTS = ["The cat sat down.", "It rains today.", "Seven and one are eight.", "Good morning.", "I like warm bread."]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder: Path = tmp_path_factory.mktemp("fit")
+    rows = [
+        {"id": f"s{place}", "role": "assistant", "text": text, "split": "test" if place == 4 else "train"}
+        for place, text in enumerate(TEXTS)
+    ]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = {"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}
+    stages = {"ingest": {"sources": [source]}, "tokenize": {}, "publish_t2c": {}}
+    return run_stages(folder / "root", stages)[0]
+
+
+def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        file = str(tmp_path / f"{name}.safetensors")
+        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000, "cpu") == 0
+    a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+    book = Codebook.load(tmp_path / "a.safetensors")
+    assert (book.size, book.layer, book.encoder) == (16, 2, "whisper-tiny.en")
+    assert fit_report(tmp_path / "a.safetensors")["dead_units"] == 0
+
+
+def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_path: Path) -> None:
+    file = str(tmp_path / "k8.safetensors")
+    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000, "cpu")
+    before = dataset.tables()["units"]
+    texts = Path(dataset.root).parent / "t.jsonl"
+    ingest = {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(texts)}]}
+    run_stages(Path(dataset.root), {"ingest": ingest, "tokenize": {"codebook": file}})
+    try:
+        assert dataset.tables()["units"] != before
+        assert max(unit for row in dataset.read("units").to_pylist() for unit in row["units"]) < 8
+        assert (Path(dataset.root) / "units" / before / "stage.json").is_file()
+    finally:
+        run_stages(Path(dataset.root), {"ingest": ingest, "tokenize": {}})
+    assert dataset.tables()["units"] == before
+
+
+@pytest.mark.parametrize("mode", ["ngram", "bpe"])
+def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode: str) -> None:
+    for name in ("a", "b"):
+        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, mode) == 0  # type: ignore[arg-type]
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    language = UnitLanguage.load(tmp_path / "a")
+    for row in dataset.read("units").to_pylist():
+        assert language.decode(language.encode(row["units"])) == row["units"]
+
+
+def test_train_t2c_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
+    sizes = ["model.hidden_size=32", "model.text_embedding_size=32", "model.num_layers=1", "model.ffn_size=64"]
+    recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
+    out = tmp_path / "model"
+    assert train_t2c_command(dataset.root, str(out), "train-t2c", [*sizes, *recipe]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert (report["rows"], report["held_out_rows"]) == (4, 1)
+    assert report["held_out_unit_error_rate"] > 0
+    shipped = T2C.load(asset("embedded:nano-t2c"))
+    trained = T2C.load(out)
+    same = ("prefix_ids", "middle_ids", "end_id", "text_vocab_size", "unit_vocab_size")
+    assert all(getattr(trained.config, name) == getattr(shipped.config, name) for name in same)
+
+
+def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
+    import yaml
+
+    from jobs.config import CONFIGS
+
+    config = json.loads((asset("embedded:nano-t2c") / "config.json").read_text())
+    recipe = yaml.safe_load((CONFIGS / "train-t2c.yaml").read_text())
+    assert {name: config[name] for name in recipe["model"]} == recipe["model"]
+
+
+def test_missing_weights_are_named() -> None:
+    from transforms.echo import Echo, EchoParameters
+
+    with pytest.raises(ModelError, match=r"nowhere/model\.safetensors: No such file"):
+        Echo(EchoParameters(t2c="nowhere")).weights()
