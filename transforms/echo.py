@@ -84,9 +84,7 @@ class Echo(Transform):
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """The user turns of dialogues, each with its reply: the assistant's turn that follows it."""
-        users = window.filter(
-            pc.and_(pc.equal(window["role"].cast(pa.string()), "user"), pc.is_valid(window["dialogue_id"]))
-        )
+        users = user_turns(window)
         users = joined(users, TRANSCRIPTS, shard.get("transcripts"))
         everyone = shard["utterances"]
         turns = {
@@ -189,6 +187,12 @@ class Echo(Transform):
             "target_cer": None,
             "stop_reason": [segment.stop_reason for segment in decoded],
         }
+
+
+def user_turns(utterances: pa.Table) -> pa.Table:
+    """The rows that ask for a reply: the user's turns of dialogues."""
+    asked = pc.equal(utterances["role"].cast(pa.string()), "user")
+    return utterances.filter(pc.and_(asked, pc.is_valid(utterances["dialogue_id"])))
 
 
 def _reply_text(reply: dict[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from schemas import ALIGNMENTS, ECHO, ECHO_TARGETS, KEY, S2T, SAMPLE_RATE, T2C, TRANSCRIPTS, UNITS, UTTERANCES, Table
 from transforms.base import FILTERED, Output, Parameters, Reject, Transform, joined, table_of
+from transforms.echo import user_turns
 
 Row = dict[str, Any]
 Check = tuple[str, Callable[[Row], str | None]]
@@ -226,9 +227,7 @@ class PublishEcho(Publish):
     parameters: EchoSetParameters
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        users = window.filter(
-            pc.and_(pc.equal(window["role"].cast(pa.string()), "user"), pc.is_valid(window["dialogue_id"]))
-        )
+        users = user_turns(window)
         for table in (TRANSCRIPTS, ECHO_TARGETS):
             users = joined(users, table, shard.get(table.name))
         return users
