@@ -253,17 +253,19 @@ def _remove(dataset: Dataset, path: str) -> None:
 
 
 def open_stage(dataset: Dataset, info: StageInfo) -> None:
-    """Writes a version's description, and sweeps its folders."""
+    """Writes a version's description, and sweeps its folders and the root."""
     write_whole(dataset, f"{info.table}/{info.fingerprint}/{STAGE}", info.to_json())
     sweep(dataset, info)
 
 
 def sweep(dataset: Dataset, info: StageInfo) -> None:
-    """Removes the temporary files that killed workers left in a version's folders."""
-    for folder in (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}"):
+    """Removes the temporary files that killed workers left in a version's folders, and a killed driver in the root."""
+    folders = (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}", "")
+    for folder in folders:
         for file in dataset.filesystem.get_file_info(FileSelector(dataset.path(folder), allow_not_found=True)):
             if TEMPORARY in file.base_name:
-                dataset.filesystem.delete_file(file.path)
+                with suppress(FileNotFoundError):  # a worker that is ending takes its own away
+                    dataset.filesystem.delete_file(file.path)
 
 
 def set_current(dataset: Dataset, info: StageInfo) -> None:

@@ -411,12 +411,13 @@ def test_opening_a_stage_sweeps_what_killed_workers_left_there_and_nothing_else(
     left = [
         root / f"{manifest.output.path}.tmp-1",
         root / "rejects" / "hear" / FINGERPRINT / "part-00000-of-00001.parquet.tmp-2",
+        root / "index.json.tmp-4",
         other / "part-00000-of-00001.parquet.tmp-3",
     ]
     for path in left:
         path.write_bytes(b"PAR1")
     open_stage(dataset, INFO)
-    assert [path.exists() for path in left] == [False, False, True]
+    assert [path.exists() for path in left] == [False, False, False, True]
     assert files(root).items() >= whole.items()
 
 
