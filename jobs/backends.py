@@ -35,7 +35,7 @@ def backends_command() -> int:
     table = RichTable("for", "package", "state", "to get it")
     for purpose, distribution, module, extra in BACKENDS:
         state = _state(distribution, module)
-        install = "" if state.startswith("loads") else f"pip install -c constraints.txt 'echo-targets[{extra}]'"
+        install = "" if state.startswith("loads") else f"pip install -c constraints.txt '.[{extra}]'"
         table.add_row(purpose, distribution, state, install.replace("[", "\\["))
     open_console().print(table)
     return 0

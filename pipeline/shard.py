@@ -31,10 +31,6 @@ class ShardTask:
     shard: int
 
 
-class DeviceError(RuntimeError):
-    """The device failed, not the data: the shard fails and is tried again."""
-
-
 _loaded: tuple[StageSpec, Transform] | None = None
 
 
@@ -46,7 +42,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
 
     Raises:
         CommitError: the result breaks the contract.
-        OSError, DeviceError: storage or the device failed; the shard can be tried again.
+        OSError, or an error of the accelerator: storage or the device failed; the shard can be tried again.
     """
     dataset = Dataset(task.root)
     info = task.info
@@ -126,7 +122,7 @@ def is_device_error(error: Exception) -> bool:
     if _is_out_of_memory(error):
         return False
     named = type(error).__name__ == "AcceleratorError"
-    return named or isinstance(error, OSError | DeviceError) or "CUDA error" in str(error)
+    return named or isinstance(error, OSError) or "CUDA error" in str(error)
 
 
 def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterator[pa.Table]:

@@ -83,7 +83,9 @@ class FasterWhisper(Recogniser):
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
-            raise ModelError("faster-whisper is not installed: pip install 'echo-targets[transcribe]'") from error
+            raise ModelError(
+                "faster-whisper is not installed: pip install -c constraints.txt '.[transcribe]'"
+            ) from error
         directory = str(WHISPER_TINY_EN.locate().parent) if self.model == EMBEDDED else self.model
         compute_type = "int8" if self.device == "cpu" else "float16"
         self._whisper: WhisperModel = WhisperModel(directory, device=self.device, compute_type=compute_type)
