@@ -7,7 +7,7 @@ from rich.console import Console
 from jobs.card import write_card
 from jobs.config import JobConfig, load
 from jobs.screen import Screen, funnel, open_console
-from pipeline.job import Job, JobFailed, StageReport
+from pipeline.job import Job, JobFailed
 from pipeline.plan import plan, samples_of
 from pipeline.runners.base import Runner
 from pipeline.runners.local import LocalRunner
@@ -55,8 +55,7 @@ def run_job(settings: JobConfig, job: Job, console: Console) -> int:
         except KeyboardInterrupt:
             console.print("stopped; the same command goes on from here")
             code = STOPPED
-    reports: list[StageReport] = [report for report, _ in screen.reports]
-    console.print(funnel(reports))
+    console.print(funnel(screen.reports))
     if code == 0:
         console.print(f"Shards are in {settings.root}, described by {write_card(settings.root)}", markup=False)
     return code

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
 from pipeline.job import JobEvent, StageReport, StageStarted
-from pipeline.runners.base import Done, Failed, Worked
+from pipeline.runners.base import Done, Event, Worked
 from schemas import SAMPLE_RATE
+from schemas.layout import StageInfo
 
 LINE_EVERY = 10.0
 PLAIN_WIDTH = 160
@@ -23,12 +24,42 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
+@dataclass
+class _Stage:
+    """How far a stage has come; samples are of this run."""
+
+    info: StageInfo
+    total: int
+    committed: int
+    bar: TaskID
+    began: float | None = None
+    samples: int = 0
+    shards: int = 0
+    rejects: int = 0
+
+    def said(self) -> str:
+        elapsed = time.monotonic() - (self.began or time.monotonic())
+        factor = f", real-time factor {elapsed * SAMPLE_RATE / self.samples:.3f}" if self.samples else ""
+        return (
+            f"{self.samples / SAMPLE_RATE / 3600:.2f} of {self.total / SAMPLE_RATE / 3600:.2f} h{factor}, "
+            f"{self.committed + self.shards} of {self.info.shards} shards, {self.rejects} rejects"
+        )
+
+    def left(self) -> str:
+        if self.began is None or not 0 < self.samples < self.total:
+            return ""
+        seconds = (time.monotonic() - self.began) * (self.total - self.samples) / self.samples
+        return f", {seconds:.0f} s left"
+
+
 class Screen:
-    """Follows a job's events."""
+    """Follows a job's events. Stages overlap, so each has a bar of its own."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.reports: list[tuple[StageReport, float]] = []
+        self.reports: list[StageReport] = []
+        self._stages: dict[str, _Stage] = {}
+        self._before = self._said = time.monotonic()
         self._live = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -49,56 +80,44 @@ class Screen:
     def show(self, event: JobEvent) -> None:
         """Takes in one event."""
         if isinstance(event, StageStarted):
-            self._start(event)
-        elif isinstance(event, Worked):
-            self._samples += event.samples
-        elif isinstance(event, Done):
-            self._shards += 1
-            self._rejects.update(event.manifest.reasons)
-        elif isinstance(event, Failed):
-            again = "" if event.final else ", trying again"
-            self.console.print(f"{self._stage}: shard {event.shard} failed{again}: {event.reason}", markup=False)
-        else:
+            bar = self._live.add_task(event.info.stage, total=max(event.samples, 1), said="", visible=False)
+            self._stages[event.info.stage] = _Stage(event.info, event.samples, event.committed, bar)
+        elif isinstance(event, StageReport):
             self._finish(event)
-            return
-        self._update()
+        else:
+            self._follow(event)
+        self._before = time.monotonic()
 
-    def _start(self, event: StageStarted) -> None:
-        self._stage, self._total = event.info.stage, event.samples
-        self._began = self._said = time.monotonic()
-        self._samples = 0
-        self._shards = self._committed = event.committed
-        self._all = event.info.shards
-        self._rejects: Counter[str] = Counter()
-        self._task: TaskID = self._live.add_task(self._stage, total=max(self._total, 1), said="")
-
-    def _update(self) -> None:
-        self._live.update(self._task, completed=min(self._samples, self._total), said=self._progress())
+    def _follow(self, event: Event) -> None:
+        stage = self._stages[event.stage]
+        if stage.began is None:
+            stage.began = self._before  # when the shard that it starts with came to it
+        if isinstance(event, Worked):
+            stage.samples += event.samples
+        elif isinstance(event, Done):
+            stage.shards += 1
+            stage.rejects += sum(event.manifest.reasons.values())
+        else:
+            again = "" if event.final else ", trying again"
+            self.console.print(f"{event.stage}: shard {event.shard} failed{again}: {event.reason}", markup=False)
+        done = min(stage.samples, stage.total)
+        self._live.update(stage.bar, completed=done, said=stage.said(), visible=True)
         if not self.console.is_terminal and time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()
-            left = ""
-            if 0 < self._samples < self._total:
-                seconds = (self._said - self._began) * (self._total - self._samples) / self._samples
-                left = f", {seconds:.0f} s left"
-            self.console.print(f"{self._stage}: {self._progress()}{left}")
-
-    def _progress(self) -> str:
-        elapsed = time.monotonic() - self._began
-        factor = f", real-time factor {elapsed * SAMPLE_RATE / self._samples:.3f}" if self._samples else ""
-        return (
-            f"{self._samples / SAMPLE_RATE / 3600:.2f} of {self._total / SAMPLE_RATE / 3600:.2f} h{factor}, "
-            f"{self._shards} of {self._all} shards, {sum(self._rejects.values())} rejects"
-        )
+            self.console.print(f"{event.stage}: {stage.said()}{stage.left()}")
 
     def _finish(self, report: StageReport) -> None:
-        elapsed = time.monotonic() - self._began
-        self._live.remove_task(self._task)
-        self.reports.append((report, elapsed))
-        if self._committed == self._all:
+        stage = self._stages[report.info.stage]
+        self._live.remove_task(stage.bar)
+        self.reports.append(report)
+        if stage.committed == stage.info.shards:
             said = "nothing to do, all shards are committed"
         else:
             hours = report.samples / SAMPLE_RATE / 3600
+            elapsed = time.monotonic() - (stage.began or time.monotonic())
             said = f"{report.rows} rows, {sum(report.reasons.values())} refused, {hours:.2f} h in {elapsed:.1f} s"
+            if report.shards < report.info.shards:
+                said += f", {report.info.shards - report.shards} of {report.info.shards} shards are missing"
         self.console.print(f"[bold]{report.info.stage}[/]: {said}")
 
 

@@ -1,9 +1,10 @@
-"""A job: its stages in order, each over all shards; what is committed is not done again."""
+"""A job: a chain of stages for each shard; what is committed is not done again."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from pipeline.commit import open_stage, set_current, sweep
@@ -26,7 +27,7 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage begins: its description, its shards that are already committed, the samples still to do (0: unknown)."""
+    """A stage may begin: its description, its shards that are already committed, an estimate of the samples to do."""
 
     info: StageInfo
     committed: int
@@ -35,9 +36,10 @@ class StageStarted:
 
 @dataclass
 class StageReport:
-    """What a stage did: sums over all its shards, those of earlier runs too."""
+    """What a stage did: sums over its committed shards, those of earlier runs too; `shards_run` of this one's."""
 
     info: StageInfo
+    shards: int = 0
     shards_run: int = 0
     rows_in: int = 0
     rows: int = 0
@@ -45,6 +47,7 @@ class StageReport:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, manifest: Manifest) -> None:
+        self.shards += 1
         self.rows_in += manifest.rows_in
         self.rows += manifest.output.rows
         self.samples += manifest.samples
@@ -94,50 +97,62 @@ class Job:
         dataset = Dataset(self.root)
         stages = list(self.describe())
         self.plan.commit(dataset)
+        chains: list[list[ShardTask]] = [[] for _ in range(self.plan.info.shards)]
+        reports = list[StageReport]()
         for spec, info in stages:
-            yield from self._run_stage(dataset, spec, info, runner)
-
-    def _run_stage(self, dataset: Dataset, spec: StageSpec, info: StageInfo, runner: Runner) -> Iterator[JobEvent]:
-        open_stage(dataset, info)
-        report = StageReport(info)
-        tasks = []
-        samples = 0
-        for shard in range(info.shards):
-            if manifest := dataset.manifest(info.table, info.fingerprint, shard, info.shards):
-                report.add(manifest)
-            else:
-                tasks.append(ShardTask(self.root, spec, info, shard))
-                samples += _samples_upstream(dataset, info, shard)
-        yield StageStarted(info, info.shards - len(tasks), samples)
+            open_stage(dataset, info)
+            report, samples = StageReport(info), 0
+            for shard, chain in enumerate(chains):
+                if manifest := dataset.manifest(info.table, info.fingerprint, shard, info.shards):
+                    report.add(manifest)
+                else:
+                    chain.append(ShardTask(self.root, spec, info, shard))
+                    samples += _samples_upstream(dataset, info, shard, self.plan.info)
+            reports.append(report)
+            yield StageStarted(info, report.shards, samples)
+        unfinished = deque(reports)
+        yield from self._finish(dataset, unfinished)
+        by_stage = {report.info.stage: report for report in reports}
         failed: list[Failed] = []
-        for event in runner.map(tasks, run_shard):
-            if isinstance(event, Done):
-                report.add(event.manifest)
-                report.shards_run += 1
-            elif isinstance(event, Failed) and event.final:
-                failed.append(event)
-            yield event
-        sweep(dataset, info)
-        yield report
+        with closing(runner.map(chains, run_shard)) as events:
+            for event in events:
+                yield event
+                if isinstance(event, Done):
+                    by_stage[event.stage].add(event.manifest)
+                    by_stage[event.stage].shards_run += 1
+                    yield from self._finish(dataset, unfinished)
+                elif isinstance(event, Failed) and event.final:
+                    failed.append(event)
+        for report in unfinished:
+            sweep(dataset, report.info)
+            yield report
         if failed:
-            first = failed[0]
+            first = min(failed, key=lambda event: list(by_stage).index(event.stage))
             raise JobFailed(
-                f"{info.stage}: {len(failed)} of {info.shards} shards failed, for example shard {first.shard}: "
-                f"{first.reason}. The others are committed; run the same command again to retry these.",
+                f"{first.stage}: {len(failed)} of {self.plan.info.shards} shards failed, for example shard "
+                f"{first.shard}: {first.reason}. The others are committed; run the same command again to retry these.",
                 3,
             )
-        if report.rows_in and report.rejects / report.rows_in > self.max_reject_fraction:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common())
-            raise JobFailed(
-                f"{info.stage}: {report.rejects} of {report.rows_in} rows were rejected ({reasons}), more than "
-                f"max_reject_fraction={self.max_reject_fraction:g} allows. `echo-targets status` lists them.",
-                1,
-            )
-        set_current(dataset, info)
+
+    def _finish(self, dataset: Dataset, unfinished: deque[StageReport]) -> Iterator[StageReport]:
+        """Closes the stages, in order, whose shards are all committed."""
+        while unfinished and unfinished[0].shards == unfinished[0].info.shards:
+            report = unfinished.popleft()
+            sweep(dataset, report.info)
+            yield report
+            if report.rows_in and report.rejects / report.rows_in > self.max_reject_fraction:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common())
+                raise JobFailed(
+                    f"{report.info.stage}: {report.rejects} of {report.rows_in} rows were rejected ({reasons}), more "
+                    f"than max_reject_fraction={self.max_reject_fraction:g} allows. `echo-targets status` lists them.",
+                    1,
+                )
+            set_current(dataset, report.info)
 
 
-def _samples_upstream(dataset: Dataset, info: StageInfo, shard: int) -> int:
-    for table, fingerprint in info.upstream.items():
+def _samples_upstream(dataset: Dataset, info: StageInfo, shard: int, plan: StageInfo) -> int:
+    """Samples that a shard brings to a stage: counted where a table that it reads is there, else as planned."""
+    for table, fingerprint in (*info.upstream.items(), (plan.table, plan.fingerprint)):
         if manifest := dataset.manifest(table, fingerprint, shard, info.shards):
             return manifest.samples
     return 0

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ahead import ahead
+from pipeline.attempt import attempt, forget
+from pipeline.batch import try_batch, work
 from pipeline.batching import pack
 from pipeline.commit import ShardWriter
+from pipeline.isolation import Isolated
 from pipeline.stage import StageSpec
 from schemas import KEY, SAMPLE_RATE, TABLES
-from schemas.base import UserError
 from schemas.layout import Dataset, LayoutError, Manifest, StageInfo
 from transforms.base import Output, Reject, Transform
 
 WINDOW_ROWS = 800
 
 Progress = Callable[[int], None]
+
+AHEAD = 2
+"""Batches that are read and decoded while the model works on another."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,11 @@ class ShardTask:
     shard: int
 
 
-_loaded: tuple[StageSpec, Transform] | None = None
-
-
 def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Manifest:
     """Runs one shard, or gives the manifest of an earlier run.
+
+    After an attempt that died, the transform runs in a process of its own, so that a row that crashes it can be told
+    from the others and refused.
 
     Args:
         progress: called with the number of 16 kHz samples that each batch has worked through.
@@ -48,81 +56,106 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
     info = task.info
     if done := dataset.manifest(info.table, info.fingerprint, task.shard, info.shards):
         return done
-    transform = load_transform(task.spec)
-    budget = int(task.spec.batch_seconds * SAMPLE_RATE)
-    with ShardWriter(dataset, info, task.shard) as writer:
-        for rows in _windows(dataset, transform, task):
-            outcome = _Outcome()
-            costs = transform.costs(rows)
-            samples = rows["num_samples"].to_pylist() if "num_samples" in rows.column_names else costs
-            for positions in pack(costs, budget, transform.equal_costs):
-                outcome.add(transform, rows.take(positions))
-                progress(sum(samples[position] for position in positions))
-            writer.write(rows[KEY].to_pylist(), sum(samples), outcome.table(transform), outcome.rejects)
+    with attempt(dataset, info, task.shard) as last, ExitStack() as stack:
+        died = last is not None and last.reason is None
+        worker = stack.enter_context(Isolated(task.spec)) if died else load_transform(task.spec)
+        writer = stack.enter_context(ShardWriter(dataset, info, task.shard))
+        outcome = _Outcome(worker.transform)
+        batches = stack.enter_context(closing(ahead(_batches(dataset, worker, task), AHEAD)))
+        for batch in batches:
+            outcome.add(work(worker, batch.rows, batch.prepared))
+            progress(batch.samples)
+            if batch.last:
+                window = batch.window
+                writer.write(window.keys, window.samples, outcome.table(), outcome.rejects)
+                outcome = _Outcome(worker.transform)
+        forget(dataset, info, task.shard)
         return writer.commit()
 
 
-def load_transform(spec: StageSpec) -> Transform:
-    """The worker's transform: a model is loaded once, and given up when the next stage comes."""
+class Loaded:
+    """A transform whose model is loaded. Threads of a process share it, one batch at a time."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        self.spec = spec
+        self.transform = spec.build()
+        self.transform.setup()
+        self._turn = Lock()
+
+    def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
+        """`pipeline.batch.Worker.try_batch`."""
+        with self._turn:
+            return try_batch(self.transform, batch, prepared)
+
+
+_loaded: Loaded | None = None
+_loading = Lock()
+
+
+def load_transform(spec: StageSpec) -> Loaded:
+    """The process's transform: a model is loaded once, and given up when the next stage comes."""
     global _loaded
-    if _loaded is None or _loaded[0] != spec:
-        _loaded = None
-        transform = spec.build()
-        transform.setup()
-        _loaded = (spec, transform)
-    return _loaded[1]
+    with _loading:
+        if _loaded is None or _loaded.spec != spec:
+            _loaded = None
+            _loaded = Loaded(spec)
+        return _loaded
 
 
 class _Outcome:
     """Gathers what became of a window's batches."""
 
-    def __init__(self) -> None:
-        self.parts: list[pa.Table] = []
+    def __init__(self, transform: Transform) -> None:
+        self.parts = [transform.writes.schema.empty_table()]
         self.rejects: list[tuple[Reject, int]] = []
 
-    def add(self, transform: Transform, batch: pa.Table, attempt: int = 1) -> None:
-        """Runs a batch; one that fails is tried again by halves, until the row that fails stands alone."""
-        output = _attempt(transform, batch)
-        if output is None:  # outside of the handler: its error's frames hold the memory of the batch that failed
-            half = len(batch) // 2
-            self.add(transform, batch[:half], attempt + 1)
-            self.add(transform, batch[half:], attempt + 1)
-            return
-        self.parts.append(output.rows)
-        self.rejects += [(reject, attempt) for reject in output.rejects]
+    def add(self, outputs: Iterable[tuple[Output, int]]) -> None:
+        for output, attempts in outputs:
+            self.parts.append(output.rows)
+            self.rejects += [(reject, attempts) for reject in output.rejects]
 
-    def table(self, transform: Transform) -> pa.Table:
-        return pa.concat_tables([transform.writes.schema.empty_table(), *self.parts])
+    def table(self) -> pa.Table:
+        return pa.concat_tables(self.parts)
 
 
-def _attempt(transform: Transform, batch: pa.Table) -> Output | None:
-    """The output of a batch; None where it failed and its halves may not."""
+@dataclass(frozen=True)
+class _Window:
+    """Rows that are read, and written, together."""
+
+    keys: list[str]
+    samples: int
+
+
+@dataclass(frozen=True)
+class _Batch:
+    rows: pa.Table
+    prepared: pa.Table | None
+    samples: int
+    window: _Window
+    last: bool
+
+
+def _batches(dataset: Dataset, worker: Loaded | Isolated, task: ShardTask) -> Iterator[_Batch]:
+    """The batches of each window, made ready for the model."""
+    transform = worker.transform
+    budget = int(task.spec.batch_seconds * SAMPLE_RATE)
+    for rows in _windows(dataset, transform, task):
+        costs = transform.costs(rows)
+        samples = rows["num_samples"].to_pylist() if "num_samples" in rows.column_names else costs
+        window = _Window(rows[KEY].to_pylist(), sum(samples))
+        packed = list(pack(costs, budget, transform.equal_costs))
+        for number, positions in enumerate(packed, 1):
+            batch = rows.take(positions)
+            prepared = _prepared(transform, batch) if isinstance(worker, Loaded) else None
+            took = sum(samples[position] for position in positions)
+            yield _Batch(batch, prepared, took, window, number == len(packed))
+
+
+def _prepared(transform: Transform, batch: pa.Table) -> pa.Table | None:
     try:
-        return transform(batch)
-    except Exception as error:
-        if is_device_error(error) or isinstance(error, UserError):
-            raise
-        return Output(transform.writes.schema.empty_table(), [_reject(batch, error)]) if len(batch) == 1 else None
-
-
-def _reject(batch: pa.Table, error: Exception) -> Reject:
-    error_class = "out_of_memory" if _is_out_of_memory(error) else type(error).__name__
-    return Reject(batch[KEY][0].as_py(), error_class, f"{error_class}: {error}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def is_device_error(error: Exception) -> bool:
-    """Whether trying again can help: storage, network and accelerator faults.
-
-    CUDA's errors are told from a model's by their message alone.
-    """
-    if _is_out_of_memory(error):
-        return False
-    named = type(error).__name__ == "AcceleratorError"
-    return named or isinstance(error, OSError) or "CUDA error" in str(error)
+        return transform.prepare(batch)
+    except Exception:  # comes again, and is dealt with, when the batch has its turn
+        return None
 
 
 def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterator[pa.Table]:

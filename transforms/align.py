@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from schemas import ALIGNMENTS, KEY, TRANSCRIPTS, UTTERANCES
-from transforms.audio import decode_flac
+from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
 from transforms.forced_alignment import Aligner, Alignment
 from transforms.models.hama_ctc import CtcAligner
@@ -36,6 +36,7 @@ class Align(Transform):
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = ALIGNMENTS
     wants_audio = True
+    on_device = True
     Parameters = AlignParameters
     parameters: AlignParameters
 
@@ -46,12 +47,16 @@ class Align(Transform):
         self._aligner = METHODS[self.parameters.method]()
         self._aligner.setup()
 
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
     def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
         texts, rejects = [], []
-        for row in batch.to_pylist():
+        for row, waveform in zip(batch.to_pylist(), waveforms, strict=True):
             source, text = self._text(row)
             if text:
-                texts.append((row[KEY], source, text, decode_flac(row["audio"]["bytes"])))
+                texts.append((row[KEY], source, text, waveform))
             else:
                 rejects.append(Reject(row[KEY], "no_text", f"{row['audio']['path']} has no {source} to align"))
         alignments = self._aligner([waveform for *_, waveform in texts], [text for _, _, text, _ in texts])

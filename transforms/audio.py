@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas import SAMPLE_RATE
 
@@ -20,6 +23,8 @@ MAX_RATE = 768_000
 MAX_CHANNELS = 64
 MIX = -1
 """Channel number of the mean of all channels."""
+
+DECODERS = 2
 
 SILENCE_DBFS = -60.0
 SILENCE_FRAME = SAMPLE_RATE // 10
@@ -112,6 +117,28 @@ def decode_flac(data: bytes) -> np.ndarray:
 
     waveform, _ = soundfile.read(io.BytesIO(data), dtype="float32")
     return np.asarray(waveform)
+
+
+def with_waveforms(batch: pa.Table) -> pa.Table:
+    """A batch with its `audio.bytes` decoded, in threads, to a column `waveform`: lists of float32 at 16 kHz."""
+    encoded = pc.struct_field(batch["audio"], "bytes")
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waveforms = list(pool.map(decode_flac, encoded.to_pylist()))
+    offsets = np.cumsum([0, *map(len, waveforms)])
+    samples = np.concatenate(waveforms) if waveforms else np.zeros(0, np.float32)
+    paths = pa.table({"path": pc.struct_field(batch["audio"], "path")}).to_struct_array()
+    batch = batch.set_column(batch.column_names.index("audio"), "audio", paths)
+    return batch.append_column("waveform", pa.LargeListArray.from_arrays(offsets, samples))
+
+
+def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
+    """What `with_waveforms` was given, without the audio's bytes, and the waveforms: (num_samples,) float32 each."""
+    waveforms = [
+        values.flatten().to_numpy().copy()  # a copy, since torch wants to be able to write
+        for chunk in batch["waveform"].chunks
+        for values in (chunk[row : row + 1] for row in range(len(chunk)))
+    ]
+    return batch.drop_columns(["waveform"]), waveforms
 
 
 def header_seconds(path: Path) -> float | None:

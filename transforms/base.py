@@ -61,6 +61,7 @@ class Transform(ABC):
         writes: the table that it makes.
         wants_audio: whether the rows carry the `audio.bytes` of the first table.
         equal_costs: whether a batch may only hold rows of equal cost.
+        on_device: whether it has a model that runs on the device.
         Parameters: the pydantic model of the stage's parameters.
     """
 
@@ -70,6 +71,7 @@ class Transform(ABC):
     writes: ClassVar[Table]
     wants_audio: ClassVar[bool] = False
     equal_costs: ClassVar[bool] = False
+    on_device: ClassVar[bool] = False
     Parameters: ClassVar[type[Parameters]] = Parameters
 
     def __init__(self, parameters: Any, device: str = "cpu") -> None:
@@ -107,9 +109,13 @@ class Transform(ABC):
         costs: list[int] = rows["num_samples"].to_pylist()
         return costs
 
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        """Makes a batch ready for the model: decodes it. Runs in a thread of its own, ahead of the model."""
+        return batch
+
     @abstractmethod
     def __call__(self, batch: pa.Table) -> Output:
-        """Works on a batch of `rows`.
+        """Works on a batch of `rows` that was prepared.
 
         Returns:
             A row of `writes` or a reject for each row of the batch, in any order.

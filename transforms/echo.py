@@ -56,6 +56,7 @@ class Echo(Transform):
     version: ClassVar[int] = 1
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
+    on_device = True
     Parameters = EchoParameters
     parameters: EchoParameters
 

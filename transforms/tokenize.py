@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schemas import KEY, SAMPLE_RATE, UNITS, UTTERANCES
 from transforms.assets import asset
-from transforms.audio import decode_flac
+from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, digest_of, table_of
 from transforms.codebook import Codebook, collapse
 from transforms.models.whisper_encoder import WINDOW_SECONDS, layer_features, padded_seconds
@@ -72,6 +72,7 @@ class Tokenize(Transform):
     reads = (UTTERANCES,)
     writes = UNITS
     wants_audio = True
+    on_device = True
     equal_costs = True
     Parameters = TokenizeParameters
     parameters: TokenizeParameters
@@ -96,8 +97,11 @@ class Tokenize(Transform):
     def costs(self, rows: pa.Table) -> list[int]:
         return [padded_seconds(samples) * SAMPLE_RATE for samples in rows["num_samples"].to_pylist()]
 
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
     def __call__(self, batch: pa.Table) -> Output:
-        waveforms = [decode_flac(audio["bytes"].as_py()) for audio in batch["audio"]]
+        batch, waveforms = without_waveforms(batch)
         rows = [
             self._row(key, features)
             for key, features in zip(batch[KEY].to_pylist(), self._features(waveforms), strict=True)

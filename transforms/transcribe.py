@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
-from transforms.audio import decode_flac
+from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, rounded, table_of
 from transforms.models.recognisers import BACKENDS, WINDOW_SAMPLES, Heard
 from transforms.models.whisper_weights import EMBEDDED, weights_of
@@ -63,6 +63,7 @@ class Transcribe(Transform):
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True
+    on_device = True
     Parameters = TranscribeParameters
     parameters: TranscribeParameters
 
@@ -81,12 +82,16 @@ class Transcribe(Transform):
         # Whisper's encoder sees whole windows, however short the speech in them.
         return [-(-samples // WINDOW_SAMPLES) * WINDOW_SAMPLES for samples in rows["num_samples"].to_pylist()]
 
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
     def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
         rows = batch.to_pylist()
         windows = [
             Window(number, start, samples)
-            for number, row in enumerate(rows)
-            for start, samples in cut_windows(decode_flac(row["audio"]["bytes"]))
+            for number, waveform in enumerate(waveforms)
+            for start, samples in cut_windows(waveform)
         ]
         heard = self._decode(windows, [row[KEY] for row in rows])
         written = []

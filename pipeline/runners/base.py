@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -12,41 +12,55 @@ from schemas.layout import Manifest
 
 RunShard = Callable[[ShardTask, Progress], Manifest]
 
+Chain = Sequence[ShardTask]
+"""The work on one shard: a task a stage, in order, each reading what those before it have committed."""
+
+ATTEMPTS = 3
+
 
 @dataclass(frozen=True)
 class Worked:
     """A worker got through this many 16 kHz samples of a shard."""
 
+    stage: str
     shard: int
     samples: int
 
 
 @dataclass(frozen=True)
 class Done:
-    """A shard is committed."""
+    """A shard of a stage is committed."""
 
+    stage: str
     shard: int
     manifest: Manifest
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A shard failed, on this attempt; `final` when it is not tried again."""
+    """A shard of a stage failed, on this attempt; `final` when it is not tried again."""
 
+    stage: str
     shard: int
     reason: str
     final: bool
 
 
 Event = Worked | Done | Failed
+Events = Generator[Event, None, None]
 
 
 class Runner(ABC):
     """Workers that live from entering to leaving the context, over all stages of a job."""
 
     @abstractmethod
-    def map(self, tasks: Sequence[ShardTask], run_shard: RunShard) -> Iterator[Event]:
-        """Runs every task, in any order; each ends in exactly one `Done` or final `Failed`."""
+    def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        """Runs every task of every chain, chains in any order.
+
+        A task starts when the one before it in its chain is done; other chains need not have come as far. Each task
+        ends in exactly one `Done` or final `Failed`; what follows a final `Failed` in its chain is not run, and has
+        no event. A caller that closes the iterator early leaves the rest undone.
+        """
 
     def __enter__(self) -> Runner:
         return self

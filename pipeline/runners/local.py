@@ -7,18 +7,20 @@ import signal
 import sys
 import threading
 import time
-import traceback
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
-from pipeline.runners.base import Done, Event, Failed, Runner, RunShard, Worked
-from pipeline.shard import ShardTask, is_device_error
+from pipeline.attempt import describe, is_device_error
+from pipeline.isolation import ending
+from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Events, Failed, Runner, RunShard, Worked
+from pipeline.shard import ShardTask
+from pipeline.stage import StageSpec
 from pipeline.threads import thread_limits
 
 GRACE_SECONDS = 5.0
@@ -28,7 +30,10 @@ GRACE_SECONDS = 5.0
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    task: ShardTask | None = None
+    chain: deque[ShardTask] | None = None
+    """What it works on, the task at hand first."""
+    spec: StageSpec | None = None
+    """The stage whose model it has loaded."""
 
 
 @dataclass
@@ -41,32 +46,39 @@ class LocalRunner(Runner):
     """
 
     workers: int
-    attempts: int = 3
+    attempts: int = ATTEMPTS
     _pool: list[_Worker] = field(default_factory=list, repr=False)
 
-    def map(self, tasks: Sequence[ShardTask], run_shard: RunShard) -> Iterator[Event]:
-        waiting = deque(tasks)
-        tried = dict.fromkeys((task.shard for task in tasks), 0)
-        while waiting or any(worker.task for worker in self._pool):
+    def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        waiting = [deque(chain) for chain in chains if chain]
+        tried: Counter[tuple[str, int]] = Counter()
+        while waiting or any(worker.chain for worker in self._pool):
             for worker in self._ready(len(waiting)):
-                worker.task = waiting.popleft()
-                tried[worker.task.shard] += 1
+                worker.chain = _next_for(worker, waiting)
+                waiting.remove(worker.chain)
+                task = worker.chain[0]
+                worker.spec = task.spec
+                tried[task.info.stage, task.shard] += 1
                 with suppress(ConnectionError):  # one that has died since is heard of as one that dies at work
-                    worker.pipe.send((worker.task, run_shard))
+                    worker.pipe.send((task, run_shard))
             for worker in self._heard():
-                task = worker.task
-                assert task is not None
-                event = self._receive(worker, task.shard)
+                chain = worker.chain
+                assert chain is not None
+                event = self._receive(worker, chain[0])
+                if isinstance(event, Done):
+                    chain.popleft()
                 if isinstance(event, Failed):
-                    final = event.final or tried[task.shard] >= self.attempts
-                    if not final:
-                        waiting.append(task)
-                    event = Failed(task.shard, event.reason, final)
+                    final = event.final or tried[event.stage, event.shard] >= self.attempts
+                    event = replace(event, final=final)
+                    if final:
+                        chain.clear()
+                if chain and not isinstance(event, Worked):
+                    waiting.append(chain)
                 yield event
 
     def _ready(self, wanted: int) -> list[_Worker]:
         """Idle workers, as many as there is work for."""
-        idle = [worker for worker in self._pool if worker.task is None]
+        idle = [worker for worker in self._pool if worker.chain is None]
         while len(idle) < wanted and len(self._pool) < self.workers:
             idle.append(self._start())
         return idle[:wanted]
@@ -92,18 +104,22 @@ class LocalRunner(Runner):
         return worker
 
     def _heard(self) -> list[_Worker]:
-        busy = {worker.pipe: worker for worker in self._pool if worker.task}
+        busy = {worker.pipe: worker for worker in self._pool if worker.chain is not None}
         return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)]
 
-    def _receive(self, worker: _Worker, shard: int) -> Event:
+    def _receive(self, worker: _Worker, task: ShardTask) -> Event:
+        leaves = False
         try:
-            event: Event = worker.pipe.recv()
+            event, leaves = worker.pipe.recv()
         except (EOFError, OSError):  # OSError: it died in the midst of a message
             worker.process.join()
             self._pool.remove(worker)
-            return Failed(shard, f"its worker died ({_ending(worker.process.exitcode)})", False)
+            died = f"its worker died ({ending(worker.process.exitcode)})"
+            return Failed(task.info.stage, task.shard, died, False)
+        if leaves:
+            self._pool.remove(worker)
         if not isinstance(event, Worked):
-            worker.task = None
+            worker.chain = None
         return event
 
     def __exit__(
@@ -118,10 +134,9 @@ class LocalRunner(Runner):
         self._pool.clear()
 
 
-def _ending(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    return f"signal {signal.Signals(-code).name}" + (", perhaps out of memory" if -code == signal.SIGKILL else "")
+def _next_for(worker: _Worker, waiting: list[deque[ShardTask]]) -> deque[ShardTask]:
+    """Work for the model that a worker has loaded; else what is furthest from its end, so that stages go in order."""
+    return max(waiting, key=lambda chain: (chain[0].spec == worker.spec, len(chain), -chain[0].shard))
 
 
 def _work(pipe: Connection, driver: int) -> None:
@@ -129,22 +144,25 @@ def _work(pipe: Connection, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of a shard under way
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
-    while True:
+    leaves = False
+    while not leaves:
         try:
             task, run_shard = pipe.recv()
         except EOFError:
             return
+        stage, shard = task.info.stage, task.shard
 
-        def progress(samples: int, shard: int = task.shard) -> None:
-            pipe.send(Worked(shard, samples))
+        def progress(samples: int, stage: str = stage, shard: int = shard) -> None:
+            pipe.send((Worked(stage, shard, samples), False))
 
         try:
-            event: Event = Done(task.shard, run_shard(task, progress))
+            event: Event = Done(stage, shard, run_shard(task, progress))
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{os.path.basename(where.filename)}:{where.lineno}"
-            event = Failed(task.shard, f"{type(error).__name__}: {error} ({place})", final=not is_device_error(error))
-        pipe.send(event)
+            event = Failed(stage, shard, describe(error), final=not is_device_error(error))
+            leaves = not event.final and not isinstance(
+                error, OSError
+            )  # a failed accelerator fails its process for good
+        pipe.send((event, leaves))
 
 
 def _end_with(driver: int) -> None:

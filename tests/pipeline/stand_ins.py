@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from pipeline.job import Job
 from pipeline.plan import plan
-from pipeline.runners.base import Done, Event, Failed, Runner, RunShard
+from pipeline.runners.base import Chain, Done, Events, Failed, Runner, RunShard
 from pipeline.runners.local import LocalRunner
-from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
 from schemas import ALIGNMENTS, ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
 from schemas.layout import Dataset
@@ -159,14 +158,19 @@ class Follow(Transform):
 
 
 class Inline(Runner):
-    """Runs shards here, one after the other."""
+    """Runs shards here, one after the other, a stage at a time."""
 
-    def map(self, tasks: Sequence[ShardTask], run_shard: RunShard) -> Iterator[Event]:
-        for task in tasks:
+    def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        waiting = [list(chain) for chain in chains if chain]
+        while waiting:
+            chain = max(waiting, key=len)
+            task = chain.pop(0)
             try:
-                yield Done(task.shard, run_shard(task, lambda samples: None))
+                yield Done(task.info.stage, task.shard, run_shard(task, lambda samples: None))
             except Exception as error:
-                yield Failed(task.shard, str(error), True)
+                chain.clear()
+                yield Failed(task.info.stage, task.shard, str(error), True)
+            waiting = [chain for chain in waiting if chain]
 
 
 def stage(kind: type[Transform], batch_seconds: float = 8.0, **parameters: Any) -> StageSpec:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.job import Job, JobFailed, StageReport, StageStarted
-from pipeline.runners.base import Done, Event, Failed, RunShard
-from pipeline.shard import ShardTask
+from pipeline.runners.base import Chain, Done, Events, Failed, RunShard
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage, texts
@@ -65,8 +64,8 @@ class Stopping(Inline):
     def __init__(self, shards: int) -> None:
         self.left = shards
 
-    def map(self, tasks: Sequence[ShardTask], run_shard: RunShard) -> Iterator[Event]:
-        for event in super().map(tasks, run_shard):
+    def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        for event in super().map(chains, run_shard):
             yield event
             self.left -= 1
             if self.left == 0:
@@ -179,6 +178,15 @@ def test_a_failing_shard_fails_the_job_with_the_others_committed(tmp_path: Path)
             if isinstance(event, Done | Failed):
                 ends.append(type(event))
     assert failure.value.exit_code == 3
-    assert ends == [Done, Done, Done, Failed, Done, Done]
-    assert "transcripts" not in current(tmp_path)
-    assert ran(run(job(tmp_path, stage(Double), stage(Follow)))) == {"listen": 0, "double": 1, "follow": 3}
+    assert ends == [Done, Done, Done, Failed, Done, Done, Done, Done], "the others go on to the end"
+    assert list(current(tmp_path)) == ["entries", "utterances"]
+    assert ran(run(job(tmp_path, stage(Double), stage(Follow)))) == {"listen": 0, "double": 1, "follow": 1}
+
+
+def test_a_stage_that_refuses_too_much_is_told_as_soon_as_it_is_whole(tmp_path: Path) -> None:
+    work = job(tmp_path, stage(Double, refuses=[key(number) for number in range(6)]), stage(Follow))
+    seen: list[str] = []
+    with pytest.raises(JobFailed, match=r"double: 6 of 12 rows were rejected \(6 too_dull\)"):
+        for event in work.run(Inline()):
+            seen += [event.stage] if isinstance(event, Done) else []
+    assert "follow" not in seen

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline import shard as shard_module
+from pipeline.attempt import is_device_error
 from pipeline.commit import CommitError, open_stage, set_current
-from pipeline.shard import WINDOW_ROWS, ShardTask, is_device_error, run_shard
+from pipeline.shard import WINDOW_ROWS, ShardTask, run_shard
 from pipeline.stage import StageSpec, describe
 from schemas import KEY, TRANSCRIPTS, UTTERANCES
 from schemas.check import check_dataset
@@ -62,10 +65,18 @@ def refused(root: Path, manifest: Manifest) -> list[dict[str, Any]]:
     return rows
 
 
+def noted(root: Path, before: dict[str, bytes]) -> dict[str, Any]:
+    """The note of an attempt that failed, the one file that it left."""
+    (name,) = files(root).keys() - before.keys()
+    assert name.endswith("/part-00000-of-00001.attempt.json")
+    note: dict[str, Any] = json.loads(files(root)[name])
+    return note
+
+
 def batches() -> list[list[str]]:
     """What the transform that ran last was given."""
     assert shard_module._loaded is not None
-    transform = shard_module._loaded[1]
+    transform = shard_module._loaded.transform
     assert isinstance(transform, Double)
     return transform.batches
 
@@ -180,7 +191,7 @@ def test_a_device_or_network_error_fails_the_shard_and_leaves_nothing(
     before = files(tmp_path)
     with pytest.raises(error):
         run_shard(task)
-    assert files(tmp_path) == before
+    assert noted(tmp_path, before) == {"reason": ANY, "final": False}
 
 
 class AcceleratorError(RuntimeError):
@@ -216,7 +227,8 @@ def test_a_transform_that_breaks_the_contract_is_refused(tmp_path: Path, fault: 
     before = files(tmp_path)
     with pytest.raises(CommitError, match=key(8)):
         run_shard(task)
-    assert files(tmp_path) == before
+    note = noted(tmp_path, before)
+    assert note["final"] and key(8) in note["reason"]
 
 
 class Stranger(Double):

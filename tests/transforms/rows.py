@@ -10,24 +10,12 @@ import pyarrow as pa
 from jobs.stages import STAGES
 from pipeline.job import Job, StageReport
 from pipeline.plan import plan
-from pipeline.runners.base import Done, Event, Failed, Runner, RunShard
-from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
 from schemas.layout import Dataset
+from tests.pipeline.stand_ins import Inline
+from transforms.base import Output, Transform
 from transforms.ingest import IngestParameters
 from transforms.sources import entries
-
-
-class InProcess(Runner):
-    """Runs shards one after the other in the test's process."""
-
-    def map(self, tasks: list[ShardTask], run_shard: RunShard) -> Any:
-        for task in tasks:
-            try:
-                event: Event = Done(task.shard, run_shard(task, lambda samples: None))
-            except OSError as error:
-                event = Failed(task.shard, str(error), True)
-            yield event
 
 
 def run_stages(
@@ -37,7 +25,7 @@ def run_stages(
     sources = IngestParameters.model_validate(stages["ingest"]).sources
     specs = [StageSpec(STAGES[name], parameters) for name, parameters in stages.items()]
     job = Job(str(root), plan(entries(sources), shard_hours), specs, max_reject_fraction)
-    events = list(job.run(InProcess()))
+    events = list(job.run(Inline()))
     reports = {event.info.stage: event for event in events if isinstance(event, StageReport)}
     return Dataset(str(root)), reports
 
@@ -52,3 +40,8 @@ def rejects(dataset: Dataset, table: str) -> dict[str, dict[str, Any]]:
     files = [manifest.rejects for manifest in dataset.manifests(table) if manifest.rejects]
     rows = [row for file in files for row in dataset.open(file.path).read().to_pylist()]
     return {row["utterance_id"]: row for row in rows}
+
+
+def apply(transform: Transform, rows: pa.Table) -> Output:
+    """A transform on a batch, prepared for it as a worker does."""
+    return transform(transform.prepare(rows))

@@ -10,7 +10,7 @@ import pytest
 from schemas import KEY
 from schemas.check import check_dataset
 from schemas.layout import Dataset
-from tests.transforms.rows import rejects, run_stages, window
+from tests.transforms.rows import apply, rejects, run_stages, window
 from transforms.align import METHODS, Align, AlignParameters
 from transforms.base import joined
 
@@ -22,7 +22,7 @@ def test_words_of_the_reference_get_their_times(ingested: Dataset, method: str) 
     transform = Align(AlignParameters(method=method))
     transform.setup()
     rows = joined(window(ingested).slice(0, 4), TRANSCRIPTS, None)
-    output = transform(rows)
+    output = apply(transform, rows)
     assert output.rejects == []
     for source, row in zip(rows.to_pylist(), output.rows.to_pylist(), strict=True):
         assert row["text_source"] == "reference" and row["status"] == "ok" and row["coverage"] == 1.0
@@ -57,7 +57,7 @@ def test_numbers_are_interpolated_and_say_so(ingested: Dataset) -> None:
     words = rows["reference_text"][0].as_py().split()
     text = " ".join(["1998" if place == 1 else word for place, word in enumerate(words)])
     changed = rows.set_column(rows.column_names.index("reference_text"), "reference_text", [[text]])
-    (row,) = transform(changed).rows.to_pylist()
+    (row,) = apply(transform, changed).rows.to_pylist()
     assert row["status"] == "partial" and row[KEY]
     assert [item["interpolated"] for item in row["items"]] == [place == 1 for place in range(len(words))]
     assert row["items"][1]["score"] is None

@@ -9,7 +9,7 @@ import pytest
 
 from schemas import KEY, SAMPLE_RATE, UNITS
 from schemas.layout import Dataset
-from tests.transforms.rows import window
+from tests.transforms.rows import apply, window
 from transforms.assets import asset
 from transforms.audio import decode_flac
 from transforms.codebook import Codebook, collapse
@@ -31,7 +31,7 @@ def test_units_are_the_nearest_centroids(ingested: Dataset, tokenize: Tokenize) 
     rows = window(ingested).slice(0, 2)
     book = Codebook.load(asset("embedded:codebook-tiny.en-l3-k100.safetensors"))
     model = load_whisper(EMBEDDED)
-    for source, row in zip(rows.to_pylist(), tokenize(rows).rows.to_pylist(), strict=True):
+    for source, row in zip(rows.to_pylist(), apply(tokenize, rows).rows.to_pylist(), strict=True):
         (features,) = layer_features(model, [decode_flac(source["audio"]["bytes"])], book.layer)
         standard = (features - book.mean) / book.std
         nearest = np.linalg.norm(standard[:, None] - book.centroids[None], axis=2).argmin(axis=1)
@@ -43,9 +43,9 @@ def test_units_are_the_nearest_centroids(ingested: Dataset, tokenize: Tokenize) 
 
 def test_neighbours_order_and_batch_size_change_nothing(ingested: Dataset, tokenize: Tokenize) -> None:
     rows = window(ingested)
-    together = {row[KEY]: row for row in tokenize(rows).rows.to_pylist()}
-    backwards = tokenize(rows.take(list(reversed(range(len(rows)))))).rows.to_pylist()
-    alone = [tokenize(rows.slice(number, 1)).rows.to_pylist()[0] for number in range(len(rows))]
+    together = {row[KEY]: row for row in apply(tokenize, rows).rows.to_pylist()}
+    backwards = apply(tokenize, rows.take(list(reversed(range(len(rows)))))).rows.to_pylist()
+    alone = [apply(tokenize, rows.slice(number, 1)).rows.to_pylist()[0] for number in range(len(rows))]
     assert {row[KEY]: row for row in backwards} == together
     assert {row[KEY]: row for row in alone} == together
 
@@ -70,7 +70,7 @@ def test_units_do_not_depend_on_threads(ingested: Dataset, tokenize: Tokenize) -
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(tokenize(rows).rows.to_pylist())
+        found.append(apply(tokenize, rows).rows.to_pylist())
     torch.set_num_threads(before)
     assert found[0] == found[1]
 
@@ -87,7 +87,7 @@ def test_more_than_thirty_seconds(long_utterance: dict) -> None:
 
 def test_words_spell_the_units(ingested: Dataset, tokenize: Tokenize) -> None:
     language = UnitLanguage.load(asset("embedded:unit-language-k100.json"))
-    for row in tokenize(window(ingested).slice(0, 3)).rows.to_pylist():
+    for row in apply(tokenize, window(ingested).slice(0, 3)).rows.to_pylist():
         assert language.decode(row["unit_words"]) == row["units"]
         assert row["unit_language_id"] == language.id
         assert len(row["unit_words"]) < len(row["units"])

@@ -11,7 +11,7 @@ import pytest
 
 from schemas import KEY, SAMPLE_RATE
 from schemas.layout import Dataset
-from tests.transforms.rows import run_stages, window
+from tests.transforms.rows import apply, run_stages, window
 from transforms.models.recognisers import BACKENDS, WINDOW_SAMPLES, Heard
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 from transforms.transcribe import Transcribe, TranscribeParameters, cut_windows, normalize, word_error_rate
@@ -31,7 +31,7 @@ def fast() -> Transcribe:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> None:
     rows = window(ingested)
-    output = transcriber(backend=backend)(rows)
+    output = apply(transcriber(backend=backend), rows)
     assert output.rejects == [] and output.rows[KEY].to_pylist() == rows[KEY].to_pylist()
     found = output.rows.to_pylist()
     references = [normalize(text, "en") for text in rows["reference_text"].to_pylist()]
@@ -46,14 +46,14 @@ def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> N
 
 def test_both_backends_hear_nearly_the_same(ingested: Dataset) -> None:
     rows = window(ingested).slice(0, 4)
-    texts = [transcriber(backend=backend)(rows).rows["text_normalized"].to_pylist() for backend in BACKENDS]
+    texts = [apply(transcriber(backend=backend), rows).rows["text_normalized"].to_pylist() for backend in BACKENDS]
     assert jiwer.wer(*texts) < 0.06
 
 
 def test_neighbours_and_batch_size_change_nothing(ingested: Dataset, fast: Transcribe) -> None:
     rows = window(ingested)
-    together = fast(rows).rows
-    alone = [fast(rows.slice(number, 1)).rows for number in range(4)]
+    together = apply(fast, rows).rows
+    alone = [apply(fast, rows.slice(number, 1)).rows for number in range(4)]
     assert [part.to_pylist()[0] for part in alone] == together.slice(0, 4).to_pylist()
 
 
@@ -63,7 +63,7 @@ def test_a_minute_of_speech_is_cut_where_it_is_quiet(long_utterance: dict, tmp_p
     (tmp_path / "m.jsonl").write_text(json.dumps(long_utterance))
     source = {"kind": "manifest", "corpus": "speech", "manifest": str(tmp_path / "m.jsonl")}
     dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
-    (row,) = fast(window(dataset)).rows.to_pylist()
+    (row,) = apply(fast, window(dataset)).rows.to_pylist()
     segments = row["segments"]
     assert len(segments) >= 3
     assert segments[0]["start_sample"] == 0
@@ -98,7 +98,7 @@ def test_fallback_goes_to_those_alone_that_fail(ingested: Dataset, fast: Transcr
 
     fast._recognise = Failing()  # type: ignore[assignment]
     try:
-        found = fast(rows).rows.to_pylist()
+        found = apply(fast, rows).rows.to_pylist()
     finally:
         fast._recognise = recognise
     assert calls == [(3, 0.0), (1, 0.2)]

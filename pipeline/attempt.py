@@ -1,0 +1,90 @@
+"""The note of an attempt at a shard, beside where its manifest will be: the next attempt reads how the last one ended.
+
+A note with a reason: the attempt failed, and said why. A note without one: the process died before it could. No note:
+there was no attempt, or it committed the shard, or it was stopped in order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+
+from pipeline.commit import write_whole
+from schemas.layout import Dataset, StageInfo, shard_name
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How an attempt at a shard ended.
+
+    Attributes:
+        reason: what was raised, and where; None for a process that died.
+        final: whether another attempt can't help.
+    """
+
+    reason: str | None = None
+    final: bool = False
+
+
+def last_attempt(dataset: Dataset, info: StageInfo, shard: int) -> Attempt | None:
+    """The note that the last attempt at a shard left."""
+    data = dataset.read_json(_path(info, shard))
+    return None if data is None else Attempt(**data)
+
+
+@contextmanager
+def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt | None]:
+    """Notes an attempt at a shard for as long as the block lasts, and how it failed if it does; gives the last one's.
+
+    The block calls `forget` before it commits, so that no note is left beside a manifest.
+    """
+    last = last_attempt(dataset, info, shard)
+    _write(dataset, info, shard, Attempt())
+    try:
+        yield last
+    except Exception as error:
+        _write(dataset, info, shard, Attempt(describe(error), not is_device_error(error)))
+        raise
+    except BaseException:
+        forget(dataset, info, shard)
+        raise
+
+
+def forget(dataset: Dataset, info: StageInfo, shard: int) -> None:
+    """Removes the note."""
+    with suppress(FileNotFoundError):
+        dataset.filesystem.delete_file(dataset.path(_path(info, shard)))
+
+
+def describe(error: Exception) -> str:
+    """An error in one line: its class, its message, and the line that raised it."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch can help."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def is_device_error(error: Exception) -> bool:
+    """Whether trying again can help: storage, network and accelerator faults.
+
+    CUDA's errors are told from a model's by their message alone.
+    """
+    if is_out_of_memory(error):
+        return False
+    named = type(error).__name__ == "AcceleratorError"
+    return named or isinstance(error, OSError) or "CUDA error" in str(error)
+
+
+def _path(info: StageInfo, shard: int) -> str:
+    return f"{info.table}/{info.fingerprint}/{shard_name(shard, info.shards)}.attempt.json"
+
+
+def _write(dataset: Dataset, info: StageInfo, shard: int, note: Attempt) -> None:
+    write_whole(dataset, _path(info, shard), json.dumps(asdict(note)).encode())

@@ -1,0 +1,146 @@
+"""A transform in a process of its own, so that a row that crashes it takes that process alone.
+
+Used for a shard whose last attempt died. Batches and outputs travel as Arrow streams over pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import IO, Any
+
+import pyarrow as pa
+
+from pipeline.attempt import describe, is_device_error
+from pipeline.batch import reject_alone, try_batch
+from pipeline.stage import StageSpec
+from schemas.base import UserError
+from transforms.base import Output, Reject
+
+CRASHED = "crashed"
+CRASHES = 2
+"""How many processes a row must crash, alone, before it is refused: one may have been killed for another's memory."""
+
+
+class Isolated:
+    """Works on batches in a child process, which is replaced when it dies. Close it to end the child."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        self._spec = spec
+        self.transform = spec.build()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Isolated:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._ending()
+
+    def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
+        """`pipeline.batch.Worker.try_batch`; a batch that kills the child has failed."""
+        for _ in range(1 if len(batch) > 1 else CRASHES):
+            child = self._started()
+            try:
+                _send(child.stdin, {}, batch)
+                answer, rows = _receive(child.stdout)
+            except (EOFError, OSError):
+                ending = self._ending()
+                continue
+            if "error" in answer:
+                raise _ERRORS[answer["kind"]](answer["error"])
+            return None if rows is None else Output(rows, [Reject(**reject) for reject in answer["rejects"]])
+        return reject_alone(self.transform, batch, CRASHED, f"the process that worked on it died ({ending})")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.isolation"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+            try:
+                _send(self._child.stdin, asdict(self._spec))
+                answer, _ = _receive(self._child.stdout)
+            except (EOFError, OSError):
+                raise OSError(f"{self.transform.name}: died as it loaded its model ({self._ending()})") from None
+            if "error" in answer:
+                raise _ERRORS[answer["kind"]](answer["error"])
+        return self._child
+
+    def _ending(self) -> str:
+        assert self._child is not None
+        code, self._child = self._child.wait(), None
+        return ending(code)
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, for a person, from its exit code."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return f"signal {signal.Signals(-code).name}" + (", perhaps out of memory" if -code == signal.SIGKILL else "")
+
+
+_ERRORS: dict[str, type[Exception]] = {"device": OSError, "user": UserError, "other": RuntimeError}
+
+
+def _kind(error: Exception) -> str:
+    return "device" if is_device_error(error) else "user" if isinstance(error, UserError) else "other"
+
+
+def _send(pipe: IO[bytes] | None, message: dict[str, Any], table: pa.Table | None = None) -> None:
+    assert pipe is not None
+    sink = pa.BufferOutputStream()
+    if table is not None:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    head, body = json.dumps(message).encode(), sink.getvalue()
+    pipe.write(struct.pack("<QQ", len(head), len(body)))
+    pipe.write(head)
+    pipe.write(body)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes] | None) -> tuple[dict[str, Any], pa.Table | None]:
+    assert pipe is not None
+    head, body = struct.unpack("<QQ", _exactly(pipe, 16))
+    message = json.loads(_exactly(pipe, head))
+    return message, pa.ipc.open_stream(_exactly(pipe, body)).read_all() if body else None
+
+
+def _exactly(pipe: IO[bytes], count: int) -> bytes:
+    data = pipe.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+def _child_main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the worker that reads its answers
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    try:
+        spec, _ = _receive(requests)
+        transform = StageSpec(**spec).build()
+        transform.setup()
+        _send(answers, {})
+        while True:
+            _, batch = _receive(requests)
+            output = try_batch(transform, batch)
+            rejects = [asdict(reject) for reject in output.rejects] if output else []
+            _send(answers, {"rejects": rejects}, output and output.rows)
+    except EOFError:
+        return
+    except Exception as error:
+        _send(answers, {"error": describe(error), "kind": _kind(error)})
+
+
+if __name__ == "__main__":
+    _child_main()
