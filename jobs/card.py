@@ -17,7 +17,7 @@ def write_card(root: str) -> str:
     """Writes `<root>/README.md` and gives its path."""
     dataset = Dataset(root)
     write_whole(dataset, CARD, card(dataset).encode())
-    return dataset.path(CARD)
+    return dataset.where(CARD)
 
 
 def card(dataset: Dataset) -> str:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from schemas import TABLES
 from schemas.check import UNREADABLE, Finding, check_dataset, check_file
 from schemas.layout import Dataset
+from schemas.storage import split
 
 
 def check_command(path: str) -> int:
@@ -29,9 +30,9 @@ def _findings(path: str) -> Iterator[Finding]:
     if not path.endswith(".parquet"):
         yield from check_dataset(path)
         return
-    name = path.rsplit("/", 1)[-1]
+    name = split(path)[1]
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with _parquet(path) as file:
             kind = (file.schema_arrow.metadata or {}).get(b"schema_name", b"").decode()
             if kind in TABLES:
                 yield from check_file(file, TABLES[kind], name)
@@ -43,8 +44,14 @@ def _findings(path: str) -> Iterator[Finding]:
 
 def _summary(path: str) -> str:
     if path.endswith(".parquet"):
-        return f"{pq.read_metadata(path).num_rows} rows"
+        with _parquet(path) as file:
+            return f"{file.metadata.num_rows} rows"
     dataset = Dataset(path)
     manifests = [manifest for table in dataset.tables() for manifest in dataset.manifests(table)]
     rows = sum(manifest.output.rows for manifest in manifests)
     return f"{len(dataset.tables())} tables, {len(manifests)} shards, {rows} rows"
+
+
+def _parquet(path: str) -> pq.ParquetFile:
+    folder, name = split(path)
+    return Dataset(folder).open(name)

@@ -13,13 +13,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Makes the training data of echo-trained speech-to-speech models: speech in, checked Parquet shards of "
     "semantic-aligned unit targets out.\n\nExit codes: 0 done, 1 a check failed or too many rows were rejected, "
-    "2 bad usage or configuration, 3 some shards failed.",
+    "2 bad usage or configuration, or another driver "
+    "at work on the root, 3 some shards failed.",
 )
 train = typer.Typer(no_args_is_help=True, help="Train a model from published training sets.")
 app.add_typer(train, name="train")
 
 Root = Annotated[str, typer.Argument(help="Root of a dataset: the folder that `run` wrote to.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted for what is nested.")]
+
+Where = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value: workers=2, device=cuda, runner=ray, ray.address=auto, beam.runner=FlinkRunner, …"),
+]
 
 
 class Mode(StrEnum):
@@ -89,16 +95,18 @@ def fit_codebook(
     layer: Annotated[int, typer.Option(help="Encoder layer that features are taken after.", min=0)] = 3,
     model: Annotated[str, typer.Option(help="Whisper model whose encoder gives the features.")] = "embedded:tiny.en",
     seed: Annotated[int, typer.Option(help="Seed of the sample and of k-means.")] = 0,
-    max_frames: Annotated[int, typer.Option(help="Most frames to keep.", min=100)] = 200_000,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    max_frames: Annotated[int, typer.Option(help="Most frames to fit on.", min=100)] = 200_000,
+    overrides: Where = None,
 ) -> None:
-    """Fit a codebook by k-means on the features of a dataset's utterances.
+    """Fit a codebook by k-means on the features of a sample of a dataset's frames.
 
-    Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500
+    Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500 workers=2
     """
+    from jobs.config import workplace
     from jobs.fit import fit_codebook_command
 
-    raise typer.Exit(fit_codebook_command(root, out, size, layer, model, seed, max_frames, device))
+    chosen = workplace(overrides or [])
+    raise typer.Exit(fit_codebook_command(root, out, size, layer, model, seed, max_frames, chosen))
 
 
 @app.command()
@@ -107,12 +115,18 @@ def fit_unit_language(
     out: Annotated[str, typer.Argument(help="The unit language's file, .json.")],
     vocab_size: Annotated[int, typer.Option(help="Number of words.", min=2)] = 1000,
     max_word_units: Annotated[int, typer.Option(help="Longest word, in units.", min=1, max=16)] = 4,
-    mode: Annotated[Mode, typer.Option(help="How words are found.")] = Mode.NGRAM,
+    mode: Annotated[Mode, typer.Option(help="How words are found; bpe is learnt on this machine alone.")] = Mode.NGRAM,
+    overrides: Where = None,
 ) -> None:
-    """Fit words of units on a dataset's table `units`."""
+    """Fit words of units on a dataset's table `units`.
+
+    Example: echo-targets fit-unit-language out/calls words.json --vocab-size 4000 runner=ray ray.address=auto
+    """
+    from jobs.config import workplace
     from jobs.fit import fit_unit_language_command
 
-    raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value))
+    chosen = workplace(overrides or [])
+    raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value, chosen))
 
 
 @train.command()

@@ -13,6 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from jobs.stages import STAGES
+from pipeline.lease import WhenBusy
+from pipeline.runners.base import Runner
+from pipeline.runners.beam import BeamOptions, BeamRunner
+from pipeline.runners.local import LocalRunner
+from pipeline.runners.ray import RayOptions, RayRunner
 from pipeline.stage import StageSpec
 from schemas.base import UserError
 
@@ -23,28 +28,53 @@ class ConfigError(UserError):
     """A configuration that can't be used: the file, the line, the key and the remedy."""
 
 
-class JobConfig(BaseModel):
-    """What `echo-targets run` is told.
+class Workplace(BaseModel):
+    """Where shards are worked on.
 
     Attributes:
-        root: folder that the tables are written to.
-        runner: where shards are worked on.
-        workers: processes, one model each; the machine's threads are divided among them.
+        runner: processes of this machine, a Ray cluster, or any runner of Apache Beam.
+        workers: processes of `local`, one model each; the machine's threads are divided among them.
+        ray, beam: options of those runners.
         device: torch device of the models.
-        shard_hours: hours of audio a shard.
         batch_seconds: padded seconds of audio in a batch, longest x count.
-        max_reject_fraction: more refused rows of a stage than this share end the job with exit code 1.
-        stages: parameters of each stage that runs.
+        when_busy: whether to wait for another driver that is at work on the root, or to refuse.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: str
-    runner: Literal["local"] = "local"
+    runner: Literal["local", "ray", "beam"] = "local"
     workers: PositiveInt = 1
+    ray: RayOptions = RayOptions.model_validate({})
+    beam: BeamOptions = BeamOptions.model_validate({})
     device: str = "cpu"
-    shard_hours: PositiveFloat = 30.0
     batch_seconds: PositiveFloat = 240.0
+    when_busy: WhenBusy = "refuse"
+
+    def open_runner(self) -> Runner:
+        """The runner, to be entered.
+
+        Raises:
+            UserError: it is not installed, or its options can't be.
+        """
+        if self.runner == "ray":
+            return RayRunner(self.ray)
+        if self.runner == "beam":
+            return BeamRunner(self.beam)
+        return LocalRunner(self.workers)
+
+
+class JobConfig(Workplace):
+    """What `echo-targets run` is told.
+
+    Attributes:
+        root: folder or URL that the tables are written to.
+        shard_hours: hours of audio a shard.
+        max_reject_fraction: more refused rows of a stage than this share end the job with exit code 1.
+        stages: parameters of each stage that runs.
+    """
+
+    root: str
+    shard_hours: PositiveFloat = 30.0
     max_reject_fraction: float = Field(0.05, ge=0, le=1)
     stages: dict[str, dict[str, Any]]
 
@@ -87,6 +117,18 @@ def load(config: str, overrides: list[str]) -> JobConfig:
     return parsed.model_copy(update={"stages": stages})
 
 
+def workplace(overrides: list[str]) -> Workplace:
+    """Where a command without a configuration file works.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    try:
+        return Workplace.model_validate(read_values(None, overrides))
+    except ValidationError as error:
+        raise _explain(error, None, overrides, (), Workplace) from None
+
+
 def find(config: str) -> Path:
     """The file of a configuration.
 
@@ -100,8 +142,8 @@ def find(config: str) -> Path:
     raise ConfigError(f"{config}: no such file, and no configuration of that name; there are {shipped}")
 
 
-def read_values(path: Path, overrides: list[str]) -> dict[str, Any]:
-    """A YAML file's values with the overrides merged in and `${…}` filled in.
+def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
+    """A YAML file's values, if there is one, with the overrides merged in and `${…}` filled in.
 
     Raises:
         ConfigError: it is not YAML, a value is missing, or an override is not `key=value`.
@@ -110,7 +152,7 @@ def read_values(path: Path, overrides: list[str]) -> dict[str, Any]:
         if not re.match(r"[\w.\[\]-]+=", override):
             raise ConfigError(f"{override!r} is not key=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
+        merged = OmegaConf.merge(OmegaConf.load(path) if path else {}, OmegaConf.from_dotlist(overrides))
         if missing := sorted(OmegaConf.missing_keys(merged)):
             given = " ".join(f"{key}=…" for key in missing)
             raise ConfigError(_place(path, [], tuple(missing[0].split("."))) + f"needs a value; add {given}")
@@ -119,7 +161,7 @@ def read_values(path: Path, overrides: list[str]) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{path}, line {line}: not YAML: {error.problem}") from error
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path or 'command line'}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values")
     return {str(key): value for key, value in values.items()}
@@ -134,14 +176,14 @@ def _values(path: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def _explain(
-    error: ValidationError, path: Path, overrides: list[str], prefix: tuple[str, ...], kind: type[BaseModel]
+    error: ValidationError, path: Path | None, overrides: list[str], prefix: tuple[str, ...], kind: type[BaseModel]
 ) -> ConfigError:
     lines = []
     for problem in error.errors():
         where = prefix + tuple(str(part) for part in problem["loc"])
         said = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            said = _unknown(where[-1], kind.model_fields)
+            said = _unknown(where[-1], _model_at(kind, problem["loc"][:-1]).model_fields)
         elif problem["type"] == "missing":
             said = "is missing"
         elif not isinstance(problem["input"], dict | list):
@@ -150,19 +192,28 @@ def _explain(
     return ConfigError("\n".join(lines))
 
 
+def _model_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model of a nested section."""
+    for name in place:
+        inner = kind.model_fields[name].annotation if name in kind.model_fields else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            kind = inner
+    return kind
+
+
 def _unknown(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), 1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; there are {', '.join(known)}"
 
 
-def _place(path: Path, overrides: list[str], where: tuple[str, ...]) -> str:
+def _place(path: Path | None, overrides: list[str], where: tuple[str, ...]) -> str:
     """Where a key was given: on the command line, or at a line of the file."""
     key = ".".join(where)
     for override in overrides:
         name = override.partition("=")[0]
         if key == name or key.startswith(f"{name}."):
             return f"{override!r} on the command line: {key}: "
-    line = _line(path, where)
+    line = _line(path, where) if path else None
     return f"{path}, line {line}: {key}: " if line else f"{path}: {key}: "
 
 

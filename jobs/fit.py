@@ -1,39 +1,63 @@
-"""`echo-targets fit-codebook` and `fit-unit-language`: both give the same file for the same data and seed."""
+"""`echo-targets fit-codebook` and `fit-unit-language`: the same data and seed give the same file, on any runner."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
+from jobs.config import Workplace
+from jobs.run import run_job
 from jobs.screen import open_console
+from pipeline.job import Job
+from pipeline.plan import Committed
+from pipeline.runners.base import Keep, Part, Runner
+from pipeline.stage import StageSpec
 from schemas.layout import Dataset
-from transforms.audio import decode_flac
 from transforms.codebook import fit_codebook
+from transforms.features import SampleFeaturesParameters, encoder_name
 from transforms.models.whisper_encoder import HOP_SAMPLES
-from transforms.tokenize import Features
-from transforms.unit_language import UnitLanguage
+from transforms.unit_counts import Sequences
+from transforms.unit_language import UnitLanguage, fit_ngrams
 
-BATCH = 16
+SPREAD = 10
+"""Frames are drawn from so many times as many as are wanted: more utterances, fewer frames of each."""
+SPARE = 1.1
+"""Frames are drawn by chance: so many more than are wanted make sure that there are enough."""
 
 Mode = Literal["ngram", "bpe"]
+CountUnits = Callable[[Sequences], pa.Table]
 
 
 def fit_codebook_command(
-    root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, device: str
+    root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, workplace: Workplace
 ) -> int:
-    """Fits on features of the utterances, in their order, and writes the file with its report."""
+    """Samples features into the table `features`, fits on them, and writes the codebook with its report."""
     console = open_console()
-    features = Features(model, layer, device)
-    encoder = f"whisper-{model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
+    dataset = Dataset(root)
+    frames = sum(manifest.samples for manifest in dataset.manifests("utterances")) / HOP_SAMPLES
+    wanted = min(1.0, SPARE * max_frames / max(frames, 1.0))
+    utterances = min(1.0, SPREAD * wanted)
+    parameters = SampleFeaturesParameters(
+        model=model, layer=layer, seed=seed, utterance_share=utterances, frame_share=wanted / utterances
+    )
+    spec = StageSpec(
+        "transforms.features:SampleFeatures", parameters.model_dump(), workplace.device, workplace.batch_seconds
+    )
+    job = Job(root, Committed.of(dataset, "utterances"), [spec], 0.0, workplace.when_busy)
+    if code := run_job(workplace, job, console):
+        return code
     codebook, report = fit_codebook(
-        _features(Dataset(root), features, console),
+        _features(dataset),
         size=size,
-        encoder=encoder,
+        encoder=encoder_name(model),
         layer=layer,
         hop_samples=HOP_SAMPLES,
         seed=seed,
@@ -46,33 +70,67 @@ def fit_codebook_command(
     return 0
 
 
-def _features(dataset: Dataset, features: Features, console: Console) -> Iterator[np.ndarray]:
-    for manifest in dataset.manifests("utterances"):
+def _features(dataset: Dataset) -> Iterator[np.ndarray]:
+    for manifest in dataset.manifests("features"):
         with dataset.open(manifest.output.path) as file:
-            for batch in file.iter_batches(BATCH, columns=["audio.bytes"]):
-                yield from features([decode_flac(audio["bytes"]) for audio in batch["audio"].to_pylist()])
-        console.print(f"features of shard {manifest.shard + 1} of {manifest.shards}")
+            for batch in file.iter_batches(columns=["width", "features"]):
+                if len(batch):
+                    yield batch["features"].flatten().to_numpy().reshape(-1, batch["width"][0].as_py())
 
 
-def fit_unit_language_command(root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode) -> int:
+def fit_unit_language_command(
+    root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode, workplace: Workplace
+) -> int:
     """Fits on the table `units` and writes the file."""
     console = open_console()
-    units = Dataset(root).read("units", ["units", "codebook_id", "codebook_size"])
-    books = set(units["codebook_id"].to_pylist())
+    dataset = Dataset(root)
+    parts = [(root, manifest.output.path) for manifest in dataset.manifests("units")]
+    books = _codebooks(dataset, parts)
     if len(books) != 1:
         console.print(f"{root}: units of {len(books)} codebooks, expected one", style="red")
         return 2
-    sequences: list[list[int]] = units["units"].to_pylist()
-    size = units["codebook_size"][0].as_py()
-    language = UnitLanguage.fit(
-        sequences, num_units=size, vocab_size=vocab_size, max_word_units=max_word_units, mode=mode
-    )
+    sizes = {"num_units": books.popitem()[1], "vocab_size": vocab_size, "max_word_units": max_word_units}
+    if mode == "bpe":
+        sequences = (units.as_py() for part in parts for units in _column(part, "units"))
+        language = UnitLanguage.fit(sequences, **sizes, mode="bpe")
+    else:
+        with workplace.open_runner() as runner:
+            language = fit_ngrams(partial(_total, runner, parts, console), **sizes)
     _parent(out)
     language.save(Path(out))
-    words = sum(len(encoded) for encoded in language.encode_batch(sequences))
-    ratio = sum(len(sequence) for sequence in sequences) / max(words, 1)
-    console.print(f"{out}: {language.id}, {ratio:.2f} units a word over {len(sequences)} sequences", markup=False)
+    console.print(f"{out}: {language.id}, digest {language.digest}", markup=False, soft_wrap=True)
+    if language.counts:
+        units = sum(count * len(word) for word, count in zip(language.vocabulary, language.counts, strict=True))
+        console.print(f"{units / sum(language.counts):.2f} units a word")
     return 0
+
+
+def _total(runner: Runner, parts: list[Part], console: Console, count: CountUnits, keep: Keep) -> pa.Table:
+    counts = runner.total(parts, partial(count_part, count=count), keep)
+    console.print(f"counted {len(parts)} shards: {len(counts)} words kept, {pc.sum(counts['count'])} times in all")
+    return counts
+
+
+def count_part(part: Part, count: CountUnits) -> pa.Table:
+    """Counts the units of a shard."""
+    return count(_column(part, "units"))
+
+
+def _codebooks(dataset: Dataset, parts: list[Part]) -> dict[str, int]:
+    """Sizes of the codebooks that units are of, by id."""
+    found: dict[str, int] = {}
+    for _, path in parts:
+        with dataset.open(path) as file:
+            pairs = file.read(["codebook_id", "codebook_size"]).unify_dictionaries().combine_chunks()
+        for pair in pairs.group_by(pairs.column_names).aggregate([]).to_pylist():
+            found[pair["codebook_id"]] = pair["codebook_size"]
+    return found
+
+
+def _column(part: Part, name: str) -> pa.ChunkedArray:
+    root, path = part
+    with Dataset(root).open(path) as file:
+        return file.read([name])[name]
 
 
 def _parent(out: str) -> None:

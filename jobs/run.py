@@ -5,17 +5,16 @@ from __future__ import annotations
 from rich.console import Console
 
 from jobs.card import write_card
-from jobs.config import JobConfig, load
+from jobs.config import JobConfig, Workplace, load
 from jobs.screen import Screen, funnel, open_console
 from pipeline.job import Job, JobFailed
-from pipeline.plan import plan, samples_of
-from pipeline.runners.base import Runner
-from pipeline.runners.local import LocalRunner
+from pipeline.plan import Plan, plan, samples_of
 from schemas import SAMPLE_RATE
 from schemas.layout import Dataset
 from transforms.ingest import IngestParameters
 from transforms.sources import entries
 
+FAILED = 3
 STOPPED = 130
 
 
@@ -38,35 +37,35 @@ def job_of(settings: JobConfig) -> Job:
     """
     sources = IngestParameters.model_validate(settings.stages["ingest"]).sources
     planned = plan(entries(sources), settings.shard_hours)
-    return Job(settings.root, planned, settings.specs(), settings.max_reject_fraction)
+    return Job(settings.root, planned, settings.specs(), settings.max_reject_fraction, settings.when_busy)
 
 
-def run_job(settings: JobConfig, job: Job, console: Console) -> int:
+def run_job(workplace: Workplace, job: Job, console: Console) -> int:
     """Runs a job to its end, or to its failure, and prints the funnel."""
     code = 0
     with Screen(console) as screen:
         try:
-            with _runner(settings) as runner:
+            with workplace.open_runner() as runner:
                 for event in job.run(runner):
                     screen.show(event)
         except JobFailed as failure:
             console.print(str(failure), style="red", markup=False)
             code = failure.exit_code
+        except OSError as error:  # of the driver's own files; those of shards are theirs
+            console.print(f"{job.root}: {error}; what is committed stays, run the same command again", style="red")
+            code = FAILED
         except KeyboardInterrupt:
             console.print("stopped; the same command goes on from here")
             code = STOPPED
     console.print(funnel(screen.reports))
     if code == 0:
-        console.print(f"Shards are in {settings.root}, described by {write_card(settings.root)}", markup=False)
+        console.print(f"Shards are in {job.root}, described by {write_card(job.root)}", markup=False)
     return code
-
-
-def _runner(settings: JobConfig) -> Runner:
-    return LocalRunner(settings.workers)
 
 
 def _say_plan(job: Job, console: Console) -> None:
     planned = job.plan
+    assert isinstance(planned, Plan)
     bad = planned.entries.num_rows - planned.entries["error"].null_count
     hours = samples_of(planned.entries) / SAMPLE_RATE / 3600
     console.print(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from pipeline.job import JobEvent, StageReport, StageStarted
+from pipeline.job import JobEvent, StageReport, StageStarted, Waiting
 from pipeline.runners.base import Done, Event, Worked
 from schemas import SAMPLE_RATE
 from schemas.layout import StageInfo
@@ -79,7 +79,9 @@ class Screen:
 
     def show(self, event: JobEvent) -> None:
         """Takes in one event."""
-        if isinstance(event, StageStarted):
+        if isinstance(event, Waiting):
+            self.console.print(f"waiting for another driver: {event.driver}", markup=False)
+        elif isinstance(event, StageStarted):
             bar = self._live.add_task(event.info.stage, total=max(event.samples, 1), said="", visible=False)
             self._stages[event.info.stage] = _Stage(event.info, event.samples, event.committed, bar)
         elif isinstance(event, StageReport):

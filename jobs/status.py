@@ -49,4 +49,4 @@ def show_rejects(dataset: Dataset, console: Console) -> None:
                 left -= 1
         if total > SHOWN:
             folder = files[0].path.rsplit("/", 1)[0]
-            console.print(f"and {total - SHOWN} more of {name} in {dataset.path(folder)}", markup=False)
+            console.print(f"and {total - SHOWN} more of {name} in {dataset.where(folder)}", markup=False)

@@ -1,7 +1,7 @@
 """The commit: a shard appears whole and checked, or not at all.
 
-Written to a temporary name, closed, reopened, checked against the schema, hashed, moved into place; the manifest
-last. A kill at any moment leaves at most temporary files and shards without a manifest, which do not exist.
+Written aside, closed, reopened, checked against the schema, hashed, put in place; the manifest last. A kill at any
+moment leaves at most temporary files and shards without a manifest, which do not exist.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector
 
 from schemas import KEY, REJECTS, TABLES, Table
 from schemas.check import check_file, metadata
 from schemas.layout import INDEX, STAGE, Dataset, FileEntry, Manifest, StageInfo, shard_name
+from schemas.storage import Writing
 from transforms.base import Reject, table_of
-
-TEMPORARY = ".tmp-"
 
 
 class CommitError(Exception):
@@ -88,7 +85,7 @@ class ShardWriter:
             self._reasons.update(reject.error_class for reject, _ in refused)
 
     def commit(self) -> Manifest:
-        """Closes, checks, hashes and moves the files, and writes the manifest.
+        """Closes, checks and hashes the files, puts them in place, and writes the manifest.
 
         Raises:
             CommitError: the shard breaks its schema or its rules.
@@ -109,23 +106,25 @@ class ShardWriter:
         rejected = manifest.rejects.rows if manifest.rejects else 0
         if manifest.rows_in != manifest.output.rows + rejected:
             raise CommitError(f"{self.info.stage} {self.name}: {self._rows_in} rows in, {entries} out")
-        self._rejects.move()
-        self._output.move()
+        self._rejects.put()
+        self._output.put()
         write_whole(self.dataset, f"{self.info.table}/{self.info.fingerprint}/{self.name}.json", manifest.to_json())
         return manifest
 
 
 class _File:
-    """One Parquet file of a shard, under a temporary name until it is moved."""
+    """One Parquet file of a shard, aside until it is put in place."""
 
     def __init__(self, dataset: Dataset, table: Table, path: str, info: StageInfo) -> None:
         self.dataset, self.table, self.path, self.info = dataset, table, path, info
-        self.temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
-        self.is_open = False
+        self._writing: Writing | None = None
         self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
-        self._exists = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._writing is not None
 
     def open(self) -> None:
         if self.is_open:
@@ -133,9 +132,8 @@ class _File:
         about = metadata(self.table, self.info.fingerprint) | {
             f"weights.{name}": digest for name, digest in sorted(self.info.weights.items())
         }
-        make_parent(self.dataset, self.path)
-        self._exists = True
-        self._sink = self.dataset.filesystem.open_output_stream(self.dataset.path(self.temporary))
+        self._writing = self.dataset.storage.writing(self.path)
+        self._sink = self._writing.sink()
         self._writer = pq.ParquetWriter(
             self._sink,
             self.table.schema.with_metadata(about),
@@ -144,7 +142,6 @@ class _File:
             write_page_checksum=True,
             use_content_defined_chunking=True,
         )
-        self.is_open = True
 
     def write(self, rows: pa.Table) -> None:
         self.open()
@@ -170,29 +167,32 @@ class _File:
         self._writer.write_table(rows, row_group_size=self.table.row_group_rows)
 
     def close(self) -> FileEntry:
-        assert self._writer is not None and self._sink is not None
+        assert self._writing is not None and self._writer is not None and self._sink is not None
         rows = pa.concat_tables(self._waiting) if self._waiting else self.table.schema.empty_table()
         if len(rows):
             self._write_group(rows)
         self._writer.close()
         self._sink.close()
         self._writer = None
-        with self.dataset.open(self.temporary) as file:
+        with (
+            self._writing.source() as source,
+            pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file,
+        ):
             findings = list(check_file(file, self.table, os.path.basename(self.path), self.info.fingerprint))
             count = file.metadata.num_rows
         if findings:
             more = f" (and {len(findings) - 3} more)" if len(findings) > 3 else ""
             raise CommitError("; ".join(map(str, findings[:3])) + more)
-        with self.dataset.filesystem.open_input_file(self.dataset.path(self.temporary)) as file:
-            return FileEntry(self.path, file.size(), hashlib.file_digest(file, "sha256").hexdigest(), count)
+        with self._writing.source() as source:
+            return FileEntry(self.path, source.size(), hashlib.file_digest(source, "sha256").hexdigest(), count)
 
-    def move(self) -> None:
-        if self.is_open:
-            self.dataset.filesystem.move(self.dataset.path(self.temporary), self.dataset.path(self.path))
-            self._exists = self.is_open = False
+    def put(self) -> None:
+        if self._writing is not None:
+            self._writing.put()
+            self._writing = None
 
     def discard(self) -> None:
-        if not self._exists:
+        if self._writing is None:
             return
         if self._writer is not None:
             self._writer.is_open = False  # or it would write its footer when it is collected
@@ -200,8 +200,8 @@ class _File:
         if self._sink is not None:
             with suppress(OSError, ValueError):  # what stopped the shard is on its way up already
                 self._sink.close()
-        _remove(self.dataset, self.temporary)
-        self._exists = self.is_open = False
+        self._writing.discard()
+        self._writing = None
 
 
 def _forbidden_nulls(rows: pa.RecordBatch) -> Iterator[str]:
@@ -230,26 +230,9 @@ def _reject_row(reject: Reject, attempts: int, stage: str) -> dict[str, object]:
     }
 
 
-def make_parent(dataset: Dataset, path: str) -> None:
-    dataset.filesystem.create_dir(os.path.dirname(dataset.path(path)), recursive=True)
-
-
 def write_whole(dataset: Dataset, path: str, data: bytes) -> None:
     """Puts a small file in place in one step: a reader sees the old one or the new one."""
-    make_parent(dataset, path)
-    temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
-    try:
-        with dataset.filesystem.open_output_stream(dataset.path(temporary)) as file:
-            file.write(data)
-        dataset.filesystem.move(dataset.path(temporary), dataset.path(path))
-    except BaseException:
-        _remove(dataset, temporary)
-        raise
-
-
-def _remove(dataset: Dataset, path: str) -> None:
-    with suppress(OSError):  # what can't be removed now is swept when the stage is opened again
-        dataset.filesystem.delete_file(dataset.path(path))
+    dataset.storage.write(path, data)
 
 
 def open_stage(dataset: Dataset, info: StageInfo) -> None:
@@ -260,12 +243,8 @@ def open_stage(dataset: Dataset, info: StageInfo) -> None:
 
 def sweep(dataset: Dataset, info: StageInfo) -> None:
     """Removes the temporary files that killed workers left in a version's folders, and a killed driver in the root."""
-    folders = (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}", "")
-    for folder in folders:
-        for file in dataset.filesystem.get_file_info(FileSelector(dataset.path(folder), allow_not_found=True)):
-            if TEMPORARY in file.base_name:
-                with suppress(FileNotFoundError):  # a worker that is ending takes its own away
-                    dataset.filesystem.delete_file(file.path)
+    for folder in (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}", ""):
+        dataset.storage.sweep(folder)
 
 
 def set_current(dataset: Dataset, info: StageInfo) -> None:

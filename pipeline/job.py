@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from pipeline.commit import open_stage, set_current, sweep
-from pipeline.plan import Plan
+from pipeline.lease import Driver, Lease, WhenBusy
+from pipeline.plan import Committed, Plan
 from pipeline.runners.base import Done, Event, Failed, Runner
 from pipeline.shard import ShardTask, run_shard
 from pipeline.stage import StageSpec, describe
-from schemas import ENTRIES
 from schemas.layout import Dataset, Manifest, StageInfo
 from transforms.base import FILTERED
 
@@ -23,6 +23,13 @@ class JobFailed(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another driver is at work on the root; this one waits for it."""
+
+    driver: Driver
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class StageReport:
         return sum(count for reason, count in self.reasons.items() if not reason.startswith(FILTERED))
 
 
-JobEvent = StageStarted | Event | StageReport
+JobEvent = Waiting | StageStarted | Event | StageReport
 
 
 @dataclass(frozen=True)
@@ -68,23 +75,25 @@ class Job:
 
     Attributes:
         root: where the tables go.
-        plan: the shards of the sources' entries.
+        plan: the shards of the sources' entries, or the tables that the stages go on from.
         stages: in order; each reads tables that one before it makes.
         max_reject_fraction: more refused rows of a stage than this share fail the job.
+        when_busy: whether to wait for another driver that is at work on the root.
     """
 
     root: str
-    plan: Plan
+    plan: Plan | Committed
     stages: list[StageSpec]
     max_reject_fraction: float
+    when_busy: WhenBusy = "refuse"
 
     def describe(self) -> Iterator[tuple[StageSpec, StageInfo]]:
         """Each stage with what its table will be, fingerprint included, before anything runs."""
-        upstream = {ENTRIES.name: self.plan.info.fingerprint}
+        upstream = dict(self.plan.tables)
         for spec in self.stages:
             transform = spec.build()
             read = {table.name: upstream[table.name] for table in transform.reads if table.name in upstream}
-            info = describe(transform, read, self.plan.info.shards)
+            info = describe(transform, read, self.plan.num_shards)
             upstream[info.table] = info.fingerprint
             yield spec, info
 
@@ -96,8 +105,16 @@ class Job:
         """
         dataset = Dataset(self.root)
         stages = list(self.describe())
+        with Lease(dataset) as lease:
+            for driver in lease.take(self.when_busy):
+                yield Waiting(driver)
+            yield from self._run(dataset, stages, runner, lease)
+
+    def _run(
+        self, dataset: Dataset, stages: list[tuple[StageSpec, StageInfo]], runner: Runner, lease: Lease
+    ) -> Iterator[JobEvent]:
         self.plan.commit(dataset)
-        chains: list[list[ShardTask]] = [[] for _ in range(self.plan.info.shards)]
+        chains: list[list[ShardTask]] = [[] for _ in range(self.plan.num_shards)]
         reports = list[StageReport]()
         for spec, info in stages:
             open_stage(dataset, info)
@@ -107,7 +124,7 @@ class Job:
                     report.add(manifest)
                 else:
                     chain.append(ShardTask(self.root, spec, info, shard))
-                    samples += _samples_upstream(dataset, info, shard, self.plan.info)
+                    samples += _samples_upstream(dataset, info, shard, self.plan.tables)
             reports.append(report)
             yield StageStarted(info, report.shards, samples)
         unfinished = deque(reports)
@@ -116,6 +133,7 @@ class Job:
         failed: list[Failed] = []
         with closing(runner.map(chains, run_shard)) as events:
             for event in events:
+                lease.check()
                 yield event
                 if isinstance(event, Done):
                     by_stage[event.stage].add(event.manifest)
@@ -129,7 +147,7 @@ class Job:
         if failed:
             first = min(failed, key=lambda event: list(by_stage).index(event.stage))
             raise JobFailed(
-                f"{first.stage}: {len(failed)} of {self.plan.info.shards} shards failed, for example shard "
+                f"{first.stage}: {len(failed)} of {self.plan.num_shards} shards failed, for example shard "
                 f"{first.shard}: {first.reason}. The others are committed; run the same command again to retry these.",
                 3,
             )
@@ -150,9 +168,9 @@ class Job:
             set_current(dataset, report.info)
 
 
-def _samples_upstream(dataset: Dataset, info: StageInfo, shard: int, plan: StageInfo) -> int:
+def _samples_upstream(dataset: Dataset, info: StageInfo, shard: int, planned: dict[str, str]) -> int:
     """Samples that a shard brings to a stage: counted where a table that it reads is there, else as planned."""
-    for table, fingerprint in (*info.upstream.items(), (plan.table, plan.fingerprint)):
+    for table, fingerprint in (*info.upstream.items(), *planned.items()):
         if manifest := dataset.manifest(table, fingerprint, shard, info.shards):
             return manifest.samples
     return 0

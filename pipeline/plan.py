@@ -35,6 +35,15 @@ class Plan:
     entries: pa.Table
     ends: list[int]
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """What the first stage can read: the table `entries`, by its fingerprint."""
+        return {ENTRIES.name: self.info.fingerprint}
+
+    @property
+    def num_shards(self) -> int:
+        return self.info.shards
+
     def shards(self) -> Iterator[pa.Table]:
         """The entries of each shard."""
         for start, end in zip([0, *self.ends], self.ends, strict=False):
@@ -49,6 +58,32 @@ class Plan:
                     writer.write(rows[KEY].to_pylist(), samples_of(rows), rows, [])
                     writer.commit()
         set_current(dataset, self.info)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A table that is there already, where a job goes on from it and not from a plan.
+
+    Attributes:
+        tables: its name, and its fingerprint.
+        num_shards: how many it has.
+    """
+
+    tables: dict[str, str]
+    num_shards: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, table: str) -> Committed:
+        """The current version of a table.
+
+        Raises:
+            LayoutError: there is none.
+        """
+        info = dataset.current(table)
+        return cls({table: info.fingerprint}, info.shards)
+
+    def commit(self, dataset: Dataset) -> None:
+        """It is."""
 
 
 def samples_of(entries: pa.Table) -> int:

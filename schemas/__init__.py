@@ -4,6 +4,7 @@ from schemas.alignments import ALIGNMENTS
 from schemas.base import KEY, SAMPLE_RATE, Rule, Table
 from schemas.echo_targets import ECHO_TARGETS
 from schemas.entries import ENTRIES
+from schemas.features import FEATURES
 from schemas.rejects import REJECTS
 from schemas.training import ECHO, S2T, T2C
 from schemas.transcripts import TRANSCRIPTS
@@ -12,7 +13,19 @@ from schemas.utterances import UTTERANCES
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (ENTRIES, UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS, ECHO_TARGETS, REJECTS, S2T, T2C, ECHO)
+    for table in (
+        ENTRIES,
+        UTTERANCES,
+        TRANSCRIPTS,
+        ALIGNMENTS,
+        UNITS,
+        FEATURES,
+        ECHO_TARGETS,
+        REJECTS,
+        S2T,
+        T2C,
+        ECHO,
+    )
 }
 
 __all__ = [
@@ -20,6 +33,7 @@ __all__ = [
     "ECHO",
     "ECHO_TARGETS",
     "ENTRIES",
+    "FEATURES",
     "KEY",
     "REJECTS",
     "S2T",

@@ -17,6 +17,9 @@ from schemas.rejects import REJECTS
 from schemas.utterances import UTTERANCES
 
 SHOWN_PER_RULE = 3
+BLOCK = 1 << 24
+"""Bytes read at once for a digest: over a network, each block is a request."""
+
 UNREADABLE = (OSError, ValueError, NotImplementedError)
 """What reading a damaged Parquet file raises: pyarrow's errors, and names that are not UTF-8."""
 
@@ -44,11 +47,21 @@ def check_file(file: pq.ParquetFile, table: Table, shard: str, fingerprint: str 
     """
     yield from _check_schema(file, table, shard, fingerprint)
     if file.schema_arrow.equals(table.schema):
-        keys = []
-        for rows in batches(file, table):
-            keys.append(rows[KEY])
-            yield from _check_rules(rows, table, table.rules, shard)
-        yield from _check_unique(pa.chunked_array(keys, pa.string()), table, shard)
+        yield from _check_rows(file, table, shard, [])
+
+
+def _check_rows(
+    file: pq.ParquetFile, table: Table, shard: str, keys: list[pa.Array], utterances: pa.Table | None = None
+) -> Iterator[Finding]:
+    """Findings of all rows in one reading, by themselves and then against their utterances; gathers the keys."""
+    references: list[Finding] = []
+    for rows in batches(file, table):
+        keys.append(rows[KEY])
+        yield from _check_rules(rows, table, table.rules, shard)
+        if utterances is not None:
+            references += _check_references(rows, table, shard, utterances)
+    yield from _check_unique(pa.chunked_array(keys, pa.string()), table, shard)
+    yield from references
 
 
 def batches(file: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
@@ -119,19 +132,19 @@ def check_dataset(root: str) -> Iterator[Finding]:
         info = dataset.stage(name, fingerprint)
         if info.schema_version != table.version:
             yield Finding(name, "-", "schema_version", f"is {info.schema_version}, this version reads {table.version}")
-        seen: list[pa.ChunkedArray] = []
+        seen: list[pa.Array] = []
         for shard in range(info.shards):
             yield from _check_shard(dataset, table, info, fingerprint, shard, seen)
-        yield from _check_unique(pa.chunked_array([c for keys in seen for c in keys.chunks], pa.string()), table, "all")
+        yield from _check_unique(pa.chunked_array(seen, pa.string()), table, "all")
 
 
 def _check_shard(
-    dataset: Dataset, table: Table, info: StageInfo, fingerprint: str, shard: int, seen: list[pa.ChunkedArray]
+    dataset: Dataset, table: Table, info: StageInfo, fingerprint: str, shard: int, seen: list[pa.Array]
 ) -> Iterator[Finding]:
     name = shard_name(shard, info.shards)
     try:
         manifest = dataset.manifest(table.name, fingerprint, shard, info.shards)
-    except LayoutError as error:
+    except (LayoutError, OSError) as error:
         yield Finding(table.name, name, "manifest", str(error))
         return
     if manifest is None:
@@ -163,22 +176,26 @@ def _check_shard(
             with dataset.open(entry.path) as file:
                 if file.metadata.num_rows != entry.rows:
                     yield Finding(kind.name, name, "rows", f"{file.metadata.num_rows}, manifest says {entry.rows}")
-                yield from check_file(file, kind, name, fingerprint)
                 if kind is table and file.schema_arrow.equals(table.schema):
-                    seen.append(file.read([KEY])[KEY])
-                    if upstream := info.upstream.get(UTTERANCES.name):
-                        yield from _check_references(dataset, table, file, upstream, shard, info.shards)
+                    yield from _check_schema(file, table, name, fingerprint)
+                    yield from _check_beside_utterances(dataset, table, file, info, shard, seen)
+                else:
+                    yield from check_file(file, kind, name, fingerprint)
         except UNREADABLE as error:
             yield Finding(kind.name, name, "readable", str(error))
 
 
 def _check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str) -> Iterator[Finding]:
+    sha256 = hashlib.sha256()
     try:
-        with dataset.filesystem.open_input_file(dataset.path(entry.path)) as file:
-            size, digest = file.size(), hashlib.file_digest(file, "sha256").hexdigest()
+        with dataset.storage.open(entry.path) as file:
+            size = file.size()
+            while block := file.read(BLOCK):
+                sha256.update(block)
     except FileNotFoundError:
         yield Finding(table.name, shard, "present", f"{entry.path} is gone")
         return
+    digest = sha256.hexdigest()
     if (size, digest) != (entry.size, entry.sha256):
         yield Finding(
             table.name,
@@ -188,28 +205,36 @@ def _check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str) -
         )
 
 
-def _check_references(
-    dataset: Dataset, table: Table, file: pq.ParquetFile, upstream: str, shard: int, shards: int
+def _check_beside_utterances(
+    dataset: Dataset, table: Table, file: pq.ParquetFile, info: StageInfo, shard: int, seen: list[pa.Array]
 ) -> Iterator[Finding]:
-    """Rows against their utterances. Shards are cut once, at ingest: the utterances of shard 3 are in shard 3."""
-    name = shard_name(shard, shards)
-    try:
-        utterances = _utterances(dataset, upstream, shard, shards)
-    except (LayoutError, *UNREADABLE) as error:
-        yield Finding(table.name, name, "upstream", f"its utterances are not readable: {error}")
-        return
+    """Shards are cut once, at ingest: the utterances of shard 3 are in shard 3."""
+    name = shard_name(shard, info.shards)
+    keys: list[pa.Array] = []
+    utterances = None
+    missing: list[Finding] = []
+    if upstream := info.upstream.get(UTTERANCES.name):
+        try:
+            utterances = _utterances(dataset, upstream, shard, info.shards)
+        except (LayoutError, *UNREADABLE) as error:
+            missing.append(Finding(table.name, name, "upstream", f"its utterances are not readable: {error}"))
+    yield from _check_rows(file, table, name, keys, utterances)
+    yield from missing
+    seen += keys
+
+
+def _check_references(rows: pa.RecordBatch, table: Table, shard: str, utterances: pa.Table) -> Iterator[Finding]:
     known, samples = utterances[KEY].combine_chunks(), utterances["num_samples"].combine_chunks()
-    for rows in batches(file, table):
-        position = pc.index_in(rows[KEY], value_set=known)
-        for key in pc.filter(rows[KEY], pc.is_null(position))[:SHOWN_PER_RULE].to_pylist():
-            yield Finding(table.name, name, "key_resolves", "has no utterance of this id", key)
-        yield from _check_rules(
-            rows.append_column("utterances.num_samples", pc.take(samples, position)), table, table.cross_rules, name
-        )
-        if "user_audio_ids" in rows.schema.names:
-            missing = pc.invert(pc.is_in(pc.list_flatten(rows["user_audio_ids"]), value_set=known))
-            for key in pc.filter(pc.list_flatten(rows["user_audio_ids"]), missing)[:SHOWN_PER_RULE].to_pylist():
-                yield Finding(table.name, name, "user_audio_resolves", "has no utterance of this id", key)
+    position = pc.index_in(rows[KEY], value_set=known)
+    for key in pc.filter(rows[KEY], pc.is_null(position))[:SHOWN_PER_RULE].to_pylist():
+        yield Finding(table.name, shard, "key_resolves", "has no utterance of this id", key)
+    beside = rows.append_column("utterances.num_samples", pc.take(samples, position))
+    yield from _check_rules(beside, table, table.cross_rules, shard)
+    if "user_audio_ids" in rows.schema.names:
+        heard = pc.list_flatten(rows["user_audio_ids"])
+        missing = pc.invert(pc.is_in(heard, value_set=known))
+        for key in pc.filter(heard, missing)[:SHOWN_PER_RULE].to_pylist():
+            yield Finding(table.name, shard, "user_audio_resolves", "has no utterance of this id", key)
 
 
 def _utterances(dataset: Dataset, fingerprint: str, shard: int, shards: int) -> pa.Table:

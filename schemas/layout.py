@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
 
 from schemas.base import UserError
+from schemas.storage import Storage, open_root, storage_of
 
 INDEX = "index.json"
 STAGE = "stage.json"
@@ -97,37 +97,41 @@ class StageInfo:
 
 
 class Dataset:
-    """Reads a dataset's root: a folder, or any URI that `pyarrow.fs` opens."""
+    """Reads a dataset's root: a folder, or a URL of an object store such as `s3://bucket/folder`."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        if "://" in root:
-            self.filesystem, self.base = FileSystem.from_uri(root)
-        else:
-            from pathlib import Path
+        self.filesystem, self.base = open_root(root)
 
-            self.filesystem, self.base = FileSystem.from_uri(Path(root).absolute().as_uri())
+    @property
+    def storage(self) -> Storage:
+        """The files below the root."""
+        return storage_of(self.filesystem, self.base)
 
     def path(self, *parts: str) -> str:
         """A path on the dataset's file system."""
-        return "/".join((self.base.rstrip("/"), *parts))
+        return self.storage.path(*parts)
+
+    def where(self, *parts: str) -> str:
+        """A file's place, for a message."""
+        return self.storage.where(*parts)
 
     def read_json(self, *parts: str) -> dict[str, Any] | None:
         """A JSON object below the root, or None where there is no such file.
 
         Raises:
             LayoutError: the file is not a JSON object.
+            OSError: it can't be read now.
         """
-        path = self.path(*parts)
+        path = "/".join(parts)
         try:
-            with self.filesystem.open_input_file(path) as file:
-                value = json.loads(file.read())
+            value = json.loads(self.storage.read(path))
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            raise LayoutError(f"{path}: not readable as JSON ({error})") from error
+        except ValueError as error:
+            raise LayoutError(f"{self.where(path)}: not readable as JSON ({error})") from error
         if not isinstance(value, dict):
-            raise LayoutError(f"{path}: expected a JSON object")
+            raise LayoutError(f"{self.where(path)}: expected a JSON object")
         return value
 
     def tables(self) -> dict[str, str]:
@@ -138,10 +142,10 @@ class Dataset:
         """
         index = self.read_json(INDEX)
         if index is None:
-            raise LayoutError(f"{self.path(INDEX)}: no such file; is this the root of a finished run?")
+            raise LayoutError(f"{self.where(INDEX)}: no such file; is this the root of a finished run?")
         tables = index.get("tables")
         if not isinstance(tables, dict):
-            raise LayoutError(f"{self.path(INDEX)}: has no 'tables'")
+            raise LayoutError(f"{self.where(INDEX)}: has no 'tables'")
         return tables
 
     def stage(self, table: str, fingerprint: str) -> StageInfo:
@@ -152,11 +156,22 @@ class Dataset:
         """
         data = self.read_json(table, fingerprint, STAGE)
         if data is None:
-            raise LayoutError(f"{self.path(table, fingerprint, STAGE)}: no such file")
+            raise LayoutError(f"{self.where(table, fingerprint, STAGE)}: no such file")
         try:
             return StageInfo(**data)
         except TypeError as error:
-            raise LayoutError(f"{self.path(table, fingerprint, STAGE)}: {error}") from error
+            raise LayoutError(f"{self.where(table, fingerprint, STAGE)}: {error}") from error
+
+    def current(self, table: str) -> StageInfo:
+        """What made a table's current version.
+
+        Raises:
+            LayoutError: the table is not there.
+        """
+        tables = self.tables()
+        if table not in tables:
+            raise LayoutError(f"{self.root}: no table {table!r}; it has {', '.join(tables)}")
+        return self.stage(table, tables[table])
 
     def manifest(self, table: str, fingerprint: str, shard: int, shards: int) -> Manifest | None:
         """A shard's manifest, or None where the shard is not committed.
@@ -169,7 +184,7 @@ class Dataset:
         try:
             return None if data is None else Manifest.from_json(data)
         except (TypeError, KeyError) as error:
-            raise LayoutError(f"{self.path(table, fingerprint, name)}: {error}") from error
+            raise LayoutError(f"{self.where(table, fingerprint, name)}: {error}") from error
 
     def manifests(self, table: str) -> Iterator[Manifest]:
         """The committed shards of a table's current version, in order.
@@ -177,19 +192,15 @@ class Dataset:
         Raises:
             LayoutError: the table is not there.
         """
-        fingerprint = self.tables().get(table)
-        if fingerprint is None:
-            raise LayoutError(f"{self.root}: no table {table!r}; it has {', '.join(self.tables())}")
-        shards = self.stage(table, fingerprint).shards
-        for shard in range(shards):
-            if manifest := self.manifest(table, fingerprint, shard, shards):
+        info = self.current(table)
+        for shard in range(info.shards):
+            if manifest := self.manifest(table, info.fingerprint, shard, info.shards):
                 yield manifest
 
     def open(self, path: str) -> pq.ParquetFile:
         """A Parquet file by its path below the root, page checksums verified as it is read."""
-        return pq.ParquetFile(
-            self.filesystem.open_input_file(self.path(path)), page_checksum_verification=True, pre_buffer=False
-        )
+        storage = self.storage  # over a network, the columns of a row group are asked for in few requests
+        return pq.ParquetFile(storage.open(path), page_checksum_verification=True, pre_buffer=storage.remote)
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """A table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""

@@ -12,6 +12,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -141,12 +142,12 @@ def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
     return batch.drop_columns(["waveform"]), waveforms
 
 
-def header_seconds(path: Path) -> float | None:
+def header_seconds(file: Path | BinaryIO) -> float | None:
     """Duration that a file's header claims, or None where libsndfile can't tell."""
     import soundfile
 
     try:
-        return float(soundfile.info(str(path)).duration)
+        return float(soundfile.info(str(file) if isinstance(file, Path) else file).duration)
     except (soundfile.SoundFileError, OSError):
         return None
 

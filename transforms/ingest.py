@@ -13,7 +13,8 @@ from transforms.audio import Audio, BadAudio, Limits, encode_flac, load
 from transforms.base import Output, Parameters, Reject, Transform, table_of
 from transforms.sources import AnySource
 
-DECODERS = 2
+OPENERS = 8
+"""Threads that open and decode; more than there are processors, since files in a bucket are waited for."""
 
 
 class IngestParameters(Parameters):
@@ -50,7 +51,7 @@ class Ingest(Transform):
         return [int(seconds * SAMPLE_RATE) for seconds in rows["seconds"].to_pylist()]
 
     def __call__(self, batch: pa.Table) -> Output:
-        with ThreadPoolExecutor(DECODERS) as pool:
+        with ThreadPoolExecutor(OPENERS) as pool:
             outcomes = list(pool.map(self._ingest, batch.to_pylist()))
         rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
         return Output(table_of(rows, UTTERANCES), [outcome for outcome in outcomes if isinstance(outcome, Reject)])

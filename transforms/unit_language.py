@@ -7,8 +7,8 @@ A sequence is segmented into the words of highest probability, P(word) being its
 model of Kudo 2018, arXiv 1804.10959, with hard counts). HF `tokenizers` does the segmentation, one private-use
 character a unit.
 
-Counts are sums, so they may be taken anywhere: map `count_ngrams` and then `UnitLanguage.count` over chunks of
-sequences, `merge_counts`, and `UnitLanguage.from_counts` gives what `UnitLanguage.fit` gives on all of them.
+Counts are sums, so they may be taken anywhere: `fit_ngrams` asks for totals alone, and learns from those that many
+machines have counted what it learns from one.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transforms.models.embedded import ModelError
+from transforms.unit_counts import Sequences, Word, count_ngrams, flat, likeliest, table_of_words, words_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Word = tuple[int, ...]
+Total = Callable[[Callable[[Sequences], pa.Table], Callable[[pa.Table], pa.Table]], pa.Table]
+"""Counts all sequences: adds up what the first function gives of any parts of them, and keeps what the second does."""
 
 FIRST_CHARACTER = 0xF0000
 MAX_UNITS = 0xFFFE  # the characters of that private-use plane
@@ -43,24 +46,6 @@ SEED_FACTOR = 4
 
 class UnitLanguageError(ModelError):
     """A file that is not a unit language, or was changed after it was saved."""
-
-
-def count_ngrams(sequences: Iterable[Sequence[int]], max_word_units: int) -> Counter[Word]:
-    """How often each run of 1 to `max_word_units` units occurs, overlaps counted. Counters of chunks add up."""
-    counts: Counter[Word] = Counter()
-    for sequence in sequences:
-        units = [int(unit) for unit in sequence]
-        for length in range(1, max_word_units + 1):
-            counts.update(zip(*(units[start:] for start in range(length)), strict=False))
-    return counts
-
-
-def merge_counts(counters: Iterable[Counter[Word]]) -> Counter[Word]:
-    """The sum of the counts of several chunks."""
-    total: Counter[Word] = Counter()
-    for counts in counters:
-        total.update(counts)
-    return total
 
 
 def vocab_sizes(num_units: int, vocab_size: int, rounds: int) -> list[int]:
@@ -123,30 +108,29 @@ class UnitLanguage:
         corpus = [list(sequence) for sequence in sequences]
         if mode == "bpe":
             return cls._fit_bpe(corpus, num_units, vocab_size, max_word_units)
-        first, *others = vocab_sizes(num_units, vocab_size, rounds)
-        counts = count_ngrams(corpus, max_word_units)
-        language = cls.from_counts(counts, num_units=num_units, vocab_size=first, max_word_units=max_word_units)
-        for size in others:
-            counts = language.count(corpus)
-            language = cls.from_counts(counts, num_units=num_units, vocab_size=size, max_word_units=max_word_units)
-        return language
+        return fit_ngrams(
+            lambda count, keep: keep(count(corpus)),
+            num_units=num_units,
+            vocab_size=vocab_size,
+            max_word_units=max_word_units,
+            rounds=rounds,
+        )
 
     @classmethod
-    def from_counts(
-        cls, counts: Counter[Word], *, num_units: int, vocab_size: int, max_word_units: int = 4
-    ) -> UnitLanguage:
-        """The `vocab_size` likeliest words; of equally likely ones, those of the smaller units.
+    def from_counts(cls, counts: pa.Table, *, num_units: int, vocab_size: int, max_word_units: int = 4) -> UnitLanguage:
+        """The `vocab_size` likeliest words of a table of counts; of equally likely ones, those of the smaller units.
 
         Raises:
             ValueError: a word with a unit outside [0, num_units), or sizes that do not fit each other.
         """
         _check_sizes(num_units, vocab_size, max_word_units)
-        units = set(chain.from_iterable(counts))
+        kept = words_of(likeliest(counts, vocab_size - num_units))
+        units = set(chain.from_iterable(kept))
         if units and not 0 <= min(units) <= max(units) < num_units:
             raise ValueError(f"units {min(units)} to {max(units)} are not all in [0, {num_units})")
-        longer = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
-        words = [*((unit,) for unit in range(num_units)), *longer[: vocab_size - num_units]]
-        return cls("ngram", num_units, max_word_units, tuple(words), tuple(max(1, counts[word]) for word in words))
+        words = [*((unit,) for unit in range(num_units)), *(word for word in kept if len(word) > 1)]
+        counted = tuple(max(1, kept.get(word, 0)) for word in words)
+        return cls("ngram", num_units, max_word_units, tuple(words), counted)
 
     @classmethod
     def _fit_bpe(cls, corpus: list[list[int]], num_units: int, vocab_size: int, max_word_units: int) -> UnitLanguage:
@@ -170,12 +154,11 @@ class UnitLanguage:
             merges=tuple((ids[left], ids[right]) for left, right in merges),
         )
 
-    def count(self, sequences: Iterable[Sequence[int]]) -> Counter[Word]:
-        """How often the segmentation of the sequences uses each word. Counters of chunks add up."""
-        counts: Counter[int] = Counter()
-        for encoded in self.encode_batch(sequences):
-            counts.update(encoded)
-        return Counter({self.vocabulary[word]: count for word, count in counts.items()})
+    def count(self, sequences: Sequences) -> pa.Table:
+        """How often the segmentation of the sequences uses each word, as a table of counts."""
+        units, lengths = flat(sequences)
+        ids = Counter(chain.from_iterable(self.encode_batch(np.split(units, np.cumsum(lengths)[:-1]))))
+        return table_of_words({self.vocabulary[word]: count for word, count in ids.items()})
 
     def encode(self, units: Sequence[int]) -> list[int]:
         """Word ids of one sequence; `decode` gives back the units.
@@ -186,7 +169,7 @@ class UnitLanguage:
         ids: list[int] = self._tokenizer.encode(_text(units, self.num_units)).ids
         return ids
 
-    def encode_batch(self, sequences: Iterable[Sequence[int]]) -> list[list[int]]:
+    def encode_batch(self, sequences: Iterable[Sequence[int] | np.ndarray]) -> list[list[int]]:
         """`encode` of each sequence."""
         texts = [_text(units, self.num_units) for units in sequences]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
@@ -293,6 +276,29 @@ class UnitLanguage:
         )
 
 
+def fit_ngrams(
+    total: Total, *, num_units: int, vocab_size: int, max_word_units: int = 4, rounds: int = 4
+) -> UnitLanguage:
+    """`UnitLanguage.fit` of mode `ngram`, from sums over sequences that may lie anywhere.
+
+    Args:
+        total: counts all sequences.
+        The rest as `UnitLanguage.fit`, whose result it gives.
+
+    Raises:
+        ValueError: as `UnitLanguage.fit`.
+    """
+    _check_sizes(num_units, vocab_size, max_word_units)
+    first, *others = vocab_sizes(num_units, vocab_size, rounds)
+    sizes = {"num_units": num_units, "max_word_units": max_word_units}
+    counts = total(partial(count_ngrams, max_word_units=max_word_units), partial(likeliest, longer=first - num_units))
+    language = UnitLanguage.from_counts(counts, vocab_size=first, **sizes)
+    for size in others:
+        counts = total(language.count, partial(likeliest, longer=size - num_units))
+        language = UnitLanguage.from_counts(counts, vocab_size=size, **sizes)
+    return language
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -314,7 +320,7 @@ def _check_sizes(num_units: int, vocab_size: int, max_word_units: int) -> None:
         raise ValueError(f"vocab_size {vocab_size} leaves no room for {num_units} single units")
 
 
-def _text(units: Sequence[int], num_units: int) -> str:
+def _text(units: Sequence[int] | np.ndarray, num_units: int) -> str:
     array = np.asarray(units, np.int64)
     if array.size and not 0 <= array.min() <= array.max() < num_units:
         raise ValueError(f"units {array.min()} to {array.max()} are not all in [0, {num_units})")

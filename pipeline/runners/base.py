@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+import pyarrow as pa
+
 from pipeline.shard import Progress, ShardTask
 from schemas.layout import Manifest
 
@@ -14,6 +16,11 @@ RunShard = Callable[[ShardTask, Progress], Manifest]
 
 Chain = Sequence[ShardTask]
 """The work on one shard: a task a stage, in order, each reading what those before it have committed."""
+
+Part = tuple[str, str]
+"""A committed file: a dataset's root, and the file's path below it."""
+Count = Callable[[Part], pa.Table]
+Keep = Callable[[pa.Table], pa.Table]
 
 ATTEMPTS = 3
 
@@ -61,6 +68,20 @@ class Runner(ABC):
         ends in exactly one `Done` or final `Failed`; what follows a final `Failed` in its chain is not run, and has
         no event. A caller that closes the iterator early leaves the rest undone.
         """
+
+    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+        """Adds up counts by word over all parts, no process holding all words at once.
+
+        Args:
+            parts: what is counted, each by itself.
+            count: a part's counts: `word` (binary, each once) and `count` (int64).
+            keep: which of summed rows are wanted, such as the most frequent; of tables that share no word, what it
+                keeps of what it keeps of each is what it keeps of all.
+
+        Returns:
+            What `keep` keeps of all sums.
+        """
+        raise NotImplementedError
 
     def __enter__(self) -> Runner:
         return self

@@ -8,20 +8,40 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
+
+import pyarrow as pa
 
 from pipeline.attempt import describe, is_device_error
 from pipeline.isolation import ending
-from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Events, Failed, Runner, RunShard, Worked
+from pipeline.runners.base import (
+    ATTEMPTS,
+    Chain,
+    Count,
+    Done,
+    Event,
+    Events,
+    Failed,
+    Keep,
+    Part,
+    Runner,
+    RunShard,
+    Worked,
+)
 from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
 from pipeline.threads import thread_limits
+from pipeline.totals import PARTITIONS, partition_sums, spill
 
 GRACE_SECONDS = 5.0
 
@@ -76,6 +96,18 @@ class LocalRunner(Runner):
                     waiting.append(chain)
                 yield event
 
+    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+        limits = thread_limits(1)
+        with (
+            TemporaryDirectory(prefix="echo-targets-") as folder,
+            _environment(limits),
+            ProcessPoolExecutor(self.workers, get_context("spawn"), _count_until, (os.getpid(),)) as pool,
+        ):
+            files = [Path(folder, f"{number}.arrow") for number in range(len(parts))]
+            list(pool.map(_spill, parts, files, repeat(count)))
+            kept = list(pool.map(_sum, repeat(files), range(PARTITIONS), repeat(keep)))
+        return keep(pa.concat_tables(kept))
+
     def _ready(self, wanted: int) -> list[_Worker]:
         """Idle workers, as many as there is work for."""
         idle = [worker for worker in self._pool if worker.chain is None]
@@ -86,18 +118,9 @@ class LocalRunner(Runner):
     def _start(self) -> _Worker:
         context = get_context("spawn")
         here, there = context.Pipe()
-        limits = thread_limits(max(1, (os.cpu_count() or 1) // self.workers))
-        before = {name: os.environ.get(name) for name in limits}
-        os.environ.update(limits)  # read when the worker first imports torch
-        try:
+        with _environment(thread_limits(max(1, (os.cpu_count() or 1) // self.workers))):
             process = context.Process(target=_work, args=(there, os.getpid()), daemon=True)
             process.start()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
         there.close()
         worker = _Worker(process, here)
         self._pool.append(worker)
@@ -132,6 +155,34 @@ class LocalRunner(Runner):
             if worker.process.is_alive():
                 worker.process.kill()
         self._pool.clear()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that are started inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _spill(part: Part, path: Path, count: Count) -> None:
+    spill(count(part), path)
+
+
+def _sum(paths: list[Path], number: int, keep: Keep) -> pa.Table:
+    return keep(partition_sums(paths, number))
+
+
+def _count_until(driver: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
 
 
 def _next_for(worker: _Worker, waiting: list[deque[ShardTask]]) -> deque[ShardTask]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.config import Workplace
 from jobs.fit import fit_codebook_command, fit_unit_language_command
 from jobs.train import train_t2c_command
 from schemas.layout import Dataset
@@ -36,7 +37,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         file = str(tmp_path / f"{name}.safetensors")
-        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000, "cpu") == 0
+        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000, Workplace()) == 0
     a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b != c
     book = Codebook.load(tmp_path / "a.safetensors")
@@ -46,7 +47,7 @@ def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -
 
 def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_path: Path) -> None:
     file = str(tmp_path / "k8.safetensors")
-    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000, "cpu")
+    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000, Workplace())
     before = dataset.tables()["units"]
     texts = Path(dataset.root).parent / "t.jsonl"
     ingest = {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(texts)}]}
@@ -63,7 +64,7 @@ def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_
 @pytest.mark.parametrize("mode", ["ngram", "bpe"])
 def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode: str) -> None:
     for name in ("a", "b"):
-        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, mode) == 0  # type: ignore[arg-type]
+        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, mode, Workplace()) == 0  # type: ignore[arg-type]
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     language = UnitLanguage.load(tmp_path / "a")
     for row in dataset.read("units").to_pylist():

@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.job import Job
 from pipeline.plan import plan
-from pipeline.runners.base import Chain, Done, Events, Failed, Runner, RunShard
+from pipeline.runners.base import Chain, Count, Done, Events, Failed, Keep, Part, Runner, RunShard
 from pipeline.runners.local import LocalRunner
 from pipeline.stage import StageSpec
+from pipeline.totals import added
 from schemas import ALIGNMENTS, ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
 from schemas.layout import Dataset
 from tests.schemas.samples import Row, sample
@@ -138,6 +140,22 @@ class Double(Transform):
                 time.sleep(0.01)
 
 
+class Greedy(Double):
+    """As `Double`, with a great deal of memory for each row."""
+
+    refused = 0
+
+    def __call__(self, batch: pa.Table) -> Output:
+        try:
+            taken = np.empty((len(batch), 400_000_000), np.uint8)
+        except MemoryError:
+            self.refused += 1
+            raise
+        output = super().__call__(batch)
+        assert len(taken) == len(output.rows)
+        return output
+
+
 class Follow(Transform):
     """Alignments that tell whether there was a transcript."""
 
@@ -171,6 +189,9 @@ class Inline(Runner):
                 chain.clear()
                 yield Failed(task.info.stage, task.shard, str(error), True)
             waiting = [chain for chain in waiting if chain]
+
+    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+        return keep(added(count(part) for part in parts))
 
 
 def stage(kind: type[Transform], batch_seconds: float = 8.0, **parameters: Any) -> StageSpec:

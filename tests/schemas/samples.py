@@ -124,6 +124,17 @@ def _alignment(number: int) -> Row:
     }
 
 
+def _features(number: int) -> Row:
+    return {
+        "encoder": "whisper-tiny.en",
+        "layer": 3,
+        "hop_samples": 320,
+        "width": 2,
+        "frames": [0, 4, number % 50 + 5],
+        "features": [0.5, -1.0, 2.5, 0.0, 1.0, -3.5],
+    }
+
+
 def _units(number: int) -> Row:
     frames = -(-num_samples(number) // HOP)
     return {
@@ -205,6 +216,7 @@ _SAMPLES = {
     "transcripts": _transcript,
     "alignments": _alignment,
     "units": _units,
+    "features": _features,
     "echo_targets": _echo_target,
     "rejects": _reject,
     "training/s2t": _s2t,

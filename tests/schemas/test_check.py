@@ -129,6 +129,16 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "score_range": inside("items", 0, score=-0.1),
     },
     "units": {**UNIT_MUTANTS, "hop_samples_range": put("hop_samples", -320)},
+    "features": {
+        "encoder_present": put("encoder", ""),
+        "layer_range": put("layer", -1),
+        "hop_samples_range": put("hop_samples", 0),
+        "width_range": put("width", 0),
+        "frames_range": put("frames", [-1, 0, 4]),
+        "frames_increase": put("frames", [0, 4, 4]),
+        "features_size": put("frames", [0, 4]),
+        "features_range": put("features", [0.5, -1.0, 2.5, 0.0, 1.0, math.inf]),
+    },
     "echo_targets": ECHO_MUTANTS,
     "rejects": {
         "utterance_id_present": put(KEY, ""),
@@ -155,6 +165,7 @@ CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
 ALSO: dict[str, set[str]] = {
     "units_lengths": {"durations_sum"},
     "units_present": {"units_lengths"},
+    "width_range": {"features_size"},
     "response_text_present": {"segments_cover_text"},
 }
 """Rules that a mutant can't but break along with its own."""
@@ -545,7 +556,7 @@ print(sorted(heavy & sys.modules.keys()))
         check=True,
     )
     summary, heavy = done.stdout.splitlines()
-    assert "9 tables, 18 shards, 72 rows, nothing to complain about" in summary
+    assert "10 tables, 20 shards, 80 rows, nothing to complain about" in summary
     assert heavy == "[]"
 
 

@@ -9,17 +9,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.totals import added
+from transforms.unit_counts import Word, words_of
 from transforms.unit_language import (
     MAX_UNITS,
     UnitLanguage,
     UnitLanguageError,
-    Word,
-    count_ngrams,
-    merge_counts,
+    fit_ngrams,
     vocab_sizes,
 )
 
@@ -90,18 +91,12 @@ def test_the_engine_finds_the_likeliest_segmentation_of_the_corpus() -> None:
         assert language.encode(sequence) == viterbi(language, sequence)
 
 
-def test_ngrams_are_counted_with_overlaps() -> None:
-    assert count_ngrams([[1, 2, 1, 2], [2]], 3) == Counter(
-        {(1,): 2, (2,): 3, (1, 2): 2, (2, 1): 1, (1, 2, 1): 1, (2, 1, 2): 1}
-    )
-
-
 def test_counts_of_a_segmentation_are_the_words_it_uses() -> None:
     language = LANGUAGES["ngram"]
     by_hand: Counter[Word] = Counter()
     for sequence in corpus():
         by_hand.update(language.vocabulary[id_] for id_ in viterbi(language, sequence))
-    assert language.count(corpus()) == by_hand
+    assert words_of(language.count(corpus())) == by_hand
 
 
 def test_vocabulary_shrinks_to_its_size_and_no_further() -> None:
@@ -136,12 +131,11 @@ def test_the_order_of_the_sequences_changes_nothing(mode: Any) -> None:
 
 def test_counts_taken_in_chunks_give_the_same_language() -> None:
     chunks = [corpus()[start::7] for start in range(7)]
-    first, *others = vocab_sizes(NUM_UNITS, 60, 4)
-    counts = merge_counts(count_ngrams(chunk, 4) for chunk in chunks)
-    language = UnitLanguage.from_counts(counts, num_units=NUM_UNITS, vocab_size=first)
-    for size in others:
-        counts = merge_counts(language.count(chunk) for chunk in chunks)
-        language = UnitLanguage.from_counts(counts, num_units=NUM_UNITS, vocab_size=size)
+    language = fit_ngrams(
+        lambda count, keep: keep(added(count(pa.array(chunk)) for chunk in chunks)),
+        num_units=NUM_UNITS,
+        vocab_size=60,
+    )
     assert language.digest == LANGUAGES["ngram"].digest
 
 

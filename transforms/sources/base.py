@@ -1,15 +1,26 @@
-"""What a source is."""
+"""What a source is, and where its files lie: in a folder of this machine or in a bucket."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import io
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import pyarrow as pa
 
 from schemas.base import UserError
-from transforms.audio import MIX, Raw
+from schemas.storage import Storage, is_url, open_storage, split
+from transforms.audio import MIX, Raw, header_seconds
 from transforms.base import Parameters
+
+PROBES, REMOTE_PROBES = 16, 32
+"""Files that are looked at, at once, as items are listed."""
+HEADER_BUFFER, STREAM_BUFFER = 1 << 16, 1 << 23
+"""Bytes that are asked for at once, of a file's header and of a file that is read from end to end."""
 
 
 class SourceError(UserError):
@@ -94,3 +105,136 @@ class Source(Parameters):
         Raises:
             FileNotFoundError, PermissionError: the file can't be opened.
         """
+
+
+class Files(ABC):
+    """The files below a place. A locator is relative to it, or absolute: a path of this machine, or a URL.
+
+    Raises:
+        OSError: from any method, where a file can't be read; a network's faults are OSErrors too.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    @property
+    def probes(self) -> int:
+        """How many files to look at, at once."""
+        return PROBES
+
+    @abstractmethod
+    def find(self, folder: str, depth: int, suffix: str) -> list[str]:
+        """Locators of the files so many folders below a folder whose names end so, in order."""
+
+    @abstractmethod
+    def stream(self, locator: str) -> BinaryIO:
+        """A file's bytes, from the first to the last."""
+
+    @abstractmethod
+    def open(self, locator: str) -> Raw:
+        """A file, for `transforms.audio.load`."""
+
+    @abstractmethod
+    def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
+        """A file's bytes, None where there is none, and its seconds: those given, or else what its header says."""
+
+
+def files(place: str) -> Files:
+    """The files below a folder or a URL."""
+    return Bucket(place.rstrip("/")) if is_url(place) else Folder(place)
+
+
+class Folder(Files):
+    """A folder of this machine."""
+
+    def find(self, folder: str, depth: int, suffix: str) -> list[str]:
+        found = Path(self.place, folder).glob("*/" * depth + f"*{suffix}")
+        return [str(path.relative_to(self.place)) for path in sorted(found)]
+
+    def stream(self, locator: str) -> BinaryIO:
+        return Path(self.place, locator).open("rb")
+
+    def open(self, locator: str) -> Raw:
+        return Bucket(self.place).open(locator) if is_url(locator) else Path(self.place, locator)
+
+    def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
+        if is_url(locator):
+            return Bucket(self.place).probe(locator, seconds)
+        path = Path(self.place, locator)
+        size = path.stat().st_size if path.is_file() else None
+        return size, seconds or (header_seconds(path) if size else None) or 0.0
+
+
+class Bucket(Files):
+    """A prefix of an object store; an absolute path is one of this machine."""
+
+    @property
+    def probes(self) -> int:
+        return REMOTE_PROBES
+
+    def find(self, folder: str, depth: int, suffix: str) -> list[str]:
+        found = open_storage(self.place).find(folder)
+        level = folder.count("/") + 1 + depth
+        return [path for path in found if path.count("/") == level and path.endswith(suffix)]
+
+    def stream(self, locator: str) -> BinaryIO:
+        storage, name = self._locate(locator)
+        return io.BufferedReader(storage.open(name), STREAM_BUFFER)
+
+    def open(self, locator: str) -> Raw:
+        if os.path.isabs(locator):
+            return Path(locator)
+        storage, name = self._locate(locator)
+        return storage.read(name)
+
+    def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
+        if os.path.isabs(locator):
+            return Folder("/").probe(locator, seconds)
+        storage, name = self._locate(locator)
+        try:
+            with storage.open(name) as file:
+                size = file.size()
+                return size, seconds or (_header_seconds(file) if size else None) or 0.0
+        except FileNotFoundError:
+            return None, seconds or 0.0
+
+    def _locate(self, locator: str) -> tuple[Storage, str]:
+        folder, name = split(locator if is_url(locator) else f"{self.place}/{locator}")
+        return open_storage(folder), name
+
+
+def _header_seconds(file: pa.NativeFile) -> float | None:
+    reading = _Remembering(file)
+    seconds = header_seconds(io.BufferedReader(reading, HEADER_BUFFER))
+    if reading.failure is not None:
+        raise reading.failure
+    return seconds
+
+
+class _Remembering(io.RawIOBase):
+    """A file whose read errors are kept: a library that calls back from C would lose them."""
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return int(self._file.tell())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(self._file.readinto(buffer))
+        except OSError as error:
+            self.failure = error
+            return 0

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Literal
 
-from transforms.audio import header_seconds
-from transforms.sources.base import Item, Source, SourceError
+from transforms.audio import Raw
+from transforms.sources.base import Files, Item, Source, SourceError, files
 
 
 class LibriSpeechSource(Source):
     """Utterances of a LibriSpeech tree (Panayotov et al. 2015).
 
     Attributes:
-        tree: the folder that holds the splits, such as `LibriSpeech`.
+        tree: the folder that holds the splits, such as `LibriSpeech`; a path or a URL.
         splits: which of them, such as ["train-clean-100"].
     """
 
@@ -26,33 +26,44 @@ class LibriSpeechSource(Source):
     license: str = "CC-BY-4.0"
 
     def items(self) -> Iterator[Item]:
-        for split in self.splits:
-            transcripts = sorted(Path(self.tree, split).glob("*/*/*.trans.txt"))
-            if not transcripts:
-                raise SourceError(f"{Path(self.tree, split)}: no <speaker>/<chapter>/*.trans.txt below it")
-            for transcript in transcripts:
-                yield from self._chapter(transcript, split)
+        tree = files(self.tree)
+        with ThreadPoolExecutor(tree.probes) as pool:
+            for split in self.splits:
+                try:
+                    transcripts = tree.find(split, depth=2, suffix=".trans.txt")
+                    if not transcripts:
+                        raise SourceError(f"{self.tree}/{split}: no <speaker>/<chapter>/*.trans.txt below it")
+                    for transcript in transcripts:
+                        yield from self._chapter(tree, transcript, split, pool)
+                except OSError as error:
+                    raise SourceError(f"{self.tree}/{split}: {error}") from error
 
-    def open(self, locator: str) -> Path:
-        return Path(self.tree, locator)
+    def open(self, locator: str) -> Raw:
+        return files(self.tree).open(locator)
 
-    def _chapter(self, transcript: Path, split: str) -> Iterator[Item]:
-        for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
-            where = f"{transcript.name}:{number}"
+    def _chapter(self, tree: Files, transcript: str, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
+        with tree.stream(transcript) as file:
+            lines = file.read().decode().splitlines()
+        folder, _, name = transcript.rpartition("/")
+
+        def item(numbered: tuple[int, str]) -> Item:
+            number, line = numbered
+            where = f"{name}:{number}"
             key, _, text = line.strip().partition(" ")
             if key.count("-") != 2 or not key.replace("-", "").isalnum():
-                message = f"{transcript.name}, line {number}: does not start with an utterance id"
-                yield Item(id=where, where=where, error_class="bad_line", error=message)
-                continue
-            path = transcript.parent / f"{key}.flac"
-            exists = path.is_file()
-            yield Item(
+                message = f"{name}, line {number}: does not start with an utterance id"
+                return Item(id=where, where=where, error_class="bad_line", error=message)
+            locator = f"{folder}/{key}.flac"
+            size, seconds = tree.probe(locator, None)
+            return Item(
                 id=key,
                 where=where,
-                locator=str(path.relative_to(self.tree)),
-                size=path.stat().st_size if exists else None,
-                seconds=(header_seconds(path) if exists else None) or 0.0,
+                locator=locator,
+                size=size,
+                seconds=seconds,
                 text=text.lower(),
                 split=split,
                 speaker_id=key.split("-")[0],
             )
+
+        yield from pool.map(item, enumerate(lines, 1))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
-from transforms.audio import header_seconds
-from transforms.sources.base import Item, Source, SourceError
+from schemas.storage import is_url, split
+from transforms.audio import Raw
+from transforms.sources.base import Files, Item, Source, SourceError, files
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "utterance_id"),
@@ -29,7 +30,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "channel": ("channel",),
 }
 MAX_LINE = 1 << 20
-PROBES = 16
 
 
 class BadLine(Exception):
@@ -40,8 +40,8 @@ class ManifestSource(Source):
     """Items of a manifest, one a line, each with an id and an audio path.
 
     Attributes:
-        manifest: the `.jsonl` or `.tsv` file. Its audio paths are absolute, or relative to it; a relative path
-            may not lead out of the manifest's folder.
+        manifest: the `.jsonl` or `.tsv` file, a path or a URL. Its audio paths are absolute, or URLs, or relative to
+            it; a relative path may not lead out of the manifest's folder.
         columns: names of the manifest's columns where they are not the usual ones, as {"text": "utterance"}.
     """
 
@@ -51,21 +51,21 @@ class ManifestSource(Source):
     columns: dict[str, str] = {}
 
     def items(self) -> Iterator[Item]:
-        path = Path(self.manifest)
+        folder, name = self._files, split(self.manifest)[1]
         try:
-            lines = _tsv(path) if path.suffix.lower() in (".tsv", ".txt") else _jsonl(path)
-            with ThreadPoolExecutor(PROBES) as pool:
+            with folder.stream(name) as file, ThreadPoolExecutor(folder.probes) as pool:
+                lines = _tsv(file, self.manifest) if name.lower().endswith((".tsv", ".txt")) else _jsonl(file)
                 while chunk := list(islice(lines, 1000)):
                     yield from pool.map(self._item, chunk)
         except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"manifest {path}: {error}") from error
+            raise SourceError(f"manifest {self.manifest}: {error}") from error
 
-    def open(self, locator: str) -> Path:
-        return self._folder / locator
+    def open(self, locator: str) -> Raw:
+        return self._files.open(locator)
 
     @property
-    def _folder(self) -> Path:
-        return Path(self.manifest).parent
+    def _files(self) -> Files:
+        return files(split(self.manifest)[0])
 
     def _item(self, line: tuple[int, dict[str, Any] | BadLine]) -> Item:
         number, record = line
@@ -89,12 +89,11 @@ class ManifestSource(Source):
         audio = value("audio")
         if not isinstance(audio, str) or "\0" in audio:
             raise BadLine("has no audio path")
-        audio = os.path.normpath(audio)
-        if audio.split(os.sep)[0] == os.pardir:
-            raise BadLine(f"audio path {audio!r} leads out of the manifest's folder")
-        path = self._folder / audio
-        size = path.stat().st_size if path.is_file() else None
-        seconds = item.seconds or (header_seconds(path) if size else None) or 0.0
+        if not is_url(audio):
+            audio = os.path.normpath(audio)
+            if audio.split(os.sep)[0] == os.pardir:
+                raise BadLine(f"audio path {audio!r} leads out of the manifest's folder")
+        size, seconds = self._files.probe(audio, item.seconds)
         return replace(item, locator=audio, size=size, seconds=seconds)
 
 
@@ -142,13 +141,13 @@ def item_from(value: Any, where: str) -> Item:
     )
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        number = 0
-        while line := file.readline(MAX_LINE):
-            number += 1
-            if line.strip():
-                yield number, _json_object(line)
+def _jsonl(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
+    number = 0
+    while line := text.readline(MAX_LINE):
+        number += 1
+        if line.strip():
+            yield number, _json_object(line)
 
 
 def _json_object(line: str) -> dict[str, Any] | BadLine:
@@ -160,14 +159,13 @@ def _json_object(line: str) -> dict[str, Any] | BadLine:
     return record if isinstance(record, dict) else BadLine("is not a JSON object")
 
 
-def _tsv(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = next(rows, None)
-        if header is None:
-            raise SourceError(f"manifest {path}: is empty, expected a header line")
-        for number, row in enumerate(rows, 2):
-            if len(row) == len(header):
-                yield number, dict(zip(header, row, strict=True))
-            elif row:
-                yield number, BadLine(f"has {len(row)} columns, the header has {len(header)}")
+def _tsv(file: BinaryIO, manifest: str) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header = next(rows, None)
+    if header is None:
+        raise SourceError(f"manifest {manifest}: is empty, expected a header line")
+    for number, row in enumerate(rows, 2):
+        if len(row) == len(header):
+            yield number, dict(zip(header, row, strict=True))
+        elif row:
+            yield number, BadLine(f"has {len(row)} columns, the header has {len(header)}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from schemas import SAMPLE_RATE
+from schemas.storage import split
 from transforms.models.embedded import HIBARI_VOICE, sha256_of
-from transforms.sources.base import Item, Source, SourceError
+from transforms.sources.base import Item, Source, SourceError, files
 from transforms.sources.manifest import ALIASES, BadLine, _jsonl, item_from
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class SpokenSource(Source):
     """Lines of text, each with an id, spoken by the embedded English voice.
 
     Attributes:
-        texts: a `.jsonl` file with `id` and `text`, and the other columns of a manifest.
+        texts: a `.jsonl` file (a path or a URL) with `id` and `text`, and the other columns of a manifest.
         voice_seed: seed of the voice's noise.
     """
 
@@ -45,12 +45,13 @@ class SpokenSource(Source):
         return {"voice": sha256_of(HIBARI_VOICE.locate())}
 
     def items(self) -> Iterator[Item]:
-        path = Path(self.texts)
+        folder, name = split(self.texts)
         try:
-            for number, record in _jsonl(path):
-                yield self._item(record, f"{path.name}:{number}")
+            with files(folder).stream(name) as file:
+                for number, record in _jsonl(file):
+                    yield self._item(record, f"{name}:{number}")
         except OSError as error:
-            raise SourceError(f"texts {path}: {error}") from error
+            raise SourceError(f"texts {self.texts}: {error}") from error
 
     def open(self, locator: str) -> tuple[np.ndarray, int]:
         return _voice().speak(locator, seed=self.voice_seed), SAMPLE_RATE

@@ -1,0 +1,74 @@
+"""What the runners cost themselves: wall time over that of a stand-in model of known duration, shards of 30 hours.
+
+python -m benchmarks.runners [--hours 30] [--shards 1] [--factor 0.0025] [--runners local,ray,beam]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import SAMPLE_RATE
+from benchmarks.stages import clips
+from jobs.config import workplace
+from pipeline.job import Job
+from pipeline.plan import plan
+from pipeline.runners.local import LocalRunner
+from pipeline.stage import StageSpec
+from schemas import ENTRIES
+from schemas.layout import Dataset
+
+OPTIONS = {
+    "local": ["workers=1"],
+    "ray": ["runner=ray", "ray.max_workers=1"],
+    "beam": ["runner=beam", "beam.direct_running_mode=multi_processing", "beam.direct_num_workers=1"],
+}
+
+
+def entries(hours: float) -> list[dict[str, Any]]:
+    """As many rows as it takes of the real speech to fill the hours."""
+    rows: list[dict[str, Any]] = []
+    seconds = 0.0
+    while seconds < hours * 3600:
+        length = clips()[len(rows) % len(clips())][1] / SAMPLE_RATE
+        same = dict.fromkeys(ENTRIES.columns) | {"source": 0, "where": "", "locator": "", "role": "narrator"}
+        about = {"corpus": "speech", "split": "train", "language": "en", "channel": -1, "license": "CC-BY-4.0"}
+        rows.append(same | about | {"utterance_id": f"{len(rows):08d}", "seconds": length})
+        seconds += length
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hours", type=float, default=30.0)
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--factor", type=float, default=0.0025)
+    parser.add_argument("--runners", default="local,ray,beam")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        planned = plan(entries(chosen.hours * chosen.shards), chosen.hours)
+        audio = StageSpec("benchmarks.stages:Repeat", {})
+        with LocalRunner(1) as runner:
+            list(Job(root, planned, [audio], 0.0).run(runner))
+        samples = sum(manifest.samples for manifest in Dataset(root).manifests("utterances"))
+        gigabytes = sum(path.stat().st_size for path in Path(root).rglob("*.parquet")) / 1e9
+        hours = samples / SAMPLE_RATE / 3600
+        print(f"{planned.num_shards} shards, {hours:.1f} hours, {planned.entries.num_rows} rows, {gigabytes:.1f} GB")
+        print("| runner | wall, s | model, s | the runner's own, s | of the model's |")
+        print("| --- | --- | --- | --- | --- |")
+        for number, name in enumerate(chosen.runners.split(",")):
+            factor = chosen.factor + number * 1e-9  # another fingerprint, so that each does the work
+            work = StageSpec("benchmarks.stages:Sleep", {"real_time_factor": factor})
+            model = samples / SAMPLE_RATE * factor
+            started = time.perf_counter()
+            with workplace(OPTIONS[name]).open_runner() as runner:
+                list(Job(root, planned, [audio, work], 0.0).run(runner))
+            wall = time.perf_counter() - started
+            print(f"| {name} | {wall:.1f} | {model:.1f} | {wall - model:.1f} | {wall / model - 1:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Stages for measuring runners: real speech repeated to any length, and a model of known duration."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from functools import cache
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from benchmarks.common import SAMPLE_RATE, SPEECH
+from schemas import ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
+from transforms.audio import with_waveforms, without_waveforms
+from transforms.base import Output, Parameters, Transform, table_of
+
+
+@cache
+def clips() -> list[tuple[bytes, int]]:
+    """The real speech: FLAC bytes and samples of each file."""
+    import soundfile
+
+    paths = sorted((SPEECH / "audio").glob("*.flac"))
+    return [(path.read_bytes(), soundfile.info(str(path)).frames) for path in paths]
+
+
+class Repeat(Transform):
+    """Utterances of the real speech, over and over."""
+
+    name: ClassVar[str] = "repeat"
+    version: ClassVar[int] = 1
+    reads = (ENTRIES,)
+    writes = UTTERANCES
+
+    def costs(self, rows: pa.Table) -> list[int]:
+        return [int(seconds * SAMPLE_RATE) for seconds in rows["seconds"].to_pylist()]
+
+    def __call__(self, batch: pa.Table) -> Output:
+        rows = []
+        for entry in batch.to_pylist():
+            audio, samples = clips()[int(entry[KEY]) % len(clips())]
+            same = {name: entry[name] for name in UTTERANCES.columns if name in entry}
+            made = {"audio": {"bytes": audio, "path": "clip.flac"}, "audio_sha256": hashlib.sha256(audio).digest()}
+            rows.append(same | made | {"sampling_rate": SAMPLE_RATE, "num_samples": samples, "synthetic": False})
+        return Output(table_of(rows, UTTERANCES))
+
+
+class SleepParameters(Parameters):
+    """Parameters of `Sleep`: seconds of work for each second of audio."""
+
+    real_time_factor: float
+
+
+class Sleep(Transform):
+    """A model that takes its time and no processor, as one on a GPU; its audio is decoded all the same."""
+
+    name: ClassVar[str] = "sleep"
+    version: ClassVar[int] = 1
+    reads = (UTTERANCES,)
+    writes = TRANSCRIPTS
+    wants_audio = True
+    Parameters = SleepParameters
+    parameters: SleepParameters
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
+    def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
+        seconds = sum(map(len, waveforms)) / SAMPLE_RATE
+        time.sleep(seconds * self.parameters.real_time_factor)
+        return Output(table_of((_transcript(row) for row in batch.select([KEY, "language"]).to_pylist()), TRANSCRIPTS))
+
+
+def _transcript(row: dict[str, Any]) -> dict[str, Any]:
+    nothing = {name: None for name in TRANSCRIPTS.columns}
+    said = {"text": "", "text_normalized": "", "segments": [], "flags": [], "chars_per_s": 0.0}
+    return nothing | said | {KEY: row[KEY], "language": row["language"]}

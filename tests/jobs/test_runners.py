@@ -1,0 +1,91 @@
+"""Real speech through every stage on every runner: the same bytes in every file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.check import check_dataset
+from tests.pipeline.stand_ins import files
+
+REPOSITORY = Path(__file__).parents[2]
+WAYS = {
+    "local, two workers": ["workers=2"],
+    "ray, one node": ["runner=ray"],
+    "beam in memory": ["runner=beam"],
+    "beam, two processes": ["runner=beam", "beam.direct_running_mode=multi_processing", "beam.direct_num_workers=2"],
+    "beam portable": ["runner=beam", "beam.runner=PortableRunner", "beam.job_endpoint=embed"],
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(speech: list[dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("runners")
+    chosen = [row for row in speech if row["duration"] < 4][:6]
+    turns = [{"dialogue_id": f"d{place // 2}", "turn": place % 2} for place in range(len(chosen))]
+    lines = [
+        json.dumps({"id": row["id"], "audio": str(row["audio"]), "text": row["text"], **turn})
+        for row, turn in zip(chosen, turns, strict=True)
+    ]
+    (folder / "m.jsonl").write_text("\n".join([*lines, "a bad line", json.dumps({"id": "lost", "audio": "lost.wav"})]))
+    return folder / "m.jsonl"
+
+
+def run(manifest: Path, root: Path, *options: str) -> dict[str, bytes]:
+    """What the job leaves, every file of it."""
+    given = [f"manifest={manifest}", f"root={root}", "shard_hours=0.002", "max_reject_fraction=1", *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "run", "folder", *given],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stdout
+    return files(root)
+
+
+@pytest.fixture(scope="module")
+def straight(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """One worker of this machine."""
+    root: Path = tmp_path_factory.mktemp("straight") / "root"
+    made = run(manifest, root)
+    assert list(check_dataset(str(root))) == []
+    assert len([path for path in made if path.endswith(".parquet")]) >= 8 * 3
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_bytes(way: str, manifest: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
+    made = run(manifest, tmp_path / "root", *WAYS[way])
+    assert made.keys() == straight.keys()
+    assert [path for path in made if made[path] != straight[path]] == []
+
+
+@pytest.fixture
+def three_raylets() -> Iterator[str]:
+    """The address of a cluster of three nodes, all on this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    cluster.wait_for_nodes()
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_the_same_bytes_of_three_raylets(
+    manifest: Path, straight: dict[str, bytes], tmp_path: Path, three_raylets: str
+) -> None:
+    assert run(manifest, tmp_path / "root", "runner=ray", f"ray.address={three_raylets}") == straight

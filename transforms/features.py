@@ -1,0 +1,102 @@
+"""features: what a codebook is fitted on, a sample of frames that depends on the seed and the keys alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from schemas import FEATURES, KEY, SAMPLE_RATE, UTTERANCES
+from transforms.audio import with_waveforms, without_waveforms
+from transforms.base import Output, Parameters, Transform, table_of
+from transforms.models.whisper_encoder import HOP_SAMPLES, padded_seconds
+from transforms.models.whisper_weights import EMBEDDED, weights_of
+from transforms.tokenize import Features
+
+
+class SampleFeaturesParameters(Parameters):
+    """Parameters of features.
+
+    Attributes:
+        model, layer: the encoder, as `tokenize` takes it, and after how many blocks.
+        seed: of the sample.
+        utterance_share, frame_share: which share of the utterances is heard, and of their frames kept.
+    """
+
+    model: str = EMBEDDED
+    layer: int
+    seed: int = 0
+    utterance_share: float = Field(1.0, gt=0, le=1)
+    frame_share: float = Field(1.0, gt=0, le=1)
+
+
+class SampleFeatures(Transform):
+    """Encoder features of some frames of some utterances; those of which no frame is kept are no rows."""
+
+    name: ClassVar[str] = "features"
+    version: ClassVar[int] = 1
+    reads = (UTTERANCES,)
+    writes = FEATURES
+    wants_audio = True
+    equal_costs = True
+    on_device = True
+    Parameters = SampleFeaturesParameters
+    parameters: SampleFeaturesParameters
+
+    def meaning(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude={"model"})
+
+    def weights(self) -> dict[str, str]:
+        return {"encoder": weights_of(self.parameters.model)}
+
+    def setup(self) -> None:
+        self._features = Features(self.parameters.model, self.parameters.layer, self.device)
+
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        keys, samples = window[KEY].to_pylist(), window["num_samples"].to_pylist()
+        chosen = [len(self._frames(key, count)) > 0 for key, count in zip(keys, samples, strict=True)]
+        return window.filter(pa.array(chosen, pa.bool_()))
+
+    def costs(self, rows: pa.Table) -> list[int]:
+        return [padded_seconds(samples) * SAMPLE_RATE for samples in rows["num_samples"].to_pylist()]
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
+    def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
+        rows = [
+            self._row(key, features, self._frames(key, len(waveform)))
+            for key, features, waveform in zip(
+                batch[KEY].to_pylist(), self._features(waveforms), waveforms, strict=True
+            )
+        ]
+        return Output(table_of(rows, FEATURES))
+
+    def _frames(self, key: str, num_samples: int) -> np.ndarray:
+        """(F,) int64 positions of the frames of an utterance that are in the sample, in order."""
+        name = hashlib.sha256(f"{self.parameters.seed} {key}".encode()).digest()
+        chance = np.random.default_rng(int.from_bytes(name[:8]))
+        if chance.random() >= self.parameters.utterance_share:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(chance.random(-(-num_samples // HOP_SAMPLES)) < self.parameters.frame_share)
+
+    def _row(self, key: str, features: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
+        return {
+            KEY: key,
+            "encoder": encoder_name(self.parameters.model),
+            "layer": self.parameters.layer,
+            "hop_samples": HOP_SAMPLES,
+            "width": features.shape[1],
+            "frames": frames.astype(np.int32),
+            "features": features[frames].ravel(),
+        }
+
+
+def encoder_name(model: str) -> str:
+    """What a codebook calls an encoder, such as `whisper-tiny.en`."""
+    return f"whisper-{model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
