@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
+
+import pyarrow as pa
 
 from pipeline.commit import write_whole
 from schemas import SAMPLE_RATE
@@ -41,17 +43,20 @@ def _front_matter(dataset: Dataset, tables: dict[str, str]) -> str:
 
 
 def _corpora(dataset: Dataset) -> str:
-    rows: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
     names = ["corpus", "split", "language", "license"]
+    parts = []
     for manifest in dataset.manifests("utterances"):
-        table = dataset.open(manifest.output.path).read([*names, "num_samples"])
-        for row in table.to_pylist():
-            sums = rows[tuple(row[name] for name in names)]
-            sums[0] += 1
-            sums[1] += row["num_samples"]
+        with dataset.open(manifest.output.path) as file:
+            table = file.read([*names, "num_samples"]).unify_dictionaries()
+        parts.append(pa.table({name: table[name].cast(pa.string()) for name in names} | {"n": table["num_samples"]}))
+    sums = pa.concat_tables(parts).group_by(names).aggregate([("n", "count"), ("n", "sum")])
+    rows = sums.sort_by([(name, "ascending") for name in names]).to_pylist()
     return _markdown(
         [*names, "utterances", "hours"],
-        [[*key, str(count), f"{samples / SAMPLE_RATE / 3600:.2f}"] for key, (count, samples) in sorted(rows.items())],
+        [
+            [*(row[name] for name in names), str(row["n_count"]), f"{row['n_sum'] / SAMPLE_RATE / 3600:.2f}"]
+            for row in rows
+        ],
     )
 
 

@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Makes the training data of echo-trained speech-to-speech models: speech in, checked Parquet shards of "
     "semantic-aligned unit targets out.\n\nExit codes: 0 done, 1 a check failed or too many rows were rejected, "
     "2 bad usage or configuration, or another driver "
-    "at work on the root, 3 some shards failed.",
+    "at work on the root, 3 some shards failed, or storage.",
 )
 train = typer.Typer(no_args_is_help=True, help="Train a model from published training sets.")
 app.add_typer(train, name="train")
@@ -36,6 +36,7 @@ class Mode(StrEnum):
 
 
 USAGE = 2
+FAILED = 3
 
 
 @app.command()
@@ -164,6 +165,9 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(USAGE)
+    except OSError as error:
+        print(f"{error}; storage is out of reach or full, try again", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pipeline.commit import write_whole
 from schemas.layout import Dataset, StageInfo, shard_name
@@ -22,10 +23,12 @@ class Attempt:
     """How an attempt at a shard ended.
 
     Attributes:
+        id: unique to the attempt.
         reason: what was raised, and where; None for a process that died.
         final: whether another attempt can't help.
     """
 
+    id: str
     reason: str | None = None
     final: bool = False
 
@@ -43,11 +46,12 @@ def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt |
     The block calls `forget` before it commits, so that no note is left beside a manifest.
     """
     last = last_attempt(dataset, info, shard)
-    _write(dataset, info, shard, Attempt())
+    this = Attempt(uuid.uuid4().hex)
+    _write(dataset, info, shard, this)
     try:
         yield last
     except Exception as error:
-        _write(dataset, info, shard, Attempt(describe(error), not is_device_error(error)))
+        _write(dataset, info, shard, replace(this, reason=describe(error), final=not is_device_error(error)))
         raise
     except BaseException:
         forget(dataset, info, shard)

@@ -13,8 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from pyarrow.fs import FileSelector
-
 from pipeline.attempt import Attempt, last_attempt
 from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked
 from pipeline.shard import ShardTask
@@ -31,8 +29,6 @@ Folder = tuple[str, str, str]
 """Root, table and fingerprint."""
 Place = tuple[Folder, str]
 """A folder, and a shard's name in it."""
-Stamp = tuple[int | None, int | None]
-"""When a file was last written (ns), and its bytes."""
 
 T = TypeVar("T")
 
@@ -81,7 +77,7 @@ def follow(
         undone = [one for one in undone if not one.over]
         tried = [one for one in undone if one.place in after and after[one.place] != before.get(one.place)]
         for one in tried or (undone if nothing_came else []):
-            note = storage.last_attempt(one.task) if tried else None
+            note = after[one.place] if tried else None
             one.tries += 1
             one.failed = one.tries >= attempts or (note is not None and note.final)
             yield Failed(one.task.info.stage, one.task.shard, _reason(note, engine.error), one.failed)
@@ -109,7 +105,7 @@ class _Followed:
 
     @property
     def place(self) -> Place:
-        return _folder(self.task), shard_name(self.task.shard, self.task.info.shards)
+        return _place(self.task)
 
     def advance(self) -> None:
         self.rest = self.rest[1:]
@@ -190,7 +186,7 @@ class _Storage:
         while found:
             found = False
             waiting = [one for one in followed if not one.over]
-            names = {folder: set(self._files(*folder)) for folder in {_folder(one.task) for one in waiting}}
+            names = {folder: self._files(*folder) for folder in {_folder(one.task) for one in waiting}}
             for one in waiting:
                 folder, name = one.place
                 if f"{name}.json" in names[folder] and (manifest := self._manifest(one.task)):
@@ -198,28 +194,30 @@ class _Storage:
                     one.advance()
                     yield task, manifest
 
-    def notes(self, followed: Sequence[_Followed]) -> dict[Place, Stamp]:
+    def notes(self, followed: Sequence[_Followed]) -> dict[Place, Attempt]:
         """The notes of attempts at what is left of the chains."""
-        tasks = [task for one in followed for task in one.rest]
-        return {
-            (folder, name.removesuffix(NOTE)): stamp
-            for folder in {_folder(task) for task in tasks}
-            for name, stamp in self._files(*folder).items()
-            if name.endswith(NOTE)
-        }
+        names = {folder: self._files(*folder) for folder in {_folder(task) for one in followed for task in one.rest}}
+        found = {}
+        for task in (task for one in followed for task in one.rest):
+            place = _place(task)
+            if f"{place[1]}{NOTE}" in names[place[0]] and (note := self._note(task)):
+                found[place] = note
+        return found
 
-    def last_attempt(self, task: ShardTask) -> Attempt | None:
+    def _note(self, task: ShardTask) -> Attempt | None:
         return _patiently(lambda: last_attempt(self._dataset(task.root), task.info, task.shard))
 
     def _manifest(self, task: ShardTask) -> Manifest | None:
         dataset, info = self._dataset(task.root), task.info
         return _patiently(lambda: dataset.manifest(info.table, info.fingerprint, task.shard, info.shards))
 
-    def _files(self, root: str, table: str, fingerprint: str) -> dict[str, Stamp]:
-        dataset = self._dataset(root)
-        folder = FileSelector(dataset.path(table, fingerprint), allow_not_found=True)
-        files = _patiently(lambda: dataset.filesystem.get_file_info(folder))
-        return {file.base_name: (file.mtime_ns, file.size) for file in files}
+    def _files(self, root: str, table: str, fingerprint: str) -> set[str]:
+        storage = self._dataset(root).storage
+        return set(_patiently(lambda: storage.list(f"{table}/{fingerprint}")))
+
+
+def _place(task: ShardTask) -> Place:
+    return _folder(task), shard_name(task.shard, task.info.shards)
 
 
 def _folder(task: ShardTask) -> Folder:

@@ -191,7 +191,7 @@ def test_a_device_or_network_error_fails_the_shard_and_leaves_nothing(
     before = files(tmp_path)
     with pytest.raises(error):
         run_shard(task)
-    assert noted(tmp_path, before) == {"reason": ANY, "final": False}
+    assert noted(tmp_path, before) == {"id": ANY, "reason": ANY, "final": False}
 
 
 class AcceleratorError(RuntimeError):

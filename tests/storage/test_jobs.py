@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,15 @@ class Witness:
 JOB_FAULTS: list[tuple[Fault, str, int]] = [
     ("500", "PUT", 5),
     ("503", "GET", 9),
-    ("slow", "GET", 4),
+    ("slow", "GET", 12),
     ("stalled", "GET", 40),
-    ("get cut", "GET", 6),
-    ("put cut", "PUT", 3),
-    ("answer lost", "PUT", 3),
+    ("get cut", "GET", 12),
+    ("put cut", "PUT", 5),
+    ("answer lost", "PUT", 5),
 ]
 
 
-@pytest.mark.parametrize(("fault", "method", "count"), JOB_FAULTS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("fault", "method", "count"), JOB_FAULTS, ids=str)
 def test_a_job_outlasts_faults_and_leaves_the_same_bytes(
     network: Network, server: Store, bucket: str, whole: dict[str, bytes], fault: Fault, method: str, count: int
 ) -> None:
@@ -107,13 +108,17 @@ def test_a_job_outlasts_a_network_that_goes_away(
     again[0].close()
 
 
+def failing_from(first: int) -> Callable[[int, str, str], Fault | None]:
+    return lambda number, method, path: "500" if number >= first else None
+
+
 def test_a_job_that_storage_failed_goes_on_from_there(
     network: Network, server: Store, bucket: str, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("schemas.storage.ATTEMPTS", 1)
     for number in (11, 50):
         network.seen.clear()
-        network.choose = lambda n, method, path, number=number: "500" if n >= number else None
+        network.choose = failing_from(number)
         with pytest.raises((OSError, JobFailed)):
             run(f"s3://{bucket}/root")
         there = server.files(bucket, "root")
