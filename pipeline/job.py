@@ -21,8 +21,11 @@ class JobFailed(Exception):
     """The job can't go on. `exit_code` is 1 for too many rejects, 3 for shards that failed."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+        super().__init__(message, exit_code)  # both, so that it can travel between processes
+        self.message, self.exit_code = message, exit_code
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)

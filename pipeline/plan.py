@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -102,11 +103,13 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
         The plan; its fingerprint is computed from every entry, so a changed source is a new plan.
     """
     digest = hashlib.sha256()
-    parts, groups, seconds = [], list[str](), list[float]()
+    parts, groups, seconds = [ENTRIES.schema.empty_table()], array("q"), array("d")
+    dialogues: dict[str, int] = {}
     for chunk in _chunks(entries):
         for entry in chunk:
             digest.update(json.dumps(entry, sort_keys=True).encode())
-            groups.append(entry["dialogue_id"] or entry[KEY])
+            place, dialogue = len(groups), entry["dialogue_id"]
+            groups.append(dialogues.setdefault(dialogue, place) if dialogue else place)
             seconds.append(entry["seconds"])
         parts.append(table_of(chunk, ENTRIES))
     order, ends = cut(groups, seconds, shard_hours * 3600)
@@ -122,15 +125,16 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
         shards=len(ends),
         fingerprint=fingerprint_of({"stage": STAGE, "schema_version": ENTRIES.version, "parameters": parameters}),
     )
-    rows = pa.concat_tables([ENTRIES.schema.empty_table(), *parts])
-    return Plan(info, rows.take(pa.array(order, pa.int64())), ends)
+    rows = pa.concat_tables(parts)
+    in_place = all(place == position for place, position in enumerate(order))
+    return Plan(info, rows if in_place else rows.take(pa.array(order, pa.int64())), ends)
 
 
-def cut(groups: Sequence[str], seconds: Sequence[float], shard_seconds: float) -> tuple[list[int], list[int]]:
+def cut(groups: Sequence[int], seconds: Sequence[float], shard_seconds: float) -> tuple[Sequence[int], list[int]]:
     """Where to cut entries into shards of about equal duration.
 
     Args:
-        groups: what must stay together, one an entry; members may lie apart.
+        groups: what must stay together: for each entry the position of its group's first; members may lie apart.
         seconds: duration of each entry.
         shard_seconds: wanted duration of a shard.
 
@@ -138,20 +142,20 @@ def cut(groups: Sequence[str], seconds: Sequence[float], shard_seconds: float) -
         Positions of the entries with each group's members drawn together at its first, and the exclusive end of
         each shard in that order. There is at least one shard, and no empty one unless there are no entries.
     """
-    members: dict[str, list[int]] = {}
-    for position, group in enumerate(groups):
-        members.setdefault(group, []).append(position)
+    order = array("q", sorted(range(len(groups)), key=groups.__getitem__))
+    left = sum(place == position for place, position in enumerate(groups))
     total = sum(seconds)
-    shards = max(1, min(len(members), round(total / shard_seconds + 0.499)))
-    order: list[int] = []
+    shards = max(1, min(left, round(total / shard_seconds + 0.499)))
     ends: list[int] = []
-    done = 0.0
-    for left, positions in zip(range(len(members), 0, -1), members.values(), strict=True):
-        cut_here = done >= total * (len(ends) + 1) / shards or left == shards - len(ends) - 1
-        if order and cut_here and len(ends) < shards - 1:
-            ends.append(len(order))
-        order += positions
-        done += sum(seconds[position] for position in positions)
+    done = of_group = 0.0
+    for place, position in enumerate(order):
+        if groups[position] == position:  # a group begins
+            done, of_group = done + of_group, 0.0
+            cut_here = done >= total * (len(ends) + 1) / shards or left == shards - len(ends) - 1
+            if place and cut_here and len(ends) < shards - 1:
+                ends.append(place)
+            left -= 1
+        of_group += seconds[position]
     return order, [*ends, len(order)]
 
 

@@ -21,7 +21,8 @@ from schemas import KEY, SAMPLE_RATE, TABLES
 from schemas.layout import Dataset, LayoutError, Manifest, StageInfo
 from transforms.base import Output, Reject, Transform
 
-WINDOW_ROWS = 800
+WINDOW_BYTES = 1 << 28
+"""A window ends here too, however few its rows: they may be hours long."""
 
 Progress = Callable[[int], None]
 
@@ -165,7 +166,8 @@ def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterato
     parts: list[pa.Table] = []
     for group in range(first.metadata.num_row_groups):
         parts.append(first.read_row_group(group, columns))
-        if sum(len(part) for part in parts) >= WINDOW_ROWS or group + 1 == first.metadata.num_row_groups:
+        full = sum(map(len, parts)) >= transform.window_rows or sum(part.nbytes for part in parts) >= WINDOW_BYTES
+        if full or group + 1 == first.metadata.num_row_groups:
             rows = transform.rows(pa.concat_tables(parts).unify_dictionaries().combine_chunks(), shard)
             parts = []
             if len(rows):

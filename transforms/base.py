@@ -62,6 +62,7 @@ class Transform(ABC):
         wants_audio: whether the rows carry the `audio.bytes` of the first table.
         equal_costs: whether a batch may only hold rows of equal cost.
         on_device: whether it has a model that runs on the device.
+        window_rows: about how many rows are read, and held, together; batches are made from them.
         Parameters: the pydantic model of the stage's parameters.
     """
 
@@ -72,6 +73,7 @@ class Transform(ABC):
     wants_audio: ClassVar[bool] = False
     equal_costs: ClassVar[bool] = False
     on_device: ClassVar[bool] = False
+    window_rows: ClassVar[int] = 800
     Parameters: ClassVar[type[Parameters]] = Parameters
 
     def __init__(self, parameters: Any, device: str = "cpu") -> None:

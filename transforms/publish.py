@@ -6,43 +6,96 @@ else. A row that a threshold holds back is a reject of class `filtered_…`: the
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import ALIGNMENTS, ECHO, ECHO_TARGETS, KEY, S2T, SAMPLE_RATE, T2C, TRANSCRIPTS, UNITS, UTTERANCES, Table
-from transforms.base import FILTERED, Output, Parameters, Reject, Transform, joined, table_of
+from schemas.base import Mask
+from schemas.rules import rows_with
+from transforms.base import FILTERED, Output, Parameters, Reject, Transform, joined
 from transforms.echo import user_turns
 
-Row = dict[str, Any]
-Check = tuple[str, Callable[[Row], str | None]]
 Role = Literal["user", "assistant", "narrator"]
+FLAC_SHARE = 16
+"""How much less memory a second of FLAC takes than one that a model works on, at the least."""
+Value = Callable[[pa.RecordBatch], pa.Array]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A reason to hold rows back, seen on whole columns: only the rows that are held become Python objects.
+
+    Attributes:
+        name: the reject's class, after `filtered_`.
+        held: gives a mask of the rows that are held back (null counts as let through).
+        says: gives what to say of each held row, from these rows alone.
+    """
+
+    name: str
+    held: Callable[[pa.RecordBatch], Mask]
+    says: Callable[[pa.RecordBatch], Iterable[str]]
 
 
 class Publish(Transform):
     """A training set: rows that pass every check, in the order of the checks; the first that fails gives the reason."""
 
     wants_audio: ClassVar[bool] = True
+    window_rows: ClassVar[int] = 200  # what is copied is the audio
 
+    @abstractmethod
     def checks(self) -> Iterable[Check]:
-        """Names of the checks, and what each says of a row that it holds back."""
-        return ()
+        """The checks, on input rows that have their `text` and `seconds` as columns too."""
 
-    def columns(self, row: Row) -> Row:
-        """The training row."""
-        return {}
+    @abstractmethod
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        """The columns of the training row that come from a joined table."""
+
+    def costs(self, rows: pa.Table) -> list[int]:
+        """Nothing is padded, and no model waits: a batch holds FLAC, about a byte a sample, or no audio at all."""
+        return [cost // FLAC_SHARE for cost in super().costs(rows)] if self.wants_audio else [0] * len(rows)
 
     def __call__(self, batch: pa.Table) -> Output:
-        rows, rejects = [], []
-        for row in batch.to_pylist():
-            held = next(((name, why) for name, check in self.checks() if (why := check(row))), None)
-            if held:
-                rejects.append(Reject(row[KEY], f"{FILTERED}_{held[0]}", held[1]))
-            else:
-                rows.append(self.columns(row))
-        return Output(table_of(rows, self.writes), rejects)
+        (rows,) = batch.combine_chunks().to_batches()
+        rows = rows.append_column("text", _text(rows)).append_column("seconds", _seconds(rows))
+        passed = pa.repeat(True, len(rows))
+        rejects: list[Reject] = []
+        for check in self.checks():
+            held = pc.and_(passed, pc.fill_null(check.held(rows), False))
+            passed = pc.and_not(passed, held)
+            if held.true_count:
+                refused = rows.filter(held)
+                says = zip(refused[KEY].to_pylist(), check.says(refused), strict=True)
+                rejects += [Reject(key, f"{FILTERED}_{check.name}", message) for key, message in says]
+        found = {name: rows[name] for name in rows.schema.names} | dict(self.columns(rows))
+        training = pa.table([found[name] for name in self.writes.columns], schema=self.writes.schema)
+        return Output(training.filter(passed) if rejects else training, rejects)
+
+
+def _text(rows: pa.RecordBatch) -> pa.StringArray:
+    """The reference where there is one, else the transcript, else nothing."""
+    reference = rows["reference_text"]
+    heard = pc.fill_null(_of(TRANSCRIPTS, "text")(rows), "")
+    is_there = pc.fill_null(pc.not_equal(reference, ""), False)
+    return pc.utf8_trim_whitespace(pc.if_else(is_there, reference, heard))
+
+
+def _seconds(rows: pa.RecordBatch) -> pa.DoubleArray:
+    return pc.divide(rows["num_samples"].cast(pa.float64()), float(SAMPLE_RATE))
+
+
+def _rate(rows: pa.RecordBatch) -> pa.DoubleArray:
+    """Characters of the text a second."""
+    return pc.divide(pc.utf8_length(rows["text"]).cast(pa.float64()), rows["seconds"])
+
+
+def _of(table: Table, column: str) -> Value:
+    """A column of a joined table; null where the row has none."""
+    return lambda rows: pc.struct_field(rows[table.name], column)
 
 
 def _of_roles(rows: pa.Table, roles: list[Role]) -> pa.Table:
@@ -51,38 +104,69 @@ def _of_roles(rows: pa.Table, roles: list[Role]) -> pa.Table:
 
 def _has(table: Table) -> Check:
     stage = table.name
-    return f"no_{stage}", lambda row: None if row[stage] is not None else f"has no row in {stage}"
+    return Check(
+        f"no_{stage}", lambda rows: pc.is_null(rows[stage]), lambda rows: [f"has no row in {stage}"] * len(rows)
+    )
 
 
-def _at_most(name: str, limit: float | None, value: Callable[[Row], float | None]) -> Check:
-    def check(row: Row) -> str | None:
-        found = value(row)
-        beyond = limit is not None and found is not None and found > limit
-        return f"{name} {found:g} is above max_{name}={limit:g}" if beyond else None
-
-    return name, check
-
-
-def _at_least(name: str, limit: float | None, value: Callable[[Row], float | None]) -> Check:
-    def check(row: Row) -> str | None:
-        found = value(row)
-        beyond = limit is not None and found is not None and found < limit
-        return f"{name} {found:g} is below min_{name}={limit:g}" if beyond else None
-
-    return name, check
+def _has_text() -> Check:
+    return Check(
+        "no_text",
+        lambda rows: pc.equal(rows["text"], ""),
+        lambda rows: ["has neither reference text nor transcript"] * len(rows),
+    )
 
 
-def _seconds(row: Row) -> float:
-    return float(row["num_samples"] / SAMPLE_RATE)
+def _at_most(name: str, limit: float | None, value: Value) -> Check:
+    return Check(
+        name,
+        lambda rows: pc.greater(value(rows), pa.scalar(limit, pa.float64())),
+        lambda rows: [f"{name} {found:g} is above max_{name}={limit:g}" for found in value(rows).to_pylist()],
+    )
 
 
-def _of(table: str, column: str) -> Callable[[Row], Any]:
-    return lambda row: row[table][column] if row[table] else None
+def _at_least(name: str, limit: float | None, value: Value) -> Check:
+    return Check(
+        name,
+        lambda rows: pc.less(value(rows), pa.scalar(limit, pa.float64())),
+        lambda rows: [f"{name} {found:g} is below min_{name}={limit:g}" for found in value(rows).to_pylist()],
+    )
 
 
-def _text(row: Row) -> str:
-    transcript = row["transcripts"]
-    return (row["reference_text"] or (transcript["text"] if transcript else "")).strip()
+def _all_at_least(name: str, limit: float | None, lists: Value) -> Check:
+    """As `_at_least`, of the least in a row's list."""
+    return Check(
+        name,
+        lambda rows: rows_with(lists(rows), pc.less(pc.list_flatten(lists(rows)), pa.scalar(limit, pa.float64()))),
+        lambda rows: [f"{name} {min(found):g} is below min_{name}={limit:g}" for found in lists(rows).to_pylist()],
+    )
+
+
+def _all_ended_by(stop_reasons: list[str]) -> Check:
+    reasons = _of(ECHO_TARGETS, "stop_reason")
+    allowed = pa.array(stop_reasons, pa.string())
+
+    def others(rows: pa.RecordBatch) -> pa.BooleanArray:
+        return rows_with(reasons(rows), pc.invert(pc.is_in(pc.list_flatten(reasons(rows)), value_set=allowed)))
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        ends = [sorted(set(found) - set(stop_reasons)) for found in reasons(rows).to_pylist()]
+        return [f"a segment ended by {', '.join(found)}" for found in ends]
+
+    return Check("stop_reason", others, says)
+
+
+def _answers(rows: pa.Table, everyone: pa.Table) -> pa.Array:
+    """Text of the assistant's turn that follows each row's; of two such turns the last counts, as it does in echo."""
+    spoken = pc.equal(everyone["role"].cast(pa.string()), "assistant")
+    replies = everyone.filter(pc.and_(spoken, pc.not_equal(everyone["dialogue_id"], "")))
+    replies = replies.take(pa.array(range(len(replies) - 1, -1, -1), pa.int64())).combine_chunks()
+    answered = _turn(replies["dialogue_id"], pc.subtract(replies["turn"], 1)).combine_chunks()
+    return replies["reference_text"].take(pc.index_in(_turn(rows["dialogue_id"], rows["turn"]), value_set=answered))
+
+
+def _turn(dialogue: pa.Array, turn: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(turn.cast(pa.string()), dialogue, " ")
 
 
 class S2TParameters(Parameters):
@@ -113,36 +197,23 @@ class PublishS2T(Publish):
     parameters: S2TParameters
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        everyone = shard["utterances"].select(["dialogue_id", "turn", "role", "reference_text"]).to_pylist()
-        replies = {
-            (row["dialogue_id"], row["turn"] - 1): row["reference_text"]
-            for row in everyone
-            if row["role"] == "assistant" and row["dialogue_id"]
-        }
         rows = super().rows(_of_roles(window, self.parameters.roles), shard)
-        answered = [
-            replies.get((row["dialogue_id"], row["turn"])) for row in rows.select(["dialogue_id", "turn"]).to_pylist()
-        ]
-        return rows.append_column("response_text", pa.array(answered, pa.string()))
+        return rows.append_column("response_text", _answers(rows, shard["utterances"]))
 
     def checks(self) -> Iterable[Check]:
         limits = self.parameters
         return (
-            ("no_text", lambda row: None if _text(row) else "has neither reference text nor transcript"),
-            _at_least("seconds", limits.min_seconds, _seconds),
-            _at_most("seconds", limits.max_seconds, _seconds),
-            _at_most("wer", limits.max_wer, _of("transcripts", "wer_vs_reference")),
-            _at_least("alignment_coverage", limits.min_alignment_coverage, _of("alignments", "coverage")),
+            _has_text(),
+            _at_least("seconds", limits.min_seconds, lambda rows: rows["seconds"]),
+            _at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"]),
+            _at_most("wer", limits.max_wer, _of(TRANSCRIPTS, "wer_vs_reference")),
+            _at_least("alignment_coverage", limits.min_alignment_coverage, _of(ALIGNMENTS, "coverage")),
         )
 
-    def columns(self, row: Row) -> Row:
-        same = ("corpus", "language", "speaker_id", "audio", "num_samples", "response_text")
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
         return {
-            KEY: row[KEY],
-            **{name: row[name] for name in same},
-            "text": _text(row),
-            "wer_vs_reference": _of("transcripts", "wer_vs_reference")(row),
-            "alignment_coverage": _of("alignments", "coverage")(row),
+            "wer_vs_reference": _of(TRANSCRIPTS, "wer_vs_reference")(rows),
+            "alignment_coverage": _of(ALIGNMENTS, "coverage")(rows),
         }
 
 
@@ -171,6 +242,7 @@ class PublishT2C(Publish):
     reads = (UTTERANCES, TRANSCRIPTS, UNITS)
     writes = T2C
     wants_audio = False
+    window_rows = Transform.window_rows
     Parameters = T2CParameters
     parameters: T2CParameters
 
@@ -179,23 +251,17 @@ class PublishT2C(Publish):
 
     def checks(self) -> Iterable[Check]:
         limits = self.parameters
-
-        def rate(row: Row) -> float:
-            return len(_text(row)) / _seconds(row)
-
         return (
             _has(UNITS),
-            ("no_text", lambda row: None if _text(row) else "has neither reference text nor transcript"),
-            _at_most("seconds", limits.max_seconds, _seconds),
-            _at_most("wer", limits.max_wer, _of("transcripts", "wer_vs_reference")),
-            _at_least("chars_per_s", limits.min_chars_per_s, rate),
-            _at_most("chars_per_s", limits.max_chars_per_s, rate),
+            _has_text(),
+            _at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"]),
+            _at_most("wer", limits.max_wer, _of(TRANSCRIPTS, "wer_vs_reference")),
+            _at_least("chars_per_s", limits.min_chars_per_s, _rate),
+            _at_most("chars_per_s", limits.max_chars_per_s, _rate),
         )
 
-    def columns(self, row: Row) -> Row:
-        same = {name: row[name] for name in ("corpus", "split", "language", "speaker_id")}
-        units = {name: row["units"][name] for name in UNITS.columns if name in T2C.columns}
-        return units | same | {KEY: row[KEY], "text": _text(row)}
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        return {name: _of(UNITS, name)(rows) for name in UNITS.columns if name in T2C.columns and name != KEY}
 
 
 class EchoSetParameters(Parameters):
@@ -234,24 +300,15 @@ class PublishEcho(Publish):
 
     def checks(self) -> Iterable[Check]:
         limits = self.parameters
-
-        def worst(row: Row) -> float:
-            return float(min(row["echo_targets"]["mean_logprob"]))
-
-        def stopped(row: Row) -> str | None:
-            others = set(row["echo_targets"]["stop_reason"]) - set(limits.stop_reasons)
-            return f"a segment ended by {', '.join(sorted(others))}" if others else None
-
         return (
             _has(ECHO_TARGETS),
-            ("no_text", lambda row: None if _text(row) else "has neither reference text nor transcript"),
-            _at_most("seconds", limits.max_seconds, _seconds),
-            _at_most("wer", limits.max_wer, _of("transcripts", "wer_vs_reference")),
-            ("stop_reason", stopped),
-            _at_least("mean_logprob", limits.min_mean_logprob, worst),
-            _at_most("unit_error_rate", limits.max_unit_error_rate, _of("echo_targets", "unit_error_rate")),
+            _has_text(),
+            _at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"]),
+            _at_most("wer", limits.max_wer, _of(TRANSCRIPTS, "wer_vs_reference")),
+            _all_ended_by(list(limits.stop_reasons)),
+            _all_at_least("mean_logprob", limits.min_mean_logprob, _of(ECHO_TARGETS, "mean_logprob")),
+            _at_most("unit_error_rate", limits.max_unit_error_rate, _of(ECHO_TARGETS, "unit_error_rate")),
         )
 
-    def columns(self, row: Row) -> Row:
-        same = {name: row[name] for name in ("corpus", "split", "language", "audio", "num_samples")}
-        return {name: row["echo_targets"][name] for name in ECHO_TARGETS.columns} | same | {"text": _text(row)}
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        return {name: _of(ECHO_TARGETS, name)(rows) for name in ECHO_TARGETS.columns if name != KEY}

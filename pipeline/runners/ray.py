@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from threading import Lock
 from types import TracebackType
 from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.isolation import ending
-from pipeline.runners.base import Chain, Events, Runner, RunShard
+from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard
 from pipeline.runners.follow import GRACE_SECONDS, follow
+from pipeline.totals import COUNTS
 from schemas.base import UserError
 
 
@@ -71,32 +73,43 @@ class RayRunner(Runner):
         self._stopped = False
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
-        self._stopped = False
-        yield from follow(chains, lambda undone: self._launch(undone, run_shard), self._stop)
+        from pipeline.runners.ray_steps import run_chains
 
-    def _launch(self, chains: list[Chain], run_shard: RunShard) -> None:
+        self._stopped = False
+        yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard), self._stop)
+
+    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+        from pipeline.runners.ray_steps import sum_parts
+
+        self._stopped = False
+        try:
+            kept = self._drive(sum_parts, parts, count, keep) if parts else COUNTS.empty_table()
+        finally:
+            self._stop()
+        return keep(kept)
+
+    def _drive(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What `work` gives, called with the options and the arguments in a process that drives Ray."""
         from pipeline.runners.ray_steps import drive
 
         context = get_context("spawn")
         here, there = context.Pipe(duplex=False)
         with self._starting:
             if self._stopped:
-                return
-            driver = context.Process(
-                target=drive, args=(there, os.getpid(), self.options, chains, run_shard), daemon=True
-            )
+                return None
+            given = (there, os.getpid(), self.options, work, arguments)
+            self._driver = driver = context.Process(target=drive, args=given, daemon=True)
             driver.start()
-            self._driver = driver
         there.close()
         try:
-            error: Exception | None = here.recv()
+            outcome = here.recv()
         except (EOFError, OSError):
-            error = None
+            driver.join()
+            outcome = RuntimeError(f"Ray's driver ended with {ending(driver.exitcode)}")
         driver.join()
-        if error is not None:
-            raise error
-        if driver.exitcode:
-            raise RuntimeError(f"Ray's driver ended with {ending(driver.exitcode)}")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _stop(self) -> None:
         with self._starting:

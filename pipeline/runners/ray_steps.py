@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.attempt import is_device_error
-from pipeline.runners.base import ATTEMPTS, Chain, RunShard
+from pipeline.runners.base import ATTEMPTS, Chain, Count, Keep, Part, RunShard
 from pipeline.shard import ShardTask
 from pipeline.threads import thread_limits
+from pipeline.totals import COUNTS, PARTITIONS
 from schemas import SAMPLE_RATE
 from schemas.base import UserError
 from schemas.layout import Dataset, Manifest
@@ -39,50 +40,70 @@ PROJECT = ("schemas", "transforms", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 100 * 2**20
 """Of a cluster of our own: shards' numbers are all that is in it, and Ray takes a third of the memory by default."""
 CONNECT_SECONDS = 10.0
-SHARD = "shard"
+SHARD, PART = "shard", "part"
 
 
-def drive(failure: Connection, parent: int, options: RayOptions, chains: list[Chain], run_shard: RunShard) -> None:
-    """A pass over the chains, in a process of its own: sends what went wrong, if anything did."""
+def drive(
+    answer: Connection, parent: int, options: RayOptions, work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    """Does some work on Ray, in a process of its own: sends what comes of it, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or what is still under way when we disconnect starts another cluster
     try:
-        chains = [[replace(task, root=_absolute(task.root)) for task in chain] for chain in chains]
-        _connect(options)
-        signal.signal(signal.SIGTERM, _disconnect)  # after Ray has set its own
-        for _ in _pipeline(options, chains, run_shard).iter_internal_ref_bundles():
-            pass
+        answer.send(work(options, *arguments))
     except UserError as error:
-        failure.send(error)
+        answer.send(error)
     except Exception as error:
-        failure.send(RuntimeError(f"{type(error).__name__}: {str(error).strip()}"))
+        answer.send(RuntimeError(f"{type(error).__name__}: {str(error).strip()}"))
     import ray
 
     ray.shutdown()
 
 
-def _connect(options: RayOptions) -> None:
+def run_chains(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard) -> None:
+    """A pass over the chains."""
+    chains = [[replace(task, root=_absolute(task.root)) for task in chain] for chain in chains]
+    _connect(options, OBJECT_STORE_BYTES)
+    for _ in _pipeline(options, chains, run_shard).iter_internal_ref_bundles():
+        pass
+
+
+def sum_parts(options: RayOptions, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+    """What `keep` keeps of the sums of each of the groups that words are dealt out to."""
+    parts = [(_absolute(root), name) for root, name in parts]
+    _connect(options)
+    from ray.data.aggregate import Sum
+
+    word, amount = COUNTS.names
+    counted = _rows(PART, range(len(parts))).map_batches(
+        lambda batch: pa.concat_tables(count(parts[number]) for number in batch[PART].to_pylist()),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=options.cpus_per_worker,
+    )
+    sums = counted.groupby(word, num_partitions=PARTITIONS).aggregate(Sum(amount, alias_name=amount))
+    kept = sums.map_batches(lambda batch: keep(batch.select(COUNTS.names).cast(COUNTS)), batch_format="pyarrow")
+    return pa.concat_tables([COUNTS.empty_table(), *kept.iter_batches(batch_size=None, batch_format="pyarrow")])
+
+
+def _connect(options: RayOptions, object_store_bytes: int | None = None) -> None:
     import ray
     from ray._private.services import canonicalize_bootstrap_address_or_die, extract_ip_port
 
     environment = _runtime_env(options)
     if options.address is None:
-        ray.init(
-            address="local",
-            object_store_memory=OBJECT_STORE_BYTES,
-            runtime_env=environment,
-            logging_level=logging.WARNING,
-        )
-        return
-    try:
-        address = canonicalize_bootstrap_address_or_die(options.address)
-        socket.create_connection(extract_ip_port(address), CONNECT_SECONDS).close()  # Ray itself tries for ever
-    except (OSError, ValueError) as error:
-        raise UserError(f"ray.address={options.address}: {error}") from None
-    os.chdir(os.sep)  # Ray's workers import from their driver's directory first, whatever lies there on their machine
-    ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
+        place: dict[str, Any] = {"address": "local", "object_store_memory": object_store_bytes}
+    else:
+        try:
+            place = {"address": canonicalize_bootstrap_address_or_die(options.address)}
+            socket.create_connection(extract_ip_port(place["address"]), CONNECT_SECONDS).close()  # Ray tries for ever
+        except (OSError, ValueError) as error:
+            raise UserError(f"ray.address={options.address}: {error}") from None
+        os.chdir(os.sep)  # Ray's workers import from their driver's directory first, whatever lies there on their node
+    ray.init(**place, runtime_env=environment, logging_level=logging.WARNING)
+    signal.signal(signal.SIGTERM, _disconnect)  # after Ray has set its own
 
 
 def _absolute(root: str) -> str:
@@ -120,23 +141,12 @@ def _runtime_env(options: RayOptions) -> dict[str, Any]:
 def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard) -> RayDataset:
     """A row a shard, an operator a stage: a row that comes out of one is committed, and goes on to the next."""
     import ray.data
-    from ray.util.annotations import RayDeprecationWarning
-    from ray.util.debug import log_once
-
-    warnings.simplefilter("ignore", RayDeprecationWarning)  # max_task_retries, which has no other place yet
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.WARNING)
-    log_once("ray_data_progress_manager_disabled")  # that there are no bars is no news
 
     stages = _by_stage(chains)
     on_device = {stage: next(iter(tasks.values())).spec.transform_class().on_device for stage, tasks in stages.items()}
     cpus, gpus = _shares(options, len(stages), sum(on_device.values()))
-    shards = sorted(chain[0].shard for chain in chains)
-    rows: RayDataset = ray.data.from_items([{SHARD: shard} for shard in shards], override_num_blocks=len(shards))
+    rows = _rows(SHARD, sorted(chain[0].shard for chain in chains))
     context = rows.context  # a copy, which the operators inherit
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # a shard may well take longer than Ray Data's half an hour
     context.max_errored_blocks = -1  # what is lost is found undone in storage
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # a task a worker is all that there ever is
@@ -159,6 +169,23 @@ def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard)
             num_gpus=gpus if on_device[stage] else 0,
             max_task_retries=ATTEMPTS - 1,  # of a shard whose worker died, within the pass
         )
+    return rows
+
+
+def _rows(name: str, numbers: Sequence[int]) -> RayDataset:
+    """Rows of one number each, a block a row; Ray Data says no more than warnings of what is done with them."""
+    import ray.data
+    from ray.util.annotations import RayDeprecationWarning
+    from ray.util.debug import log_once
+
+    warnings.simplefilter("ignore", RayDeprecationWarning)  # max_task_retries, which has no other place yet
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.WARNING)
+    log_once("ray_data_progress_manager_disabled")  # that there are no bars is no news
+    rows: RayDataset = ray.data.from_items([{name: number} for number in numbers], override_num_blocks=len(numbers))
+    rows.context.enable_progress_bars = False
+    rows.context.print_on_execution_start = False
     return rows
 
 

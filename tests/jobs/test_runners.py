@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from schemas.check import check_dataset
+from schemas.layout import Dataset
 from tests.pipeline.stand_ins import files
+from transforms.unit_language import UnitLanguage
 
 REPOSITORY = Path(__file__).parents[2]
 WAYS = {
@@ -89,3 +92,25 @@ def test_the_same_bytes_of_three_raylets(
     manifest: Path, straight: dict[str, bytes], tmp_path: Path, three_raylets: str
 ) -> None:
     assert run(manifest, tmp_path / "root", "runner=ray", f"ray.address={three_raylets}") == straight
+
+
+@pytest.mark.slow
+def test_fitting_anywhere_gives_the_same_files(manifest: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for path, data in straight.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    found: dict[str, set[bytes]] = {"words.json": set(), "book.safetensors": set()}
+    for way in ("local, two workers", "ray, one node", "beam in memory", "beam, two processes"):
+        shutil.rmtree(root / "features", ignore_errors=True)
+        words = ["fit-unit-language", str(root), str(tmp_path / "words.json"), "--vocab-size", "200"]
+        book = ["fit-codebook", str(root), str(tmp_path / "book.safetensors"), "--size", "8", "--max-frames", "200"]
+        for command in (words, book):
+            given = [sys.executable, "-m", "jobs.cli", *command, *WAYS[way]]
+            done = subprocess.run(given, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        for name, contents in found.items():
+            contents.add((tmp_path / name).read_bytes())
+    assert {name: len(contents) for name, contents in found.items()} == {"words.json": 1, "book.safetensors": 1}
+    units = Dataset(str(root)).read("units")["units"].to_pylist()
+    assert UnitLanguage.load(tmp_path / "words.json") == UnitLanguage.fit(units, num_units=100, vocab_size=200)

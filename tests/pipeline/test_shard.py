@@ -17,7 +17,7 @@ import pytest
 from pipeline import shard as shard_module
 from pipeline.attempt import is_device_error
 from pipeline.commit import CommitError, open_stage, set_current
-from pipeline.shard import WINDOW_ROWS, ShardTask, run_shard
+from pipeline.shard import ShardTask, run_shard
 from pipeline.stage import StageSpec, describe
 from schemas import KEY, TRANSCRIPTS, UTTERANCES
 from schemas.check import check_dataset
@@ -257,13 +257,13 @@ def test_the_size_of_a_batch_does_not_show_in_the_file(tmp_path: Path) -> None:
 
 
 def test_windows_keep_the_order_and_lose_nothing(tmp_path: Path) -> None:
-    count = 2 * WINDOW_ROWS + 150
-    refuses = [key(WINDOW_ROWS - 1), key(0), key(count - 1), key(WINDOW_ROWS)]
+    count = 2 * Double.window_rows + 150
+    refuses = [key(Double.window_rows - 1), key(0), key(count - 1), key(Double.window_rows)]
     manifest = doubled(tmp_path, rows=count, batch_seconds=1e6, refuses=refuses)
     assert (manifest.rows_in, manifest.output.rows, manifest.reasons) == (count, count - 4, {"too_dull": 4})
     assert list(texts(tmp_path)) == [key(number) for number in range(count) if key(number) not in refuses]
     assert [row[KEY] for row in refused(tmp_path, manifest)] == sorted(refuses)
-    assert [len(batch) for batch in batches()] == [WINDOW_ROWS, WINDOW_ROWS, 150]
+    assert [len(batch) for batch in batches()] == [Double.window_rows, Double.window_rows, 150]
     assert list(check_dataset(str(tmp_path))) == []
 
 

@@ -1,0 +1,188 @@
+"""The whole corpus without its audio: 1,500,184 rows and 1.1 billion frames through plan, write, publish, check, read.
+
+python -m benchmarks.rehearsal [--fraction 0.01] [--workers 2] [--root DIR]
+
+Stages that need audio or a model are stand-ins (`benchmarks.rehearsal_stages`); everything else is what a job runs.
+Each step has a process of its own, and workers of its own, so that a peak of memory belongs to one step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.rehearsal_stages import HOP, entries
+from pipeline.job import Job, StageReport
+from pipeline.plan import Committed, plan
+from pipeline.runners.local import LocalRunner
+from pipeline.stage import StageSpec
+from schemas import ENTRIES
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from transforms.publish import EchoSetParameters, PublishEcho, PublishS2T, PublishT2C, S2TParameters, T2CParameters
+
+SHARD_HOURS = 30.0
+WINDOW_SECONDS = 1e9
+"""Budget of a stand-in's batch: a whole window, since nothing is padded."""
+PUBLISH = {PublishS2T: S2TParameters, PublishT2C: T2CParameters, PublishEcho: EchoSetParameters}
+STAND_INS = ("Ingest", "Transcribe", "Tokenize", "Echo")
+TRAINS_ON = {
+    "training/t2c": ("text", "units", "durations"),
+    "training/echo": ("response_token_ids", "unit_targets"),
+}
+READ_ROWS = 64
+MAX_REJECT_FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a step did: rows and frames that went through it, bytes that it left, and what it took."""
+
+    step: str
+    rows: int
+    frames: int
+    bytes: int
+    seconds: float
+    cpu_seconds: float
+    drawing: float
+    driver_gb: float
+    workers_gb: float
+    note: str = ""
+
+    def line(self) -> str:
+        drawn = f"{self.drawing:.0f}" if self.drawing else ""
+        workers = f"{self.workers_gb:.2f}" if self.workers_gb else ""
+        cells = (
+            self.step,
+            f"{self.rows:,}",
+            f"{self.seconds:.1f}",
+            f"{self.cpu_seconds:.1f}",
+            drawn,
+            f"{self.rows / self.seconds:,.0f}",
+            f"{self.frames / self.seconds / 1e6:.1f}",
+            f"{self.bytes / 1e6:,.1f}",
+            f"{self.driver_gb:.2f}",
+            workers,
+            self.note,
+        )
+        return f"| {' | '.join(cells)} |"
+
+
+HEAD = (
+    "| step | rows | seconds | CPU seconds | of them drawing | rows/s | million frames/s | MB on disk | "
+    "peak GB, driver | peak GB, worker | |\n" + "| --- " * 11 + "|"
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--fraction", type=float, default=0.01)
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--root")
+    chosen = arguments.parse_args()
+    root = chosen.root or tempfile.mkdtemp(prefix="rehearsal-")
+    try:
+        print(HEAD)
+        for figures in rehearse(root, chosen.fraction, chosen.workers):
+            print(figures.line(), flush=True)
+    finally:
+        if not chosen.root:
+            shutil.rmtree(root)
+
+
+def rehearse(root: str, fraction: float, workers: int) -> Iterator[Figures]:
+    """Runs all steps, each in a process of its own."""
+    stages = len(STAND_INS) + len(PUBLISH)
+    steps: list[tuple[Callable[..., Figures], tuple[object, ...]]] = [
+        (plan_step, (root, fraction)),
+        *((stage_step, (root, position, workers)) for position in range(stages)),
+        (check_step, (root,)),
+        *((read_step, (root, table)) for table in TRAINS_ON),
+    ]
+    for step, arguments in steps:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            yield process.submit(step, *arguments).result()
+
+
+def plan_step(root: str, fraction: float) -> Figures:
+    """Lists the entries, cuts them into shards and writes these."""
+    started = time.perf_counter()
+    planned = plan(entries(fraction), SHARD_HOURS)
+    planned.commit(Dataset(root))
+    return _figures("plan", root, ENTRIES.name, started, note=f"{planned.info.shards} shards")
+
+
+def stage_step(root: str, position: int, workers: int) -> Figures:
+    """Runs one stage: a job of the stages up to it, of which all others are committed."""
+    dataset = Dataset(root)
+    notes = Path(root, "notes")
+    notes.mkdir(exist_ok=True)
+    stages = [
+        *(
+            StageSpec(f"benchmarks.rehearsal_stages:{name}", {"notes": str(notes)}, batch_seconds=WINDOW_SECONDS)
+            for name in STAND_INS
+        ),
+        *(
+            StageSpec(f"transforms.publish:{kind.__name__}", parameters().model_dump(mode="json"))
+            for kind, parameters in PUBLISH.items()
+        ),
+    ]
+    started = time.perf_counter()
+    with LocalRunner(workers) as runner:
+        events = Job(root, Committed.of(dataset, ENTRIES.name), stages[: position + 1], MAX_REJECT_FRACTION).run(runner)
+        report = [event for event in events if isinstance(event, StageReport)][-1]
+    took = sum(float(line) for note in notes.glob(f"{report.info.stage}.*") for line in note.read_text().split())
+    held = f"{report.rows_in - report.rows:,} held back" if report.rows_in != report.rows else ""
+    return _figures(report.info.stage, root, report.info.table, started, took, held)
+
+
+def check_step(root: str) -> Figures:
+    """Every rule on every row."""
+    started = time.perf_counter()
+    findings = sum(1 for _ in check_dataset(root))
+    return _figures("check", root, "", started, note=f"{findings} findings")
+
+
+def read_step(root: str, table: str) -> Figures:
+    """One epoch of a training set, in batches, its tokens counted."""
+    started = time.perf_counter()
+    dataset = Dataset(root)
+    tokens = 0
+    for manifest in dataset.manifests(table):
+        with dataset.open(manifest.output.path) as file:
+            for batch in file.iter_batches(READ_ROWS, columns=TRAINS_ON[table]):
+                for column in batch.columns:
+                    while pa.types.is_list(column.type):
+                        column = pc.list_flatten(column)
+                    tokens += len(column)
+    return _figures(f"read {table}", root, table, started, note=f"{tokens:,} values")
+
+
+def _figures(step: str, root: str, table: str, started: float, drawing: float = 0, note: str = "") -> Figures:
+    seconds = time.perf_counter() - started
+    dataset = Dataset(root)
+    rows = samples = size = 0
+    for name in [table] if table else dataset.tables():
+        for manifest in dataset.manifests(name):
+            rows += manifest.rows_in
+            samples += manifest.samples
+            size += manifest.output.size + (manifest.rejects.size if manifest.rejects else 0)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    driver, workers = (usage.ru_maxrss / 2**20 for usage in usages)
+    return Figures(step, rows, samples // HOP, size, seconds, cpu_seconds, drawing, driver, workers, note)
+
+
+if __name__ == "__main__":
+    main()
