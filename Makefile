@@ -26,6 +26,9 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.job
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.transcribe
+	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.runners
+	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
 
 clean:
 	rm -rf .venv out build *.egg-info

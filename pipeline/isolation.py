@@ -139,7 +139,8 @@ def _child_main() -> None:
     except EOFError:
         return
     except Exception as error:
-        _send(answers, {"error": describe(error), "kind": _kind(error)})
+        kind = _kind(error)
+        _send(answers, {"error": str(error) if kind == "user" else describe(error), "kind": kind})
 
 
 if __name__ == "__main__":

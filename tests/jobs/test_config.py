@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import CONFIGS, ConfigError, load
+from jobs.config import CONFIGS, ConfigError, load, workplace
 
 GIVEN = {
     "folder": ["manifest=m.jsonl", "root=out"],
@@ -79,3 +79,25 @@ def test_an_unknown_source(tmp_path: Path) -> None:
     path.write_text("root: out\nstages:\n  ingest:\n    sources:\n      - kind: ftp\n        corpus: c\n")
     said = fails(str(path))
     assert "job.yaml, line 5: stages.ingest.sources.0" in said and "'ftp'" in said
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("ray.adress=auto", "'ray.adress=auto' on the command line: ray.adress: unknown key; did you mean address?"),
+        ("runner=spark", "runner: Input should be 'local', 'ray' or 'beam', not 'spark'"),
+        ("when_busy=maybe", "when_busy: Input should be 'refuse' or 'wait'"),
+        ("ray.min_workers=0", "ray.min_workers: "),
+    ],
+)
+def test_where_to_work_is_checked_too(override: str, says: str) -> None:
+    assert says in fails("folder", "manifest=m.jsonl", "root=out", override)
+    with pytest.raises(ConfigError) as caught:
+        workplace([override])
+    assert says in str(caught.value)
+
+
+def test_options_of_the_runners_are_taken_from_the_command_line() -> None:
+    chosen = workplace(["runner=beam", "beam.runner=FlinkRunner", "beam.parallelism=4", "ray.runtime_env.pip=[a]"])
+    assert chosen.beam.values == {"runner": "FlinkRunner", "parallelism": 4}
+    assert chosen.ray.runtime_env == {"pip": ["a"]}

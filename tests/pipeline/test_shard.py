@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import ANY
@@ -343,3 +345,45 @@ def test_a_fingerprint_is_of_what_shapes_the_output_and_of_nothing_else() -> Non
     ]
     assert len({base, *others}) == len(others) + 1
     assert len(base) == 16 and set(base) <= set("0123456789abcdef")
+
+
+# -- decoding ahead of the model --------------------------------------------------------------------------------------
+
+
+class Prepared(Double):
+    """As `Double`, on rows that were prepared; notes what was prepared, and in which threads."""
+
+    seen: ClassVar[list[tuple[str, int]]] = []
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        keys = batch[KEY].to_pylist()
+        self.seen.append((keys[0], threading.get_ident()))
+        if key(3) in keys:
+            raise ValueError(f"cannot decode {key(3)}")
+        return batch.append_column("ready", pa.array([True] * len(batch)))
+
+    def __call__(self, batch: pa.Table) -> Output:
+        assert batch["ready"].to_pylist() == [True] * len(batch)
+        return super().__call__(batch.drop_columns(["ready"]))
+
+
+def test_batches_are_prepared_ahead_in_a_thread_and_a_row_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    Prepared.seen.clear()
+    (task,) = prepared(tmp_path, stage(Double))
+    spec = StageSpec(f"{__name__}:Prepared", task.spec.parameters, batch_seconds=8.0)
+    manifest = run_shard(replace(task, spec=spec))
+    assert manifest.reasons == {"ValueError": 1} and manifest.output.rows == 11
+    (reject,) = refused(tmp_path, manifest)
+    assert (reject[KEY], reject["message"]) == (key(3), f"ValueError: cannot decode {key(3)}")
+    elsewhere = [first for first, thread in Prepared.seen if thread != threading.get_ident()]
+    assert len(elsewhere) == len(set(elsewhere)) > 2, "each batch once"
+
+
+def test_rows_by_the_hour_end_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = doubled(tmp_path / "whole", rows=350, batch_seconds=1e6)
+    assert [len(batch) for batch in batches()] == [350]
+    monkeypatch.setattr(shard_module, "WINDOW_BYTES", 1)
+    shard_module._loaded = None
+    cut = doubled(tmp_path / "cut", rows=350, batch_seconds=1e6)
+    assert [len(batch) for batch in batches()] == [100, 100, 100, 50], "a row group each"
+    assert shard_bytes(tmp_path / "cut", cut) == shard_bytes(tmp_path / "whole", whole)
