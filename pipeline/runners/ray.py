@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Lock
 from types import TracebackType
@@ -18,6 +20,7 @@ from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunS
 from pipeline.runners.follow import GRACE_SECONDS, follow
 from pipeline.totals import COUNTS
 from schemas.base import UserError
+from schemas.storage import is_url
 
 
 class RayOptions(BaseModel):
@@ -69,6 +72,7 @@ class RayRunner(Runner):
             raise UserError(f"ray.max_workers={options.max_workers} is less than ray.min_workers={options.min_workers}")
         self.options = options
         self._driver: BaseProcess | None = None
+        self._pipe: Connection | None = None
         self._starting = Lock()
         self._stopped = False
 
@@ -76,51 +80,64 @@ class RayRunner(Runner):
         from pipeline.runners.ray_steps import run_chains
 
         self._stopped = False
-        yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard), self._stop)
+        chains = [[replace(task, root=_absolute(task.root)) for task in chain] for chain in chains]
+        here = os.getcwd()
+        yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard, here), self._stop)
 
     def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
         from pipeline.runners.ray_steps import sum_parts
 
+        if not parts:
+            return keep(COUNTS.empty_table())
         self._stopped = False
-        try:
-            kept = self._drive(sum_parts, parts, count, keep) if parts else COUNTS.empty_table()
-        finally:
-            self._stop()
-        return keep(kept)
+        return keep(self._drive(sum_parts, [(_absolute(root), path) for root, path in parts], count, keep))
 
     def _drive(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What `work` gives, called with the options and the arguments in a process that drives Ray."""
-        from pipeline.runners.ray_steps import drive
-
-        context = get_context("spawn")
-        here, there = context.Pipe(duplex=False)
+        """What `work` gives, called with the options and the arguments in the process that drives Ray."""
         with self._starting:
             if self._stopped:
                 return None
-            given = (there, os.getpid(), self.options, work, arguments)
-            self._driver = driver = context.Process(target=drive, args=given, daemon=True)
-            driver.start()
-        there.close()
+            if self._driver is None:
+                self._start()
+            driver, pipe = self._driver, self._pipe
+        assert driver is not None and pipe is not None
         try:
-            outcome = here.recv()
+            pipe.send((work, arguments))
+            outcome = pipe.recv()
         except (EOFError, OSError):
             driver.join()
             outcome = RuntimeError(f"Ray's driver ended with {ending(driver.exitcode)}")
-        driver.join()
         if isinstance(outcome, Exception):
+            self._driver = None  # it has ended, and what is next may find Ray well again
+            driver.join()
             raise outcome
         return outcome
+
+    def _start(self) -> None:
+        from pipeline.runners.ray_steps import drive
+
+        context = get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._driver = context.Process(target=drive, args=(there, os.getpid(), self.options), daemon=True)
+        self._driver.start()
+        there.close()
 
     def _stop(self) -> None:
         with self._starting:
             self._stopped = True
-        if self._driver is not None:
-            self._driver.terminate()
-            self._driver.join(GRACE_SECONDS)
-            if self._driver.is_alive():
-                self._driver.kill()
+            driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.terminate()
+            driver.join(GRACE_SECONDS)
+            if driver.is_alive():
+                driver.kill()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+
+
+def _absolute(root: str) -> str:
+    """A root for workers, which have other working directories."""
+    return root if is_url(root) else os.path.abspath(root)

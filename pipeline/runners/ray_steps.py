@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -29,7 +29,6 @@ from pipeline.totals import COUNTS, PARTITIONS
 from schemas import SAMPLE_RATE
 from schemas.base import UserError
 from schemas.layout import Dataset, Manifest
-from schemas.storage import is_url
 
 if TYPE_CHECKING:
     from ray.data import Dataset as RayDataset
@@ -38,42 +37,42 @@ if TYPE_CHECKING:
 
 PROJECT = ("schemas", "transforms", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a cluster of our own: shards' numbers are all that is in it, and Ray takes a third of the memory by default."""
+"""Of a cluster of our own: shards' numbers are all that is in it, or counts, which Ray spills to disk where they are
+more; it would take a third of the memory by default."""
 CONNECT_SECONDS = 10.0
 SHARD, PART = "shard", "part"
 
 
-def drive(
-    answer: Connection, parent: int, options: RayOptions, work: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
-    """Does some work on Ray, in a process of its own: sends what comes of it, or what went wrong."""
+def drive(pipe: Connection, parent: int, options: RayOptions) -> None:
+    """Does one work after the other on Ray, in a process of its own: sends what comes of each, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or what is still under way when we disconnect starts another cluster
     try:
-        answer.send(work(options, *arguments))
+        _connect(options)
+        while True:
+            work, arguments = pipe.recv()
+            pipe.send(work(options, *arguments))
+    except EOFError:
+        pass
     except UserError as error:
-        answer.send(error)
+        pipe.send(error)
     except Exception as error:
-        answer.send(RuntimeError(f"{type(error).__name__}: {str(error).strip()}"))
+        pipe.send(RuntimeError(f"{type(error).__name__}: {str(error).strip()}"))
     import ray
 
     ray.shutdown()
 
 
-def run_chains(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard) -> None:
-    """A pass over the chains."""
-    chains = [[replace(task, root=_absolute(task.root)) for task in chain] for chain in chains]
-    _connect(options, OBJECT_STORE_BYTES)
-    for _ in _pipeline(options, chains, run_shard).iter_internal_ref_bundles():
+def run_chains(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard, directory: str) -> None:
+    """A pass over the chains, in the driver's directory where a node has it."""
+    for _ in _pipeline(options, chains, run_shard, directory).iter_internal_ref_bundles():
         pass
 
 
 def sum_parts(options: RayOptions, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
     """What `keep` keeps of the sums of each of the groups that words are dealt out to."""
-    parts = [(_absolute(root), name) for root, name in parts]
-    _connect(options)
     from ray.data.aggregate import Sum
 
     word, amount = COUNTS.names
@@ -88,13 +87,13 @@ def sum_parts(options: RayOptions, parts: Sequence[Part], count: Count, keep: Ke
     return pa.concat_tables([COUNTS.empty_table(), *kept.iter_batches(batch_size=None, batch_format="pyarrow")])
 
 
-def _connect(options: RayOptions, object_store_bytes: int | None = None) -> None:
+def _connect(options: RayOptions) -> None:
     import ray
     from ray._private.services import canonicalize_bootstrap_address_or_die, extract_ip_port
 
     environment = _runtime_env(options)
     if options.address is None:
-        place: dict[str, Any] = {"address": "local", "object_store_memory": object_store_bytes}
+        place: dict[str, Any] = {"address": "local", "object_store_memory": OBJECT_STORE_BYTES}
     else:
         try:
             place = {"address": canonicalize_bootstrap_address_or_die(options.address)}
@@ -104,11 +103,6 @@ def _connect(options: RayOptions, object_store_bytes: int | None = None) -> None
         os.chdir(os.sep)  # Ray's workers import from their driver's directory first, whatever lies there on their node
     ray.init(**place, runtime_env=environment, logging_level=logging.WARNING)
     signal.signal(signal.SIGTERM, _disconnect)  # after Ray has set its own
-
-
-def _absolute(root: str) -> str:
-    """A root for workers, which have other working directories."""
-    return root if is_url(root) else os.path.abspath(root)
 
 
 def _disconnect(*_: object) -> None:
@@ -138,7 +132,7 @@ def _runtime_env(options: RayOptions) -> dict[str, Any]:
     return environment
 
 
-def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard) -> RayDataset:
+def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard, directory: str) -> RayDataset:
     """A row a shard, an operator a stage: a row that comes out of one is committed, and goes on to the next."""
     import ray.data
 
@@ -156,7 +150,7 @@ def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard)
         most = min(options.max_workers or len(tasks), len(tasks))
         rows = rows.map_batches(
             type(stage, (StageWorker,), {}),  # Ray's dashboard names operators and actors after it
-            fn_constructor_args=(tasks, run_shard),
+            fn_constructor_args=(tasks, run_shard, directory),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -231,7 +225,9 @@ def _shares(options: RayOptions, stages: int, on_device: int) -> tuple[float, fl
 class StageWorker:
     """Runs shards of one stage, each in turn; what `run_shard` loads stays loaded."""
 
-    def __init__(self, tasks: dict[int, ShardTask], run_shard: RunShard) -> None:
+    def __init__(self, tasks: dict[int, ShardTask], run_shard: RunShard, directory: str) -> None:
+        with suppress(OSError):  # where a node has the driver's, the paths of a configuration mean the same
+            os.chdir(directory)
         self._tasks, self._run_shard = tasks, run_shard
         self._metrics = _Metrics()
 
