@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,8 @@ class BeamRunner(Runner):
     """
 
     def __init__(self, options: BeamOptions) -> None:
-        """Raises UserError where Beam has no such option or runner."""
+        """Raises UserError where Beam is not installed, or has no such option or runner."""
+        _import_quietly()
         _import_beam()
         options.pipeline_options()
         options.pipeline_runner()
@@ -280,6 +282,20 @@ def _import_beam() -> None:
         import apache_beam  # noqa: F401
     finally:
         logging.disable(before)
+
+
+def _import_quietly() -> None:
+    """Imports Beam without its warnings of what this project does not ask for: Google's clients, a worker's folders."""
+    if find_spec("apache_beam") is None:
+        raise UserError("runner=beam needs Apache Beam: pip install -c constraints.txt '.[beam]'")
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        import apache_beam  # noqa: F401
+    finally:
+        root.setLevel(before)
+    logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(logging.ERROR)
 
 
 def _refuse(message: str) -> None:

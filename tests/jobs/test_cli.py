@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from schemas.layout import Dataset
+from tests.pipeline.stand_ins import files
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -102,13 +103,47 @@ def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> N
         arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while not list(root.rglob("transcripts/*/stage.json")) and time.monotonic() < deadline:
+    while not list(root.rglob("transcripts/*/*.attempt.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "the same command goes on" in stdout
-    assert [path for path in root.rglob("*") if ".tmp-" in path.name] == []
+    assert [path for path in root.rglob("*") if ".tmp-" in path.name or ".attempt" in path.name] == []
+    assert list((root / "lease").iterdir()) == []
+
+
+def test_two_drivers_at_once(manifest: Path, tmp_path: Path) -> None:
+    """Of two that start together on one root, one works and one refuses; or one waits, and finds nothing to do."""
+    ingest = tmp_path / "ingest.yaml"
+    ingest.write_text(
+        f"shard_hours: 0.001\nstages:\n  ingest:\n    sources:\n"
+        f"      - {{kind: manifest, corpus: c, manifest: {manifest}}}\n"
+    )
+    for when_busy in ("refuse", "wait"):
+        root = tmp_path / when_busy
+        drivers = [
+            subprocess.Popen(
+                command("run", str(ingest), f"root={root}", f"when_busy={when_busy}"),
+                cwd=REPOSITORY,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        said = [driver.communicate(timeout=120)[0] for driver in drivers]
+        codes = [driver.returncode for driver in drivers]
+        if when_busy == "refuse" and codes != [0, 0]:  # both may do, one after the other
+            assert sorted(codes) == [0, 2], said
+            assert "another driver is at work here (process" in said[codes.index(2)]
+        else:
+            assert codes == [0, 0], said
+            assert sum("nothing to do" in text for text in said) == 1, said
+        assert run("check", str(root)).returncode == 0
+    assert {path: data for path, data in files(tmp_path / "refuse").items() if path != "README.md"} == {
+        path: data for path, data in files(tmp_path / "wait").items() if path != "README.md"
+    }
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ pytest.importorskip("moto.server")
 import fsspec.config
 import s3fs
 
-from schemas import storage
+from schemas import objects
 from tests.storage.object_store import Network, Store, credentials, s3_server
 
 QUICK = {"read_timeout": 1, "retries": {"mode": "standard", "total_max_attempts": 1}}
@@ -32,7 +32,7 @@ def network(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]
     network = Network(server.port)
     credentials(monkeypatch, network.port)
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": QUICK})
-    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.02)
     s3fs.S3FileSystem.clear_instance_cache()
     yield network
     s3fs.S3FileSystem.clear_instance_cache()

@@ -91,7 +91,7 @@ def test_a_job_outlasts_faults_and_leaves_the_same_bytes(
 def test_a_job_outlasts_a_network_that_goes_away(
     network: Network, server: Store, bucket: str, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.storage.FIRST_PAUSE", 0.2)
+    monkeypatch.setattr("schemas.objects.FIRST_PAUSE", 0.2)
     port, again = network.port, list[Network]()
 
     def choose(number: int, method: str, path: str) -> None:
@@ -115,7 +115,7 @@ def failing_from(first: int) -> Callable[[int, str, str], Fault | None]:
 def test_a_job_that_storage_failed_goes_on_from_there(
     network: Network, server: Store, bucket: str, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.storage.ATTEMPTS", 1)
+    monkeypatch.setattr("schemas.objects.ATTEMPTS", 1)
     for number in (11, 50):
         network.seen.clear()
         network.choose = failing_from(number)
