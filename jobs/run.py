@@ -75,9 +75,6 @@ def _say_plan(job: Job, console: Console) -> None:
     )
     dataset = Dataset(job.root)
     for _, info in job.describe():
-        done = sum(
-            dataset.manifest(info.table, info.fingerprint, shard, info.shards) is not None
-            for shard in range(info.shards)
-        )
+        done = len(dataset.committed(info.table, info.fingerprint, info.shards))
         what = "nothing to do" if done == info.shards else f"{info.shards - done} of {info.shards} shards to run"
         console.print(f"{info.stage}: {info.table}/{info.fingerprint}: {what}", markup=False)

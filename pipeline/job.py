@@ -119,15 +119,17 @@ class Job:
         self.plan.commit(dataset)
         chains: list[list[ShardTask]] = [[] for _ in range(self.plan.num_shards)]
         reports = list[StageReport]()
+        known = {name: dataset.committed(name, version, len(chains)) for name, version in self.plan.tables.items()}
         for spec, info in stages:
             open_stage(dataset, info)
             report, samples = StageReport(info), 0
+            done = known[info.table] = dataset.committed(info.table, info.fingerprint, info.shards)
             for shard, chain in enumerate(chains):
-                if manifest := dataset.manifest(info.table, info.fingerprint, shard, info.shards):
-                    report.add(manifest)
+                if shard in done:
+                    report.add(done[shard])
                 else:
                     chain.append(ShardTask(self.root, spec, info, shard))
-                    samples += _samples_upstream(dataset, info, shard, self.plan.tables)
+                    samples += _samples_upstream(known, [*info.upstream, *self.plan.tables], shard)
             reports.append(report)
             yield StageStarted(info, report.shards, samples)
         unfinished = deque(reports)
@@ -171,9 +173,6 @@ class Job:
             set_current(dataset, report.info)
 
 
-def _samples_upstream(dataset: Dataset, info: StageInfo, shard: int, planned: dict[str, str]) -> int:
+def _samples_upstream(known: dict[str, dict[int, Manifest]], tables: list[str], shard: int) -> int:
     """Samples that a shard brings to a stage: counted where a table that it reads is there, else as planned."""
-    for table, fingerprint in (*info.upstream.items(), *planned.items()):
-        if manifest := dataset.manifest(table, fingerprint, shard, info.shards):
-            return manifest.samples
-    return 0
+    return next((known[table][shard].samples for table in tables if shard in known[table]), 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ from schemas.storage import Storage, open_root, storage_of
 
 INDEX = "index.json"
 STAGE = "stage.json"
+READERS = 16
+"""Manifests that are read at once over a network."""
 
 
 class LayoutError(UserError):
@@ -186,6 +189,18 @@ class Dataset:
         except (TypeError, KeyError) as error:
             raise LayoutError(f"{self.where(table, fingerprint, name)}: {error}") from error
 
+    def committed(self, table: str, fingerprint: str, shards: int) -> dict[int, Manifest]:
+        """The manifests of a version that are there, by shard, in order: one listing, and a reading of each.
+
+        Raises:
+            LayoutError: a manifest is damaged.
+        """
+        there = set(self.storage.list(f"{table}/{fingerprint}"))
+        numbers = [number for number in range(shards) if f"{shard_name(number, shards)}.json" in there]
+        with ThreadPoolExecutor(READERS if self.storage.remote else 1) as pool:
+            found = list(pool.map(lambda number: self.manifest(table, fingerprint, number, shards), numbers))
+        return {number: manifest for number, manifest in zip(numbers, found, strict=True) if manifest}
+
     def manifests(self, table: str) -> Iterator[Manifest]:
         """The committed shards of a table's current version, in order.
 
@@ -193,9 +208,7 @@ class Dataset:
             LayoutError: the table is not there.
         """
         info = self.current(table)
-        for shard in range(info.shards):
-            if manifest := self.manifest(table, info.fingerprint, shard, info.shards):
-                yield manifest
+        yield from self.committed(table, info.fingerprint, info.shards).values()
 
     def open(self, path: str) -> pq.ParquetFile:
         """A Parquet file by its path below the root, page checksums verified as it is read."""
