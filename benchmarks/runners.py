@@ -56,7 +56,7 @@ def main() -> None:
         samples = sum(manifest.samples for manifest in Dataset(root).manifests("utterances"))
         gigabytes = sum(path.stat().st_size for path in Path(root).rglob("*.parquet")) / 1e9
         hours = samples / SAMPLE_RATE / 3600
-        print(f"{planned.num_shards} shards, {hours:.1f} hours, {planned.entries.num_rows} rows, {gigabytes:.1f} GB")
+        print(f"{planned.num_shards} shards, {hours:.1f} hours, {planned.num_entries} rows, {gigabytes:.1f} GB")
         print("| runner | wall, s | model, s | the runner's own, s | of the model's |")
         print("| --- | --- | --- | --- | --- |")
         for number, name in enumerate(chosen.runners.split(",")):

@@ -8,8 +8,7 @@ from jobs.card import write_card
 from jobs.config import JobConfig, Workplace, load
 from jobs.screen import Screen, funnel, open_console
 from pipeline.job import Job, JobFailed
-from pipeline.plan import Plan, plan, samples_of
-from schemas import SAMPLE_RATE
+from pipeline.plan import Plan, plan
 from schemas.layout import Dataset
 from transforms.ingest import IngestParameters
 from transforms.sources import entries
@@ -66,10 +65,9 @@ def run_job(workplace: Workplace, job: Job, console: Console) -> int:
 def _say_plan(job: Job, console: Console) -> None:
     planned = job.plan
     assert isinstance(planned, Plan)
-    bad = planned.entries.num_rows - planned.entries["error"].null_count
-    hours = samples_of(planned.entries) / SAMPLE_RATE / 3600
     console.print(
-        f"{planned.entries.num_rows} items ({bad} of them unreadable lines), about {hours:.2f} hours, "
+        f"{planned.num_entries} items ({planned.num_bad} of them unreadable lines), "
+        f"about {planned.seconds / 3600:.2f} hours, "
         f"in {planned.info.shards} shards, to {job.root}",
         markup=False,
     )

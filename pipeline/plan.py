@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.commit import ShardWriter, open_stage, set_current
+from pipeline.spool import Spool
 from pipeline.stage import fingerprint_of
 from schemas import ENTRIES, KEY, SAMPLE_RATE
 from schemas.layout import Dataset, StageInfo
@@ -24,17 +25,24 @@ CHUNK = 10_000
 
 @dataclass(frozen=True)
 class Plan:
-    """Shards of entries, not yet on disk.
+    """Shards of entries, not yet committed.
 
     Attributes:
         info: the table `entries` that they make.
-        entries: all of them, in the shards' order.
-        ends: exclusive end of each shard in `entries`.
+        num_entries, num_bad: how many there are, and how many of them name nothing that can be read.
+        seconds: of audio that they are estimated to hold.
+        order: positions of the entries in the sources' order, in the shards' order.
+        ends: exclusive end of each shard in `order`.
+        spool: the entries, in the sources' order.
     """
 
     info: StageInfo
-    entries: pa.Table
+    num_entries: int
+    num_bad: int
+    seconds: float
+    order: Sequence[int]
     ends: list[int]
+    spool: Spool
 
     @property
     def tables(self) -> dict[str, str]:
@@ -48,7 +56,7 @@ class Plan:
     def shards(self) -> Iterator[pa.Table]:
         """The entries of each shard."""
         for start, end in zip([0, *self.ends], self.ends, strict=False):
-            yield self.entries[start:end]
+            yield self.spool.take(self.order[start:end])
 
     def commit(self, dataset: Dataset) -> None:
         """Writes the shards that are not there yet."""
@@ -103,7 +111,8 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
         The plan; its fingerprint is computed from every entry, so a changed source is a new plan.
     """
     digest = hashlib.sha256()
-    parts, groups, seconds = [ENTRIES.schema.empty_table()], array("q"), array("d")
+    spool, groups, seconds = Spool(ENTRIES, CHUNK), array("q"), array("d")
+    num_bad = 0
     dialogues: dict[str, int] = {}
     for chunk in _chunks(entries):
         for entry in chunk:
@@ -111,7 +120,9 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
             place, dialogue = len(groups), entry["dialogue_id"]
             groups.append(dialogues.setdefault(dialogue, place) if dialogue else place)
             seconds.append(entry["seconds"])
-        parts.append(table_of(chunk, ENTRIES))
+            num_bad += entry["error"] is not None
+        spool.add(table_of(chunk, ENTRIES))
+    spool.close()
     order, ends = cut(groups, seconds, shard_hours * 3600)
     parameters = {"entries": digest.hexdigest(), "shard_hours": shard_hours}
     info = StageInfo(
@@ -125,9 +136,7 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
         shards=len(ends),
         fingerprint=fingerprint_of({"stage": STAGE, "schema_version": ENTRIES.version, "parameters": parameters}),
     )
-    rows = pa.concat_tables(parts)
-    in_place = all(place == position for place, position in enumerate(order))
-    return Plan(info, rows if in_place else rows.take(pa.array(order, pa.int64())), ends)
+    return Plan(info, len(groups), num_bad, sum(seconds), order, ends, spool)
 
 
 def cut(groups: Sequence[int], seconds: Sequence[float], shard_seconds: float) -> tuple[Sequence[int], list[int]]:
