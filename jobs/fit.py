@@ -32,6 +32,8 @@ SPREAD = 10
 SPARE = 1.1
 """Frames are drawn by chance: so many more than are wanted make sure that there are enough."""
 
+MAX_REJECT_FRACTION = 0.05
+
 Mode = Literal["ngram", "bpe"]
 CountUnits = Callable[[Sequences], pa.Table]
 
@@ -42,7 +44,8 @@ def fit_codebook_command(
     """Samples features into the table `features`, fits on them, and writes the codebook with its report."""
     console = open_console()
     dataset = Dataset(root)
-    frames = sum(manifest.samples for manifest in dataset.manifests("utterances")) / HOP_SAMPLES
+    parts = [(root, manifest.output.path) for manifest in dataset.manifests("utterances")]
+    frames = sum(pc.sum(_column(part, "num_samples")).as_py() or 0 for part in parts) / HOP_SAMPLES
     wanted = min(1.0, SPARE * max_frames / max(frames, 1.0))
     utterances = min(1.0, SPREAD * wanted)
     parameters = SampleFeaturesParameters(
@@ -51,7 +54,7 @@ def fit_codebook_command(
     spec = StageSpec(
         "transforms.features:SampleFeatures", parameters.model_dump(), workplace.device, workplace.batch_seconds
     )
-    job = Job(root, Committed.of(dataset, "utterances"), [spec], 0.0, workplace.when_busy)
+    job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, workplace.when_busy)
     if code := run_job(workplace, job, console):
         return code
     codebook, report = fit_codebook(
@@ -87,7 +90,7 @@ def fit_unit_language_command(
     parts = [(root, manifest.output.path) for manifest in dataset.manifests("units")]
     books = _codebooks(dataset, parts)
     if len(books) != 1:
-        console.print(f"{root}: units of {len(books)} codebooks, expected one", style="red")
+        console.print(f"{root}: units of {len(books)} codebooks, expected one", style="red", markup=False)
         return 2
     sizes = {"num_units": books.popitem()[1], "vocab_size": vocab_size, "max_word_units": max_word_units}
     if mode == "bpe":

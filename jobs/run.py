@@ -51,7 +51,9 @@ def run_job(workplace: Workplace, job: Job, console: Console) -> int:
             console.print(str(failure), style="red", markup=False)
             code = failure.exit_code
         except OSError as error:  # of the driver's own files; those of shards are theirs
-            console.print(f"{job.root}: {error}; what is committed stays, run the same command again", style="red")
+            console.print(
+                f"{job.root}: {error}; what is committed stays, run the same command again", style="red", markup=False
+            )
             code = FAILED
         except KeyboardInterrupt:
             console.print("stopped; the same command goes on from here")

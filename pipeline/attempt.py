@@ -11,11 +11,11 @@ import os
 import traceback
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from pipeline.commit import write_whole
-from schemas.layout import Dataset, StageInfo, shard_name
+from schemas.layout import Dataset, LayoutError, StageInfo, shard_name
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,11 @@ class Attempt:
 
 def last_attempt(dataset: Dataset, info: StageInfo, shard: int) -> Attempt | None:
     """The note that the last attempt at a shard left."""
-    data = dataset.read_json(_path(info, shard))
-    return None if data is None else Attempt(**data)
+    try:
+        data = dataset.read_json(_path(info, shard))
+        return None if data is None else Attempt(**data)
+    except (LayoutError, TypeError):  # half a note is that of a machine that went down
+        return Attempt("")
 
 
 @contextmanager
@@ -53,15 +56,14 @@ def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt |
     except Exception as error:
         _write(dataset, info, shard, replace(this, reason=describe(error), final=not is_device_error(error)))
         raise
-    except BaseException:
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         forget(dataset, info, shard)
         raise
 
 
 def forget(dataset: Dataset, info: StageInfo, shard: int) -> None:
     """Removes the note."""
-    with suppress(FileNotFoundError):
-        dataset.filesystem.delete_file(dataset.path(_path(info, shard)))
+    dataset.storage.delete(_path(info, shard))
 
 
 def describe(error: Exception) -> str:

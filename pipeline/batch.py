@@ -27,17 +27,15 @@ class Worker(Protocol):
         """
 
 
-def work(
-    worker: Worker, batch: pa.Table, prepared: pa.Table | None = None, attempts: int = 1
-) -> Iterator[tuple[Output, int]]:
-    """Outputs of a batch, of parts of it where the whole fails, each with the number of attempts that it took."""
+def work(worker: Worker, batch: pa.Table, prepared: pa.Table | None = None) -> Iterator[Output]:
+    """Outputs of a batch; of its halves where the whole fails."""
     output = worker.try_batch(batch, prepared)
     if output is not None:
-        yield output, attempts
+        yield output
         return
     half = len(batch) // 2
     for part in (batch[:half], batch[half:]):
-        yield from work(worker, part, None, attempts + 1)
+        yield from work(worker, part)
 
 
 def try_batch(transform: Transform, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
@@ -50,11 +48,13 @@ def try_batch(transform: Transform, batch: pa.Table, prepared: pa.Table | None =
         return reject_alone(transform, batch, _error_class(error), str(error))
 
 
-def reject_alone(transform: Transform, batch: pa.Table, error_class: str, message: str) -> Output | None:
+def reject_alone(
+    transform: Transform, batch: pa.Table, error_class: str, message: str, attempts: int = 1
+) -> Output | None:
     """Refuses a row that fails on its own; None for a batch of more rows."""
     if len(batch) > 1:
         return None
-    reject = Reject(batch[KEY][0].as_py(), error_class, f"{error_class}: {message}")
+    reject = Reject(batch[KEY][0].as_py(), error_class, f"{error_class}: {message}", attempts)
     return Output(transform.writes.schema.empty_table(), [reject])
 
 

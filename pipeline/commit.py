@@ -52,23 +52,23 @@ class ShardWriter:
         self._output.discard()
         self._rejects.discard()
 
-    def write(self, keys: list[str], samples: int, rows: pa.Table, rejects: Iterable[tuple[Reject, int]]) -> None:
+    def write(self, keys: list[str], samples: int, rows: pa.Table, rejects: Iterable[Reject]) -> None:
         """Adds the outcome of some input rows.
 
         Args:
             keys: the input rows' keys, in order; the output is put into this order.
             samples: 16 kHz samples of the input rows.
             rows: output rows, in any order.
-            rejects: refused rows, each with the number of its attempts.
+            rejects: refused rows.
 
         Raises:
             CommitError: not one row or one reject for each key, or the rows are not of the table's schema.
         """
         place = {key: position for position, key in enumerate(keys)}
-        refused = sorted(rejects, key=lambda reject: place.get(reject[0].utterance_id, -1))
+        refused = sorted(rejects, key=lambda reject: place.get(reject.utterance_id, -1))
         out = rows[KEY].to_pylist()
         outcome = Counter(out)
-        outcome.update(reject.utterance_id for reject, _ in refused)
+        outcome.update(reject.utterance_id for reject in refused)
         expected = Counter(keys)
         if outcome != expected:
             odd = sorted(key for key in outcome.keys() | expected.keys() if outcome[key] != expected[key])
@@ -81,8 +81,8 @@ class ShardWriter:
         order = sorted(range(len(out)), key=lambda position: place[out[position]])
         self._output.write(rows.take(pa.array(order, pa.int64())))
         if refused:
-            self._rejects.write(table_of((_reject_row(*reject, self.info.stage) for reject in refused), REJECTS))
-            self._reasons.update(reject.error_class for reject, _ in refused)
+            self._rejects.write(table_of((_reject_row(reject, self.info.stage) for reject in refused), REJECTS))
+            self._reasons.update(reject.error_class for reject in refused)
 
     def commit(self) -> Manifest:
         """Closes, checks and hashes the files, puts them in place, and writes the manifest.
@@ -220,13 +220,13 @@ def _nulls_in(array: pa.Array, field: pa.Field, name: str) -> Iterator[str]:
             yield from _nulls_in(values, child, f"{name}.{child.name}")
 
 
-def _reject_row(reject: Reject, attempts: int, stage: str) -> dict[str, object]:
+def _reject_row(reject: Reject, stage: str) -> dict[str, object]:
     return {
         KEY: reject.utterance_id,
         "stage": stage,
         "error_class": reject.error_class,
         "message": reject.message.encode(errors="backslashreplace").decode(),  # a file's name need not be UTF-8
-        "attempts": attempts,
+        "attempts": reject.attempts,
     }
 
 

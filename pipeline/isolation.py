@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pipeline.attempt import describe, is_device_error
+from pipeline.attempt import describe, is_device_error, is_out_of_memory
 from pipeline.batch import reject_alone, try_batch
 from pipeline.stage import StageSpec
 from schemas.base import UserError
@@ -56,7 +56,7 @@ class Isolated:
             if "error" in answer:
                 raise _ERRORS[answer["kind"]](answer["error"])
             return None if rows is None else Output(rows, [Reject(**reject) for reject in answer["rejects"]])
-        return reject_alone(self.transform, batch, CRASHED, f"the process that worked on it died ({ending})")
+        return reject_alone(self.transform, batch, CRASHED, f"the process that worked on it died ({ending})", CRASHES)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
@@ -92,7 +92,13 @@ _ERRORS: dict[str, type[Exception]] = {"device": OSError, "user": UserError, "ot
 
 
 def _kind(error: Exception) -> str:
-    return "device" if is_device_error(error) else "user" if isinstance(error, UserError) else "other"
+    return (
+        "device"
+        if is_device_error(error) or is_out_of_memory(error)
+        else "user"
+        if isinstance(error, UserError)
+        else "other"
+    )
 
 
 def _send(pipe: IO[bytes] | None, message: dict[str, Any], table: pa.Table | None = None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -105,8 +106,7 @@ class Lease:
             if driver != watched:
                 watched, since = driver, time.monotonic()
             lives = True if beats else driver.lives
-            if lives is False or time.monotonic() - since > EXPIRES:
-                self._try_number(number + 1, number)
+            if (lives is False or time.monotonic() - since > EXPIRES) and self._try_number(number + 1, number):
                 continue
             if lives and when_busy == "refuse":
                 raise Busy(
@@ -117,7 +117,7 @@ class Lease:
                 told.add(driver.token)
                 yield driver
             time.sleep(BEAT / 5)
-        self._renewed = time.monotonic()
+        self._storage.sweep(FOLDER)
         self._beating.start()
 
     def check(self) -> None:
@@ -126,7 +126,7 @@ class Lease:
         Raises:
             LeaseLost: it is not.
         """
-        if self._lost:
+        if self._lost or time.monotonic() - self._renewed > EXPIRES:
             raise LeaseLost(
                 f"{self._dataset.root}: the lease could not be renewed for {EXPIRES:g} s, or another driver has taken "
                 "it. What is committed stays; run the same command again when the other has ended."
@@ -140,12 +140,13 @@ class Lease:
     ) -> None:
         self._over.set()
         if self._mine is not None:
-            self._beating.join()
+            if self._beating.is_alive():
+                self._beating.join()
             with suppress(OSError):  # what can't be given back now expires
                 self._storage.delete(self._mine)
 
     def _newest(self) -> tuple[int, Driver] | None:
-        names = self._storage.list(FOLDER)
+        names = self._numbered()
         if not names:
             return None
         try:
@@ -157,30 +158,40 @@ class Lease:
                 token="", host="an unknown host", pid=0, machine=None, birth=None, since=""
             )
 
-    def _try_number(self, number: int, dead: int | None) -> None:
-        path = f"{FOLDER}/{number:06d}.json"
-        if not self._storage.create(path, _json(self._driver)):
-            return
-        others = [_number(name) for name in self._storage.list(FOLDER) if _number(name) != number]
+    def _numbered(self) -> list[str]:
+        return [name for name in self._storage.list(FOLDER) if re.fullmatch(r"\d+\.json", name)]
+
+    def _try_number(self, number: int, dead: int | None) -> bool:
+        """Whether there was no lease of that number; takes it if it is the highest."""
+        path, began = f"{FOLDER}/{number:06d}.json", time.monotonic()
+        try:
+            created = self._storage.create(path, _json(self._driver))
+        except FileNotFoundError:  # who has just taken the lease has swept what this was written to
+            created = False
+        if not created:
+            return False
+        others = [_number(name) for name in self._numbered() if _number(name) != number]
         if any(other != dead for other in others):  # the view that this was decided on was an old one
             self._storage.delete(path)
-            return
-        self._mine = path
+            return True
+        self._mine, self._renewed = path, began
         for other in others:
-            self._storage.delete(f"{FOLDER}/{other:06d}.json")
+            with suppress(OSError):  # the highest number counts anyway
+                self._storage.delete(f"{FOLDER}/{other:06d}.json")
+        return True
 
     def _beat(self) -> None:
         assert self._mine is not None
         while not self._over.wait(BEAT):
             with suppress(OSError):
-                newest = self._storage.list(FOLDER)[-1:]
+                began = time.monotonic()
+                newest = self._numbered()[-1:]
                 if newest != [os.path.basename(self._mine)]:
                     self._lost = True
                     return
                 self._driver = Driver(**asdict(self._driver) | {"beat": self._driver.beat + 1})
                 self._storage.write(self._mine, _json(self._driver))
-                self._renewed = time.monotonic()
-            self._lost = time.monotonic() - self._renewed > EXPIRES
+                self._renewed = began
 
 
 def _json(driver: Driver) -> bytes:
@@ -188,8 +199,7 @@ def _json(driver: Driver) -> bytes:
 
 
 def _number(name: str) -> int:
-    stem = name.removesuffix(".json")
-    return int(stem) if stem.isdigit() else 0
+    return int(name.removesuffix(".json"))
 
 
 def _machine() -> str | None:

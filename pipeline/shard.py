@@ -59,7 +59,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         return done
     with attempt(dataset, info, task.shard) as last, ExitStack() as stack:
         died = last is not None and last.reason is None
-        worker = stack.enter_context(Isolated(task.spec)) if died else load_transform(task.spec)
+        worker = stack.enter_context(_isolated(task.spec)) if died else load_transform(task.spec)
         writer = stack.enter_context(ShardWriter(dataset, info, task.shard))
         outcome = _Outcome(worker.transform)
         batches = stack.enter_context(closing(ahead(_batches(dataset, worker, task), AHEAD)))
@@ -103,17 +103,25 @@ def load_transform(spec: StageSpec) -> Loaded:
         return _loaded
 
 
+def _isolated(spec: StageSpec) -> Isolated:
+    """A process set apart; what this one has loaded is given up, or a device would hold the model twice."""
+    global _loaded
+    with _loading:
+        _loaded = None
+    return Isolated(spec)
+
+
 class _Outcome:
     """Gathers what became of a window's batches."""
 
     def __init__(self, transform: Transform) -> None:
         self.parts = [transform.writes.schema.empty_table()]
-        self.rejects: list[tuple[Reject, int]] = []
+        self.rejects: list[Reject] = []
 
-    def add(self, outputs: Iterable[tuple[Output, int]]) -> None:
-        for output, attempts in outputs:
+    def add(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
             self.parts.append(output.rows)
-            self.rejects += [(reject, attempts) for reject in output.rejects]
+            self.rejects += output.rejects
 
     def table(self) -> pa.Table:
         return pa.concat_tables(self.parts)
@@ -165,13 +173,23 @@ def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterato
     columns = None if transform.wants_audio else _without_audio(first)
     parts: list[pa.Table] = []
     for group in range(first.metadata.num_row_groups):
-        parts.append(first.read_row_group(group, columns))
+        wanted = transform.wanted(first.read_row_group(group, _without_audio(first)))
+        if wanted is not None and not wanted.true_count:
+            continue
+        part = first.read_row_group(group, columns)
+        parts.append(part if wanted is None else part.filter(wanted))
         full = sum(map(len, parts)) >= transform.window_rows or sum(part.nbytes for part in parts) >= WINDOW_BYTES
-        if full or group + 1 == first.metadata.num_row_groups:
-            rows = transform.rows(pa.concat_tables(parts).unify_dictionaries().combine_chunks(), shard)
+        if full:
+            yield from _joined(transform, parts, shard)
             parts = []
-            if len(rows):
-                yield rows
+    if parts:
+        yield from _joined(transform, parts, shard)
+
+
+def _joined(transform: Transform, parts: list[pa.Table], shard: _ShardTables) -> Iterator[pa.Table]:
+    rows = transform.rows(pa.concat_tables(parts).unify_dictionaries().combine_chunks(), shard)
+    if len(rows):
+        yield rows
 
 
 class _ShardTables(Mapping[str, pa.Table]):

@@ -168,7 +168,8 @@ def _decode(raw: Path | bytes, limits: Limits) -> tuple[np.ndarray, int]:
         return _decode_soundfile(raw, limits)
     except soundfile.SoundFileError as error:
         reason = str(error).removeprefix("Error opening ").split(": ", 1)[-1]
-    return _decode_av(raw, limits, reason)
+    # read here, so that a disk's fault is an OSError and not a file that is refused
+    return _decode_av(raw.read_bytes() if isinstance(raw, Path) else raw, limits, reason)
 
 
 def _decode_soundfile(raw: Path | bytes, limits: Limits) -> tuple[np.ndarray, int]:
@@ -192,13 +193,12 @@ def _decode_soundfile(raw: Path | bytes, limits: Limits) -> tuple[np.ndarray, in
         return samples, file.samplerate
 
 
-def _decode_av(raw: Path | bytes, limits: Limits, soundfile_reason: str) -> tuple[np.ndarray, int]:
+def _decode_av(raw: bytes, limits: Limits, soundfile_reason: str) -> tuple[np.ndarray, int]:
     import av
 
     blocks: list[np.ndarray] = []
     try:
-        opened = str(raw) if isinstance(raw, Path) else io.BytesIO(raw)
-        with av.open(opened, "r", metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(raw), "r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise BadAudio("unreadable", "holds no audio")
             stream = container.streams.audio[0]
@@ -212,6 +212,8 @@ def _decode_av(raw: Path | bytes, limits: Limits, soundfile_reason: str) -> tupl
                     blocks.append(frame.to_ndarray())
                     frames += frame.samples
                     _check_length(frames / rate, limits)
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         detail = getattr(error, "strerror", None) or str(error)
         raise BadAudio("unreadable", f"is not audio that can be read ({soundfile_reason} {detail})") from error

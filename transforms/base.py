@@ -29,11 +29,14 @@ class Reject:
         utterance_id: the row's key.
         error_class: a short, stable word to count by, such as `too_short`.
         message: for a person: the file's name (and line), what is wrong, what to do where that is known.
+        attempts: how often the row failed by itself. In what company it was tried before is not counted: batches
+            depend on memory, and shards do not.
     """
 
     utterance_id: str
     error_class: str
     message: str
+    attempts: int = 1
 
 
 FILTERED = "filtered"
@@ -91,6 +94,10 @@ class Transform(ABC):
 
     def setup(self) -> None:  # noqa: B027 (a stage without a model has nothing to load)
         """Loads the model, once per worker."""
+
+    def wanted(self, rows: pa.Table) -> pa.BooleanArray | None:
+        """Which rows of the first table the stage works on, seen without their audio; None for all of them."""
+        return None
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """The input rows of a window of the first table.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,10 +55,9 @@ class SampleFeatures(Transform):
     def setup(self) -> None:
         self._features = Features(self.parameters.model, self.parameters.layer, self.device)
 
-    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        keys, samples = window[KEY].to_pylist(), window["num_samples"].to_pylist()
-        chosen = [len(self._frames(key, count)) > 0 for key, count in zip(keys, samples, strict=True)]
-        return window.filter(pa.array(chosen, pa.bool_()))
+    def wanted(self, rows: pa.Table) -> pa.BooleanArray:
+        pairs = zip(rows[KEY].to_pylist(), rows["num_samples"].to_pylist(), strict=True)
+        return pa.array([len(self._frames(key, samples)) > 0 for key, samples in pairs], pa.bool_())
 
     def costs(self, rows: pa.Table) -> list[int]:
         return [padded_seconds(samples) * SAMPLE_RATE for samples in rows["num_samples"].to_pylist()]

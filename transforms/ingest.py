@@ -12,6 +12,7 @@ from schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from transforms.audio import Audio, BadAudio, Limits, encode_flac, load
 from transforms.base import Output, Parameters, Reject, Transform, table_of
 from transforms.sources import AnySource
+from transforms.sources.base import is_missing
 
 OPENERS = 8
 """Threads that open and decode; more than there are processors, since files in a bucket are waited for."""
@@ -66,7 +67,9 @@ class Ingest(Transform):
             audio = load(source.open(entry["locator"]), limits, entry["channel"])
         except BadAudio as error:
             return Reject(key, error.error_class, f"{_place(file, entry)} {error}")
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        except OSError as error:
+            if not is_missing(error):
+                raise
             return Reject(key, "missing_file", f"{_place(file, entry)}: {error.strerror or error}")
         return _row(entry, audio, file, source.synthetic)
 

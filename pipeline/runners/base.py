@@ -10,6 +10,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from pipeline.shard import Progress, ShardTask
+from pipeline.totals import COUNTS
 from schemas.layout import Manifest
 
 RunShard = Callable[[ShardTask, Progress], Manifest]
@@ -23,6 +24,14 @@ Count = Callable[[Part], pa.Table]
 Keep = Callable[[pa.Table], pa.Table]
 
 ATTEMPTS = 3
+
+
+class WorkerDied(Exception):
+    """A worker, or the engine with all of its workers, came to its end; the message says how."""
+
+
+class TotalFailed(OSError):
+    """Counting was broken off, time after time."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,25 @@ class Runner(ABC):
 
         Returns:
             What `keep` keeps of all sums.
+
+        Raises:
+            TotalFailed: workers died, three times.
         """
-        raise NotImplementedError
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._total(parts, count, keep) if parts else keep(COUNTS.empty_table())
+            except WorkerDied as died:
+                if attempt == ATTEMPTS:
+                    raise TotalFailed(f"counting {len(parts)} shards failed {ATTEMPTS} times: {died}") from died
+        raise AssertionError
+
+    @abstractmethod
+    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+        """`total` of some parts, once.
+
+        Raises:
+            WorkerDied: it can be tried again.
+        """
 
     def __enter__(self) -> Runner:
         return self

@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard
-from pipeline.runners.follow import GRACE_SECONDS, Launched, WorkerDied, follow
+from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard, WorkerDied
+from pipeline.runners.follow import GRACE_SECONDS, Launched, follow
 from pipeline.threads import thread_limits
-from pipeline.totals import COUNTS
 from schemas.base import UserError
 from schemas.layout import Dataset
-from schemas.storage import TEMPORARY
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -111,7 +109,6 @@ class BeamRunner(Runner):
     def __init__(self, options: BeamOptions) -> None:
         """Raises UserError where Beam is not installed, or has no such option or runner."""
         _import_quietly()
-        _import_beam()
         options.pipeline_options()
         options.pipeline_runner()
         self.options = options
@@ -134,28 +131,31 @@ class BeamRunner(Runner):
                 found.setdefault(stage, {})[counter.key.metric.name] = counter.result or 0
         return found
 
-    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
         from pipeline.runners.beam_steps import WORK, build_total
 
-        if not parts:
-            return keep(COUNTS.empty_table())
-        root, name = parts[0][0], f"totals{TEMPORARY}{uuid.uuid4().hex}"
+        root, name = parts[0][0], f"totals/{uuid.uuid4().hex}.arrow"
         WORK.begin()
         launched = Launched(lambda: self._run(partial(build_total, parts, count, keep, root, name)))
         storage = Dataset(root).storage
         try:
             while launched.runs(1.0):
                 pass
-            if launched.error:
+            if isinstance(launched.error, UserError):
                 raise launched.error
+            if launched.error:
+                raise WorkerDied(f"{type(launched.error).__name__}: {launched.error}") from launched.error
             return pa.ipc.open_stream(storage.read(name)).read_all()
         finally:
             launched.end(self._stop)
             storage.delete(name)
 
     def _run(self, build: Callable[[beam.Pipeline], None]) -> None:
-        with _Pass(self.options) as self._under_way:
-            self.result = self._under_way.run(build)
+        try:
+            with _Pass(self.options) as self._under_way:
+                self.result = self._under_way.run(build)
+        finally:
+            self._under_way = None
 
     def _stop(self) -> None:
         from pipeline.runners.beam_steps import WORK
@@ -272,16 +272,6 @@ def _direct_runner(options: PipelineOptions, workers: Environment | None = None)
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     about = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     return FnApiRunner(workers, provision_info=ExtendedProvisionInfo(about))
-
-
-def _import_beam() -> None:
-    """Beam's first import, which says what else could be installed, to whom it does not concern."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        import apache_beam  # noqa: F401
-    finally:
-        logging.disable(before)
 
 
 def _import_quietly() -> None:

@@ -26,9 +26,8 @@ from apache_beam.transforms.environments import Environment, SubprocessSDKEnviro
 from grpc import RpcError
 
 from pipeline.isolation import ending
-from pipeline.runners.base import Chain, Count, Keep, Part, RunShard
+from pipeline.runners.base import Chain, Count, Keep, Part, RunShard, WorkerDied
 from pipeline.runners.beam import NAMESPACE
-from pipeline.runners.follow import WorkerDied
 from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
 from pipeline.totals import PARTITIONS, added, spill
@@ -42,7 +41,7 @@ Element = list[int]
 """A shard's number, and the positions of the steps that are left for it."""
 
 
-class Stopped(BaseException):
+class Stopped(SystemExit):
     """Raised in the shards under way when the job is stopped; what they have begun is taken away as it passes."""
 
 
@@ -169,26 +168,28 @@ def build_total(parts: Sequence[Part], count: Count, keep: Keep, root: str, name
         | "parts" >> beam.Create(list(parts), reshuffle=False)
         | "deal out" >> beam.Reshuffle()
         | "count" >> beam.FlatMap(_counted, count)
-        | "by partition" >> beam.GroupByKey()
-        | "sum" >> beam.Map(_summed, keep)
+        | "sum" >> beam.CombinePerKey(_add)
+        | "keep" >> beam.MapTuple(lambda _, sums: (0, _to_stream(keep(_from_stream(sums)))))
     )
     kept | "together" >> beam.GroupByKey() | "write" >> beam.Map(_write_kept, keep, root, name)
 
 
 def _counted(part: Part, count: Count) -> Iterator[tuple[int, bytes]]:
     """The counts of a part, partition by partition."""
-    batches: list[bytes] = []
-    with suppress(Stopped), WORK.shard(), TemporaryDirectory(prefix="echo-targets-") as folder:
-        path = Path(folder, "counts.arrow")
-        spill(count(part), path)
-        with pa.memory_map(str(path)) as source:
-            file = pa.ipc.open_file(source)
-            batches = [_to_stream(pa.Table.from_batches([file.get_batch(number)])) for number in range(PARTITIONS)]
+    try:
+        with WORK.shard(), TemporaryDirectory(prefix="echo-targets-") as folder:
+            path = Path(folder, "counts.arrow")
+            spill(count(part), path)
+            with pa.memory_map(str(path)) as source:
+                file = pa.ipc.open_file(source)
+                batches = [_to_stream(pa.Table.from_batches([file.get_batch(number)])) for number in range(PARTITIONS)]
+    except Stopped:
+        raise RuntimeError("stopped") from None  # Beam must not take it for a part without counts
     yield from enumerate(batches)
 
 
-def _summed(partition: tuple[int, Iterable[bytes]], keep: Keep) -> tuple[int, bytes]:
-    return 0, _to_stream(keep(added(map(_from_stream, partition[1]))))
+def _add(streams):  # type: ignore[no-untyped-def]  # Beam would take hints for the kinds of its elements
+    return _to_stream(added(map(_from_stream, streams)))
 
 
 def _write_kept(kept: tuple[int, Iterable[bytes]], keep: Keep, root: str, name: str) -> None:

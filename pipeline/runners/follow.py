@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from pipeline.attempt import Attempt, last_attempt
-from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked
+from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
 from pipeline.shard import ShardTask
 from schemas.base import UserError
 from schemas.layout import Dataset, Manifest, shard_name
@@ -46,8 +46,8 @@ def follow(
     the tasks that it had not begun nothing. A pass in which nothing came of any task counts for all of them.
 
     Args:
-        launch: works through what is undone of each chain; returns, or raises, when the engine has done what it can.
-            Called in a thread of its own, once a pass.
+        launch: works through what is undone of each chain; returns, or raises, when the engine has done what it can;
+            `WorkerDied` where it knows how a worker ended. Called in a thread of its own, once a pass.
         stop: makes `launch` end soon. Called from another thread when the iterator is closed or interrupted while a
             pass is under way; `launch` may have hardly begun.
         attempts: how often a task is tried in all.
@@ -81,10 +81,6 @@ def follow(
             one.tries += 1
             one.failed = one.tries >= attempts or (note is not None and note.final)
             yield Failed(one.task.info.stage, one.task.shard, _reason(note, engine.error), one.failed)
-
-
-class WorkerDied(Exception):
-    """What `launch` raises where it knows how a worker's process ended: that is its message."""
 
 
 class _Followed:

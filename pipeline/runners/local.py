@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -37,6 +38,7 @@ from pipeline.runners.base import (
     Runner,
     RunShard,
     Worked,
+    WorkerDied,
 )
 from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
@@ -72,31 +74,34 @@ class LocalRunner(Runner):
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
         waiting = [deque(chain) for chain in chains if chain]
         tried: Counter[tuple[str, int]] = Counter()
-        while waiting or any(worker.chain for worker in self._pool):
-            for worker in self._ready(len(waiting)):
-                worker.chain = _next_for(worker, waiting)
-                waiting.remove(worker.chain)
-                task = worker.chain[0]
-                worker.spec = task.spec
-                tried[task.info.stage, task.shard] += 1
-                with suppress(ConnectionError):  # one that has died since is heard of as one that dies at work
-                    worker.pipe.send((task, run_shard))
-            for worker in self._heard():
-                chain = worker.chain
-                assert chain is not None
-                event = self._receive(worker, chain[0])
-                if isinstance(event, Done):
-                    chain.popleft()
-                if isinstance(event, Failed):
-                    final = event.final or tried[event.stage, event.shard] >= self.attempts
-                    event = replace(event, final=final)
-                    if final:
-                        chain.clear()
-                if chain and not isinstance(event, Worked):
-                    waiting.append(chain)
-                yield event
+        try:
+            while waiting or any(worker.chain for worker in self._pool):
+                for worker in self._ready(len(waiting)):
+                    worker.chain = _next_for(worker, waiting)
+                    waiting.remove(worker.chain)
+                    task = worker.chain[0]
+                    worker.spec = task.spec
+                    tried[task.info.stage, task.shard] += 1
+                    with suppress(ConnectionError):  # one that has died since is heard of as one that dies at work
+                        worker.pipe.send((task, run_shard))
+                for worker in self._heard():
+                    chain = worker.chain
+                    assert chain is not None
+                    event = self._receive(worker, chain[0])
+                    if isinstance(event, Done):
+                        chain.popleft()
+                    if isinstance(event, Failed):
+                        final = event.final or tried[event.stage, event.shard] >= self.attempts
+                        event = replace(event, final=final)
+                        if final:
+                            chain.clear()
+                    if chain and not isinstance(event, Worked):
+                        waiting.append(chain)
+                    yield event
+        finally:  # who stops early leaves nobody at work: another driver may take the root
+            self._end([worker for worker in self._pool if worker.chain is not None])
 
-    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
         limits = thread_limits(1)
         with (
             TemporaryDirectory(prefix="echo-targets-") as folder,
@@ -104,8 +109,14 @@ class LocalRunner(Runner):
             ProcessPoolExecutor(self.workers, get_context("spawn"), _count_until, (os.getpid(),)) as pool,
         ):
             files = [Path(folder, f"{number}.arrow") for number in range(len(parts))]
-            list(pool.map(_spill, parts, files, repeat(count)))
-            kept = list(pool.map(_sum, repeat(files), range(PARTITIONS), repeat(keep)))
+            try:
+                list(pool.map(_spill, parts, files, repeat(count)))
+                kept = list(pool.map(_sum, repeat(files), range(PARTITIONS), repeat(keep)))
+            except BrokenProcessPool as error:
+                raise WorkerDied(str(error)) from error
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return keep(pa.concat_tables(kept))
 
     def _ready(self, wanted: int) -> list[_Worker]:
@@ -148,13 +159,17 @@ class LocalRunner(Runner):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._pool:
+        self._end(list(self._pool))
+
+    def _end(self, workers: list[_Worker]) -> None:
+        for worker in workers:
             worker.process.terminate()
-        for worker in self._pool:
+        for worker in workers:
             worker.process.join(GRACE_SECONDS)
             if worker.process.is_alive():
                 worker.process.kill()
-        self._pool.clear()
+                worker.process.join()
+            self._pool.remove(worker)
 
 
 @contextmanager

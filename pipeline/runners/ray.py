@@ -16,9 +16,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.isolation import ending
-from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard
+from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard, WorkerDied
 from pipeline.runners.follow import GRACE_SECONDS, follow
-from pipeline.totals import COUNTS
 from schemas.base import UserError
 from schemas.storage import is_url
 
@@ -84,13 +83,14 @@ class RayRunner(Runner):
         here = os.getcwd()
         yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard, here), self._stop)
 
-    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
         from pipeline.runners.ray_steps import sum_parts
 
-        if not parts:
-            return keep(COUNTS.empty_table())
         self._stopped = False
-        return keep(self._drive(sum_parts, [(_absolute(root), path) for root, path in parts], count, keep))
+        try:
+            return keep(self._drive(sum_parts, [(_absolute(root), path) for root, path in parts], count, keep))
+        except RuntimeError as error:
+            raise WorkerDied(str(error)) from error
 
     def _drive(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """What `work` gives, called with the options and the arguments in the process that drives Ray."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.attempt import is_device_error
-from pipeline.runners.base import ATTEMPTS, Chain, Count, Keep, Part, RunShard
+from pipeline.runners.base import Chain, Count, Keep, Part, RunShard
 from pipeline.shard import ShardTask
 from pipeline.threads import thread_limits
 from pipeline.totals import COUNTS, PARTITIONS
@@ -161,7 +161,7 @@ def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard,
             ),
             num_cpus=cpus,
             num_gpus=gpus if on_device[stage] else 0,
-            max_task_retries=ATTEMPTS - 1,  # of a shard whose worker died, within the pass
+            max_task_retries=1,  # of a shard whose worker died: it goes on in a process set apart
         )
     return rows
 

@@ -147,7 +147,7 @@ class Greedy(Double):
 
     def __call__(self, batch: pa.Table) -> Output:
         try:
-            taken = np.empty((len(batch), 400_000_000), np.uint8)
+            taken = np.empty((len(batch), 150_000_000), np.uint8)
         except MemoryError:
             self.refused += 1
             raise
@@ -190,7 +190,7 @@ class Inline(Runner):
                 yield Failed(task.info.stage, task.shard, str(error), True)
             waiting = [chain for chain in waiting if chain]
 
-    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
         return keep(added(count(part) for part in parts))
 
 

@@ -53,8 +53,8 @@ def keys(count: int, first: int = 0) -> list[str]:
     return [key(number) for number in range(first, first + count)]
 
 
-def reject(number: int, error_class: str = "too_short") -> tuple[Reject, int]:
-    return Reject(key(number), error_class, f"{number}.wav: {error_class}"), 1
+def reject(number: int, error_class: str = "too_short") -> Reject:
+    return Reject(key(number), error_class, f"{number}.wav: {error_class}")
 
 
 def rows(*numbers: int, table: str = "transcripts") -> pa.Table:
@@ -224,14 +224,14 @@ def test_a_shard_that_breaks_a_rule_is_refused_and_leaves_nothing(dataset: Datas
 
 def test_a_reject_without_a_message_is_refused(dataset: Dataset) -> None:
     with pytest.raises(CommitError, match="message_present"):
-        committed(dataset, (keys(1), rows(), [(Reject(key(0), "odd", ""), 1)]))
+        committed(dataset, (keys(1), rows(), [Reject(key(0), "odd", "")]))
     assert files(Path(dataset.root)) == {}
 
 
 def test_a_message_that_is_not_unicode_is_written_as_it_can_be(dataset: Dataset) -> None:
     """A file's name in Latin-1, as Python gives it."""
     refused = Reject(key(0), "odd", b"caf\xe9.wav".decode(errors="surrogateescape"))
-    manifest = committed(dataset, (keys(1), rows(), [(refused, 1)]))
+    manifest = committed(dataset, (keys(1), rows(), [refused]))
     assert manifest.rejects is not None
     assert dataset.open(manifest.rejects.path).read()["message"].to_pylist() == [r"caf\udce9.wav"]
 

@@ -38,7 +38,7 @@ def batch(count: int = 6) -> pa.Table:
 
 def outcome(spec: StageSpec, rows: pa.Table) -> tuple[list[dict[str, Any]], list[Reject]]:
     with Isolated(spec) as isolated:
-        outputs = [output for output, _ in work(isolated, rows)]
+        outputs = list(work(isolated, rows))
     made = pa.concat_tables(output.rows for output in outputs).to_pylist()
     return made, [reject for output in outputs for reject in output.rejects]
 
@@ -56,6 +56,7 @@ def test_rows_that_kill_it_are_refused_and_the_others_are_not(tmp_path: Path) ->
     made, rejects = outcome(stage(Double, kills={key(2): 1000, key(3): 1000}, folder=str(tmp_path)), batch())
     assert [row[KEY] for row in made] == [key(0), key(1), key(4), key(5)]
     assert [(reject.utterance_id, reject.error_class) for reject in rejects] == [(key(2), CRASHED), (key(3), CRASHED)]
+    assert {reject.attempts for reject in rejects} == {2}
     assert "died (signal SIGKILL, perhaps out of memory)" in rejects[0].message
 
 

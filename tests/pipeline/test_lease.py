@@ -154,3 +154,23 @@ def test_who_has_lost_its_lease_stops(tmp_path: Path) -> None:
         for _ in work:
             threading.Event().wait(0.2)
     assert leases(tmp_path) == ["lease/000002.json"], "the other's is left alone"
+
+
+def test_what_a_dead_driver_left_half_written_locks_nobody_out(tmp_path: Path) -> None:
+    held_by(tmp_path, Driver(**ELSEWHERE))
+    (tmp_path / "lease" / "000001.json.tmp-1234").write_text("{")
+    (tmp_path / "lease" / "notes.txt").write_text("not a lease")
+    with taken(tmp_path) as lease:
+        assert leases(tmp_path) == ["lease/000002.json", "lease/notes.txt"]
+        lease.check()
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with taken(tmp_path) as lease:
+        lease.check()
+        stuck = threading.Event()
+        monkeypatch.setattr(lease._storage, "list", lambda folder: stuck.wait(5) and [])
+        threading.Event().wait(1.0)
+        with pytest.raises(LeaseLost):
+            lease.check()
+        stuck.set()

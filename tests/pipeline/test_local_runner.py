@@ -257,6 +257,20 @@ def test_a_worker_that_is_asked_to_end_leaves_nothing_and_is_replaced(driver: Dr
     assert ended(driver.worker) and len(temporary(driver.root)) == 1, "of the other"
 
 
+def test_leaving_the_work_ends_those_that_are_at_it(tmp_path: Path) -> None:
+    """Before the lease is given back: who has the root next finds nobody at work on it."""
+    notes, root = tmp_path / "notes", tmp_path / "root"
+    notes.mkdir()
+    with LocalRunner(1) as runner:
+        work = long_job(root, waits=[key(999)], folder=str(notes)).run(runner)
+        for event in work:
+            if isinstance(event, Worked) and event.stage == "double":
+                break
+        assert wait_for(lambda: list(notes.iterdir()))
+        work.close()
+        assert runner._pool == [] and temporary(root) == [] and list((root / "lease").iterdir()) == []
+
+
 def test_leaving_the_runner_ends_its_workers(tmp_path: Path) -> None:
     with LocalRunner(2) as runner:
         events = runner.map([[task] for task in first_tasks(tmp_path)], run_shard)

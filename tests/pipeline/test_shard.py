@@ -164,7 +164,7 @@ def test_rows_that_raise_are_isolated_and_rejected_and_the_rest_go_through(tmp_p
     assert [(row[KEY], row["message"]) for row in rows] == [
         (key(number), f"ValueError: cannot double {key(number)}") for number in (4, 7)
     ]
-    assert {row["stage"] for row in rows} == {"double"} and all(row["attempts"] > 1 for row in rows)
+    assert {row["stage"] for row in rows} == {"double"} and all(row["attempts"] == 1 for row in rows)
     expected = texts(tmp_path / "whole")
     assert texts(tmp_path / "some") == {name: text for name, text in expected.items() if name not in (key(4), key(7))}
     assert list(check_dataset(str(tmp_path / "some"))) == []
@@ -387,3 +387,39 @@ def test_rows_by_the_hour_end_a_window(tmp_path: Path, monkeypatch: pytest.Monke
     cut = doubled(tmp_path / "cut", rows=350, batch_seconds=1e6)
     assert [len(batch) for batch in batches()] == [100, 100, 100, 50], "a row group each"
     assert shard_bytes(tmp_path / "cut", cut) == shard_bytes(tmp_path / "whole", whole)
+
+
+# -- notes of attempts ------------------------------------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """As extensions in Rust raise it: no Exception, and no order to stop."""
+
+
+class Panicking(Double):
+    """Panics at a row."""
+
+    def __call__(self, batch: pa.Table) -> Output:
+        if key(5) in batch[KEY].to_pylist():
+            raise Panic("index out of bounds")
+        return super().__call__(batch)
+
+
+def test_a_panic_is_a_death_and_its_row_is_refused_next_time(tmp_path: Path) -> None:
+    (task,) = prepared(tmp_path, stage(Double))
+    task = replace(task, spec=StageSpec(f"{__name__}:Panicking", task.spec.parameters, batch_seconds=8.0))
+    with pytest.raises(Panic):
+        run_shard(task)
+    manifest = run_shard(task)
+    assert manifest.reasons == {"crashed": 1} and manifest.output.rows == 11
+    (reject,) = refused(tmp_path, manifest)
+    assert reject[KEY] == key(5)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"id": "x", "colour": "red"}', "[]"])
+def test_half_a_note_is_taken_for_a_death(tmp_path: Path, content: str) -> None:
+    (task,) = prepared(tmp_path, stage(Double))
+    note = tmp_path / task.info.table / task.info.fingerprint / "part-00000-of-00001.attempt.json"
+    note.write_text(content)
+    assert run_shard(task).output.rows == 12
+    assert not note.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import soundfile
 from schemas import SAMPLE_RATE
 from schemas.check import check_dataset
 from tests.transforms.rows import rejects, run_stages
-from transforms.audio import decode_flac
+from transforms.audio import Limits, decode_flac, load
 
 
 @pytest.fixture
@@ -83,3 +84,28 @@ def test_a_moved_corpus_gives_the_same_bytes(folder: Path, tmp_path: Path) -> No
             {path.relative_to(place / "root"): path.read_bytes() for path in (place / "root").rglob("*.parquet")}
         )
     assert files[0] == files[1] and len(files[0]) == 3
+
+
+def test_a_line_that_names_what_no_disk_can_hold_costs_that_line_alone(folder: Path) -> None:
+    good = json.dumps({"id": "good", "audio": "good.flac"})
+    odd = {"long": "x" * 300 + ".wav", "scheme": "htp://x/y.wav", "through": "good.flac/y.wav"}
+    lines = [json.dumps({"id": key, "audio": audio}) for key, audio in odd.items()]
+    (folder / "odd.jsonl").write_text("\n".join([*lines, good]))
+    source = {"kind": "manifest", "corpus": "odd", "manifest": str(folder / "odd.jsonl")}
+    dataset, reports = run_stages(folder / "odd", {"ingest": {"sources": [source]}})
+    assert reports["ingest"].rows == 1
+    found = {key: row["error_class"] for key, row in rejects(dataset, "utterances").items()}
+    assert found == {"long": "missing_file", "odd.jsonl:2": "bad_line", "through": "missing_file"}
+
+
+def test_a_disk_that_fails_is_not_the_files_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise soundfile.LibsndfileError(0, "Error opening: ")
+
+    def broken(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(soundfile, "SoundFile", fails)
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        load(folder / "good.flac", Limits(0.1, 10.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from abc import ABC, abstractmethod
@@ -139,6 +140,12 @@ class Files(ABC):
         """A file's bytes, None where there is none, and its seconds: those given, or else what its header says."""
 
 
+def is_missing(error: OSError) -> bool:
+    """Whether an error says that there is no such file to be read, and not that storage is at fault."""
+    kinds = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+    return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+
+
 def files(place: str) -> Files:
     """The files below a folder or a URL."""
     return Bucket(place.rstrip("/")) if is_url(place) else Folder(place)
@@ -161,8 +168,13 @@ class Folder(Files):
         if is_url(locator):
             return Bucket(self.place).probe(locator, seconds)
         path = Path(self.place, locator)
-        size = path.stat().st_size if path.is_file() else None
-        return size, seconds or (header_seconds(path) if size else None) or 0.0
+        try:
+            size = path.stat().st_size if path.is_file() else None
+            return size, seconds or (header_seconds(path) if size else None) or 0.0
+        except OSError as error:
+            if not is_missing(error):
+                raise
+            return None, seconds or 0.0
 
 
 class Bucket(Files):
@@ -195,7 +207,9 @@ class Bucket(Files):
             with storage.open(name) as file:
                 size = file.size()
                 return size, seconds or (_header_seconds(file) if size else None) or 0.0
-        except FileNotFoundError:
+        except OSError as error:
+            if not is_missing(error):
+                raise
             return None, seconds or 0.0
 
     def _locate(self, locator: str) -> tuple[Storage, str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, BinaryIO, ClassVar, Literal
 
+from schemas.base import UserError
 from schemas.storage import is_url, split
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
@@ -93,7 +94,10 @@ class ManifestSource(Source):
             audio = os.path.normpath(audio)
             if audio.split(os.sep)[0] == os.pardir:
                 raise BadLine(f"audio path {audio!r} leads out of the manifest's folder")
-        size, seconds = self._files.probe(audio, item.seconds)
+        try:
+            size, seconds = self._files.probe(audio, item.seconds)
+        except UserError as error:  # a URL of no known kind
+            raise BadLine(str(error)) from error
         return replace(item, locator=audio, size=size, seconds=seconds)
 
 
