@@ -66,6 +66,16 @@ def forget(dataset: Dataset, info: StageInfo, shard: int) -> None:
     dataset.storage.delete(_path(info, shard))
 
 
+def forget_stopped(dataset: Dataset, info: StageInfo) -> None:
+    """Removes the notes of attempts that were stopped in their midst, when nobody is at work any more."""
+    there = set(dataset.storage.list(f"{info.table}/{info.fingerprint}"))
+    for shard in range(info.shards):
+        if _path(info, shard).rpartition("/")[2] in there:
+            note = last_attempt(dataset, info, shard)
+            if note is not None and note.reason is None:
+                forget(dataset, info, shard)
+
+
 def describe(error: Exception) -> str:
     """An error in one line: its class, its message, and the line that raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from pipeline.attempt import forget_stopped
 from pipeline.commit import open_stage, set_current, sweep
 from pipeline.lease import Driver, Lease, WhenBusy
 from pipeline.plan import Committed, Plan
@@ -136,16 +137,22 @@ class Job:
         yield from self._finish(dataset, unfinished)
         by_stage = {report.info.stage: report for report in reports}
         failed: list[Failed] = []
-        with closing(runner.map(chains, run_shard)) as events:
-            for event in events:
-                lease.check()
-                yield event
-                if isinstance(event, Done):
-                    by_stage[event.stage].add(event.manifest)
-                    by_stage[event.stage].shards_run += 1
-                    yield from self._finish(dataset, unfinished)
-                elif isinstance(event, Failed) and event.final:
-                    failed.append(event)
+        try:
+            with closing(runner.map(chains, run_shard)) as events:
+                for event in events:
+                    lease.check()
+                    yield event
+                    if isinstance(event, Done):
+                        by_stage[event.stage].add(event.manifest)
+                        by_stage[event.stage].shards_run += 1
+                        yield from self._finish(dataset, unfinished)
+                    elif isinstance(event, Failed) and event.final:
+                        failed.append(event)
+        except (GeneratorExit, KeyboardInterrupt):  # an engine may have had no patience with its workers
+            for report in unfinished:
+                sweep(dataset, report.info)
+                forget_stopped(dataset, report.info)
+            raise
         for report in unfinished:
             sweep(dataset, report.info)
             yield report

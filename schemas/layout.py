@@ -4,6 +4,8 @@
     <root>/<table>/<fingerprint>/stage.json              what made it: stage, parameters, weights, upstream, shards
     <root>/<table>/<fingerprint>/part-00003-of-00012.json     the shard's manifest, its commit mark
     <root>/<table>/<fingerprint>/part-00003-of-00012.parquet
+    <root>/<table>/<fingerprint>/part-00003-of-00012.attempt.json     while it is worked on, and where it failed
+    <root>/lease/000001.json                             the driver that is at work, if any
     <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only where rows were refused
 
 A shard without a manifest does not exist. Names are computed from the index, never globbed.

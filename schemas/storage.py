@@ -238,6 +238,8 @@ class _Renamed(Writing):
         return self._storage.open(self.temporary)
 
     def put(self) -> None:
+        with open(self._storage.path(self.temporary), "rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave a manifest beside an empty shard
         self._storage.filesystem.move(self._storage.path(self.temporary), self._storage.path(self._path))
         self._over = True
 

@@ -190,3 +190,24 @@ def test_a_stage_that_refuses_too_much_is_told_as_soon_as_it_is_whole(tmp_path: 
         for event in work.run(Inline()):
             seen += [event.stage] if isinstance(event, Done) else []
     assert "follow" not in seen
+
+
+class Careless(Inline):
+    """Is stopped, and leaves behind what its workers had begun."""
+
+    def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        for event in super().map(chains, run_shard):
+            yield event
+            task = chains[0][0]
+            folder = Path(task.root, task.info.table, task.info.fingerprint)
+            (folder / "part-00000-of-00003.parquet.tmp-1").write_bytes(b"half")
+            (folder / "part-00000-of-00003.attempt.json").write_text('{"id": "1", "reason": null, "final": false}')
+            (folder / "part-00001-of-00003.attempt.json").write_text('{"id": "2", "reason": "odd", "final": false}')
+            raise KeyboardInterrupt
+
+
+def test_a_job_that_is_stopped_tidies_up(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(job(tmp_path, stage(Double)).run(Careless()))
+    left = {path.rpartition("/")[2] for path in files(tmp_path) if "tmp" in path or "attempt" in path}
+    assert left == {"part-00001-of-00003.attempt.json"}, "what failed may still be asked for"
