@@ -23,6 +23,8 @@ BACKENDS: list[tuple[str, str, str, str]] = [
     ("ingest: WAV, FLAC, MP3, OGG", "soundfile", "soundfile", "ingest"),
     ("ingest: AAC, M4A and the rest", "av", "av", "ingest"),
     ("ingest: HF data sets", "datasets", "datasets", "huggingface"),
+    ("roots and corpora on s3://", "s3fs", "s3fs", "s3"),
+    ("roots and corpora on gs://", "gcsfs", "gcsfs", "gcs"),
     ("runner: ray", "ray", "ray", "ray"),
     ("runner: beam", "apache-beam", "apache_beam", "beam"),
     ("units: fairseq2", "fairseq2", "fairseq2", "fairseq2"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +23,7 @@ import pyarrow as pa
 
 from pipeline.attempt import describe, is_device_error
 from pipeline.isolation import ending
+from pipeline.orphans import end_with
 from pipeline.runners.base import (
     ATTEMPTS,
     Chain,
@@ -197,7 +196,7 @@ def _sum(paths: list[Path], number: int, keep: Keep) -> pa.Table:
 
 def _count_until(driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    end_with(driver, GRACE_SECONDS)
 
 
 def _next_for(worker: _Worker, waiting: list[deque[ShardTask]]) -> deque[ShardTask]:
@@ -209,7 +208,7 @@ def _work(pipe: Connection, driver: int) -> None:
     """A worker's life: one task after the other until the driver hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of a shard under way
-    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    end_with(driver, GRACE_SECONDS)
     leaves = False
     while not leaves:
         try:
@@ -229,12 +228,3 @@ def _work(pipe: Connection, driver: int) -> None:
                 error, OSError
             )  # a failed accelerator fails its process for good
         pipe.send((event, leaves))
-
-
-def _end_with(driver: int) -> None:
-    """Ends the worker when its driver is gone, so that a killed job does not go on in the background."""
-    while os.getppid() == driver:
-        time.sleep(0.2)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os._exit(1)

@@ -8,8 +8,6 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.attempt import is_device_error
+from pipeline.orphans import end_with
 from pipeline.runners.base import Chain, Count, Keep, Part, RunShard
 from pipeline.shard import ShardTask
 from pipeline.threads import thread_limits
@@ -40,6 +39,7 @@ OBJECT_STORE_BYTES = 100 * 2**20
 """Of a cluster of our own: shards' numbers are all that is in it, or counts, which Ray spills to disk where they are
 more; it would take a third of the memory by default."""
 CONNECT_SECONDS = 10.0
+GRACE_SECONDS = 10.0
 SHARD, PART = "shard", "part"
 
 
@@ -47,7 +47,7 @@ def drive(pipe: Connection, parent: int, options: RayOptions) -> None:
     """Does one work after the other on Ray, in a process of its own: sends what comes of each, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent, GRACE_SECONDS)
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or what is still under way when we disconnect starts another cluster
     try:
         _connect(options)
@@ -111,13 +111,6 @@ def _disconnect(*_: object) -> None:
 
     ray.shutdown()
     os._exit(0)
-
-
-def _end_with(parent: int) -> None:
-    """Ends the pass when the job's process is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _runtime_env(options: RayOptions) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job,
 from tests.schemas.samples import key
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def run(work: Job, workers: int = 2, attempts: int = 3) -> list[Any]:
