@@ -180,8 +180,17 @@ def _figures(step: str, root: str, table: str, started: float, drawing: float = 
             size += manifest.output.size + (manifest.rejects.size if manifest.rejects else 0)
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    driver, workers = (usage.ru_maxrss / 2**20 for usage in usages)
-    return Figures(step, rows, samples // HOP, size, seconds, cpu_seconds, drawing, driver, workers, note)
+    workers = usages[1].ru_maxrss / 2**20
+    return Figures(step, rows, samples // HOP, size, seconds, cpu_seconds, drawing, _peak_gb(), workers, note)
+
+
+def _peak_gb() -> float:
+    """This process's peak; `ru_maxrss` may be that of the one which started it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 2**20
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pipeline.orphans import end_with
 from pipeline.runners.base import Chain, Count, Keep, Part, RunShard
 from pipeline.shard import ShardTask
 from pipeline.threads import thread_limits
-from pipeline.totals import COUNTS, PARTITIONS
+from pipeline.totals import COUNTS
 from schemas import SAMPLE_RATE
 from schemas.base import UserError
 from schemas.layout import Dataset, Manifest
@@ -40,6 +40,7 @@ OBJECT_STORE_BYTES = 100 * 2**20
 more; it would take a third of the memory by default."""
 CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 10.0
+PARTITIONS_PER_CPU = 2
 SHARD, PART = "shard", "part"
 
 
@@ -73,6 +74,7 @@ def run_chains(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard
 
 def sum_parts(options: RayOptions, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
     """What `keep` keeps of the sums of each of the groups that words are dealt out to."""
+    import ray
     from ray.data.aggregate import Sum
 
     word, amount = COUNTS.names
@@ -82,7 +84,8 @@ def sum_parts(options: RayOptions, parts: Sequence[Part], count: Count, keep: Ke
         batch_format="pyarrow",
         num_cpus=options.cpus_per_worker,
     )
-    sums = counted.groupby(word, num_partitions=PARTITIONS).aggregate(Sum(amount, alias_name=amount))
+    partitions = PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    sums = counted.groupby(word, num_partitions=partitions).aggregate(Sum(amount, alias_name=amount))
     kept = sums.map_batches(lambda batch: keep(batch.select(COUNTS.names).cast(COUNTS)), batch_format="pyarrow")
     return pa.concat_tables([COUNTS.empty_table(), *kept.iter_batches(batch_size=None, batch_format="pyarrow")])
 
