@@ -33,12 +33,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "root"))
     request.getfixturevalue("network")
-    return open_storage(f"s3://{request.getfixturevalue('bucket')}/root/")
+    return open_storage(f"s3://{request.getfixturevalue('bucket')}/data/")
 
 
 @pytest.fixture
 def remote(network: Network, bucket: str) -> Storage:
-    found = open_storage(f"s3://{bucket}/root")
+    found = open_storage(f"s3://{bucket}/data")
     found.write("here", DATA)
     network.seen.clear()
     return found
@@ -205,7 +205,7 @@ def test_connections_refused_for_a_while(remote: Storage, network: Network, monk
 def test_connections_refused_for_good_are_an_oserror_that_names_the_file(remote: Storage, network: Network) -> None:
     network.close()
     for operation in (lambda: remote.read("here"), lambda: remote.write("new", DATA), lambda: remote.list("x")):
-        with pytest.raises(OSError, match=r"s3://bucket-.*/root/") as raised:
+        with pytest.raises(OSError, match=r"s3://bucket-.*/data/") as raised:
             operation()
         assert type(raised.value) is OSError
 
