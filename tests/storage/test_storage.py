@@ -244,14 +244,14 @@ def test_a_put_that_arrives_short_is_no_put(remote: Storage, network: Network, s
 
     def after(method: str, path: str) -> None:
         if method == "PUT" and next(spoil):
-            server.put(bucket, "root/big", DATA[:100])
+            server.put(bucket, "data/big", DATA[:100])
 
     network.after = after
     writing = remote.writing("big")
     with writing.sink() as sink:
         sink.write(DATA)
     writing.put()
-    assert server.get(bucket, "root/big") == DATA
+    assert server.get(bucket, "data/big") == DATA
 
 
 def test_a_large_file_goes_in_parts_and_appears_whole(
