@@ -2,6 +2,6 @@
 
 import os
 
-from pipeline.threads import thread_limits
+from pipeline.environment import worker_environment
 
-os.environ.update(thread_limits(os.cpu_count() or 1))  # as a worker's, before anything imports numpy or torch
+os.environ.update(worker_environment(os.cpu_count() or 1))  # as a worker's, before anything imports numpy or torch

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.environment import worker_environment
 from pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard, WorkerDied
 from pipeline.runners.follow import GRACE_SECONDS, Launched, follow
-from pipeline.threads import thread_limits
 from schemas.base import UserError
 from schemas.layout import Dataset
 
@@ -237,8 +237,8 @@ class _Pass:
         processors = os.cpu_count() or 1
         direct.direct_num_workers = direct.direct_num_workers or processors
         direct.direct_running_mode = None  # else Beam's own kind of worker processes takes the place of this one
-        threads = thread_limits(max(1, processors // direct.direct_num_workers))
-        return _direct_runner(options, watched_workers(self._lifeline.open(), threads))
+        environment = worker_environment(max(1, processors // direct.direct_num_workers))
+        return _direct_runner(options, watched_workers(self._lifeline.open(), environment))
 
 
 class _Lifeline:

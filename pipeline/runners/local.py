@@ -22,6 +22,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from pipeline.attempt import describe, is_device_error
+from pipeline.environment import worker_environment
 from pipeline.isolation import ending
 from pipeline.orphans import end_with
 from pipeline.runners.base import (
@@ -41,7 +42,6 @@ from pipeline.runners.base import (
 )
 from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
-from pipeline.threads import thread_limits
 from pipeline.totals import PARTITIONS, partition_sums, spill
 
 GRACE_SECONDS = 5.0
@@ -101,10 +101,10 @@ class LocalRunner(Runner):
             self._end([worker for worker in self._pool if worker.chain is not None])
 
     def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        limits = thread_limits(1)
+        environment = worker_environment(1)
         with (
             TemporaryDirectory(prefix="echo-targets-") as folder,
-            _environment(limits),
+            _environment(environment),
             ProcessPoolExecutor(self.workers, get_context("spawn"), _count_until, (os.getpid(),)) as pool,
         ):
             files = [Path(folder, f"{number}.arrow") for number in range(len(parts))]
@@ -128,7 +128,7 @@ class LocalRunner(Runner):
     def _start(self) -> _Worker:
         context = get_context("spawn")
         here, there = context.Pipe()
-        with _environment(thread_limits(max(1, (os.cpu_count() or 1) // self.workers))):
+        with _environment(worker_environment(max(1, (os.cpu_count() or 1) // self.workers))):
             process = context.Process(target=_work, args=(there, os.getpid()), daemon=True)
             process.start()
         there.close()

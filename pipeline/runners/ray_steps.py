@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.attempt import is_device_error
+from pipeline.environment import worker_environment
 from pipeline.orphans import end_with
 from pipeline.runners.base import Chain, Count, Keep, Part, RunShard
 from pipeline.shard import ShardTask
-from pipeline.threads import thread_limits
 from pipeline.totals import COUNTS
 from schemas import SAMPLE_RATE
 from schemas.base import UserError
@@ -119,8 +119,8 @@ def _disconnect(*_: object) -> None:
 def _runtime_env(options: RayOptions) -> dict[str, Any]:
     """The workers' environment; where they may be on other machines the project goes with it."""
     given = options.runtime_env
-    limits = thread_limits(max(1, math.floor(options.cpus_per_worker)))
-    environment = {**given, "env_vars": {**limits, **given.get("env_vars", {})}}
+    defaults = worker_environment(max(1, math.floor(options.cpus_per_worker)))
+    environment = {**given, "env_vars": {**defaults, **given.get("env_vars", {})}}
     if options.address is not None:
         here = Path(__file__).parents[2]
         environment["py_modules"] = [*(str(here / name) for name in PROJECT), *given.get("py_modules", [])]
