@@ -146,6 +146,22 @@ def t2c(
     raise typer.Exit(train_t2c_command(root, out, config, overrides or []))
 
 
+@train.command()
+def reader(
+    root: Root,
+    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="Sizes and recipe: a YAML file or a name that ships.")] = "train-reader",
+) -> None:
+    """Train a reader of units on `training/t2c`; rows of split `test` are held out and measured.
+
+    Example: echo-targets train reader out/nano out/nano-reader recipe.steps=5000
+    """
+    from jobs.train import train_reader_command
+
+    raise typer.Exit(train_reader_command(root, out, config, overrides or []))
+
+
 @app.command()
 def backends() -> None:
     """Show which backends are installed and load, and what to install for the rest."""

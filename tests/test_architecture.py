@@ -39,6 +39,9 @@ HEAVY = {
 """Libraries that are imported where they are used: inside a function, or for type checking alone."""
 DERIVES = {
     "transforms/models/t2c_module.py": {"torch", "transformers"},
+    "transforms/models/unit_reader_module.py": {"torch"},
+    "transforms/models/decoding.py": {"torch", "transformers"},
+    "transforms/echox/network.py": {"torch", "transformers"},
     "pipeline/runners/beam_steps.py": {"apache_beam"},
 }
 """Modules whose classes derive from a heavy library's; they are themselves imported where they are used."""

@@ -19,6 +19,7 @@ from transforms.assets import asset
 from transforms.base import Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.codebook import Codebook
 from transforms.models.t2c import T2C, Decoded, model_digest
+from transforms.models.unit_reader import UnitReader, target_cer
 from transforms.prompts import PromptTemplate
 from transforms.segments import SegmentRule, recorded_segments, text_scores
 from transforms.unit_language import UnitLanguage
@@ -35,6 +36,7 @@ class EchoParameters(Parameters):
         codebook: the codebook whose units the model was trained on.
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for tokenize; null for units alone.
+        reader: directory of a reader of units, or `embedded:NAME`, that gives `target_cer`; null for none.
         segments: the streaming rule.
         max_units: the most units of a segment.
         seed: stored with every row; greedy decoding draws nothing from it.
@@ -44,6 +46,7 @@ class EchoParameters(Parameters):
     codebook: str = "embedded:codebook-tiny.en-l3-k100.safetensors"
     prompt: str = "embedded:prompts/nano.json"
     unit_language: str | None = None
+    reader: str | None = None
     segments: SegmentRule = SegmentRule()
     max_units: int = 1024
     seed: int = 0
@@ -65,13 +68,14 @@ class Echo(Transform):
         return {name: chosen[name] for name in ("segments", "max_units", "seed")}
 
     def weights(self) -> dict[str, str]:
-        t2c, language = asset(self.parameters.t2c), self.parameters.unit_language
+        t2c, language, reader = asset(self.parameters.t2c), self.parameters.unit_language, self.parameters.reader
         return {
             "t2c": model_digest(t2c),
             "tokenizer": digest_of(t2c / "tokenizer.json"),
             "codebook": Codebook.load(asset(self.parameters.codebook)).digest,
             "prompt": digest_of(asset(self.parameters.prompt)),
             **({"unit_language": digest_of(asset(language))} if language else {}),
+            **({"reader": model_digest(asset(reader))} if reader else {}),
         }
 
     def setup(self) -> None:
@@ -80,6 +84,10 @@ class Echo(Transform):
         self._prompt = PromptTemplate.load(asset(self.parameters.prompt), self._t2c.tokenizer)
         language = self.parameters.unit_language
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
+        reader = self.parameters.reader
+        self._reader = UnitReader.load(asset(reader), self.device) if reader else None
+        if self._reader:
+            self._reader.check_codebook(self._codebook.id)
         self._model_id = f"t2c-{self.weights()['t2c'][:8]}"
         self._tokenizer_id = f"tokenizer-{self.weights()['tokenizer'][:8]}"
 
@@ -118,6 +126,10 @@ class Echo(Transform):
         texts = [ids for draft in drafts for ids in draft["segment_ids"]]
         decoded = iter(self._t2c.generate(texts, self.parameters.max_units))
         rows = [self._row(draft, [next(decoded) for _ in draft["segment_ids"]]) for draft in drafts]
+        if self._reader:
+            spoken = [row["response_text"] for row in rows], [row["unit_targets"] for row in rows]
+            for row, rate in zip(rows, target_cer(self._reader, *spoken), strict=True):
+                row["target_cer"] = rounded(rate)
         return Output(table_of(rows, ECHO_TARGETS), rejects)
 
     def _draft(self, row: dict[str, Any]) -> dict[str, Any] | Reject:

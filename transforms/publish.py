@@ -271,6 +271,7 @@ class EchoSetParameters(Parameters):
         max_seconds: length of the user's audio.
         min_mean_logprob: of the worst segment.
         max_unit_error_rate: of the targets against the recorded units.
+        max_target_cer: of what the targets are read as against the reply's text.
         max_wer: of the user's transcript against its reference.
         stop_reasons: how every segment must have ended.
     """
@@ -278,6 +279,7 @@ class EchoSetParameters(Parameters):
     max_seconds: float | None = 30.0
     min_mean_logprob: float | None = -2.0
     max_unit_error_rate: float | None = None
+    max_target_cer: float | None = None
     max_wer: float | None = 0.5
     stop_reasons: list[Literal["end", "length", "repetition"]] = ["end"]
 
@@ -308,6 +310,7 @@ class PublishEcho(Publish):
             _all_ended_by(list(limits.stop_reasons)),
             _all_at_least("mean_logprob", limits.min_mean_logprob, _of(ECHO_TARGETS, "mean_logprob")),
             _at_most("unit_error_rate", limits.max_unit_error_rate, _of(ECHO_TARGETS, "unit_error_rate")),
+            _at_most("target_cer", limits.max_target_cer, _of(ECHO_TARGETS, "target_cer")),
         )
 
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.config import Workplace
 from jobs.fit import fit_codebook_command, fit_unit_language_command
-from jobs.train import train_t2c_command
+from jobs.train import train_reader_command, train_t2c_command
 from schemas.layout import Dataset
 from tests.transforms.rows import run_stages
 from transforms.assets import asset
@@ -83,6 +83,21 @@ def test_train_t2c_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Pat
     trained = T2C.load(out)
     same = ("prefix_ids", "middle_ids", "end_id", "text_vocab_size", "unit_vocab_size")
     assert all(getattr(trained.config, name) == getattr(shipped.config, name) for name in same)
+
+
+def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
+    from transforms.echo import Echo, EchoParameters
+
+    sizes = ["model.hidden_size=32", "model.num_layers=1", "model.ffn_size=64"]
+    recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
+    out = tmp_path / "reader"
+    assert train_reader_command(dataset.root, str(out), "train-reader", [*sizes, *recipe]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert (report["rows"], report["held_out_rows"]) == (4, 1)
+    assert report["held_out_character_error_rate"] > 0
+    echo = Echo(EchoParameters(reader=str(out)))
+    assert echo.weights()["reader"] != Echo(EchoParameters()).weights().get("reader")
+    echo.setup()
 
 
 def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:

@@ -12,8 +12,11 @@ from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.transforms.rows import rejects, run_stages
 from transforms.assets import asset
-from transforms.echo import unit_error_rate
+from transforms.codebook import Codebook
+from transforms.echo import Echo, EchoParameters, unit_error_rate
+from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C
+from transforms.models.unit_reader import UnitReader, UnitReaderConfig, target_cer
 
 LINES = [
     ("a", 0, "Where is the nearest library?"),
@@ -25,16 +28,26 @@ LINES = [
 LANGUAGE = "embedded:unit-language-k100.json"
 
 
+def untrained_reader(codebook_id: str) -> UnitReader:
+    from transforms.models.unit_reader_module import UnitReaderModule
+
+    config = UnitReaderConfig(
+        codebook_id=codebook_id, codebook_size=100, hidden_size=16, ffn_size=16, num_layers=1, reach=1
+    )
+    return UnitReader(config, UnitReaderModule(config).eval())
+
+
 @pytest.fixture(scope="module")
 def echoed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("echo")
     lines = [{"id": f"{name}{turn}", "dialogue_id": name, "turn": turn, "text": text} for name, turn, text in LINES]
     (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    untrained_reader(Codebook.load(asset("embedded:codebook-tiny.en-l3-k100.safetensors")).id).save(folder / "reader")
     stages = {
         "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
         "align": {},
         "tokenize": {"unit_language": LANGUAGE},
-        "echo": {"unit_language": LANGUAGE},
+        "echo": {"unit_language": LANGUAGE, "reader": str(folder / "reader")},
         "publish_s2t": {},
         "publish_t2c": {},
         "publish_echo": {"min_mean_logprob": None},
@@ -73,6 +86,20 @@ def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     rate = unit_error_rate(row["unit_targets"], row["recorded_units"])
     assert row["unit_error_rate"] == pytest.approx(rate, abs=1e-4)
     assert 0 < row["unit_error_rate"] < 0.8
+
+
+def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
+    rows = echoed.read("echo_targets").to_pylist()
+    reader = UnitReader.load(Path(echoed.root).parent / "reader")
+    rates = target_cer(reader, [row["response_text"] for row in rows], [row["unit_targets"] for row in rows])
+    assert [row["target_cer"] for row in rows] == pytest.approx(rates, abs=1e-4)
+    assert len({row["target_cer"] for row in rows}) == len(rows)
+
+
+def test_a_reader_of_another_codebook_is_an_error(tmp_path: Path) -> None:
+    untrained_reader("another").save(tmp_path)
+    with pytest.raises(ModelError, match="reads units of another, not of whisper-"):
+        Echo(EchoParameters(reader=str(tmp_path))).setup()
 
 
 def test_a_turn_without_a_reply_is_a_reject_that_says_so(echoed: Dataset) -> None:

@@ -25,7 +25,12 @@ ROW: dict[str, Any] = {
     "transcripts": {"wer_vs_reference": 0.2, "text": "ten words"},
     "alignments": {"coverage": 0.9},
     "units": {},
-    "echo_targets": {"mean_logprob": [-0.5, -1.0], "stop_reason": ["end", "end"], "unit_error_rate": 0.4},
+    "echo_targets": {
+        "mean_logprob": [-0.5, -1.0],
+        "stop_reason": ["end", "end"],
+        "unit_error_rate": 0.4,
+        "target_cer": 0.2,
+    },
 }
 
 
@@ -71,6 +76,7 @@ def held(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
         (PublishEcho(EchoSetParameters()), {"echo_targets": None}, "no_echo_targets"),
         (PublishEcho(EchoSetParameters(min_mean_logprob=-0.9)), {}, "mean_logprob"),
         (PublishEcho(EchoSetParameters(max_unit_error_rate=0.3)), {}, "unit_error_rate"),
+        (PublishEcho(EchoSetParameters(max_target_cer=0.1)), {}, "target_cer"),
         (
             PublishEcho(EchoSetParameters()),
             {"echo_targets": ROW["echo_targets"] | {"stop_reason": ["end", "repetition"]}},

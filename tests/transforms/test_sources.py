@@ -194,3 +194,54 @@ def test_spoken_lines_become_speech(tmp_path: Path) -> None:
     again, _ = source.open(rows[0]["locator"])
     assert rate == SAMPLE_RATE and 0.5 < len(waveform) / rate < 2
     assert np.array_equal(waveform, again)
+
+
+VOICE = {"speed": 1.2, "pitch": -2, "gain_db": -6.0, "snr_db": 20, "noise": "pink"}
+
+
+def spoken(folder: Path, lines: list[dict[str, Any]]) -> tuple[SpokenSource, list[dict[str, Any]]]:
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = SpokenSource(kind="spoken", corpus="s", texts=str(folder / "t.jsonl"))
+    return source, list(entries([source]))
+
+
+def test_a_line_says_how_it_is_spoken(tmp_path: Path) -> None:
+    text = "Where is the old bridge?"
+    voices: list[dict[str, Any]] = [{}, {"voice": {}}, {"voice": {"speed": 1}}, {"voice": VOICE}]
+    source, rows = spoken(tmp_path, [{"id": str(number), "text": text} | voice for number, voice in enumerate(voices)])
+    assert [row["error"] for row in rows] == [None] * 4
+    assert [row["locator"] for row in rows[:3]] == [text] * 3  # as it was before lines had a voice
+    assert rows[3]["reference_text"] == text
+    assert rows[3]["seconds"] == pytest.approx(rows[0]["seconds"] / 1.2)
+    plain, varied = (source.open(row["locator"])[0] for row in (rows[0], rows[3]))
+    assert np.array_equal(varied, source.open(rows[3]["locator"])[0])
+    assert len(varied) == pytest.approx(len(plain) / 1.2, rel=0.1)
+    assert not np.array_equal(varied, source.model_copy(update={"voice_seed": 1}).open(rows[3]["locator"])[0])
+
+
+def test_a_text_that_looks_like_a_locator_is_a_text(tmp_path: Path) -> None:
+    text = json.dumps({"text": "Good morning.", "voice": {"speed": 2}})
+    source, rows = spoken(tmp_path, [{"id": "a", "text": text}, {"id": "b", "text": "Good morning."}])
+    assert len(source.open(rows[0]["locator"])[0]) > 1.5 * len(source.open(rows[1]["locator"])[0])
+
+
+@pytest.mark.parametrize(
+    ("voice", "says"),
+    [
+        ("heart", "voice 'heart': Input should be a valid dictionary"),
+        ({"speed": "fast"}, "voice.speed 'fast': Input should be a valid number"),
+        ({"speed": True}, "voice.speed True: Input should be a valid number"),
+        ({"speed": 0}, "voice.speed 0: Input should be greater than or equal to 0.5"),
+        ({"speed": None}, "voice.speed None: "),
+        ({"pitch": 12}, "voice.pitch 12: Input should be less than or equal to 6"),
+        ({"gain_db": float("nan")}, "voice.gain_db nan: Input should be a finite number"),
+        ({"gain_db": 10**400}, "voice.gain_db "),
+        ({"snr_db": -60}, "voice.snr_db -60: "),
+        ({"noise": "brown"}, "voice.noise 'brown': Input should be 'white' or 'pink'"),
+        ({"volume": 1}, "voice.volume 1: Extra inputs are not permitted"),
+    ],
+)
+def test_a_bad_voice_is_a_bad_line(tmp_path: Path, voice: Any, says: str) -> None:
+    _, rows = spoken(tmp_path, [{"id": "a", "text": "Hi."}, {"id": "b", "text": "Hi.", "voice": voice}])
+    assert [row["error_class"] for row in rows] == [None, "bad_line"]
+    assert rows[1]["error"].startswith(f"t.jsonl:2: {says}")

@@ -118,16 +118,3 @@ def test_rows_that_cannot_be_trained_on_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=complaint):
             train_t2c(rows, [], CONFIG, TOKENIZER, tmp_path, RECIPE)
-
-
-def test_every_row_is_in_one_batch_of_an_epoch_within_the_budget() -> None:
-    examples = [t2c_training._example(row, CONFIG, TOKENIZER) for row in spoken(100, seed=0)]
-    batches = t2c_training._Batches(examples, RECIPE)
-    count = len(batches.batches)
-    epochs = [[batches.at(step) for step in range(epoch * count, (epoch + 1) * count)] for epoch in range(1)]
-    for epoch in epochs:
-        assert sorted(id(example) for batch in epoch for example in batch) == sorted(map(id, examples))
-        assert all(max(len(example.ids) for example in batch) * len(batch) <= 400 for batch in epoch)
-    resumed = t2c_training._Batches(examples, RECIPE)
-    later = 3 * count + 1
-    assert resumed.at(later) == batches.at(later) != epochs[0][1]

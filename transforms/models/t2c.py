@@ -17,6 +17,7 @@ from transforms.models.embedded import ModelError, sha256_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
     from transforms.models.t2c_module import T2CModule
 
@@ -33,6 +34,7 @@ class T2CConfig(BaseModel):
 
     text_vocab_size: PositiveInt
     unit_vocab_size: PositiveInt
+    units: PositiveInt | None = None  # of them are decoded; null for all
     text_embedding_size: PositiveInt
     hidden_size: PositiveInt
     num_layers: PositiveInt
@@ -48,12 +50,17 @@ class T2CConfig(BaseModel):
     max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
     units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
 
+    @property
+    def num_units(self) -> int:
+        """Units that may be decoded: ids 0 to num_units - 1 after `text_vocab_size`."""
+        return min(self.units or self.unit_vocab_size, self.unit_vocab_size)
+
     def prompt(self, text_ids: list[int]) -> list[int]:
         """The ids before the first unit."""
         return [*self.prefix_ids, *text_ids, *self.middle_ids]
 
 
-class Greedy(NamedTuple):
+class Chosen(NamedTuple):
     """A decoded row: ids of the whole vocabulary without the end, a log-probability for every choice made."""
 
     ids: list[int]
@@ -124,27 +131,39 @@ class T2C:
         """Ids of a text, without the template."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def generate(self, text_ids: list[list[int]], max_new_units: int = 1024) -> list[Decoded]:
-        """Units for each text, by greedy decoding; a row's result does not depend on its neighbours.
+    def generate(self, text_ids: list[list[int]], max_new_units: int = 1024, beams: int = 1) -> list[Decoded]:
+        """Units for each text; a row's result does not depend on its neighbours.
 
         Args:
             text_ids: a list of ids for every text; an empty one says nothing.
             max_new_units: the most for a row; a short text may say less still (`max_units_per_text_token`).
+            beams: as for `T2CModule.decode`.
 
         Raises:
             ValueError: a text leaves no room for units.
         """
         import torch
 
-        spoken = [row for row, ids in enumerate(text_ids) if ids]
-        results = [Decoded([], 0.0, "end") for _ in text_ids]
+        with torch.inference_mode():
+            texts = [self.module.embed(torch.tensor(ids, dtype=torch.long, device=self._device)) for ids in text_ids]
+        return self.speak(texts, max_new_units, beams)
+
+    def speak(self, texts: list[Tensor], max_new_units: int = 1024, beams: int = 1) -> list[Decoded]:
+        """`generate`, from (length, text_embedding_size) embeddings in the place of the text's."""
+        import torch
+
+        results = [Decoded([], 0.0, "end") for _ in texts]
+        spoken = [row for row, text in enumerate(texts) if len(text)]
         if not spoken:
             return results
-        prompts = [self.config.prompt(text_ids[row]) for row in spoken]
         with torch.inference_mode():
-            embeddings = [self.module.embed(torch.tensor(ids, device=self._device)) for ids in prompts]
-        limits = [self.limit(len(text_ids[row]), max_new_units) for row in spoken]
-        for row, result in zip(spoken, self.module.greedy(embeddings, limits), strict=True):
+            before, after = (
+                self.module.embed(torch.tensor(ids, device=self._device))
+                for ids in (self.config.prefix_ids, self.config.middle_ids)
+            )
+            prompts = [torch.cat([before, texts[row].to(before.dtype), after]) for row in spoken]
+        limits = [self.limit(len(texts[row]), max_new_units) for row in spoken]
+        for row, result in zip(spoken, self.module.decode(prompts, limits, beams), strict=True):
             results[row] = decoded(result, self.config)
         return results
 
@@ -165,7 +184,7 @@ class T2C:
         return str(self.module.lm_head.weight.device)
 
 
-def decoded(result: Greedy, config: T2CConfig) -> Decoded:
+def decoded(result: Chosen, config: T2CConfig) -> Decoded:
     """Vocabulary ids as units."""
     units = [token - config.text_vocab_size for token in result.ids]
     return Decoded(units, sum(result.logprobs) / len(result.logprobs), result.stop_reason)

@@ -1,4 +1,4 @@
-"""The text-to-codec network and its greedy decoding. Imports torch: load it where a model is set up.
+"""The text-to-codec network and its decoding. Imports torch: load it where a model is set up.
 
 Tensor names are those of EchoX's unit decoder (`unit_translator.*`, arXiv 2509.09174): a Llama decoder reads text
 embeddings, then unit embeddings, both through one linear `adapter`, and predicts the next unit.
@@ -6,11 +6,16 @@ embeddings, then unit embeddings, both through one linear `adapter`, and predict
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from transforms.models.t2c import Greedy, StopReason, T2CConfig, looping_tail
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+
+from transforms.models.decoding import RunningBatch
+from transforms.models.t2c import Chosen, T2CConfig, looping_tail
 
 
 class T2CModule(nn.Module):
@@ -46,24 +51,17 @@ class T2CModule(nn.Module):
         unit = self.unit_embedding((ids - self.config.text_vocab_size).clamp_min(0))
         return torch.where(units.unsqueeze(-1), unit, text)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        positions: Tensor,
-        attention_mask: Tensor | None = None,
-        past: DynamicCache | None = None,
-    ) -> Tensor:
-        """(B, T, text_embedding_size) and (B, T) positions to logits (B, T, text and unit vocabulary)."""
-        if attention_mask is None:  # said outright, or transformers takes stretched positions for packed sequences
-            attention_mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+    def forward(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """(B, T, text_embedding_size), padded on the right, and (B, T) positions to logits (B, T, whole vocabulary)."""
         hidden = self.model(
             inputs_embeds=self.dropout(self.adapter(embeddings)),
             position_ids=positions,
-            attention_mask=attention_mask,
-            past_key_values=past,
-            use_cache=past is not None,
+            # Said outright, or transformers takes stretched positions for packed sequences.
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
+            use_cache=False,
         )
-        return self.lm_head(hidden.last_hidden_state)
+        logits: Tensor = self.lm_head(hidden.last_hidden_state)
+        return logits
 
     def positions(self, prompt_length: int, count: int, start: int = 0) -> Tensor:
         """Positions `start` to `start + count` of a sequence whose prompt is `prompt_length` long; (count,) float32.
@@ -76,65 +74,97 @@ class T2CModule(nn.Module):
         return index if stretch is None else torch.where(index < prompt_length, index * stretch, index - prompt_length)
 
     @torch.inference_mode()
-    def greedy(self, prompts: list[Tensor], limits: list[int], *, constrained: bool = True) -> list[Greedy]:
-        """The likeliest next id, again and again, until `end_id`, a row's limit, or a loop.
+    def decode(
+        self, prompts: list[Tensor], limits: list[int], beams: int = 1, *, constrained: bool = True
+    ) -> list[Chosen]:
+        """The likeliest ids up to `end_id`, a row's limit, or a loop: by greedy or beam search.
 
         Args:
             prompts: one (length, text_embedding_size) tensor a row, before `adapter`.
             limits: the most ids to emit, one a row.
+            beams: hypotheses that each row keeps; 1 is greedy. The one of the best mean log-probability is chosen.
             constrained: units and the end alone, and never the unit just emitted; else any id of the vocabulary.
 
         Returns:
-            Ids of the whole vocabulary, one `Greedy` a row; a row's result does not depend on the others.
+            Ids of the whole vocabulary, one `Chosen` a row; a row's result does not depend on the others.
         """
         config, device = self.config, self.lm_head.weight.device
-        lengths = [len(prompt) for prompt in prompts]
-        longest = max(lengths)
-        width = config.text_embedding_size
-        embeddings = torch.zeros(len(prompts), longest, width, device=device)
-        mask = torch.zeros(len(prompts), longest, dtype=torch.long, device=device)
-        positions = torch.zeros(len(prompts), longest, device=device)
-        for row, prompt in enumerate(prompts):  # padded on the left, so that all rows go on at one place
-            embeddings[row, longest - len(prompt) :] = prompt
-            mask[row, longest - len(prompt) :] = 1
-            positions[row, longest - len(prompt) :] = self.positions(len(prompt), len(prompt))
-        banned = torch.zeros(config.text_vocab_size + config.unit_vocab_size, dtype=torch.bool, device=device)
+        choices = torch.arange(len(self.lm_head.weight), device=device)
         if constrained:
-            banned[: config.text_vocab_size] = True
-            banned[config.end_id] = False
-
-        rows = list(range(len(prompts)))
-        ids: list[list[int]] = [[] for _ in rows]
-        logprobs: list[list[float]] = [[] for _ in rows]
-        reasons: list[StopReason] = ["length"] * len(rows)
-        past = DynamicCache()
+            first = config.text_vocab_size
+            choices = torch.cat([choices[config.end_id, None], choices[first : first + config.num_units]])
+        output = self.lm_head.weight[choices]
+        place_of = {token: place for place, token in enumerate(choices.tolist())} if constrained else {}
+        lengths = [len(prompt) for prompt in prompts]
+        running = RunningBatch(
+            self.model,
+            [self.adapter(prompt) for prompt in prompts],
+            [self.positions(length, length) for length in lengths],
+        )
+        beams_of_rows = [_Beams([], []) for _ in prompts]
+        hypotheses = [_Hypothesis(row, [], []) for row in range(len(prompts))]
         for emitted in range(max(limits)):
-            logits = self(embeddings, positions, mask, past)[:, -1].float().masked_fill(banned, -torch.inf)
+            logits = functional.linear(running.states, output).float()
             if constrained and emitted:
-                logits.scatter_(1, torch.tensor([[ids[row][-1]] for row in rows], device=device), -torch.inf)
-            best = logits.log_softmax(-1).max(-1)
-            going = []
-            for place, (row, token, logprob) in enumerate(
-                zip(rows, best.indices.tolist(), best.values.tolist(), strict=True)
-            ):
-                logprobs[row].append(logprob)
-                if token == config.end_id:
-                    reasons[row] = "end"
-                    continue
-                ids[row].append(token)
-                if constrained and (tail := looping_tail(ids[row])):
-                    reasons[row] = "repetition"
-                    del ids[row][-tail:]
-                elif len(ids[row]) < limits[row]:
-                    going.append(place)
-            if not going:
+                said = [[place_of[hypothesis.ids[-1]]] for hypothesis in hypotheses]
+                logits.scatter_(1, torch.tensor(said, device=device), -torch.inf)
+            best = logits.log_softmax(-1).topk(min(beams + 1, len(choices)))
+            tokens, logprobs = choices[best.indices].tolist(), best.values.tolist()
+            for place, hypothesis in enumerate(hypotheses):
+                row = beams_of_rows[hypothesis.row]
+                row.going += [(place, *pair) for pair in zip(tokens[place], logprobs[place], strict=True)]
+            going, places = [], []
+            for row, candidates in enumerate(beams_of_rows):
+                for place, hypothesis in candidates.advance(hypotheses, beams, config.end_id, limits[row], constrained):
+                    going.append(hypothesis)
+                    places.append(place)
+            hypotheses = going
+            if not hypotheses:
                 break
-            if len(going) < len(rows):
-                keep = torch.tensor(going, device=device)
-                past.batch_select_indices(keep)
-                mask = mask[keep]
-                rows = [rows[place] for place in going]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            embeddings = self.embed(torch.tensor([[ids[row][-1]] for row in rows], device=device))
-            positions = torch.stack([self.positions(lengths[row], 1, lengths[row] + emitted) for row in rows])
-        return [Greedy(*row) for row in zip(ids, logprobs, reasons, strict=True)]
+            ids = torch.tensor([hypothesis.ids[-1] for hypothesis in hypotheses], device=device)
+            places_in_text = [self.positions(lengths[each.row], 1, lengths[each.row] + emitted) for each in hypotheses]
+            running.step(places, self.adapter(self.embed(ids)), torch.cat(places_in_text))
+        return [row.best() for row in beams_of_rows]
+
+
+class _Hypothesis(NamedTuple):
+    row: int
+    ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass
+class _Beams:
+    """A row's candidates for the next token, as (place, token, log-probability), and what it has finished."""
+
+    going: list[tuple[int, int, float]]
+    finished: list[Chosen]
+
+    def advance(
+        self, hypotheses: list[_Hypothesis], beams: int, end_id: int, limit: int, constrained: bool
+    ) -> list[tuple[int, _Hypothesis]]:
+        """The hypotheses that go on, each with the place of the one it continues; none once `beams` have finished."""
+        ranked = sorted(self.going, key=lambda one: -sum(hypotheses[one[0]].logprobs) - one[2])
+        self.going = []
+        going: list[tuple[int, _Hypothesis]] = []
+        for rank, (place, token, logprob) in enumerate(ranked):
+            if len(going) == beams:
+                break
+            row, ids, before = hypotheses[place]
+            logprobs = [*before, logprob]
+            if token == end_id:
+                if rank < beams:
+                    self.finished.append(Chosen(ids, logprobs, "end"))
+                continue
+            ids = [*ids, token]
+            tail = looping_tail(ids) if constrained else 0
+            if tail:
+                self.finished.append(Chosen(ids[:-tail], logprobs, "repetition"))
+            elif len(ids) == limit:
+                self.finished.append(Chosen(ids, logprobs, "length"))
+            else:
+                going.append((place, _Hypothesis(row, ids, logprobs)))
+        return [] if len(self.finished) >= beams else going
+
+    def best(self) -> Chosen:
+        return max(self.finished, key=lambda one: sum(one.logprobs) / len(one.logprobs))

@@ -7,13 +7,13 @@ from reading the text. So a part of the history is hidden or falsified in traini
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transforms.models.t2c import T2C, T2CConfig
+from transforms.models.training_run import Batches, RunRecipe, run_of, run_steps
 
 if TYPE_CHECKING:
     import torch
@@ -26,29 +26,15 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a training run depends on, besides its rows and the model's config.
+class Recipe(RunRecipe):
+    """How a decoder is trained; `batch_tokens` counts ids of text, template and units.
 
     Attributes:
-        steps: optimizer steps, each on about `batch_tokens` ids (text, template and units, padding included).
-        learning_rate: reached over `warmup_steps`, held, and brought down to zero over the last `decay_steps`.
         hidden_history, false_history: parts of the input units that are zeroed, or replaced by a random unit.
-        log_every, save_every: steps between lines of the curve and between checkpoints.
     """
 
-    seed: int = 0
-    steps: int = 3000
-    batch_tokens: int = 2000
-    learning_rate: float = 2e-3
-    warmup_steps: int = 50
-    decay_steps: int = 1000
-    weight_decay: float = 0.05
-    dropout: float = 0.05
     hidden_history: float = 0.3
     false_history: float = 0.1
-    bfloat16: bool = False
-    log_every: int = 20
-    save_every: int = 100
 
 
 class UnitErrors(NamedTuple):
@@ -99,35 +85,15 @@ def train_t2c(
     torch.manual_seed(recipe.seed)
     module = T2CModule(config, recipe.dropout)
     _initialize(module)
-    optimizers = _optimizers(module, recipe)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    start = _resume(out_dir, module, optimizers, _run_of(config, recipe, len(examples)))
-    curve = out_dir / "curve.jsonl"
-    _keep_curve(curve, start)
-    batches = _Batches(examples, recipe)
-    module.train()
-    losses: list[float] = []
-    for step in range(start, recipe.steps):
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # a step draws the same noise in a resumed run
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        loss, count = _loss(module, batches.at(step), recipe)
-        module.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        losses.append(loss.item())
-        if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
-            line = {"step": step + 1, "loss": round(sum(losses) / len(losses), 4), "units": count}
-            with curve.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(f"step {line['step']}/{recipe.steps}  loss {line['loss']:.3f}", flush=True)
-            losses.clear()
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            _checkpoint(out_dir, step + 1, module, optimizers, _run_of(config, recipe, len(examples)))
-    model = T2C(config, module.eval(), tokenizer)
+    batches = Batches([len(example.ids) for example in examples], recipe)
+
+    def step_loss(step: int) -> tuple[torch.Tensor, int]:
+        return _loss(module, [examples[row] for row in batches.at(step)], recipe)
+
+    final_loss = run_steps(
+        out_dir, module, module.model.layers, recipe, run_of(config, recipe, len(examples)), step_loss
+    )
+    model = T2C(config, module, tokenizer)
     model.save(out_dir)
     errors = unit_errors(model, held_out)
     report = {
@@ -136,7 +102,7 @@ def train_t2c(
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "held_out_rows": len(held_out),
         "held_out_unit_error_rate": round(errors.rate, 4),
-        "final_loss": json.loads(curve.read_text().splitlines()[-1])["loss"],
+        "final_loss": final_loss,
         "recipe": asdict(recipe),
     }
     (out_dir / "report.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -171,34 +137,6 @@ def _example(row: Row, config: T2CConfig, tokenizer: Tokenizer) -> _Example:
     if len(ids) > config.max_positions:
         raise ValueError(f"{text!r} takes {len(ids)} positions, the model has {config.max_positions}")
     return _Example(ids, len(prompt))
-
-
-class _Batches:
-    """Batches of like lengths in an order that follows from the seed and the step alone."""
-
-    def __init__(self, examples: list[_Example], recipe: Recipe) -> None:
-        self.examples, self.recipe = examples, recipe
-        self.first, self.epoch = 0, 0
-        self.batches = self._shuffled()
-
-    def at(self, step: int) -> list[_Example]:
-        """The batch of a step; steps are asked for in rising order."""
-        while step >= self.first + len(self.batches):
-            self.first, self.epoch = self.first + len(self.batches), self.epoch + 1
-            self.batches = self._shuffled()
-        return [self.examples[row] for row in self.batches[step - self.first]]
-
-    def _shuffled(self) -> list[list[int]]:
-        order = random.Random(f"{self.recipe.seed}-{self.epoch}")
-        length = {row: len(example.ids) + order.uniform(0, 12) for row, example in enumerate(self.examples)}
-        batches: list[list[int]] = [[]]
-        for row in sorted(length, key=lambda row: length[row]):
-            longest = max(len(self.examples[other].ids) for other in (*batches[-1], row))
-            if batches[-1] and longest * (len(batches[-1]) + 1) > self.recipe.batch_tokens:
-                batches.append([])
-            batches[-1].append(row)
-        order.shuffle(batches)
-        return batches
 
 
 def _loss(module: T2CModule, batch: list[_Example], recipe: Recipe) -> tuple[torch.Tensor, int]:
@@ -238,63 +176,3 @@ def _initialize(module: T2CModule) -> None:
     torch.nn.init.orthogonal_(module.adapter.weight)
     torch.nn.init.zeros_(module.adapter.bias)
     torch.nn.init.normal_(module.lm_head.weight, std=0.02)
-
-
-def _optimizers(module: T2CModule, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    # Muon (Jordan 2024) for the decoder's matrices: it needs far fewer steps than AdamW, which keeps the rest.
-    import torch
-
-    matrices = [parameter for parameter in module.model.layers.parameters() if parameter.ndim == 2]
-    embeddings = (module.adapter, module.lm_head, module.unit_embedding, module.model.embed_tokens)
-    vectors = [parameter for parameter in module.parameters() if parameter.ndim == 1]
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    rest: list[dict[str, Any]] = [
-        {"params": [layer.weight for layer in embeddings], "weight_decay": decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98)),
-    ]
-
-
-def _schedule(step: int, recipe: Recipe) -> float:
-    return min(1.0, (step + 1) / max(1, recipe.warmup_steps), (recipe.steps - step) / max(1, recipe.decay_steps))
-
-
-def _run_of(config: T2CConfig, recipe: Recipe, rows: int) -> str:
-    return json.dumps({"config": config.model_dump(), "recipe": asdict(recipe), "rows": rows}, sort_keys=True)
-
-
-def _checkpoint(out_dir: Path, step: int, module: T2CModule, optimizers: list[torch.optim.Optimizer], run: str) -> None:
-    # One file, moved into place: a killed run finds the last whole checkpoint.
-    import torch
-
-    state = {
-        "step": step,
-        "run": run,
-        "module": module.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-    }
-    partial = out_dir / "checkpoint.pt.partial"
-    torch.save(state, partial)
-    partial.replace(out_dir / "checkpoint.pt")
-
-
-def _resume(out_dir: Path, module: T2CModule, optimizers: list[torch.optim.Optimizer], run: str) -> int:
-    import torch
-
-    if not (out_dir / "checkpoint.pt").is_file():
-        return 0
-    state = torch.load(out_dir / "checkpoint.pt", weights_only=True)
-    if state["run"] != run:
-        raise ValueError(f"{out_dir} holds a checkpoint of another recipe: choose another folder or remove it")
-    module.load_state_dict(state["module"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return int(state["step"])
-
-
-def _keep_curve(curve: Path, step: int) -> None:
-    lines = curve.read_text().splitlines() if curve.is_file() else []
-    curve.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))

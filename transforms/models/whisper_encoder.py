@@ -12,7 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
-    from whisper.model import Whisper
+    from whisper.model import AudioEncoder, Whisper
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 320
@@ -44,26 +44,38 @@ def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> l
         ValueError: the waveforms pad to different lengths, or are longer than the encoder's window.
     """
     import torch
-    import torch.nn.functional as functional
 
     seconds = {padded_seconds(len(waveform)) for waveform in waveforms}
     if len(seconds) != 1 or max(seconds) > WINDOW_SECONDS:
         raise ValueError(f"waveforms of one batch must pad to one length of at most 30 s, not {sorted(seconds)} s")
-    encoder = model.encoder
+    num_samples = max(seconds) * SAMPLE_RATE
     with torch.inference_mode():
-        mels = torch.stack([_log_mel(waveform, max(seconds), model) for waveform in waveforms])
-        hidden = functional.gelu(encoder.conv1(mels))
-        hidden = functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-        hidden = hidden + encoder.positional_embedding[: hidden.shape[1]]
-        for block in encoder.blocks[:layer]:
-            hidden = block(hidden)
-        features = hidden.float().cpu().numpy()
+        mels = [log_mel(waveform, num_samples, model.dims.n_mels, model.device) for waveform in waveforms]
+        features = encode(model.encoder, torch.stack(mels), layer).float().cpu().numpy()
     return [row[: num_frames(len(waveform))] for row, waveform in zip(features, waveforms, strict=True)]
 
 
-def _log_mel(waveform: np.ndarray, seconds: int, model: Whisper) -> torch.Tensor:
-    # One utterance at a time: the spectrogram's floor is set from its own peak, not from a neighbour's.
+def encode(encoder: AudioEncoder, mels: torch.Tensor, layers: int | None = None) -> torch.Tensor:
+    """Log-mel (B, mels, 2 x frames), of a whole window or shorter, to hidden states (B, frames, n_audio_state).
+
+    Args:
+        layers: how many blocks to run, without the norm that follows the last; None for all of them and the norm.
+    """
+    import torch.nn.functional as functional
+
+    hidden = functional.gelu(encoder.conv1(mels))
+    hidden = functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
+    hidden = (hidden + encoder.positional_embedding[: hidden.shape[1]]).to(mels.dtype)
+    for block in list(encoder.blocks)[:layers]:
+        hidden = block(hidden)
+    return encoder.ln_post(hidden) if layers is None else hidden
+
+
+def log_mel(waveform: np.ndarray, num_samples: int, mels: int, device: str | torch.device) -> torch.Tensor:
+    """Whisper's log-mel spectrogram, (mels, num_samples / 160), of a waveform that silence fills to `num_samples`.
+
+    One utterance at a time: the spectrogram's floor is set from its own peak, not from a neighbour's.
+    """
     import whisper
 
-    padding = seconds * SAMPLE_RATE - len(waveform)
-    return whisper.log_mel_spectrogram(waveform, model.dims.n_mels, padding, device=model.device)
+    return whisper.log_mel_spectrogram(waveform, mels, num_samples - len(waveform), device=device)

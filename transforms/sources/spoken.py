@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
 from schemas import SAMPLE_RATE
 from schemas.storage import split
 from transforms.models.embedded import HIBARI_VOICE, sha256_of
+from transforms.models.voice import PLAIN, Delivery, Voice
 from transforms.sources.base import Item, Source, SourceError, files
 from transforms.sources.manifest import ALIASES, BadLine, _jsonl, item_from
-
-if TYPE_CHECKING:
-    from transforms.models.voice import Voice
 
 CHARS_PER_SECOND = 15.0
 
@@ -25,8 +25,10 @@ class SpokenSource(Source):
     """Lines of text, each with an id, spoken by the embedded English voice.
 
     Attributes:
-        texts: a `.jsonl` file (a path or a URL) with `id` and `text`, and the other columns of a manifest.
-        voice_seed: seed of the voice's noise.
+        texts: a `.jsonl` file (a path or a URL) with `id` and `text`, and the other columns of a manifest. A line may
+            say how it is spoken: `"voice": {"speed": 1.1, "pitch": -1.5, "gain_db": -6, "snr_db": 20,
+            "noise": "pink"}`, each as in `transforms.models.voice.Delivery`, and each optional.
+        voice_seed: seed of the voice's noise, and of the noise added.
     """
 
     kind: Literal["spoken"]
@@ -54,7 +56,8 @@ class SpokenSource(Source):
             raise SourceError(f"texts {self.texts}: {error}") from error
 
     def open(self, locator: str) -> tuple[np.ndarray, int]:
-        return _voice().speak(locator, seed=self.voice_seed), SAMPLE_RATE
+        text, delivery = _read(locator)
+        return _voice().speak(text, self.voice_seed, delivery), SAMPLE_RATE
 
     def _item(self, record: dict[str, Any] | BadLine, where: str) -> Item:
         def value(name: str) -> Any:
@@ -66,13 +69,37 @@ class SpokenSource(Source):
             item = item_from(value, where)
             if not item.text or not item.text.strip():
                 raise BadLine("has no text to speak")
+            delivery = _delivery(record.get("voice"))
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
-        return replace(item, locator=item.text, seconds=len(item.text) / CHARS_PER_SECOND)
+        seconds = len(item.text) / CHARS_PER_SECOND / delivery.speed
+        return replace(item, locator=_locator(item.text, delivery), seconds=seconds)
+
+
+def _delivery(voice: Any) -> Delivery:
+    try:
+        return PLAIN if voice is None else Delivery.model_validate(voice)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, ("voice", *first["loc"])))
+        raise BadLine(f"{name} {first['input']!r}: {first['msg']}") from None
+
+
+def _locator(text: str, delivery: Delivery) -> str:
+    """The text itself where it is said plainly, else JSON; a text that could be taken for JSON is written as JSON."""
+    if delivery == PLAIN and not text.startswith("{"):
+        return text
+    voice = delivery.model_dump(exclude_defaults=True)
+    return json.dumps({"text": text, "voice": voice}, ensure_ascii=False, sort_keys=True)
+
+
+def _read(locator: str) -> tuple[str, Delivery]:
+    if not locator.startswith("{"):
+        return locator, PLAIN
+    record = json.loads(locator)
+    return record["text"], Delivery(**record["voice"])
 
 
 @cache
 def _voice() -> Voice:
-    from transforms.models.voice import Voice
-
     return Voice()

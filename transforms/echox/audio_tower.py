@@ -1,0 +1,126 @@
+"""The frozen Whisper encoder before EchoX's language model, kept in a checkpoint of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transforms.models.embedded import ModelError
+from transforms.models.t2c import check_tensors
+from transforms.models.whisper_encoder import HOP_SAMPLES, encode, log_mel
+from transforms.models.whisper_weights import EMBEDDED, load_whisper
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from whisper.model import AudioEncoder
+
+SIZES = {
+    "n_mels": "num_mel_bins",
+    "n_ctx": "max_source_positions",
+    "n_state": "d_model",
+    "n_head": "encoder_attention_heads",
+    "n_layer": "encoder_layers",
+}
+NAMES = (
+    (r"embed_positions\.weight", "positional_embedding"),
+    (r"^layer_norm\.", "ln_post."),
+    (r"^layers\.", "blocks."),
+    (r"\.self_attn_layer_norm\.", ".attn_ln."),
+    (r"\.final_layer_norm\.", ".mlp_ln."),
+    (r"\.self_attn\.([qkv])_proj\.", lambda found: f".attn.{dict(q='query', k='key', v='value')[found[1]]}."),
+    (r"\.self_attn\.out_proj\.", ".attn.out."),
+    (r"\.fc1\.", ".mlp.0."),
+    (r"\.fc2\.", ".mlp.2."),
+)
+"""Hugging Face's names of an encoder's tensors, and openai-whisper's."""
+
+
+class AudioTower:
+    """Encoder frames of audio, 50 a second.
+
+    Args:
+        encoder: openai-whisper's encoder, in evaluation mode.
+        context: frames that audio is padded to a multiple of.
+    """
+
+    def __init__(self, encoder: AudioEncoder, context: int) -> None:
+        self.encoder, self.context = encoder, context
+
+    @property
+    def width(self) -> int:
+        """Size of a frame."""
+        return int(self.encoder.positional_embedding.shape[1])
+
+    @property
+    def max_samples(self) -> int:
+        """The longest audio of a turn, 16 kHz samples: 30 s."""
+        return len(self.encoder.positional_embedding) // self.context * self.context * HOP_SAMPLES
+
+    @classmethod
+    def load(cls, model: str, context: int, device: str = "cpu", dtype: torch.dtype | None = None) -> AudioTower:
+        """Reads `embedded:tiny.en`, or a directory of safetensors with Hugging Face's names (a decoder is left out).
+
+        Raises:
+            ModelError: a file or a tensor is missing, surplus or of another shape.
+        """
+        if model == EMBEDDED:
+            encoder = load_whisper(model).encoder
+        else:
+            from transforms.echox.weights import read_tensors
+
+            encoder = _encoder(Path(model), read_tensors(Path(model), device))
+        return cls(encoder.to(device=device, dtype=dtype).eval(), context)
+
+    def frames(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
+        """Audio of at most `max_samples` each to (frames, width) each; padded to equal lengths they run together."""
+        import torch
+
+        step = self.context * HOP_SAMPLES
+        lengths = [max(1, -(-len(waveform) // step)) * step for waveform in waveforms]
+        order = sorted(range(len(waveforms)), key=lengths.__getitem__)
+        found: dict[int, Tensor] = {}
+        weight = self.encoder.conv1.weight
+        mels = self.encoder.conv1.in_channels
+        for length, group in groupby(order, lengths.__getitem__):
+            rows = list(group)
+            batch = torch.stack([log_mel(waveforms[row], length, mels, weight.device) for row in rows])
+            found.update(zip(rows, encode(self.encoder, batch.to(weight.dtype)), strict=True))
+        return [found[row] for row in range(len(waveforms))]
+
+
+def _encoder(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoder:
+    from whisper.model import AudioEncoder, Linear
+
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+        encoder = AudioEncoder(**{ours: int(config[theirs]) for ours, theirs in SIZES.items()})
+        width, inner = int(config["d_model"]), int(config["encoder_ffn_dim"])
+        for block in encoder.blocks:  # openai-whisper knows but the four times that its own models have
+            block.mlp[0], block.mlp[2] = Linear(width, inner), Linear(inner, width)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}/config.json: not the sizes of a Whisper encoder ({error!r})") from error
+    state = encoder_names(tensors)
+    check_tensors(path, encoder.state_dict(), state)
+    encoder.load_state_dict(state)
+    return encoder
+
+
+def encoder_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's tensors of a Hugging Face checkpoint under openai-whisper's names."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        short = name.removeprefix("model.")
+        if short.startswith(("decoder.", "proj_out.")):
+            continue
+        short = short.removeprefix("encoder.")
+        for theirs, ours in NAMES:
+            short = re.sub(theirs, ours, short)
+        renamed[short] = tensor
+    return renamed

@@ -1,0 +1,288 @@
+"""EchoX ready to work: audio in, replies with their hidden states, and the units that say them. All of it in batches.
+
+A row's result does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from transforms.echox.audio_tower import AudioTower
+from transforms.echox.config import EchoXConfig
+from transforms.echox.weights import read_tensors
+from transforms.models.embedded import ModelError
+from transforms.models.t2c import T2C, StopReason, check_tensors, looping_tail
+from transforms.models.whisper_weights import EMBEDDED
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+    from transforms.echox.network import EchoXNetwork, Heard
+
+
+class Prompt(NamedTuple):
+    """What the language model reads before its reply.
+
+    Attributes:
+        embeddings: (length, hidden_size).
+        seen: (length,) int64, 0 at the padding token: nothing attends to it, even where the template means it.
+    """
+
+    embeddings: Tensor
+    seen: Tensor
+
+
+class Reply(NamedTuple):
+    """A generated reply.
+
+    Attributes:
+        ids: tokens without the end.
+        states: (len(ids), hidden_size), the state that predicted each token.
+        stop_reason: `end`, `length`, or `repetition`, whose repeats are cut away.
+    """
+
+    ids: list[int]
+    states: Tensor
+    stop_reason: StopReason
+
+
+class EchoX:
+    """A checkpoint: speech-to-text language model, denoising adapter, unit decoder.
+
+    Attributes:
+        config: sizes and special tokens.
+        network: in evaluation mode.
+        tower: the Whisper encoder.
+        tokenizer: text to ids of the language model; None where the checkpoint has none.
+        t2c: the unit decoder behind the interface of a text-to-codec model.
+    """
+
+    def __init__(
+        self, config: EchoXConfig, network: EchoXNetwork, tower: AudioTower, tokenizer: Tokenizer | None
+    ) -> None:
+        self.config, self.network, self.tower, self.tokenizer = config, network, tower, tokenizer
+        self.t2c = T2C(config.unit_decoder, network.unit_translator, tokenizer)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu", dtype: str = "float32") -> EchoX:
+        """Reads a checkpoint's directory: `config.json`, safetensors, and `tokenizer.json` where it is there.
+
+        Args:
+            dtype: float32, bfloat16 or float16; what the network computes in.
+
+        Raises:
+            ModelError: a file is missing or damaged, or a tensor is missing, surplus or of another shape.
+        """
+        import torch
+
+        config = EchoXConfig.read(path)
+        number = getattr(torch, dtype)
+        tower = AudioTower.load(tower_of(path, config), config.audio_context, device, number)
+        network = load_network(path, config, read_tensors(path, device), tower.width, number)
+        return cls(config, network.eval(), tower, _tokenizer(path, config))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.lm_head.weight.device
+
+    def hear(self, dialogues: Sequence[Sequence[np.ndarray]]) -> list[list[Heard]]:
+        """The turns of dialogues as input embeddings.
+
+        Args:
+            dialogues: of each the user's turns, float32 at 16 kHz, at most `tower.max_samples` each.
+        """
+        import torch
+
+        with torch.inference_mode():
+            frames = iter(self.tower.frames([turn for dialogue in dialogues for turn in dialogue]))
+            return self.network.model.hear([[next(frames) for _ in dialogue] for dialogue in dialogues])
+
+    def prompt(self, ids: Sequence[int], heard: Sequence[Heard]) -> Prompt:
+        """Input embeddings of a prompt's tokens, each `audio_patch_id` replaced by a turn's.
+
+        Raises:
+            ValueError: there are not as many placeholders as turns.
+        """
+        import torch
+
+        places = [place for place, token in enumerate(ids) if token == self.config.audio_patch_id]
+        if len(places) != len(heard):
+            raise ValueError(f"{len(places)} audio placeholders for {len(heard)} turns of audio")
+        embedded, unpadded = self.embed(ids), self._unpadded(ids)
+        parts, seen, start = [], [], 0
+        for place, turn in zip(places, heard, strict=True):
+            parts += [embedded[start:place], turn.embeddings]
+            seen += [unpadded[start:place], unpadded.new_ones(len(turn.embeddings))]
+            start = place + 1
+        return Prompt(torch.cat([*parts, embedded[start:]]), torch.cat([*seen, unpadded[start:]]))
+
+    def _unpadded(self, ids: Sequence[int]) -> Tensor:
+        import torch
+
+        return torch.tensor([token != self.config.pad_token_id for token in ids], device=self.device).long()
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """(len(ids), hidden_size) embeddings of the language model."""
+        import torch
+
+        with torch.inference_mode():
+            embedded: Tensor = self.network.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
+        return embedded
+
+    def states(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The states that predict each token of given replies, (len(reply), hidden_size); none for an empty reply."""
+        import torch
+
+        from transforms.models.decoding import padded_left, positions_of
+
+        with torch.inference_mode():
+            # The last token predicts what comes after the reply, which nobody asks for.
+            pairs = [(prompt, reply[:-1]) for prompt, reply in zip(prompts, replies, strict=True)]
+            batch, mask = padded_left([torch.cat([prompt.embeddings, self.embed(ids)]) for prompt, ids in pairs])
+            seen, _ = padded_left([torch.cat([prompt.seen, self._unpadded(ids)]) for prompt, ids in pairs])
+            read = self.network.model(
+                inputs_embeds=batch, attention_mask=seen, position_ids=positions_of(mask), use_cache=False
+            ).last_hidden_state
+            return [row[len(row) - len(reply) :] for row, reply in zip(read, replies, strict=True)]
+
+    def respond(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Reply]:
+        """Replies: the likeliest tokens at temperature 0, else sampled.
+
+        Args:
+            prompts: as `prompt` makes them.
+            max_new_tokens: the most of a reply.
+            seeds: of each row's own random numbers; needed where the temperature is above 0.
+        """
+        import torch
+
+        from transforms.models.decoding import RunningBatch
+
+        with torch.inference_mode():
+            embeddings, seen = [prompt.embeddings for prompt in prompts], [prompt.seen for prompt in prompts]
+            running = RunningBatch(self.network.model, embeddings, seen=seen)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds or []]
+            rows = list(range(len(prompts)))
+            ids: list[list[int]] = [[] for _ in rows]
+            states: list[list[Tensor]] = [[] for _ in rows]
+            reasons: list[StopReason] = ["length" for _ in rows]
+            for emitted in range(max_new_tokens):
+                logits = self.network.lm_head(running.states).float()
+                if temperature:
+                    drawn = [torch.empty(logits.shape[1]).exponential_(generator=generators[row]) for row in rows]
+                    logits = (logits / temperature).softmax(-1) / torch.stack(drawn).to(logits.device)
+                going = []
+                for place, (row, token) in enumerate(zip(rows, logits.argmax(-1).tolist(), strict=True)):
+                    if token in self.config.end_ids:
+                        reasons[row] = "end"
+                        continue
+                    ids[row].append(token)
+                    states[row].append(running.states[place])
+                    if tail := looping_tail(ids[row]):
+                        reasons[row] = "repetition"
+                        del ids[row][-tail:], states[row][-tail:]
+                    elif emitted + 1 < max_new_tokens:
+                        going.append(place)
+                rows = [rows[place] for place in going]
+                if not rows:
+                    break
+                last = self.embed([ids[row][-1] for row in rows])
+                lengths = [len(embeddings[row]) + emitted for row in rows]
+                running.step(going, last, torch.tensor(lengths, device=self.device))
+            empty = running.states.new_zeros(0, self.config.hidden_size)
+            return [
+                Reply(tokens, torch.stack(kept) if kept else empty, reason)
+                for tokens, kept, reason in zip(ids, states, reasons, strict=True)
+            ]
+
+    def trigger_scores(self, states: Tensor) -> list[float]:
+        """The streaming cut's score of each state: its cosine with the row of `lm_head` of the full stop."""
+        import torch
+        import torch.nn.functional as functional
+
+        with torch.inference_mode():
+            stop = self.network.lm_head.weight[self.config.period_id]
+            scores: list[float] = functional.cosine_similarity(states.float(), stop.float()[None]).tolist()
+        return scores
+
+    def hidden_ids(self, states: Tensor) -> list[int]:
+        """The token that each state spells: the argmax of the output layer."""
+        import torch
+
+        with torch.inference_mode():
+            ids: list[int] = self.network.lm_head(states).argmax(-1).tolist()
+        return ids
+
+    def denoised(self, states: Tensor) -> Tensor:
+        """States through the denoising adapter: (length, hidden_size), near the embeddings of the text they spell."""
+        import torch
+
+        with torch.inference_mode():
+            adapted: Tensor = self.network.unit_translator.aligner_MLP(states)
+        return adapted
+
+    def denoising_cosines(self, states: Tensor, ids: Sequence[int]) -> list[float]:
+        """Cosine of each denoised state with the unit decoder's embedding of a token."""
+        import torch
+        import torch.nn.functional as functional
+
+        with torch.inference_mode():
+            texts = self.network.unit_translator.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
+            cosines: list[float] = functional.cosine_similarity(self.denoised(states).float(), texts.float()).tolist()
+        return cosines
+
+
+def tower_of(path: Path, config: EchoXConfig) -> str:
+    """The audio tower's name for `AudioTower.load`; a relative directory stands beside the checkpoint's files."""
+    return config.audio_tower if config.audio_tower == EMBEDDED else str(path / config.audio_tower)
+
+
+def load_network(
+    path: Path, config: EchoXConfig, tensors: dict[str, Tensor], audio_width: int, dtype: torch.dtype
+) -> EchoXNetwork:
+    """The network with a checkpoint's tensors, which it takes over.
+
+    Raises:
+        ModelError: a tensor is missing, surplus or of another shape.
+    """
+    import torch
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    from transforms.echox.network import EchoXNetwork
+
+    if config.tie_word_embeddings and "model.embed_tokens.weight" in tensors:
+        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    with torch.device("meta"):  # nothing is drawn that the checkpoint replaces
+        network = EchoXNetwork(config, audio_width)
+    check_tensors(path, network.state_dict(), tensors)
+    network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    for llama in (network.model, network.unit_translator.model):  # its frequencies are no weights
+        llama.rotary_emb = LlamaRotaryEmbedding(llama.config, device=network.lm_head.weight.device)
+    return network
+
+
+def _tokenizer(path: Path, config: EchoXConfig) -> Tokenizer | None:
+    from tokenizers import Tokenizer
+
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ModelError(f"{file}: not a tokenizer ({error})") from error
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise ModelError(f"{file}: has {tokenizer.get_vocab_size()} ids, more than vocab_size {config.vocab_size}")
+    return tokenizer

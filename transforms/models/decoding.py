@@ -1,0 +1,82 @@
+"""Decoding many rows at once with a Llama: padded on the left, one key-value cache, finished rows dropped.
+
+Imports torch: load it where a model is set up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LlamaModel
+
+
+class RunningBatch:
+    """The rows that are still decoded, and the hidden state after the last token of each.
+
+    Args:
+        model: reads input embeddings.
+        prompts: one (length, hidden_size) tensor of input embeddings a row.
+        positions: (length,) positions of each prompt; 0, 1, 2 … where none are given.
+        seen: (length,) int64 of each prompt, 0 where nothing may attend to; 1 throughout where none are given.
+
+    Attributes:
+        states: (rows, hidden_size), after the final norm; the state that predicts each row's next token.
+    """
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        prompts: Sequence[Tensor],
+        positions: Sequence[Tensor] | None = None,
+        seen: Sequence[Tensor] | None = None,
+    ) -> None:
+        self._model = model
+        embeddings, mask = padded_left(prompts)
+        placed = padded_left(positions)[0] if positions else positions_of(mask)
+        self._mask = padded_left(seen)[0] if seen else mask
+        self._past = DynamicCache()
+        self.states = self._run(embeddings, placed)
+
+    def step(self, rows: Sequence[int], embeddings: Tensor, positions: Tensor) -> None:
+        """Reads one more token in some of the rows, which take the place of all.
+
+        Args:
+            rows: places in the batch as it stands, in any order, some of them perhaps more than once (beams).
+            embeddings: (len(rows), hidden_size) of the token.
+            positions: (len(rows),) of the token.
+        """
+        if list(rows) != list(range(len(self._mask))):
+            chosen = torch.tensor(rows, device=self._mask.device)
+            self._past.batch_select_indices(chosen)
+            self._mask = self._mask[chosen]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(rows), 1)], dim=1)
+        self.states = self._run(embeddings[:, None], positions[:, None])
+
+    def _run(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        read = self._model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=self._mask,
+            past_key_values=self._past,
+            use_cache=True,
+        )
+        states: Tensor = read.last_hidden_state[:, -1]
+        return states
+
+
+def padded_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows of (length, …) as one (rows, longest, …) tensor, zeros before the shorter, and its (rows, longest) mask."""
+    longest = max(map(len, rows))
+    batch = rows[0].new_zeros(len(rows), longest, *rows[0].shape[1:])
+    mask = torch.zeros(len(rows), longest, dtype=torch.long, device=rows[0].device)
+    for number, row in enumerate(rows):
+        batch[number, longest - len(row) :] = row
+        mask[number, longest - len(row) :] = 1
+    return batch, mask
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """(rows, length) positions that count a padded batch's tokens from 0; 0 in the padding."""
+    return (mask.cumsum(1) - 1).clamp_min(0)

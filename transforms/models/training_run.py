@@ -1,0 +1,193 @@
+"""What the small trainers share: steps that can be interrupted, batches of like lengths, the optimizers.
+
+Plain PyTorch, one process, no clock and no hidden state: a run that was killed goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """What every training run depends on, besides its rows and the model's config.
+
+    Attributes:
+        steps: optimizer steps, each on about `batch_tokens` of whatever a row's length is counted in, with padding.
+        learning_rate: reached over `warmup_steps`, held, and brought down to zero over the last `decay_steps`.
+        log_every, save_every: steps between lines of the curve and between checkpoints.
+    """
+
+    seed: int = 0
+    steps: int = 3000
+    batch_tokens: int = 2000
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    decay_steps: int = 1000
+    weight_decay: float = 0.05
+    dropout: float = 0.05
+    bfloat16: bool = False
+    log_every: int = 20
+    save_every: int = 100
+
+
+StepLoss = Callable[[int], tuple["torch.Tensor", int]]
+"""Gives the loss of a step, and how many units (or tokens) it is the mean of."""
+
+
+def run_steps(
+    out_dir: Path, module: torch.nn.Module, hidden: torch.nn.Module, recipe: RunRecipe, run: str, step_loss: StepLoss
+) -> float:
+    """Train, with `checkpoint.pt` and `curve.jsonl` in a folder, from the last checkpoint where there is one.
+
+    Args:
+        out_dir: the folder.
+        module: what is trained; left in evaluation mode.
+        hidden: the part of it whose matrices map hidden states to hidden states (see `optimizers_of`).
+        recipe: how.
+        run: stands for everything that the run depends on (see `run_of`).
+        step_loss: the loss of a step; the random numbers of torch it draws are the step's own.
+
+    Returns:
+        The loss of the curve's last line.
+
+    Raises:
+        ValueError: the folder holds a checkpoint of another run.
+    """
+    import torch
+
+    optimizers = optimizers_of(module, hidden, recipe)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    start, losses = _resume(out_dir, module, optimizers, run)
+    curve = out_dir / "curve.jsonl"
+    _keep_curve(curve, start)
+    module.train()
+    for step in range(start, recipe.steps):
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # a step draws the same noise in a resumed run
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * _schedule(step, recipe)
+        loss, count = step_loss(step)
+        module.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        losses.append(loss.item())
+        if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
+            line = {"step": step + 1, "loss": round(sum(losses) / len(losses), 4), "units": count}
+            with curve.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"step {line['step']}/{recipe.steps}  loss {line['loss']:.3f}", flush=True)
+            losses.clear()
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            _checkpoint(out_dir, step + 1, losses, module, optimizers, run)
+    module.eval()
+    return float(json.loads(curve.read_text().splitlines()[-1])["loss"])
+
+
+def run_of(config: Any, recipe: RunRecipe, rows: int) -> str:
+    """What a checkpoint is of: a pydantic config, the recipe and the number of rows, as JSON."""
+    return json.dumps({"config": config.model_dump(), "recipe": asdict(recipe), "rows": rows}, sort_keys=True)
+
+
+class Batches:
+    """Rows of like lengths together, in an order that follows from the seed and the step alone."""
+
+    def __init__(self, lengths: Sequence[int], recipe: RunRecipe) -> None:
+        self.lengths, self.recipe = lengths, recipe
+        self.first, self.epoch = 0, 0
+        self.batches = self._shuffled()
+
+    def at(self, step: int) -> list[int]:
+        """The numbers of a step's rows; steps are asked for in rising order."""
+        while step >= self.first + len(self.batches):
+            self.first, self.epoch = self.first + len(self.batches), self.epoch + 1
+            self.batches = self._shuffled()
+        return self.batches[step - self.first]
+
+    def _shuffled(self) -> list[list[int]]:
+        order = random.Random(f"{self.recipe.seed}-{self.epoch}")
+        length = {row: count + order.uniform(0, 12) for row, count in enumerate(self.lengths)}
+        batches: list[list[int]] = [[]]
+        for row in sorted(length, key=lambda row: length[row]):
+            longest = max(self.lengths[other] for other in (*batches[-1], row))
+            if batches[-1] and longest * (len(batches[-1]) + 1) > self.recipe.batch_tokens:
+                batches.append([])
+            batches[-1].append(row)
+        order.shuffle(batches)
+        return batches
+
+
+def optimizers_of(module: torch.nn.Module, hidden: torch.nn.Module, recipe: RunRecipe) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) for the matrices of `hidden`: it needs far fewer steps than AdamW, which keeps the rest."""
+    import torch
+
+    matrices = [parameter for parameter in hidden.parameters() if parameter.ndim == 2]
+    own = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in own]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    rest: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in others if parameter.ndim > 1], "weight_decay": decay},
+        {"params": [parameter for parameter in others if parameter.ndim == 1], "weight_decay": 0.0},
+    ]
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98)),
+    ]
+
+
+def _schedule(step: int, recipe: RunRecipe) -> float:
+    return min(1.0, (step + 1) / max(1, recipe.warmup_steps), (recipe.steps - step) / max(1, recipe.decay_steps))
+
+
+def _checkpoint(
+    out_dir: Path,
+    step: int,
+    losses: list[float],
+    module: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    run: str,
+) -> None:
+    # One file, moved into place: a killed run finds the last whole checkpoint.
+    import torch
+
+    state = {
+        "step": step,
+        "run": run,
+        "losses": losses,  # since the curve's last line
+        "module": module.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    partial = out_dir / "checkpoint.pt.partial"
+    torch.save(state, partial)
+    partial.replace(out_dir / "checkpoint.pt")
+
+
+def _resume(
+    out_dir: Path, module: torch.nn.Module, optimizers: list[torch.optim.Optimizer], run: str
+) -> tuple[int, list[float]]:
+    import torch
+
+    if not (out_dir / "checkpoint.pt").is_file():
+        return 0, []
+    state = torch.load(out_dir / "checkpoint.pt", weights_only=True)
+    if state["run"] != run:
+        raise ValueError(f"{out_dir} holds a checkpoint of another recipe: choose another folder or remove it")
+    module.load_state_dict(state["module"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return int(state["step"]), list(state["losses"])
+
+
+def _keep_curve(curve: Path, step: int) -> None:
+    lines = curve.read_text().splitlines() if curve.is_file() else []
+    curve.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))

@@ -1,0 +1,200 @@
+"""Units read back to text, by a small CTC network kept as a directory of two files: `config.json`, `model.safetensors`.
+
+So a target is judged by what it says: `target_cer` compares the text that its units are read as with the text that
+they are to say. The reader is convolutional: it sees `num_layers * reach` units to either side (24 of them, two or
+three words, as shipped) and no further, so that it spells what is there rather than what a sentence would likely say.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from transforms.models.embedded import ModelError
+from transforms.models.t2c import check_tensors
+
+if TYPE_CHECKING:
+    from transforms.models.unit_reader_module import UnitReaderModule
+
+ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+BLANK = len(ALPHABET)
+BATCH_UNITS = 20_000
+
+
+class UnitReaderConfig(BaseModel):
+    """Sizes, and the codebook whose units are read.
+
+    Attributes:
+        codebook_id, codebook_size: as in the table `units`.
+        hidden_size, ffn_size, num_layers: of the residual blocks.
+        reach: units to either side that a block sees.
+        frames_per_unit: CTC frames for each unit, so that there are at least as many as letters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    codebook_id: str
+    codebook_size: PositiveInt
+    hidden_size: PositiveInt
+    ffn_size: PositiveInt
+    num_layers: PositiveInt
+    reach: PositiveInt
+    frames_per_unit: PositiveInt = 2
+
+
+class UnitReader:
+    """A reader of units.
+
+    Attributes:
+        config: sizes and codebook.
+        module: the network, float32, in evaluation mode.
+    """
+
+    def __init__(self, config: UnitReaderConfig, module: UnitReaderModule) -> None:
+        self.config, self.module = config, module
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> UnitReader:
+        """Read a model directory.
+
+        Raises:
+            ModelError: a file is missing or damaged, or tensors are missing, surplus or of another shape.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from transforms.models.unit_reader_module import UnitReaderModule
+
+        for name in ("config.json", "model.safetensors"):
+            if not (path / name).is_file():
+                raise ModelError(f"{path} has no {name}: not a reader of units")
+        try:
+            config = UnitReaderConfig.model_validate_json((path / "config.json").read_bytes())
+            state = load_file(path / "model.safetensors", device=device)
+        except (ValidationError, SafetensorError) as error:
+            raise ModelError(f"{path}: damaged reader of units ({error})") from error
+        module = UnitReaderModule(config)
+        check_tensors(path, module.state_dict(), state)
+        module.load_state_dict(state)
+        return cls(config, module.float().to(device).eval())
+
+    def save(self, path: Path, *, half: bool = False) -> None:
+        """Write the model directory, in half precision where told."""
+        from safetensors.torch import save_file
+
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
+        state = {name: tensor.half() if half else tensor for name, tensor in self.module.state_dict().items()}
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+
+    def check_codebook(self, codebook_id: str) -> None:
+        """Make sure that units of a codebook are what this reads.
+
+        Raises:
+            ModelError: it reads those of another.
+        """
+        if codebook_id != self.config.codebook_id:
+            raise ModelError(f"the reader reads units of {self.config.codebook_id}, not of {codebook_id}")
+
+    def read(self, units: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of units, by greedy CTC decoding; a row's text does not depend on its neighbours.
+
+        Args:
+            units: rows without equal neighbours; an empty one says nothing.
+
+        Returns:
+            Texts of `ALPHABET`, in the order of the rows.
+
+        Raises:
+            ValueError: a unit is not in the codebook.
+        """
+        import torch
+
+        from transforms.models.unit_reader_module import padded
+
+        rows = [list(map(int, row)) for row in units]
+        check_units(rows, self.config.codebook_size)
+        texts = [""] * len(rows)
+        for batch in _batches(rows):
+            with torch.inference_mode():
+                best = self.module(*padded([rows[row] for row in batch], self._device)).argmax(-1).tolist()
+            for row, symbols in zip(batch, best, strict=True):
+                texts[row] = spelt(symbols[: len(rows[row]) * self.config.frames_per_unit])
+        return texts
+
+    @cached_property
+    def _device(self) -> str:
+        return str(self.module.head.weight.device)
+
+
+def target_cer(
+    reader: UnitReader, texts: Sequence[str], targets: Sequence[Sequence[Sequence[int]]]
+) -> list[float | None]:
+    """Character error rate of each reply's targets: its segments are read one by one and joined by a space.
+
+    Args:
+        reader: of the targets' codebook.
+        texts: what each reply is to say.
+        targets: for each reply, the units of its segments.
+    """
+    read = iter(reader.read([segment for segments in targets for segment in segments]))
+    return [
+        character_error_rate(text, " ".join(next(read) for _ in segments))
+        for text, segments in zip(texts, targets, strict=True)
+    ]
+
+
+def character_error_rate(reference: str, read: str) -> float | None:
+    """Edits that turn what was read into the reference, by the reference's characters, both as `readable`.
+
+    None where the reference has nothing readable.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    wanted = readable(reference)
+    return Levenshtein.distance(readable(read), wanted) / len(wanted) if wanted else None
+
+
+def readable(text: str) -> str:
+    """A text as a reader spells it: English words in lower case without accents or punctuation, one space between.
+
+    Empty for a text with digits: their words could be many.
+    """
+    folded = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
+    if any(character.isdigit() for character in folded):
+        return ""
+    letters = "".join(character for character in folded if not unicodedata.combining(character))
+    return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", letters))
+
+
+def spelt(symbols: Sequence[int]) -> str:
+    """The likeliest symbol of each CTC frame as text: repetitions merged, blanks dropped, words one space apart."""
+    changes = (now for now, before in zip(symbols, [BLANK, *symbols], strict=False) if now != before)
+    return " ".join("".join(ALPHABET[symbol] for symbol in changes if symbol != BLANK).split())
+
+
+def check_units(rows: Sequence[Sequence[int]], codebook_size: int) -> None:
+    """Look for units that no codebook of this size has.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for row in rows:
+        if len(row) and not 0 <= min(row) <= max(row) < codebook_size:
+            raise ValueError(f"units {min(row)} to {max(row)} are not all in [0, {codebook_size})")
+
+
+def _batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of the rows that have units, those of like lengths together, at most `BATCH_UNITS` with the padding."""
+    batches: list[list[int]] = []
+    for row in sorted((row for row in range(len(rows)) if rows[row]), key=lambda row: len(rows[row])):
+        if not batches or len(rows[row]) * (len(batches[-1]) + 1) > BATCH_UNITS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
