@@ -180,14 +180,25 @@ def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterato
         parts.append(part if wanted is None else part.filter(wanted))
         full = sum(map(len, parts)) >= transform.window_rows or sum(part.nbytes for part in parts) >= WINDOW_BYTES
         if full:
-            yield from _joined(transform, parts, shard)
-            parts = []
+            window = pa.concat_tables(parts)
+            end = _last_start(window, transform.together)
+            parts = [window.slice(end)] if end < len(window) else []
+            yield from _joined(transform, window.slice(0, end), shard)
     if parts:
-        yield from _joined(transform, parts, shard)
+        yield from _joined(transform, pa.concat_tables(parts), shard)
 
 
-def _joined(transform: Transform, parts: list[pa.Table], shard: _ShardTables) -> Iterator[pa.Table]:
-    rows = transform.rows(pa.concat_tables(parts).unify_dictionaries().combine_chunks(), shard)
+def _last_start(window: pa.Table, together: str | None) -> int:
+    """Where the rows start that may go on in the next window; the window's end where there are none."""
+    values = window[together].to_pylist() if together else [None]
+    start = len(values)
+    while start and values[-1] is not None and values[start - 1] == values[-1]:
+        start -= 1
+    return start if together and start else len(window)  # all of one: it is what a window can hold
+
+
+def _joined(transform: Transform, window: pa.Table, shard: _ShardTables) -> Iterator[pa.Table]:
+    rows = transform.rows(window.unify_dictionaries().combine_chunks(), shard)
     if len(rows):
         yield rows
 

@@ -122,14 +122,20 @@ def decode_flac(data: bytes) -> np.ndarray:
 
 def with_waveforms(batch: pa.Table) -> pa.Table:
     """A batch with its `audio.bytes` decoded, in threads, to a column `waveform`: lists of float32 at 16 kHz."""
-    encoded = pc.struct_field(batch["audio"], "bytes")
-    with ThreadPoolExecutor(DECODERS) as pool:
-        waveforms = list(pool.map(decode_flac, encoded.to_pylist()))
-    offsets = np.cumsum([0, *map(len, waveforms)])
-    samples = np.concatenate(waveforms) if waveforms else np.zeros(0, np.float32)
+    encoded = pc.struct_field(batch["audio"], "bytes").combine_chunks()
+    one_each = pa.LargeListArray.from_arrays(np.arange(len(encoded) + 1), encoded)
     paths = pa.table({"path": pc.struct_field(batch["audio"], "path")}).to_struct_array()
     batch = batch.set_column(batch.column_names.index("audio"), "audio", paths)
-    return batch.append_column("waveform", pa.LargeListArray.from_arrays(offsets, samples))
+    return batch.append_column("waveform", waveforms_of(one_each).flatten())
+
+
+def waveforms_of(turns: pa.LargeListArray) -> pa.LargeListArray:
+    """Lists of encoded audio, decoded in threads: lists of lists of float32 at 16 kHz."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waveforms = list(pool.map(decode_flac, turns.flatten().to_pylist()))
+    samples = np.concatenate(waveforms) if waveforms else np.zeros(0, np.float32)
+    decoded = pa.LargeListArray.from_arrays(np.cumsum([0, *map(len, waveforms)]), samples)
+    return pa.LargeListArray.from_arrays(np.cumsum([0, *turns.value_lengths().to_pylist()]), decoded)
 
 
 def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:

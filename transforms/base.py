@@ -66,6 +66,7 @@ class Transform(ABC):
         equal_costs: whether a batch may only hold rows of equal cost.
         on_device: whether it has a model that runs on the device.
         window_rows: about how many rows are read, and held, together; batches are made from them.
+        together: column of the first table; neighbouring rows of one value (not null) are held together.
         Parameters: the pydantic model of the stage's parameters.
     """
 
@@ -73,10 +74,11 @@ class Transform(ABC):
     version: ClassVar[int]
     reads: ClassVar[tuple[Table, ...]]
     writes: ClassVar[Table]
-    wants_audio: ClassVar[bool] = False
+    wants_audio: bool = False
     equal_costs: ClassVar[bool] = False
     on_device: ClassVar[bool] = False
     window_rows: ClassVar[int] = 800
+    together: ClassVar[str | None] = None
     Parameters: ClassVar[type[Parameters]] = Parameters
 
     def __init__(self, parameters: Any, device: str = "cpu") -> None:

@@ -1,177 +1,259 @@
-"""echo: for a user's turn, the reply in segments, each with the units that the frozen T2C decodes for its text.
+"""echo: for a user's turn, the reply in segments, each with the units that it should be spoken with.
 
-Where the reply was spoken too, its recorded units are cut at the same borders. The speech-to-text half of EchoX has
-its seat here: `response_source` says where the reply comes from, and the segment rule works on scores, which a
-language model gives from its states and `text_scores` from the text alone.
+The reply is the dialogue's own or EchoX's; it is cut by the streaming rule; a frozen T2C or the echo decoder says each
+segment. Where the reply was spoken too, its recorded units are cut at the same borders.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import NonNegativeFloat, PositiveInt
 
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
+from schemas.echo_targets import STOP_REASONS
 from transforms.assets import asset
+from transforms.audio import waveforms_of
 from transforms.base import Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.codebook import Codebook
-from transforms.models.t2c import T2C, Decoded, model_digest
+from transforms.models.embedded import ModelError
+from transforms.models.t2c import Decoded, model_digest
 from transforms.models.unit_reader import UnitReader, target_cer
 from transforms.prompts import PromptTemplate
-from transforms.segments import SegmentRule, recorded_segments, text_scores
+from transforms.responders import (
+    Answer,
+    Asked,
+    Decoder,
+    EchoXResponder,
+    Responder,
+    Segment,
+    Speech,
+    Text,
+    TextResponder,
+)
+from transforms.segments import SegmentRule, recorded_segments
 from transforms.unit_language import UnitLanguage
 
 CHARS_PER_SECOND = 15
-DECODE = "greedy"
 
 
 class EchoParameters(Parameters):
     """Parameters of echo.
 
     Attributes:
-        t2c: directory of a text-to-codec model, or `embedded:NAME`.
+        model: directory of an EchoX checkpoint, or of a text-to-codec model, which only speaks replies that are given;
+            or `embedded:NAME`.
+        response: `reference`, the dialogue's own reply, or `generated`, EchoX's.
+        text: what T2C reads: what the hidden states spell (`hidden`, as in the paper), or the reply's own text.
+        decoder: `t2c` on text, or `echo` on hidden states.
+        beams: hypotheses of the search for units; 1 is greedy.
+        max_tokens: the most tokens of a generated reply.
+        temperature: of sampling a reply; 0 takes the likeliest token.
+        dtype: what EchoX computes in.
         codebook: the codebook whose units the model was trained on.
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for tokenize; null for units alone.
         reader: directory of a reader of units, or `embedded:NAME`, that gives `target_cer`; null for none.
         segments: the streaming rule.
         max_units: the most units of a segment.
-        seed: stored with every row; greedy decoding draws nothing from it.
+        seed: with a row's key it seeds what the row samples; stored with every row.
     """
 
-    t2c: str = "embedded:nano-t2c"
+    model: str = "embedded:nano-t2c"
+    response: Literal["reference", "generated"] = "reference"
+    text: Text = "response"
+    decoder: Decoder = "t2c"
+    beams: PositiveInt = 1
+    max_tokens: PositiveInt = 512
+    temperature: NonNegativeFloat = 0.0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     codebook: str = "embedded:codebook-tiny.en-l3-k100.safetensors"
     prompt: str = "embedded:prompts/nano.json"
     unit_language: str | None = None
     reader: str | None = None
     segments: SegmentRule = SegmentRule()
-    max_units: int = 1024
+    max_units: PositiveInt = 1024
     seed: int = 0
+
+    @property
+    def files(self) -> set[str]:
+        """Parameters that name files; their digests stand for them in a fingerprint."""
+        return {"model", "codebook", "prompt", "unit_language", "reader"}
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A row with all that needs no decoding of units."""
+
+    row: dict[str, Any]
+    answer: Answer
+    segments: list[Segment]
+    char_ends: list[int]
+    recorded: list[list[int]] | None
 
 
 class Echo(Transform):
-    """Decodes all segments of a batch of replies together."""
+    """Answers a batch of turns, then decodes all segments of the answers together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
+    together = "dialogue_id"
     Parameters = EchoParameters
     parameters: EchoParameters
 
+    def __init__(self, parameters: EchoParameters, device: str = "cpu") -> None:
+        super().__init__(parameters, device)
+        chosen = parameters
+        self._path = asset(chosen.model)
+        self._listens = is_echox(self._path)
+        self.wants_audio = self._listens
+        self._speech = Speech(chosen.text, chosen.decoder, chosen.beams, chosen.max_units)
+        if not self._listens and (chosen.response, chosen.text, chosen.decoder) != ("reference", "response", "t2c"):
+            raise ModelError(
+                f"{chosen.model} is a text-to-codec model: response={chosen.response}, text={chosen.text}, "
+                f"decoder={chosen.decoder} need an EchoX checkpoint as echo.model"
+            )
+
     def meaning(self) -> dict[str, Any]:
-        chosen = self.parameters.model_dump(mode="json")
-        return {name: chosen[name] for name in ("segments", "max_units", "seed")}
+        return self.parameters.model_dump(mode="json", exclude=self.parameters.files)
 
     def weights(self) -> dict[str, str]:
-        t2c, language, reader = asset(self.parameters.t2c), self.parameters.unit_language, self.parameters.reader
+        chosen = self.parameters
+        optional = {"unit_language": chosen.unit_language, "reader": chosen.reader}
         return {
-            "t2c": model_digest(t2c),
-            "tokenizer": digest_of(t2c / "tokenizer.json"),
-            "codebook": Codebook.load(asset(self.parameters.codebook)).digest,
-            "prompt": digest_of(asset(self.parameters.prompt)),
-            **({"unit_language": digest_of(asset(language))} if language else {}),
-            **({"reader": model_digest(asset(reader))} if reader else {}),
+            **_model_digests(self._path),
+            "tokenizer": digest_of(self._path / "tokenizer.json"),
+            "codebook": Codebook.load(asset(chosen.codebook)).digest,
+            "prompt": digest_of(asset(chosen.prompt)),
+            **{name: _digest(asset(file)) for name, file in optional.items() if file},
         }
 
     def setup(self) -> None:
-        self._t2c = T2C.load(asset(self.parameters.t2c), self.device)
-        self._codebook = Codebook.load(asset(self.parameters.codebook))
-        self._prompt = PromptTemplate.load(asset(self.parameters.prompt), self._t2c.tokenizer)
-        language = self.parameters.unit_language
+        chosen = self.parameters
+        self._codebook = Codebook.load(asset(chosen.codebook))
+        self._responder = self._loaded()
+        self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
+        language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
-        reader = self.parameters.reader
         self._reader = UnitReader.load(asset(reader), self.device) if reader else None
         if self._reader:
             self._reader.check_codebook(self._codebook.id)
-        self._model_id = f"t2c-{self.weights()['t2c'][:8]}"
         self._tokenizer_id = f"tokenizer-{self.weights()['tokenizer'][:8]}"
 
+    def _loaded(self) -> Responder:
+        chosen = self.parameters
+        if not self._listens:
+            return TextResponder(self._path, self.device)
+        return EchoXResponder(
+            self._path,
+            self.device,
+            chosen.dtype,
+            asset(chosen.prompt),
+            chosen.max_tokens,
+            chosen.temperature,
+            chosen.seed,
+        )
+
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        """The user turns of dialogues, each with its reply: the assistant's turn that follows it."""
-        users = user_turns(window)
-        users = joined(users, TRANSCRIPTS, shard.get("transcripts"))
+        """The user turns of dialogues, each with what was said before it and its reply: the turn that follows it."""
+        users = joined(user_turns(window), TRANSCRIPTS, shard.get("transcripts"))
         everyone = shard["utterances"]
         turns = {
             (row["dialogue_id"], row["turn"]): row
             for row in everyone.select(["dialogue_id", "turn", "role", KEY]).to_pylist()
         }
-        replies, audio = [], []
+        heard, answered, replies = [], [], []
         for user in users.select(["dialogue_id", "turn"]).to_pylist():
-            reply = turns.get((user["dialogue_id"], user["turn"] + 1))
-            replies.append(reply[KEY] if reply and reply["role"] == "assistant" else None)
-            spoken = (turns.get((user["dialogue_id"], turn)) for turn in range(user["turn"] + 1))
-            audio.append([turn[KEY] for turn in spoken if turn and turn["role"] == "user"])
-        reply_rows = pa.table({KEY: users[KEY], "reply_id": pa.array(replies, pa.string())})
-        reply_rows = joined(reply_rows, UTTERANCES, everyone, "reply_id")
-        for table in (TRANSCRIPTS, ALIGNMENTS, UNITS):
-            reply_rows = joined(reply_rows, table, shard.get(table.name), "reply_id")
-        struct = reply_rows.drop_columns([KEY]).combine_chunks().to_struct_array()
-        return users.append_column("user_audio_ids", pa.array(audio, pa.list_(pa.string()))).append_column(
-            "reply", struct
-        )
+            said = [turns.get((user["dialogue_id"], turn)) for turn in range(user["turn"] + 2)]
+            pairs = [(said[turn], said[turn + 1]) for turn in range(user["turn"] + 1)]
+            asked = [(turn[KEY], _of_assistant(reply)) for turn, reply in pairs if turn and turn["role"] == "user"]
+            heard.append([key for key, _ in asked])
+            answered.append([reply for _, reply in asked[:-1]])
+            replies.append(asked[-1][1])
+        users = users.append_column("user_audio_ids", pa.array(heard, pa.list_(pa.string())))
+        users = users.append_column("earlier", _lists_of(answered, _replies(_flat(answered), shard)))
+        users = users.append_column("reply", _replies(replies, shard))
+        if not self._listens:
+            return users
+        encoded = pc.struct_field(window["audio"], "bytes").cast(pa.large_binary()).combine_chunks()
+        places = pc.index_in(pa.array(_flat(heard), pa.string()), value_set=window[KEY].combine_chunks())
+        return users.drop_columns(["audio"]).append_column("user_audio", _lists_of(heard, encoded.take(places)))
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        if not self._listens:
+            return batch
+        turns = batch["user_audio"].combine_chunks()
+        return batch.drop_columns(["user_audio"]).append_column("waveforms", waveforms_of(turns))
 
     def costs(self, rows: pa.Table) -> list[int]:
         texts = [_reply_text(reply) or "" for reply in rows["reply"].to_pylist()]
-        return [len(text) * SAMPLE_RATE // CHARS_PER_SECOND for text in texts]
+        spoken = [len(text) * SAMPLE_RATE // CHARS_PER_SECOND for text in texts]
+        heard = rows["num_samples"].to_pylist() if self._listens else [0] * len(spoken)
+        return [sum(pair) for pair in zip(spoken, heard, strict=True)]
 
     def __call__(self, batch: pa.Table) -> Output:
-        outcomes = [self._draft(row) for row in batch.to_pylist()]
-        rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
-        drafts = [outcome for outcome in outcomes if not isinstance(outcome, Reject)]
-        texts = [ids for draft in drafts for ids in draft["segment_ids"]]
-        decoded = iter(self._t2c.generate(texts, self.parameters.max_units))
-        rows = [self._row(draft, [next(decoded) for _ in draft["segment_ids"]]) for draft in drafts]
+        audio = _audio_of(batch["waveforms"]) if self._listens else [[] for _ in range(len(batch))]
+        rows = batch.drop_columns([name for name in ("waveforms",) if name in batch.column_names]).to_pylist()
+        asked = [self._asked(row, turns) for row, turns in zip(rows, audio, strict=True)]
+        rejects = [turn for turn in asked if isinstance(turn, Reject)]
+        turns = [(row, turn) for row, turn in zip(rows, asked, strict=True) if not isinstance(turn, Reject)]
+        drafts: list[_Draft] = []
+        for (row, _), answer in zip(turns, self._responder.answer([turn for _, turn in turns]), strict=True):
+            if answer.text.strip():
+                drafts.append(self._draft(row, answer))
+            else:
+                rejects.append(Reject(row[KEY], "empty_reply", f"the model's reply is empty ({answer.stop_reason})"))
+        decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments], self._speech))
+        written = [self._row(draft, [next(decoded) for _ in draft.segments]) for draft in drafts]
         if self._reader:
-            spoken = [row["response_text"] for row in rows], [row["unit_targets"] for row in rows]
-            for row, rate in zip(rows, target_cer(self._reader, *spoken), strict=True):
+            spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
+            for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):
                 row["target_cer"] = rounded(rate)
-        return Output(table_of(rows, ECHO_TARGETS), rejects)
+        return Output(table_of(written, ECHO_TARGETS), rejects)
 
-    def _draft(self, row: dict[str, Any]) -> dict[str, Any] | Reject:
-        """All of a row that needs no decoding, or why it can't be had."""
-        reply = row["reply"]
+    def _asked(self, row: dict[str, Any], audio: list[np.ndarray]) -> Asked | Reject:
+        """A turn as a responder takes it, or why it can't be answered."""
+        reply, generates = row["reply"], self.parameters.response == "generated"
         turn = f"turn {row['turn'] + 1} of dialogue {row['dialogue_id']}"
-        if reply["utterances"] is None:
-            return Reject(row[KEY], "no_reply", f"{turn} is no assistant's turn that could be read")
         text = _reply_text(reply)
-        if not text:
+        if reply["utterances"] is None and not generates:
+            return Reject(row[KEY], "no_reply", f"{turn} is no assistant's turn that could be read")
+        if not text and not generates:
             return Reject(row[KEY], "no_reply_text", f"{turn} has neither reference text nor transcript")
         units = reply["units"]
         if units is not None and units["codebook_id"] != self._codebook.id:
-            message = f"the units of {turn} are of {units['codebook_id']}, the T2C model's of {self._codebook.id}"
+            message = f"the units of {turn} are of {units['codebook_id']}, the model's of {self._codebook.id}"
             return Reject(row[KEY], "other_codebook", message)
-        encoding = self._t2c.tokenizer.encode(text, add_special_tokens=False)
-        ends = self.parameters.segments.ends(text_scores(text, encoding.offsets))
-        char_ends = [encoding.offsets[end - 1][1] for end in ends[:-1]] + [len(text)]
-        asked = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
-        return {
-            "row": row,
-            "text": text,
-            "ids": encoding.ids,
-            "sub_lengths": [end - start for start, end in pairwise([0, *ends])],
-            "segment_ids": [encoding.ids[start:end] for start, end in pairwise([0, *ends])],
-            "char_ends": char_ends,
-            "asked": self._t2c.encode(asked),
-            "recorded": self._recorded(reply, text, char_ends),
-        }
+        longest = max(map(len, audio), default=0)
+        if isinstance(self._responder, EchoXResponder) and longest > self._responder.max_samples:
+            most = self._responder.max_samples / SAMPLE_RATE
+            message = f"a turn lasts {longest / SAMPLE_RATE:.1f} s, the model hears {most:g} s"
+            return Reject(row[KEY], "audio_too_long", message)
+        return Asked(row[KEY], audio, [_reply_text(one) or "" for one in row["earlier"]], None if generates else text)
 
-    def _recorded(self, reply: dict[str, Any], text: str, char_ends: list[int]) -> list[list[int]] | None:
-        units, alignment = reply["units"], reply["alignments"]
-        if units is None or alignment is None or alignment["status"] == "failed":
-            return None
-        wanted = "reference" if reply["utterances"]["reference_text"] else "transcript"
-        if alignment["text_source"] != wanted:
-            return None
-        cut = recorded_segments(units["units"], units["durations"], units["hop_samples"], alignment["items"], char_ends)
-        return None if cut is None else [segment.tolist() for segment in cut]
+    def _draft(self, row: dict[str, Any], answer: Answer) -> _Draft:
+        ends = _ends_that_advance(self.parameters.segments.ends(answer.scores), answer)
+        segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
+        char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
+        said = answer.text == _reply_text(row["reply"])
+        return _Draft(row, answer, segments, char_ends, _recorded(row["reply"], char_ends) if said else None)
 
-    def _row(self, draft: dict[str, Any], decoded: list[Decoded]) -> dict[str, Any]:
-        row, language, targets = draft["row"], self._unit_language, [segment.units for segment in decoded]
+    def _row(self, draft: _Draft, decoded: list[Decoded]) -> dict[str, Any]:
+        row, language, answer = draft.row, self._unit_language, draft.answer
+        targets = [segment.units for segment in decoded]
+        heard = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
+        cosines = [self._responder.denoising_cosine(segment) for segment in draft.segments]
         return {
             KEY: row[KEY],
             "dialogue_id": row["dialogue_id"],
@@ -179,27 +261,113 @@ class Echo(Transform):
             "user_audio_ids": row["user_audio_ids"],
             "prompt_template_id": self._prompt.id,
             "tokenizer_id": self._tokenizer_id,
-            "asr_target_ids": draft["asked"],
+            "asr_target_ids": self._responder.encode(heard),
             "assistant_after_audio_shift": self._prompt.assistant_after_audio_shift,
-            "response_text": draft["text"],
-            "response_source": "reference",
-            "response_token_ids": draft["ids"],
-            "sub_lengths": draft["sub_lengths"],
-            "segment_char_ends": draft["char_ends"],
+            "response_text": answer.text,
+            "response_source": self.parameters.response,
+            "response_token_ids": answer.ids,
+            "sub_lengths": [segment.end - segment.start for segment in draft.segments],
+            "segment_char_ends": draft.char_ends,
             "unit_targets": targets,
             "unit_target_words": [language.encode(units) for units in targets] if language else None,
-            "recorded_units": draft["recorded"],
-            "echo_model_id": self._model_id,
-            "decode_id": DECODE,
+            "recorded_units": draft.recorded,
+            "echo_model_id": self._responder.id,
+            "decode_id": self._speech.id,
             "codebook_id": self._codebook.id,
             "seed": self.parameters.seed,
             "mean_logprob": [rounded(segment.mean_logprob) for segment in decoded],
-            "hidden_text_agreement": None,
-            "denoising_cosine": None,
-            "unit_error_rate": rounded(unit_error_rate(targets, draft["recorded"])),
+            "hidden_text_agreement": rounded(self._responder.agreement(answer)),
+            "denoising_cosine": [rounded(cosine) for cosine in cosines] if self._listens else None,
+            "unit_error_rate": rounded(unit_error_rate(targets, draft.recorded)),
             "target_cer": None,
-            "stop_reason": [segment.stop_reason for segment in decoded],
+            "stop_reason": [
+                *(segment.stop_reason for segment in decoded[:-1]),
+                max(decoded[-1].stop_reason, answer.stop_reason, key=STOP_REASONS.index),
+            ],
         }
+
+
+def is_echox(path: Path) -> bool:
+    """Whether a model's directory is an EchoX checkpoint, rather than a text-to-codec model."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} has no config.json that can be read: not a model ({error})") from error
+    return isinstance(config, dict) and "text_vocab_size" not in config
+
+
+def _model_digests(path: Path) -> dict[str, str]:
+    if not is_echox(path):
+        return {"model": model_digest(path)}
+    from transforms.echox.config import EchoXConfig
+    from transforms.echox.model import tower_digest
+    from transforms.echox.weights import digest
+
+    return {
+        "model": digest(path),
+        "config": digest_of(path / "config.json"),
+        "audio_tower": tower_digest(path, EchoXConfig.read(path)),
+    }
+
+
+def _digest(path: Path) -> str:
+    return model_digest(path) if path.is_dir() else digest_of(path)
+
+
+def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:
+    """Segments' ends without those whose tokens spell nothing: they go to the segment that follows."""
+    kept: list[int] = []
+    for end in ends:
+        if answer.char_ends[end - 1] > (answer.char_ends[kept[-1] - 1] if kept else 0):
+            kept.append(end)
+    return [*kept[:-1], ends[-1]]
+
+
+def _recorded(reply: dict[str, Any], char_ends: list[int]) -> list[list[int]] | None:
+    """The reply's recorded units by segment; those of a single segment need no alignment."""
+    units, alignment = reply["units"], reply["alignments"]
+    if units is None:
+        return None
+    if len(char_ends) == 1:
+        return [units["units"]]
+    if alignment is None or alignment["status"] == "failed":
+        return None
+    wanted = "reference" if reply["utterances"]["reference_text"] else "transcript"
+    if alignment["text_source"] != wanted:
+        return None
+    cut = recorded_segments(units["units"], units["durations"], units["hop_samples"], alignment["items"], char_ends)
+    return None if cut is None else [segment.tolist() for segment in cut]
+
+
+def _of_assistant(turn: dict[str, Any] | None) -> str | None:
+    return str(turn[KEY]) if turn and turn["role"] == "assistant" else None
+
+
+def _replies(keys: list[str | None], shard: Mapping[str, pa.Table]) -> pa.StructArray:
+    """Structs of the rows that belong to turns, by table; null where a table has none."""
+    rows = pa.table({"reply_id": pa.array(keys, pa.string())})
+    rows = joined(rows, UTTERANCES, shard["utterances"], "reply_id")
+    for table in (TRANSCRIPTS, ALIGNMENTS, UNITS):
+        rows = joined(rows, table, shard.get(table.name), "reply_id")
+    structs = rows.combine_chunks().to_struct_array()
+    return structs.combine_chunks() if isinstance(structs, pa.ChunkedArray) else structs
+
+
+def _flat(lists: list[list[Any]]) -> list[Any]:
+    return [value for values in lists for value in values]
+
+
+def _lists_of(lengths: list[list[Any]], values: pa.Array) -> pa.Array:
+    """The values in lists as long as the given ones."""
+    offsets = pa.array([0, *accumulate(map(len, lengths))], pa.int64())
+    return pa.LargeListArray.from_arrays(offsets, values)
+
+
+def _audio_of(waveforms: pa.ChunkedArray) -> list[list[np.ndarray]]:
+    return [
+        [turn.values.to_numpy().copy() for turn in row.values]  # a copy, since torch wants to be able to write
+        for row in waveforms
+    ]
 
 
 def user_turns(utterances: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class PromptTemplate(BaseModel):
-    """Tokens before and after the single placeholder that a turn's audio replaces.
+    """Tokens before and after the placeholder that a turn's audio replaces.
 
     Attributes:
         id: stored with every row that the template shaped.
         before_audio, after_audio: tokens of the tokenizer's vocabulary; the reply follows the last one.
+        after_reply: tokens between a reply and the audio of the next turn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,11 +28,27 @@ class PromptTemplate(BaseModel):
     id: str
     before_audio: list[str]
     after_audio: list[str]
+    after_reply: list[str]
 
     @property
     def assistant_after_audio_shift(self) -> int:
         """Positions from the placeholder to the token whose state predicts the reply's first token."""
         return len(self.after_audio)
+
+    def ids(self, tokenizer: Tokenizer, replies: Sequence[Sequence[int]]) -> list[int | None]:
+        """A dialogue's tokens up to the next reply, None in the place of each turn's audio.
+
+        Args:
+            replies: tokens of the replies to all turns but the last.
+        """
+        before, after, between = (
+            [tokenizer.token_to_id(token) for token in tokens]
+            for tokens in (self.before_audio, self.after_audio, self.after_reply)
+        )
+        ids: list[int | None] = [*before, None, *after]
+        for reply in replies:
+            ids += [*reply, *between, None, *after]
+        return ids
 
     @classmethod
     def load(cls, path: Path, tokenizer: Tokenizer) -> PromptTemplate:
@@ -43,7 +61,7 @@ class PromptTemplate(BaseModel):
             template = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise ModelError(f"{path}: not a prompt template ({error})") from error
-        for token in (*template.before_audio, *template.after_audio):
+        for token in (*template.before_audio, *template.after_audio, *template.after_reply):
             if tokenizer.token_to_id(token) is None:
                 raise ModelError(f"{path}: the tokenizer has no token {token!r}")
         return template

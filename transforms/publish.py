@@ -44,7 +44,7 @@ class Check:
 class Publish(Transform):
     """A training set: rows that pass every check, in the order of the checks; the first that fails gives the reason."""
 
-    wants_audio: ClassVar[bool] = True
+    wants_audio = True
     window_rows: ClassVar[int] = 200  # what is copied is the audio
 
     @abstractmethod

@@ -114,4 +114,4 @@ def test_missing_weights_are_named() -> None:
     from transforms.echo import Echo, EchoParameters
 
     with pytest.raises(ModelError, match=r"nowhere/model\.safetensors: No such file"):
-        Echo(EchoParameters(t2c="nowhere")).weights()
+        Echo(EchoParameters(model="nowhere")).weights()

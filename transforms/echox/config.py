@@ -99,7 +99,7 @@ class EchoXConfig(BaseModel):
     @property
     def unit_decoder(self) -> T2CConfig:
         """Sizes and template of the unit decoder."""
-        sizes = {"rope_theta": LLAMA_ROPE_THETA, "rms_norm_eps": LLAMA_NORM_EPS}
+        sizes: dict[str, Any] = {"rope_theta": LLAMA_ROPE_THETA, "rms_norm_eps": LLAMA_NORM_EPS}
         if self.unit_model == "large":
             sizes = {
                 "num_layers": 2,

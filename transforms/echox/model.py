@@ -13,10 +13,10 @@ import numpy as np
 
 from transforms.echox.audio_tower import AudioTower
 from transforms.echox.config import EchoXConfig
-from transforms.echox.weights import read_tensors
+from transforms.echox.weights import digest, read_tensors
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C, StopReason, check_tensors, looping_tail
-from transforms.models.whisper_weights import EMBEDDED
+from transforms.models.whisper_weights import EMBEDDED, weights_of
 
 if TYPE_CHECKING:
     import torch
@@ -247,6 +247,12 @@ class EchoX:
 def tower_of(path: Path, config: EchoXConfig) -> str:
     """The audio tower's name for `AudioTower.load`; a relative directory stands beside the checkpoint's files."""
     return config.audio_tower if config.audio_tower == EMBEDDED else str(path / config.audio_tower)
+
+
+def tower_digest(path: Path, config: EchoXConfig) -> str:
+    """What stands for the audio tower in a fingerprint."""
+    tower = tower_of(path, config)
+    return weights_of(tower) if tower == EMBEDDED else digest(Path(tower))
 
 
 def load_network(

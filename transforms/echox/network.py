@@ -49,7 +49,7 @@ class LookBack(nn.Module):
         return normed
 
 
-class SpeechLlama(LlamaModel):  # type: ignore[misc]
+class SpeechLlama(LlamaModel):
     """A Llama with a front end that turns the frames of a Whisper encoder into input embeddings."""
 
     def __init__(self, config: EchoXConfig, audio_width: int) -> None:

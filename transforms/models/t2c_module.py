@@ -111,11 +111,11 @@ class T2CModule(nn.Module):
             best = logits.log_softmax(-1).topk(min(beams + 1, len(choices)))
             tokens, logprobs = choices[best.indices].tolist(), best.values.tolist()
             for place, hypothesis in enumerate(hypotheses):
-                row = beams_of_rows[hypothesis.row]
-                row.going += [(place, *pair) for pair in zip(tokens[place], logprobs[place], strict=True)]
+                candidates = [(place, *pair) for pair in zip(tokens[place], logprobs[place], strict=True)]
+                beams_of_rows[hypothesis.row].going += candidates
             going, places = [], []
-            for row, candidates in enumerate(beams_of_rows):
-                for place, hypothesis in candidates.advance(hypotheses, beams, config.end_id, limits[row], constrained):
+            for row, kept in enumerate(beams_of_rows):
+                for place, hypothesis in kept.advance(hypotheses, beams, config.end_id, limits[row], constrained):
                     going.append(hypothesis)
                     places.append(place)
             hypotheses = going
