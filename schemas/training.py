@@ -10,11 +10,12 @@ from schemas.units import UNITS
 
 S2T = Table(
     name="training/s2t",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
             column("corpus", CATEGORY),
+            column("split", CATEGORY),
             column("language", CATEGORY),
             column("speaker_id", pa.string(), nullable=True),
             column("audio", AUDIO),

@@ -190,7 +190,7 @@ class PublishS2T(Publish):
     """Stage I: audio and its text, with the reply where the turn was answered."""
 
     name: ClassVar[str] = "publish_s2t"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS)
     writes = S2T
     Parameters = S2TParameters

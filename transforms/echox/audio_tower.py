@@ -70,13 +70,19 @@ class AudioTower:
         Raises:
             ModelError: a file or a tensor is missing, surplus or of another shape.
         """
+        from torch import nn
+
         if model == EMBEDDED:
             encoder = load_whisper(model).encoder
         else:
             from transforms.echox.weights import read_tensors
 
             encoder = _encoder(Path(model), read_tensors(Path(model), device))
-        return cls(encoder.to(device=device, dtype=dtype).eval(), context)
+        encoder = encoder.to(device=device, dtype=dtype).eval()
+        for module in encoder.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.float()  # openai-whisper's norms compute in float32, whatever they are given
+        return cls(encoder, context)
 
     def frames(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
         """Audio of at most `max_samples` each to (frames, width) each; padded to equal lengths they run together."""

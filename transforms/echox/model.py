@@ -144,9 +144,12 @@ class EchoX:
 
         with torch.inference_mode():
             # The last token predicts what comes after the reply, which nobody asks for.
-            pairs = [(prompt, reply[:-1]) for prompt, reply in zip(prompts, replies, strict=True)]
-            batch, mask = padded_left([torch.cat([prompt.embeddings, self.embed(ids)]) for prompt, ids in pairs])
-            seen, _ = padded_left([torch.cat([prompt.seen, self._unpadded(ids)]) for prompt, ids in pairs])
+            said = [self.embed(reply[:-1]) for reply in replies]
+            pairs = list(zip(prompts, said, strict=True))
+            batch, mask = padded_left([torch.cat([prompt.embeddings, reply]) for prompt, reply in pairs])
+            seen, _ = padded_left(
+                [torch.cat([prompt.seen, prompt.seen.new_ones(len(reply))]) for prompt, reply in pairs]
+            )
             read = self.network.model(
                 inputs_embeds=batch, attention_mask=seen, position_ids=positions_of(mask), use_cache=False
             ).last_hidden_state

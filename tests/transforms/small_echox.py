@@ -1,0 +1,66 @@
+"""A small EchoX checkpoint with a tokenizer, of random weights: its replies mean nothing, its ways are real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from transforms.echox.config import EchoXConfig
+from transforms.echox.network import EchoXNetwork
+from transforms.models.t2c import character_tokenizer
+from transforms.models.whisper_weights import EMBEDDED
+
+TINY_EN_WIDTH = 384
+
+
+def small_config(**changes: Any) -> dict[str, Any]:
+    tokenizer = character_tokenizer()
+    ids = {name: tokenizer.token_to_id(name) for name in ("<pad>", "<user>", "<assistant>", "<end>", ".")}
+    return {
+        "vocab_size": tokenizer.get_vocab_size() + 1,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_theta": 10_000.0,
+        "eos_token_id": ids["<end>"],
+        "pad_token_id": ids["<pad>"],
+        "audio_tower": EMBEDDED,
+        "audio_context": 300,
+        "unit_vocab_size": 120,
+        "units": 100,
+        "unit_model": {
+            "num_layers": 2,
+            "hidden_size": 24,
+            "num_heads": 2,
+            "num_kv_heads": 2,
+            "ffn_size": 48,
+            "max_units_per_text_token": 4,
+        },
+        "audio_patch_id": tokenizer.get_vocab_size(),
+        "period_id": ids["."],
+        "unit_prefix_ids": [ids["<user>"]],
+        "unit_middle_ids": [ids["<end>"], ids["<assistant>"]],
+        "unit_end_id": ids["<end>"],
+    } | changes
+
+
+def write_small(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """A checkpoint whose audio tower is the embedded Whisper."""
+    torch.manual_seed(seed)
+    config = small_config(**changes)
+    network = EchoXNetwork(EchoXConfig.model_validate(config), TINY_EN_WIDTH)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    character_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
