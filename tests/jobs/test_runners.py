@@ -23,7 +23,7 @@ from transforms.unit_language import UnitLanguage, fit_ngrams
 REPOSITORY = Path(__file__).parents[2]
 WAYS = {
     "local, two workers": ["workers=2"],
-    "ray, one node": ["runner=ray"],
+    "ray, one node": ["runner=ray", "ray.max_workers=1"],
     "beam in memory": ["runner=beam"],
     "beam, two processes": ["runner=beam", "beam.direct_running_mode=multi_processing", "beam.direct_num_workers=2"],
     "beam portable": ["runner=beam", "beam.runner=PortableRunner", "beam.job_endpoint=embed"],
