@@ -16,9 +16,6 @@ GIVEN = {
 }
 
 
-TRAINING = {"train-t2c", "train-reader"}
-
-
 @pytest.mark.parametrize("name", GIVEN)
 def test_what_ships_is_valid(name: str) -> None:
     settings = load(name, [*GIVEN[name], "workers=3", "stages.tokenize.model=x.pt"])
@@ -28,7 +25,7 @@ def test_what_ships_is_valid(name: str) -> None:
 
 
 def test_every_job_configuration_is_tested() -> None:
-    assert GIVEN.keys() | TRAINING == {path.stem for path in CONFIGS.glob("*.yaml")}
+    assert GIVEN.keys() == {path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("train-")}
 
 
 def fails(config: str, *overrides: str) -> str:

@@ -191,7 +191,7 @@ def _without(row: Row, *names: str) -> Row:
 def _s2t(number: int) -> Row:
     whole = _utterance(number)
     return {
-        **{name: whole[name] for name in ("corpus", "language", "speaker_id", "audio", "num_samples")},
+        **{name: whole[name] for name in ("corpus", "split", "language", "speaker_id", "audio", "num_samples")},
         "text": "hello there",
         "response_text": None,
         "wer_vs_reference": 0.0,
