@@ -15,6 +15,8 @@ from unittest.mock import ANY
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import shard as shard_module
 from pipeline.attempt import is_device_error
@@ -267,6 +269,18 @@ def test_windows_keep_the_order_and_lose_nothing(tmp_path: Path) -> None:
     assert [row[KEY] for row in refused(tmp_path, manifest)] == sorted(refuses)
     assert [len(batch) for batch in batches()] == [Double.window_rows, Double.window_rows, 150]
     assert list(check_dataset(str(tmp_path))) == []
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=8), min_size=1, max_size=6))
+def test_neighbours_of_one_value_are_held_together(groups: list[list[str | None]]) -> None:
+    rows = [value for group in groups for value in group]
+    end = shard_module._last_start(pa.table({"dialogue_id": pa.array(rows, pa.string())}), "dialogue_id")
+    held = rows[end:]
+    assert len(set(held)) <= 1 and None not in held, "what goes on in the next window is of one value"
+    assert end == len(rows) or rows[end - 1] != held[0], "and all of it does"
+    if rows[-1] is not None and len(set(rows)) > 1:
+        assert held, "a run at the end may go on"
+    assert end > 0
 
 
 # -- joins ------------------------------------------------------------------------------------------------------------
