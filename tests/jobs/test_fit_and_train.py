@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import Workplace
+from jobs.config import ConfigError, Workplace
 from jobs.fit import fit_codebook_command, fit_unit_language_command
 from jobs.train import train_reader_command, train_t2c_command
+from jobs.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
 from schemas.layout import Dataset
 from tests.transforms.rows import run_stages
 from transforms.assets import asset
@@ -98,6 +99,57 @@ def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: 
     echo = Echo(EchoParameters(reader=str(out)))
     assert echo.weights()["reader"] != Echo(EchoParameters()).weights().get("reader")
     echo.setup()
+
+
+DIALOGUES = [("What is one and one?", "Two."), ("Is it day?", "Yes, it is."), ("Who is there?", "The cat.")]
+SHORT = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1"]
+SMALL = [
+    *("model.hidden_size=32", "model.intermediate_size=48", "model.num_hidden_layers=1", "vocab_size=300"),
+    *("model.unit_model.hidden_size=32", "model.unit_model.num_layers=1", "model.unit_model.ffn_size=48"),
+]
+
+
+def test_three_stages_make_an_echox(tmp_path: Path) -> None:
+    turns = [
+        {"id": f"d{place}-{turn}", "dialogue_id": f"d{place}", "turn": turn, "role": role, "text": text, "split": split}
+        for place, (split, dialogue) in enumerate(zip(("train", "train", "test"), DIALOGUES, strict=True))
+        for turn, (role, text) in enumerate(zip(("user", "assistant"), dialogue, strict=True))
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, turns)))
+    ingest = {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(tmp_path / "t.jsonl")}]}
+    speech: dict[str, dict] = {"ingest": ingest, "tokenize": {}}
+    published = {"publish_s2t": {"roles": ["user"]}, "publish_t2c": {"roles": ["assistant"]}}
+    root = str(tmp_path / "root")
+    run_stages(tmp_path / "root", speech | published)
+
+    one, two, three = (str(tmp_path / name) for name in ("one", "two", "three"))
+    assert train_s2t_command(root, one, "train-s2t", [*SMALL, *SHORT, "recipe.text_steps=1"]) == 0
+    assert train_unit_translator_command(root, two, "train-unit-translator", SHORT, one) == 0
+    with pytest.raises(ConfigError, match="has no training/echo: run a job with the stage publish_echo"):
+        train_echo_command(root, two, three, "train-echo", SHORT)
+    run_stages(tmp_path / "root", speech | {"echo": {"model": two, "max_units": 20}, "publish_echo": {}})
+    assert train_echo_command(root, two, three, "train-echo", SHORT) == 0
+    for folder, held_out in ((one, "held_out_exact_replies"), (two, "held_out_unit_error_rate")):
+        report = json.loads((Path(folder) / "report.json").read_text())
+        assert (report["rows"], report["held_out_rows"]) == (2, 1) and held_out in report
+    report = json.loads((Path(three) / "report.json").read_text())
+    assert (report["rows"], report["held_out_rows"]) == (2, 1)
+    assert report["held_out_denoising_cosine"] != report["held_out_denoising_cosine_before"]
+    run_stages(tmp_path / "root", speech | {"echo": {"model": three, "decoder": "echo", "max_units": 20}})
+
+    other = str(tmp_path / "other")
+    train_s2t_command(root, other, "train-s2t", [*SMALL, *SHORT, "vocab_size=280"])
+    with pytest.raises(ConfigError, match=r"made with tokenizer_id tokenizer-\w+, .*other .* run the stage echo"):
+        train_echo_command(root, other, three, "train-echo", SHORT)
+
+
+def test_training_without_its_rows_says_what_to_run(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no training/s2t: run a job with the stage publish_s2t"):
+        train_s2t_command(dataset.root, str(tmp_path), "train-s2t", [])
+    with pytest.raises(ConfigError, match=r"train-s2t\.yaml: recipe\.step: "):
+        train_s2t_command(dataset.root, str(tmp_path), "train-s2t", ["recipe.step=3"])
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        train_unit_translator_command(dataset.root, str(tmp_path), "train-unit-translator", [], str(tmp_path / "none"))
 
 
 def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
