@@ -131,19 +131,72 @@ def fit_unit_language(
 
 
 @train.command()
+def s2t(
+    root: Root,
+    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="Sizes and recipe: a YAML file or a name that ships.")] = "train-s2t",
+) -> None:
+    """Train stage I of an EchoX, a speech-to-text model, on `training/s2t`; rows of split `test` are held out.
+
+    Each row is a dialogue of one turn: a question's audio and text, and the reply. The model comes with a tokenizer of
+    its own and an untrained unit decoder: `train t2c --language-model` and `train echo` follow.
+
+    Example: echo-targets train s2t out/nano-corpus out/nano-s2t recipe.steps=11000
+    """
+    from jobs.train_echox import train_s2t_command
+
+    raise typer.Exit(train_s2t_command(root, out, config, overrides or []))
+
+
+@train.command()
 def t2c(
     root: Root,
     out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
     overrides: Overrides = None,
-    config: Annotated[str, typer.Option(help="Sizes and recipe: a YAML file or a name that ships.")] = "train-t2c",
+    config: Annotated[
+        str | None,
+        typer.Option(help="Sizes and recipe: a YAML file or a name that ships; train-t2c, or train-unit-translator."),
+    ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="EchoX directory of stage I (`train s2t`): its tokenizer, embeddings and sizes.")
+    ] = None,
 ) -> None:
     """Train a text-to-codec decoder on `training/t2c`; rows of split `test` are held out and measured.
 
-    Example: echo-targets train t2c out/nano out/nano-t2c recipe.steps=9000
+    With --language-model it is stage II of an EchoX: OUT gets the language model with the trained decoder.
+
+    Examples: echo-targets train t2c out/nano out/nano-t2c recipe.steps=9000
+
+    echo-targets train t2c out/nano-corpus out/nano-stage2 --language-model out/nano-s2t
     """
+    if language_model:
+        from jobs.train_echox import train_unit_translator_command
+
+        chosen = config or "train-unit-translator"
+        raise typer.Exit(train_unit_translator_command(root, out, chosen, overrides or [], language_model))
     from jobs.train import train_t2c_command
 
-    raise typer.Exit(train_t2c_command(root, out, config, overrides or []))
+    raise typer.Exit(train_t2c_command(root, out, config or "train-t2c", overrides or []))
+
+
+@train.command()
+def echo(
+    root: Root,
+    model: Annotated[str, typer.Argument(help="EchoX directory of stages I and II, the one `echo` ran with.")],
+    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="The recipe: a YAML file or a name that ships.")] = "train-echo",
+) -> None:
+    """Train stage III of an EchoX on `training/echo`: hidden states learn to say the unit targets.
+
+    Rows of split `test` are held out; units and states are measured on them before and after.
+
+    Example: echo-targets train echo out/nano-corpus out/nano-stage2 out/nano-echox recipe.steps=3000
+    """
+    from jobs.train_echox import train_echo_command
+
+    raise typer.Exit(train_echo_command(root, model, out, config, overrides or []))
 
 
 @train.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.config import ConfigError, find, read_values
@@ -19,6 +21,7 @@ from transforms.models.unit_reader_training import ReaderRecipe, train_unit_read
 
 HELD_OUT = "test"
 AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
+AnyRow = TypeVar("AnyRow")
 TEMPLATE = {"prefix": ["<user>"], "middle": ["<end>", "<assistant>"], "end": "<end>"}
 
 
@@ -31,11 +34,14 @@ class TrainConfig(BaseModel, Generic[AnyRecipe]):
     recipe: AnyRecipe
 
 
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
 def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) -> int:
     """Trains, measures on the held-out rows, and prints the report."""
     path = find(config)
-    chosen = _chosen(TrainConfig[Recipe], path, overrides)
-    rows, held_out, _, size = _rows(Dataset(root))
+    chosen = chosen_config(TrainConfig[Recipe], path, overrides)
+    rows, held_out, _, size = t2c_rows(Dataset(root))
     tokenizer = character_tokenizer()
     ids = {name: [tokenizer.token_to_id(token) for token in TEMPLATE[name]] for name in ("prefix", "middle")}
     try:
@@ -59,8 +65,8 @@ def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) ->
 def train_reader_command(root: str, out: str, config: str, overrides: list[str]) -> int:
     """Trains, measures on the held-out rows, and prints the report."""
     path = find(config)
-    chosen = _chosen(TrainConfig[ReaderRecipe], path, overrides)
-    rows, held_out, codebook_id, size = _rows(Dataset(root))
+    chosen = chosen_config(TrainConfig[ReaderRecipe], path, overrides)
+    rows, held_out, codebook_id, size = t2c_rows(Dataset(root))
     try:
         sizes = UnitReaderConfig(codebook_id=codebook_id, codebook_size=size, **chosen.model)
     except (ValidationError, TypeError) as error:
@@ -71,7 +77,12 @@ def train_reader_command(root: str, out: str, config: str, overrides: list[str])
     return 0
 
 
-def _chosen(kind: type[TrainConfig[AnyRecipe]], path: Path, overrides: list[str]) -> TrainConfig[AnyRecipe]:
+def chosen_config(kind: type[AnyConfig], path: Path, overrides: list[str]) -> AnyConfig:
+    """A training's YAML file with `key=value` on top.
+
+    Raises:
+        ConfigError: a key is unknown, missing or wrong.
+    """
     try:
         return kind.model_validate(read_values(path, overrides))
     except ValidationError as error:
@@ -79,15 +90,36 @@ def _chosen(kind: type[TrainConfig[AnyRecipe]], path: Path, overrides: list[str]
         raise ConfigError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
 
 
-def _rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
-    table = dataset.read("training/t2c", ["text", "units", "split", "codebook_id", "codebook_size"])
+def table_of(dataset: Dataset, table: str, columns: list[str], stage: str) -> pa.Table:
+    """A training set.
+
+    Raises:
+        ConfigError: the dataset has none; `stage` is what makes it.
+    """
+    if table not in dataset.tables():
+        raise ConfigError(f"{dataset.root} has no {table}: run a job with the stage {stage} on it first")
+    return dataset.read(table, columns)
+
+
+def split_rows(table: pa.Table, made: Callable[[dict[str, Any]], AnyRow]) -> tuple[list[AnyRow], list[AnyRow]]:
+    """A training set's rows to train on, and those held out."""
+    sides: tuple[list[AnyRow], list[AnyRow]] = [], []
+    for batch in table.to_batches():  # row by row, audio would be in memory three times
+        for row in batch.to_pylist():
+            sides[row["split"] == HELD_OUT].append(made(row))
+    return sides
+
+
+def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
+    """Texts and units to train on, those held out, and the codebook's id and size.
+
+    Raises:
+        ConfigError: there are none, or they are of several codebooks.
+    """
+    columns = ["text", "units", "split", "codebook_id", "codebook_size"]
+    table = table_of(dataset, "training/t2c", columns, "publish_t2c")
     books = set(table["codebook_id"].to_pylist())
     if len(books) != 1:
         raise ConfigError(f"{dataset.root}: training/t2c holds units of {len(books)} codebooks, expected one")
-    rows: list[Row] = []
-    held_out: list[Row] = []
-    for text, units, split in zip(
-        table["text"].to_pylist(), table["units"].to_pylist(), table["split"].to_pylist(), strict=True
-    ):
-        (held_out if split == HELD_OUT else rows).append((text, units))
+    rows, held_out = split_rows(table, lambda row: (row["text"], row["units"]))
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()

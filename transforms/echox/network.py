@@ -92,13 +92,17 @@ class SpeechLlama(LlamaModel):
         projected = self.project(dialogues)
         turns = [turn for dialogue in projected for turn in dialogue]
         chosen = [self._ctc(turn) for turn in turns]
+        heard = map(Heard, chosen, self.shrink(turns, chosen))
+        return [[next(heard) for _ in dialogue] for dialogue in dialogues]
+
+    def shrink(self, turns: Sequence[Tensor], chosen: Sequence[Tensor]) -> list[Tensor]:
+        """Projected frames and the CTC head's choice for each, to the (kept, hidden_size) embeddings of each turn."""
         kept = [turn[starts_of_runs(ctc)] for turn, ctc in zip(turns, chosen, strict=True)]
         lengths = torch.tensor([len(turn) for turn in kept], device=self.device)
         padded = pad_sequence(kept, batch_first=True)
         padding = torch.arange(padded.shape[1], device=self.device) >= lengths[:, None]
         looked = self.lbm(padded, padding)
-        heard = iter(Heard(ctc, row[: len(turn)]) for ctc, row, turn in zip(chosen, looked, kept, strict=True))
-        return [[next(heard) for _ in dialogue] for dialogue in dialogues]
+        return [row[: len(turn)] for row, turn in zip(looked, kept, strict=True)]
 
     def _ctc(self, frames: Tensor) -> Tensor:
         chunks = frames.split(max(1, CTC_CHUNK // self.config.vocab_size))

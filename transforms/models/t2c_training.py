@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transforms.models.t2c import T2C, T2CConfig
-from transforms.models.training_run import Batches, RunRecipe, run_of, run_steps
+from transforms.models.training_run import Batches, RunRecipe, Step, run_of, run_steps
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,25 @@ def train_t2c(
     Raises:
         ValueError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
     """
+    module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe)
+    model = T2C(config, module, tokenizer)
+    model.save(out_dir)
+    return write_report(out_dir, model, rows, held_out, final_loss, recipe)
+
+
+def trained_decoder(
+    rows: Sequence[Row],
+    config: T2CConfig,
+    tokenizer: Tokenizer,
+    out_dir: Path,
+    recipe: Recipe,
+    text_embeddings: torch.Tensor | None = None,
+) -> tuple[T2CModule, float]:
+    """The network, and its loss at the end; `out_dir` gets the checkpoint and the curve.
+
+    Args:
+        text_embeddings: (text_vocab_size, text_embedding_size) of a language model, which stay as they are.
+    """
     import torch
 
     from transforms.models.t2c_module import T2CModule
@@ -84,22 +103,25 @@ def train_t2c(
         raise ValueError("no rows to train on")
     torch.manual_seed(recipe.seed)
     module = T2CModule(config, recipe.dropout)
-    _initialize(module)
+    _initialize(module, text_embeddings)
     batches = Batches([len(example.ids) for example in examples], recipe)
 
-    def step_loss(step: int) -> tuple[torch.Tensor, int]:
+    def step_loss(step: int) -> Step:
         return _loss(module, [examples[row] for row in batches.at(step)], recipe)
 
-    final_loss = run_steps(
-        out_dir, module, module.model.layers, recipe, run_of(config, recipe, len(examples)), step_loss
-    )
-    model = T2C(config, module, tokenizer)
-    model.save(out_dir)
+    run = run_of(config, recipe, len(examples))
+    return module, run_steps(out_dir, module, module.model.layers, recipe, run, step_loss)
+
+
+def write_report(
+    out_dir: Path, model: T2C, rows: Sequence[Row], held_out: Sequence[Row], final_loss: float, recipe: Recipe
+) -> dict[str, Any]:
+    """Decodes the held-out texts; gives the report, and writes it as `report.json`."""
     errors = unit_errors(model, held_out)
     report = {
         "rows": len(rows),
         "units": sum(len(units) for _, units in rows),
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "held_out_rows": len(held_out),
         "held_out_unit_error_rate": round(errors.rate, 4),
         "final_loss": final_loss,
@@ -123,12 +145,14 @@ def unit_errors(model: T2C, rows: Sequence[Row], batch_rows: int = 64) -> UnitEr
     return UnitErrors(edits, sum(len(units) for _, units in rows))
 
 
-class _Example(NamedTuple):
-    ids: list[int]  # prompt, units, end
+class Example(NamedTuple):
+    """What a decoder learns from: prompt, units and end as ids, and the prompt's length."""
+
+    ids: list[int]
     prompt: int
 
 
-def _example(row: Row, config: T2CConfig, tokenizer: Tokenizer) -> _Example:
+def _example(row: Row, config: T2CConfig, tokenizer: Tokenizer) -> Example:
     text, units = row
     if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
         raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
@@ -136,10 +160,22 @@ def _example(row: Row, config: T2CConfig, tokenizer: Tokenizer) -> _Example:
     ids = [*prompt, *(config.text_vocab_size + int(unit) for unit in units), config.end_id]
     if len(ids) > config.max_positions:
         raise ValueError(f"{text!r} takes {len(ids)} positions, the model has {config.max_positions}")
-    return _Example(ids, len(prompt))
+    return Example(ids, len(prompt))
 
 
-def _loss(module: T2CModule, batch: list[_Example], recipe: Recipe) -> tuple[torch.Tensor, int]:
+def _loss(module: T2CModule, batch: list[Example], recipe: Recipe) -> Step:
+    loss, count = unit_loss(module, batch, recipe)
+    return Step(loss, count)
+
+
+def unit_loss(
+    module: T2CModule, batch: Sequence[Example], recipe: Recipe, texts: Sequence[torch.Tensor] | None = None
+) -> tuple[torch.Tensor, int]:
+    """Cross-entropy of units and end, and their number.
+
+    Args:
+        texts: (text tokens, text_embedding_size) in the place of each example's text embeddings.
+    """
     import torch
     import torch.nn.functional as functional
 
@@ -158,6 +194,8 @@ def _loss(module: T2CModule, batch: list[_Example], recipe: Recipe) -> tuple[tor
     hidden = units & (chance >= recipe.false_history) & (chance < recipe.false_history + recipe.hidden_history)
     random_units = config.text_vocab_size + torch.randint(config.unit_vocab_size, ids.shape)
     embeddings = module.embed(torch.where(false, random_units, ids)) * ~hidden.unsqueeze(-1)
+    for row, text in enumerate(texts or ()):
+        embeddings[row, len(config.prefix_ids) : len(config.prefix_ids) + len(text)] = text.to(embeddings.dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
         logits = module(embeddings, positions)
     wanted = targets != IGNORED
@@ -167,12 +205,20 @@ def _loss(module: T2CModule, batch: list[_Example], recipe: Recipe) -> tuple[tor
     return functional.cross_entropy(choices[wanted].float(), labels[wanted]), int(wanted.sum())
 
 
-def _initialize(module: T2CModule) -> None:
+def _initialize(module: T2CModule, text_embeddings: torch.Tensor | None) -> None:
     # Embeddings of unit scale through a near-orthogonal adapter: the residual stream starts at the norm it works at.
     import torch
 
+    std = 0.5
     for embedding in (module.model.embed_tokens, module.unit_embedding):
-        torch.nn.init.normal_(embedding.weight, std=0.5)
+        torch.nn.init.normal_(embedding.weight, std=std)
     torch.nn.init.orthogonal_(module.adapter.weight)
     torch.nn.init.zeros_(module.adapter.bias)
     torch.nn.init.normal_(module.lm_head.weight, std=0.02)
+    if text_embeddings is not None:  # units join them at their own scale, and the adapter undoes it
+        with torch.no_grad():
+            module.model.embed_tokens.weight.copy_(text_embeddings)
+            scale = text_embeddings.float().std().item() / std
+            module.unit_embedding.weight *= scale
+            module.adapter.weight /= scale
+        module.model.embed_tokens.weight.requires_grad_(False)

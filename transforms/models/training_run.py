@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,23 @@ class RunRecipe:
     save_every: int = 100
 
 
-StepLoss = Callable[[int], tuple["torch.Tensor", int]]
-"""Gives the loss of a step, and how many units (or tokens) it is the mean of."""
+@dataclass(frozen=True)
+class Step:
+    """What a step is taken on.
+
+    Attributes:
+        loss: what is differentiated.
+        count: how many units (or tokens) it is the mean of.
+        parts: losses that it is the sum of, by name, for the curve.
+    """
+
+    loss: torch.Tensor
+    count: int
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+StepLoss = Callable[[int], Step]
+"""Gives the loss of a step by its number."""
 
 
 def run_steps(
@@ -75,15 +90,15 @@ def run_steps(
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        loss, count = step_loss(step)
+        taken = step_loss(step)
         module.zero_grad()
-        loss.backward()
+        taken.loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        losses.append(loss.item())
+        losses.append({name: each.item() for name, each in {"loss": taken.loss, **taken.parts}.items()})
         if (step + 1) % recipe.log_every == 0 or step + 1 == recipe.steps:
-            line = {"step": step + 1, "loss": round(sum(losses) / len(losses), 4), "units": count}
+            line = {"step": step + 1, **_means(losses), "units": taken.count}
             with curve.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"step {line['step']}/{recipe.steps}  loss {line['loss']:.3f}", flush=True)
@@ -97,6 +112,15 @@ def run_steps(
 def run_of(config: Any, recipe: RunRecipe, rows: int) -> str:
     """What a checkpoint is of: a pydantic config, the recipe and the number of rows, as JSON."""
     return json.dumps({"config": config.model_dump(), "recipe": asdict(recipe), "rows": rows}, sort_keys=True)
+
+
+def _means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each loss over the steps that had it."""
+    means = {}
+    for name in dict.fromkeys(name for step in losses for name in step):
+        values = [step[name] for step in losses if name in step]
+        means[name] = round(sum(values) / len(values), 4)
+    return means
 
 
 class Batches:
@@ -139,10 +163,11 @@ def optimizers_of(module: torch.nn.Module, hidden: torch.nn.Module, recipe: RunR
         {"params": [parameter for parameter in others if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in others if parameter.ndim == 1], "weight_decay": 0.0},
     ]
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98)),
-    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98))]
+    if matrices:
+        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        optimizers.insert(0, muon)
+    return optimizers
 
 
 def _schedule(step: int, recipe: RunRecipe) -> float:
@@ -152,7 +177,7 @@ def _schedule(step: int, recipe: RunRecipe) -> float:
 def _checkpoint(
     out_dir: Path,
     step: int,
-    losses: list[float],
+    losses: list[dict[str, float]],
     module: torch.nn.Module,
     optimizers: list[torch.optim.Optimizer],
     run: str,
@@ -174,7 +199,7 @@ def _checkpoint(
 
 def _resume(
     out_dir: Path, module: torch.nn.Module, optimizers: list[torch.optim.Optimizer], run: str
-) -> tuple[int, list[float]]:
+) -> tuple[int, list[dict[str, float]]]:
     import torch
 
     if not (out_dir / "checkpoint.pt").is_file():

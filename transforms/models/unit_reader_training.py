@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from transforms.codebook import collapse
-from transforms.models.training_run import Batches, RunRecipe, run_of, run_steps
+from transforms.models.training_run import Batches, RunRecipe, Step, run_of, run_steps
 from transforms.models.unit_reader import (
     ALPHABET,
     BLANK,
@@ -28,8 +28,6 @@ from transforms.models.unit_reader import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from transforms.models.unit_reader_module import UnitReaderModule
 
 Row = tuple[str, Sequence[int]]  # a text, and its units with no equal neighbours
@@ -78,7 +76,7 @@ def train_unit_reader(
     module = UnitReaderModule(config, recipe.dropout)
     batches = Batches([len(example.units) for example in examples], recipe)
 
-    def step_loss(step: int) -> tuple[torch.Tensor, int]:
+    def step_loss(step: int) -> Step:
         return _loss(module, [examples[row] for row in batches.at(step)], recipe, step)
 
     run = run_of(config, recipe, len(examples))
@@ -122,7 +120,7 @@ def _example(row: Row, config: UnitReaderConfig) -> _Example | None:
     return _Example(np.array(units, np.int64), letters)
 
 
-def _loss(module: UnitReaderModule, batch: list[_Example], recipe: ReaderRecipe, step: int) -> tuple[torch.Tensor, int]:
+def _loss(module: UnitReaderModule, batch: list[_Example], recipe: ReaderRecipe, step: int) -> Step:
     import torch
     import torch.nn.functional as functional
 
@@ -139,7 +137,7 @@ def _loss(module: UnitReaderModule, batch: list[_Example], recipe: ReaderRecipe,
     loss = functional.ctc_loss(
         log_probs.transpose(0, 1), letters, frames, counts, BLANK, reduction="sum", zero_infinity=True
     )
-    return loss / counts.sum(), int(lengths.sum())
+    return Step(loss / counts.sum(), int(lengths.sum()))
 
 
 def _edited(
