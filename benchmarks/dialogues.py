@@ -1,0 +1,100 @@
+"""Dialogues of a root, and the echo stage on them in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rapidfuzz.distance import Levenshtein
+
+from schemas import KEY
+from schemas.layout import Dataset
+from transforms.echo import Echo, EchoParameters, user_turns
+from transforms.models.unit_reader import UnitReader, readable, target_cer
+
+BATCH = 16
+MAX_TOKENS = 128
+ONE_SEGMENT = {"min_tokens": 10_000, "max_tokens": 10_000}
+"""A rule that never cuts: recorded units stand for the reply as a whole without an alignment."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dialogues:
+    """Whole dialogues: their utterances, with audio, and the units of these."""
+
+    utterances: pa.Table
+    units: pa.Table
+
+    @classmethod
+    def read(cls, root: str, split: str, limit: int | None = None) -> Dialogues:
+        """The first dialogues of a split; all where there is no limit."""
+        dataset = Dataset(root)
+        parts, dialogues = [], 0
+        for manifest in dataset.manifests("utterances"):
+            if limit is None or dialogues < limit:
+                rows = dataset.open(manifest.output.path).read().unify_dictionaries()
+                rows = rows.filter(pc.equal(rows["split"].cast(pa.string()), split))
+                kept = pc.unique(rows["dialogue_id"])[: None if limit is None else limit - dialogues]
+                parts.append(rows.filter(pc.is_in(rows["dialogue_id"], value_set=kept)))
+                dialogues += len(kept)
+        utterances = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+        units = dataset.read("units")
+        keys = utterances[KEY].combine_chunks()
+        return cls(utterances, units.filter(pc.is_in(units[KEY], value_set=keys)).combine_chunks())
+
+    @cached_property
+    def questions(self) -> list[Row]:
+        """The user's turns, each with its `reply` and, where there are any, the `units` of it."""
+        rows = self.utterances.drop_columns(["audio"]).to_pylist()
+        units = dict(zip(self.units[KEY].to_pylist(), self.units["units"].to_pylist(), strict=True))
+        replies = {(row["dialogue_id"], row["turn"]): row for row in rows if row["role"] == "assistant"}
+        asked = [(row, replies.get((row["dialogue_id"], row["turn"] + 1))) for row in rows if row["role"] == "user"]
+        return [
+            row | {"reply": reply["reference_text"], "units": units.get(reply[KEY])} for row, reply in asked if reply
+        ]
+
+    def audio(self) -> Iterator[bytes]:
+        """Of the questions, as files."""
+        by_key = {
+            row[KEY]: row["audio"]["bytes"] for row in user_turns(self.utterances).select([KEY, "audio"]).to_pylist()
+        }
+        return (by_key[question[KEY]] for question in self.questions)
+
+    def echoed(self, batch: int = BATCH, **parameters: Any) -> dict[str, Row]:
+        """Rows of `echo_targets` by the question's key; rejects are missing.
+
+        Args:
+            parameters: of the stage.
+        """
+        echo = Echo(EchoParameters.model_validate({"max_tokens": MAX_TOKENS} | parameters))
+        echo.setup()
+        shard = {"utterances": self.utterances, "units": self.units}
+        rows = echo.rows(self.utterances, shard)
+        outputs = (echo(echo.prepare(rows.slice(first, batch))) for first in range(0, len(rows), batch))
+        return {row[KEY]: row for output in outputs for row in output.rows.to_pylist()}
+
+
+def error_rate(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float | None:
+    """Edits that turn what was said into what was wanted, by the length of the latter, both summed over all pairs."""
+    length = sum(len(wanted) for _, wanted in pairs)
+    return sum(Levenshtein.distance(said, wanted) for said, wanted in pairs) / length if length else None
+
+
+def joined_units(row: Row) -> list[int]:
+    """The units of a row's segments, one after the other."""
+    return list(chain.from_iterable(row["unit_targets"]))
+
+
+def spoken_error_rate(reader: UnitReader, spoken: Sequence[tuple[str, list[list[int]]]]) -> float | None:
+    """`target_cer` of texts with the units of their segments: errors by characters, each summed over all texts."""
+    rates = target_cer(reader, [text for text, _ in spoken], [segments for _, segments in spoken])
+    lengths = [len(readable(text)) for text, _ in spoken]
+    errors = sum(rate * length for rate, length in zip(rates, lengths, strict=True) if rate is not None)
+    return errors / sum(lengths) if any(lengths) else None

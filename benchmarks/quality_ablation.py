@@ -1,0 +1,113 @@
+"""Echo decoders of the same recipe and steps, each trained on other targets: what they say, read back.
+
+python -m benchmarks.quality_ablation ROOT --model DIR --reader DIR --out DIR [--steps 1000] [--limit N]
+
+The targets: the recorded units of the reply; T2C's on the reply's text; T2C's on what the hidden states spell. A reply
+is one segment in all three, so that nothing but the units differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.dialogues import ONE_SEGMENT, Dialogues, Row, error_rate, joined_units, spoken_error_rate
+from jobs.config import find
+from jobs.train import chosen_config
+from jobs.train_echox import EchoTrainConfig
+from schemas import KEY
+from transforms.assets import asset
+from transforms.echox.collate import KDRow
+from transforms.echox.echo_training import EchoRow, train_echo
+from transforms.echox.model import EchoX
+from transforms.models.unit_reader import UnitReader
+from transforms.prompts import PromptTemplate
+
+Targets = Mapping[str, Mapping[str, Row]]
+"""Rows of echo_targets by what their targets are, and by key."""
+
+
+def targets_of(model: str, dialogues: Dialogues) -> Targets:
+    """The three kinds of targets, of the same dialogues."""
+    made = {
+        f"T2C on {text} text": dialogues.echoed(model=model, text=said, segments=ONE_SEGMENT)
+        for text, said in (("reference", "response"), ("hidden-state", "hidden"))
+    }
+    recorded = {
+        key: row | {"unit_targets": row["recorded_units"]}
+        for key, row in made["T2C on reference text"].items()
+        if row["recorded_units"]
+    }
+    found = {"recorded units": recorded, **made}
+    keys = set.intersection(*(set(rows) for rows in found.values()))
+    return {name: {key: row for key, row in rows.items() if key in keys} for name, rows in found.items()}
+
+
+def trained(
+    model: str, dialogues: Dialogues, targets: Mapping[str, Row], out: Path, settings: EchoTrainConfig
+) -> dict[str, Any]:
+    """Trains an echo decoder on the dialogues' targets with the shipped recipe, but for its steps."""
+    echox = EchoX.load(Path(model))
+    tokenizer = echox.tokenizer
+    assert tokenizer is not None
+    template = PromptTemplate.load(asset(settings.prompt), tokenizer)
+    prompt = [
+        [tokenizer.token_to_id(token) for token in part] for part in (template.before_audio, template.after_audio)
+    ]
+    rows = []
+    for question, audio in zip(dialogues.questions, dialogues.audio(), strict=True):
+        if row := targets.get(question[KEY]):
+            tokens, lengths = row["response_token_ids"], row["sub_lengths"]
+            kd = KDRow(prompt, [row["asr_target_ids"]], tokens, lengths, row["unit_targets"])
+            rows.append(EchoRow(question[KEY], audio, question["num_samples"], kd))
+    return train_echo(rows, [], echox, out, settings.recipe)
+
+
+def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limit: int | None) -> list[str]:
+    """A line for each kind of targets."""
+    changes = [f"recipe.steps={steps}", f"recipe.decay_steps={max(1, steps // 2)}"]
+    settings = chosen_config(EchoTrainConfig, find("train-echo"), changes)
+    train, test = (Dialogues.read(root, split, limit) for split in ("train", "test"))
+    to_train_on, held_out = targets_of(model, train), targets_of(model, test)
+    recorded = {question[KEY]: question["units"] for question in test.questions}
+    lines = []
+    for name, targets in to_train_on.items():
+        folder = out / name.replace(" ", "-")
+        loss = trained(model, train, targets, folder, settings)["final_loss"]
+        said = test.echoed(model=str(folder), text="hidden", decoder="echo", segments=ONE_SEGMENT)
+        pairs = [(joined_units(said[key]), recorded[key]) for key in said if recorded.get(key)]
+        values = spoken(reader, held_out[name]), spoken(reader, said), error_rate(pairs)
+        shown = (f"{value:.1%}" if value is not None else "" for value in values)
+        lines.append(f"| {name} | {len(targets):,} | {loss:.3f} | {len(said):,} | {' | '.join(shown)} |")
+    return lines
+
+
+def spoken(reader: UnitReader, rows: Mapping[str, Row]) -> float | None:
+    """target_cer of rows of echo_targets."""
+    return spoken_error_rate(reader, [(row["response_text"], row["unit_targets"]) for row in rows.values()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("root", help="of a nano corpus, with utterances and units")
+    parser.add_argument("--model", required=True, help="an EchoX checkpoint before stage III")
+    parser.add_argument("--reader", required=True, help="a reader of units")
+    parser.add_argument("--out", required=True, help="where the three models go")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--limit", type=int, help="only so many dialogues of each split")
+    chosen = parser.parse_args()
+    lines = table(
+        chosen.root, chosen.model, UnitReader.load(Path(chosen.reader)), Path(chosen.out), chosen.steps, chosen.limit
+    )
+    print(f"{chosen.steps} steps each\n")
+    print(
+        "| trained on | rows | loss | held out | target_cer of such targets | of the echo decoder | its unit errors |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

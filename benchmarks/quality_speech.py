@@ -1,0 +1,72 @@
+"""Real speech in: an EchoX answers clips of ../shared/speech, and the job that it runs in must complete.
+
+python -m benchmarks.quality_speech --model DIR [--limit N]
+
+The replies of a nano model are outside its domain; that the run ends and its shards pass the checks is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import SPEECH
+from benchmarks.dialogues import MAX_TOKENS
+from jobs.stages import STAGES
+from pipeline.job import Job, StageReport
+from pipeline.plan import plan
+from pipeline.runners.local import LocalRunner
+from pipeline.stage import StageSpec
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from transforms.ingest import IngestParameters
+from transforms.sources import entries
+
+SHOWN = 5
+
+
+def run(model: str, root: str, limit: int | None, max_tokens: int = MAX_TOKENS) -> list[StageReport]:
+    """Ingests the clips as users' turns, each a dialogue, and has the model answer them."""
+    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][:limit]
+    asked = [
+        row | {"audio": str(SPEECH / row["audio"]), "dialogue_id": row["id"], "turn": 0, "role": "user"} for row in rows
+    ]
+    manifest = Path(root, "manifest.jsonl")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    sources = [{"kind": "manifest", "corpus": "speech", "manifest": str(manifest)}]
+    stages: dict[str, dict[str, Any]] = {
+        "ingest": {"sources": sources},
+        "echo": {"model": model, "response": "generated", "max_tokens": max_tokens},
+    }
+    specs = [StageSpec(STAGES[name], parameters) for name, parameters in stages.items()]
+    listed = entries(IngestParameters.model_validate(stages["ingest"]).sources)
+    with LocalRunner(1) as runner:
+        events = list(Job(root, plan(listed, 1.0), specs, 1.0).run(runner))
+    return [event for event in events if isinstance(event, StageReport)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", required=True, help="an EchoX checkpoint")
+    parser.add_argument("--limit", type=int, help="only so many clips")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        reports = run(chosen.model, root, chosen.limit)
+        for report in reports:
+            print(f"{report.info.stage}: {report.rows_in} rows in, {report.rows} out, rejects {dict(report.reasons)}")
+        rows = Dataset(root).read("echo_targets").to_pylist()
+        reasons = Counter(reason for row in rows for reason in row["stop_reason"])
+        units = sum(len(segment) for row in rows for segment in row["unit_targets"])
+        print(f"{len(rows)} replies, {reasons.total()} segments, {units:,} units; segments ended by {dict(reasons)}")
+        print(f"{len(list(check_dataset(root)))} findings of check: the units are valid where there are none")
+        heard = {row["utterance_id"]: row["reference_text"] for row in Dataset(root).read("utterances").to_pylist()}
+        for row in rows[:SHOWN]:
+            print(f"{heard[row['utterance_id']]!r} ► {row['response_text']!r}")
+
+
+if __name__ == "__main__":
+    main()
