@@ -1,4 +1,4 @@
-"""Real speech through every stage on every runner: the same bytes in every file."""
+"""Real speech through every stage on every engine: the same bytes in every file (two workers: `test_kill.py`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from transforms.unit_language import UnitLanguage, fit_ngrams
 
 REPOSITORY = Path(__file__).parents[2]
 WAYS = {
-    "local, two workers": ["workers=2"],
     "ray, one node": ["runner=ray", "ray.max_workers=1"],
     "beam in memory": ["runner=beam"],
     "beam, two processes": ["runner=beam", "beam.direct_running_mode=multi_processing", "beam.direct_num_workers=2"],
@@ -109,12 +108,12 @@ def root(straight: dict[str, bytes], tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_fitting_anywhere_gives_the_same_files(root: Path, tmp_path: Path) -> None:
     found: dict[str, set[bytes]] = {"words.json": set(), "book.safetensors": set()}
-    for way in ("local, two workers", "beam in memory", "beam, two processes"):
+    for options in (["workers=2"], WAYS["beam, two processes"]):
         shutil.rmtree(root / "features", ignore_errors=True)
         words = ["fit-unit-language", str(root), str(tmp_path / "words.json"), "--vocab-size", "200"]
         book = ["fit-codebook", str(root), str(tmp_path / "book.safetensors"), "--size", "8", "--max-frames", "200"]
         for command in (words, book):
-            given = [sys.executable, "-m", "jobs.cli", *command, *WAYS[way]]
+            given = [sys.executable, "-m", "jobs.cli", *command, *options]
             done = subprocess.run(given, cwd=REPOSITORY, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
         for name, contents in found.items():

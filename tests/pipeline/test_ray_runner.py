@@ -21,11 +21,10 @@ import pytest
 from pipeline.commit import write_whole
 from pipeline.job import Job, JobFailed
 from pipeline.plan import plan
-from pipeline.runners.base import Done, Failed, Part, Progress
+from pipeline.runners.base import Done, Failed, Progress
 from pipeline.runners.ray import RayOptions, RayRunner
 from pipeline.shard import ShardTask
 from pipeline.stage import StageSpec
-from pipeline.totals import COUNTS
 from schemas.base import UserError
 from schemas.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
 from tests.pipeline.stand_ins import (
@@ -241,24 +240,6 @@ def test_eight_stages_share_few_cpus_overlap_and_scale(tmp_path: Path, options: 
     done = [(event.stage, event.shard) for event in events if isinstance(event, Done)]
     assert sorted(done) == [(f"s{number}", shard) for number in range(8) for shard in range(4)]
     assert done.index(("s7", 0)) < done.index(("s0", 1))
-
-
-def bytes_of(part: Part) -> pa.Table:
-    """Counts of words of two bytes: 256 words, each in every part, as often as its part's number and its own say."""
-    words = [bytes([number % 16, number // 16]) for number in range(256)]
-    return pa.table([words, [int(part[1]) * number for number in range(256)]], COUNTS)
-
-
-def most_frequent(counts: pa.Table) -> pa.Table:
-    return counts.sort_by([("count", "descending")])[:100]
-
-
-@pytest.mark.slow
-def test_counts_are_summed(options: RayOptions) -> None:
-    with RayRunner(options) as runner:
-        assert runner.total([], bytes_of, most_frequent).equals(COUNTS.empty_table())
-        total = runner.total([("root", str(number)) for number in range(5)], bytes_of, most_frequent)
-    assert total.equals(most_frequent(bytes_of(("root", str(sum(range(5)))))))
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------
