@@ -11,7 +11,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     numpy's OpenBLAS gets one: its threads go on spinning after a product, on the processors that torch needs next.
 
     glibc gives each large array's pages back to the system as the array is freed, and the next one faults them in
-    again: a third of the time of Whisper's batches. One arena that keeps what it has avoids that.
+    again, a good part of the time of Whisper's batches. One arena that keeps what it has avoids that.
     """
     return {
         "OMP_NUM_THREADS": str(threads),
