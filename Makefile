@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test quick lint format bench clean
+.PHONY: demo test quick lint format bench nano clean
 
 demo: .venv/demo  ## twenty spoken dialogues through every stage, to out/demo
 	$(BIN)/echo-targets demo
@@ -29,6 +29,16 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.runners
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
+
+nano: .venv/demo  ## the embedded EchoX and the reader of units, from rules and seeds: hours, to out/nano
+	$(BIN)/python -m jobs.corpora.nano_domain out/nano/domain.jsonl
+	$(BIN)/echo-targets run nano-corpus texts=out/nano/domain.jsonl root=out/nano/corpus
+	$(BIN)/echo-targets train s2t out/nano/corpus out/nano/one
+	$(BIN)/echo-targets train t2c out/nano/corpus out/nano/two --language-model out/nano/one
+	$(BIN)/echo-targets run nano-targets texts=out/nano/domain.jsonl root=out/nano/corpus model=out/nano/two
+	$(BIN)/echo-targets train echo out/nano/corpus out/nano/two out/nano/echox-nano
+	$(BIN)/echo-targets run nano-reader texts=out/nano/domain.jsonl root=out/nano/reader-corpus
+	$(BIN)/echo-targets train reader out/nano/reader-corpus out/nano/unit-reader
 
 clean:
 	rm -rf .venv out build *.egg-info

@@ -25,13 +25,23 @@ AnyRow = TypeVar("AnyRow")
 TEMPLATE = {"prefix": ["<user>"], "middle": ["<end>", "<assistant>"], "end": "<end>"}
 
 
-class TrainConfig(BaseModel, Generic[AnyRecipe]):
-    """Sizes of the network (see its config) and the recipe."""
+class RecipeConfig(BaseModel, Generic[AnyRecipe]):
+    """A recipe for a network whose sizes stand elsewhere.
+
+    Attributes:
+        half_precision: whether the weights are written in 16 bits a number.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    model: dict[str, Any]
+    half_precision: bool = False
     recipe: AnyRecipe
+
+
+class TrainConfig(RecipeConfig[AnyRecipe]):
+    """Sizes of the network (see its config) and the recipe."""
+
+    model: dict[str, Any]
 
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
@@ -57,7 +67,7 @@ def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) ->
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
     console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
-    report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe)
+    report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0
 
@@ -73,7 +83,8 @@ def train_reader_command(root: str, out: str, config: str, overrides: list[str])
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
     console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
-    console.print_json(json.dumps(train_unit_reader(rows, held_out, sizes, Path(out), chosen.recipe)))
+    report = train_unit_reader(rows, held_out, sizes, Path(out), chosen.recipe, chosen.half_precision)
+    console.print_json(json.dumps(report))
     return 0
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from jobs.config import ConfigError, find
 from jobs.screen import open_console
-from jobs.train import HELD_OUT, TEMPLATE, AnyRecipe, TrainConfig, chosen_config, split_rows, t2c_rows, table_of
+from jobs.train import HELD_OUT, TEMPLATE, RecipeConfig, TrainConfig, chosen_config, split_rows, t2c_rows, table_of
 from schemas import KEY
 from schemas.layout import Dataset
 from transforms.assets import asset
 from transforms.base import digest_of
 from transforms.echox.collate import KDRow
 from transforms.echox.config import EchoXConfig
-from transforms.echox.echo_training import EchoRecipe, EchoRow, train_echo, train_unit_translator
+from transforms.echox.echo_training import EchoRecipe, EchoRow, TranslatorRecipe, train_echo, train_unit_translator
 from transforms.echox.model import EchoX
 from transforms.echox.s2t_training import S2TRecipe, S2TRow, train_s2t
 from transforms.echox.tokenizer import AUDIO_PATCH, END, PAD, byte_level_tokenizer
 from transforms.echox.training import tokenizer_of
-from transforms.models.t2c_training import Recipe
 from transforms.prompts import PromptTemplate
 
 
@@ -36,14 +35,6 @@ class S2TTrainConfig(TrainConfig[S2TRecipe]):
 
     vocab_size: int
     prompt: str
-
-
-class RecipeConfig(BaseModel, Generic[AnyRecipe]):
-    """A recipe for sizes that stand elsewhere."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    recipe: AnyRecipe
 
 
 class EchoTrainConfig(RecipeConfig[EchoRecipe]):
@@ -94,14 +85,15 @@ def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) ->
         f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out, "
         f"{left_out} without a reply left out"
     )
-    console.print_json(json.dumps(train_s2t(rows, held_out, sizes, tokenizer, prompt, Path(out), chosen.recipe)))
+    report = train_s2t(rows, held_out, sizes, tokenizer, prompt, Path(out), chosen.recipe, chosen.half_precision)
+    console.print_json(json.dumps(report))
     return 0
 
 
 def train_unit_translator_command(root: str, out: str, config: str, overrides: list[str], language_model: str) -> int:
     """Stage II on a directory of stage I: trains, measures on the held-out rows, and prints the report."""
     path = find(config)
-    recipe = chosen_config(RecipeConfig[Recipe], path, overrides).recipe
+    chosen = chosen_config(RecipeConfig[TranslatorRecipe], path, overrides)
     echox = _echox(language_model)
     rows, held_out, _, size = t2c_rows(Dataset(root))
     if size > echox.config.unit_vocab_size:
@@ -111,7 +103,8 @@ def train_unit_translator_command(root: str, out: str, config: str, overrides: l
         )
     console = open_console()
     console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
-    console.print_json(json.dumps(train_unit_translator(rows, held_out, echox, Path(out), recipe)))
+    report = train_unit_translator(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
+    console.print_json(json.dumps(report))
     return 0
 
 
@@ -139,7 +132,8 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
     rows, held_out = split_rows(table, lambda row: _echo_row(row, parts))
     console = open_console()
     console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
-    console.print_json(json.dumps(train_echo(rows, held_out, echox, Path(out), chosen.recipe)))
+    report = train_echo(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
+    console.print_json(json.dumps(report))
     return 0
 
 

@@ -13,6 +13,8 @@ GIVEN = {
     "demo": ["corpus=corpus"],
     "nano-t2c": ["root=out"],
     "nano-corpus": ["texts=t.jsonl", "root=out"],
+    "nano-reader": ["texts=t.jsonl", "root=out"],
+    "nano-targets": ["texts=t.jsonl", "root=out", "model=two"],
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transforms.models.embedded import ModelError
-from transforms.models.t2c import check_tensors
+from transforms.models.tensors import check_tensors
 from transforms.models.whisper_encoder import HOP_SAMPLES, encode, log_mel
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 

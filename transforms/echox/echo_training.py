@@ -74,15 +74,34 @@ class EchoRecipe(Recipe):
     train_decoder: bool = True
 
 
+@dataclass(frozen=True)
+class TranslatorRecipe(Recipe):
+    """How the unit decoder learns to read.
+
+    Attributes:
+        own_embeddings: whether it learns text embeddings of its own. Otherwise it reads the language model's, which
+            stay as they are; those of a nano one say little of how a word sounds.
+    """
+
+    own_embeddings: bool = False
+
+
 def train_unit_translator(
-    rows: Sequence[Row], held_out: Sequence[Row], echox: EchoX, out_dir: Path, recipe: Recipe
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    echox: EchoX,
+    out_dir: Path,
+    recipe: TranslatorRecipe,
+    half: bool = False,
 ) -> dict[str, Any]:
-    """Stage II: train the unit decoder over a language model's own text embeddings, which stay as they are.
+    """Stage II: train the unit decoder on the language model's tokens.
 
     Args:
         rows, held_out: as for `train_t2c`.
         echox: stage I; takes the decoder over.
         out_dir: where the EchoX with the new decoder goes.
+        recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
 
     Returns:
         The report of `train_t2c`.
@@ -91,16 +110,21 @@ def train_unit_translator(
         ValueError: as `train_t2c`.
     """
     translator = echox.network.unit_translator
-    embeddings = echox.network.model.embed_tokens.weight.detach()
+    embeddings = None if recipe.own_embeddings else echox.network.model.embed_tokens.weight.detach()
     tokenizer = tokenizer_of(echox)
     module, final_loss = trained_decoder(rows, echox.config.unit_decoder, tokenizer, out_dir, recipe, embeddings)
     translator.load_state_dict(module.state_dict(), strict=False)  # the denoising adapter is stage III's
-    save_echox(out_dir, echox.config, echox.network, tokenizer)
-    return write_report(out_dir, echox.t2c, rows, held_out, final_loss, recipe)
+    save_echox(out_dir, echox.config, echox.network, tokenizer, half)
+    return write_report(out_dir, EchoX.load(out_dir).t2c, rows, held_out, final_loss, recipe)
 
 
 def train_echo(
-    rows: Sequence[EchoRow], held_out: Sequence[EchoRow], echox: EchoX, out_dir: Path, recipe: EchoRecipe
+    rows: Sequence[EchoRow],
+    held_out: Sequence[EchoRow],
+    echox: EchoX,
+    out_dir: Path,
+    recipe: EchoRecipe,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Stage III: train the denoising adapter, and what the recipe names beside it; write the EchoX and its report.
 
@@ -113,6 +137,7 @@ def train_echo(
         echox: stages I and II; trained in place.
         out_dir: where the model goes.
         recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
 
     Returns:
         The report: losses, and on `held_out` the unit error rate of the echo decoder against the targets and the
@@ -162,7 +187,7 @@ def train_echo(
     weights = hashlib.sha256(b"".join(each.numpy().tobytes() for each in network.state_dict().values()))
     run = run_of(config, recipe, len(rows)) + weights.hexdigest()
     final_loss = run_steps(out_dir, network, trained, recipe, run, step_loss)
-    save_echox(out_dir, config, network, tokenizer_of(echox))
+    save_echox(out_dir, config, network, tokenizer_of(echox), half)
     after = echo_measures(EchoX.load(out_dir), held_out)
     report = {
         "rows": len(rows),

@@ -15,7 +15,8 @@ from transforms.echox.audio_tower import AudioTower
 from transforms.echox.config import EchoXConfig
 from transforms.echox.weights import digest, read_tensors
 from transforms.models.embedded import ModelError
-from transforms.models.t2c import T2C, StopReason, check_tensors, looping_tail
+from transforms.models.t2c import T2C, StopReason, looping_tail
+from transforms.models.tensors import check_tensors
 from transforms.models.whisper_weights import EMBEDDED, weights_of
 
 if TYPE_CHECKING:

@@ -87,6 +87,7 @@ def train_s2t(
     prompt: PromptTemplate,
     out_dir: Path,
     recipe: S2TRecipe,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Train, measure, and write an EchoX directory, its unit decoder untrained, with the report and curve beside it.
 
@@ -101,6 +102,7 @@ def train_s2t(
         prompt: tokens around the audio.
         out_dir: where the model goes.
         recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
 
     Returns:
         The report: rows, losses, on `held_out` exact replies and the CTC head's word error rate, and the recipe.
@@ -134,7 +136,7 @@ def train_s2t(
 
     run = run_of(config, recipe, len(rows)) + digest(tokenizer.to_str().encode())
     final_loss = run_steps(out_dir, network, hidden_of(network), recipe, run, step_loss)
-    save_echox(out_dir, config, network, tokenizer)
+    save_echox(out_dir, config, network, tokenizer, half)
     report = {
         "rows": len(rows),
         "rows_that_ctc_cannot_place": sum(

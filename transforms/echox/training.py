@@ -13,6 +13,7 @@ from transforms.echox.audio_tower import AudioTower
 from transforms.echox.cache import RowCache
 from transforms.echox.config import EchoXConfig
 from transforms.echox.model import EchoX
+from transforms.models.tensors import write_tensors
 from transforms.models.whisper_encoder import HOP_SAMPLES
 from transforms.prompts import PromptTemplate
 
@@ -141,14 +142,14 @@ def hidden_of(network: EchoXNetwork) -> torch.nn.Module:
     return torch.nn.ModuleList([network.model.layers, *front])
 
 
-def save_echox(path: Path, config: EchoXConfig, network: EchoXNetwork, tokenizer: Tokenizer) -> None:
-    """Write a directory that `EchoX.load` reads."""
-    from safetensors.torch import save_file
-
+def save_echox(
+    path: Path, config: EchoXConfig, network: EchoXNetwork, tokenizer: Tokenizer, half: bool = False
+) -> None:
+    """Write a directory that `EchoX.load` reads, in half precision where told."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(config.model_dump_json(indent=1) + "\n")
     tokenizer.save(str(path / "tokenizer.json"))
-    save_file({name: each.contiguous() for name, each in network.state_dict().items()}, path / "model.safetensors")
+    write_tensors(path / "model.safetensors", network.state_dict(), half)
 
 
 def tokenizer_of(echox: EchoX) -> Tokenizer:

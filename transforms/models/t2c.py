@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from transforms.models.embedded import ModelError, sha256_of
+from transforms.models.tensors import check_tensors, write_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -117,15 +118,12 @@ class T2C:
         module.load_state_dict(state)
         return cls(config, module.float().to(device).eval(), tokenizer)
 
-    def save(self, path: Path, *, half: bool = False) -> None:
+    def save(self, path: Path, half: bool = False) -> None:
         """Write the model directory, in half precision where told."""
-        from safetensors.torch import save_file
-
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
         self.tokenizer.save(str(path / "tokenizer.json"))
-        state = {name: tensor.half() if half else tensor for name, tensor in self.module.state_dict().items()}
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+        write_tensors(path / "model.safetensors", self.module.state_dict(), half)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without the template."""
@@ -193,23 +191,6 @@ def decoded(result: Chosen, config: T2CConfig) -> Decoded:
 def model_digest(path: Path) -> str:
     """What stands for a model directory in a fingerprint: the SHA-256 of its weights."""
     return sha256_of(path / "model.safetensors")
-
-
-def check_tensors(path: Path, expected: dict, found: dict) -> None:
-    """Compare names and shapes of two state dicts.
-
-    Raises:
-        ModelError: they differ; the message names the tensors.
-    """
-    problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"surplus {name}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
-    ]
-    if problems:
-        raise ModelError(f"{path}: weights do not fit config.json: {', '.join(problems)}")
 
 
 def looping_tail(ids: list[int]) -> int:

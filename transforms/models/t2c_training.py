@@ -56,6 +56,7 @@ def train_t2c(
     tokenizer: Tokenizer,
     out_dir: Path,
     recipe: Recipe,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Train, measure, and write the model directory with `report.json` and `curve.jsonl` beside it.
 
@@ -68,6 +69,7 @@ def train_t2c(
         tokenizer: text to ids of `config`.
         out_dir: where the model goes.
         recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
 
     Returns:
         The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe.
@@ -76,9 +78,8 @@ def train_t2c(
         ValueError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
     """
     module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe)
-    model = T2C(config, module, tokenizer)
-    model.save(out_dir)
-    return write_report(out_dir, model, rows, held_out, final_loss, recipe)
+    T2C(config, module, tokenizer).save(out_dir, half)
+    return write_report(out_dir, T2C.load(out_dir), rows, held_out, final_loss, recipe)
 
 
 def trained_decoder(

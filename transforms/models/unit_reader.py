@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from transforms.models.embedded import ModelError
-from transforms.models.t2c import check_tensors
+from transforms.models.tensors import check_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transforms.models.unit_reader_module import UnitReaderModule
@@ -84,14 +84,11 @@ class UnitReader:
         module.load_state_dict(state)
         return cls(config, module.float().to(device).eval())
 
-    def save(self, path: Path, *, half: bool = False) -> None:
+    def save(self, path: Path, half: bool = False) -> None:
         """Write the model directory, in half precision where told."""
-        from safetensors.torch import save_file
-
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
-        state = {name: tensor.half() if half else tensor for name, tensor in self.module.state_dict().items()}
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+        write_tensors(path / "model.safetensors", self.module.state_dict(), half)
 
     def check_codebook(self, codebook_id: str) -> None:
         """Make sure that units of a codebook are what this reads.

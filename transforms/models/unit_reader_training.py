@@ -46,7 +46,12 @@ class ReaderRecipe(RunRecipe):
 
 
 def train_unit_reader(
-    rows: Sequence[Row], held_out: Sequence[Row], config: UnitReaderConfig, out_dir: Path, recipe: ReaderRecipe
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    config: UnitReaderConfig,
+    out_dir: Path,
+    recipe: ReaderRecipe,
+    half: bool = False,
 ) -> dict:
     """Train a model and write it, its curve and its report; a run that was killed goes on from its last checkpoint.
 
@@ -57,6 +62,7 @@ def train_unit_reader(
         config: the network's sizes and codebook.
         out_dir: where the model goes.
         recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
 
     Returns:
         The report: rows, final loss, character error rate on `held_out`, sizes and the recipe.
@@ -81,15 +87,14 @@ def train_unit_reader(
 
     run = run_of(config, recipe, len(examples))
     final_loss = run_steps(out_dir, module, module.blocks, recipe, run, step_loss)
-    model = UnitReader(config, module)
-    model.save(out_dir)
+    UnitReader(config, module).save(out_dir, half)
     report = {
         "rows": len(examples),
         "rows_left_out": len(rows) - len(examples),
         "units": sum(len(example.units) for example in examples),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "held_out_rows": len(held_out),
-        "held_out_character_error_rate": round(reading_error_rate(model, held_out), 4),
+        "held_out_character_error_rate": round(reading_error_rate(UnitReader.load(out_dir), held_out), 4),
         "final_loss": final_loss,
         "recipe": asdict(recipe),
     }
