@@ -320,6 +320,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the items, wordings, split and voices")
     arguments = parser.parse_args()
     lines = [json.dumps(row) + "\n" for row in rows(arguments.seed)]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(lines), encoding="utf-8")
     print(f"{len(lines) // 2} dialogues in {arguments.out}")
 
