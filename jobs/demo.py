@@ -40,6 +40,7 @@ def demo_command(root: str, workers: int) -> int:
     show_rejects(dataset, console)
     unit_language = settings.stages["echo"]["unit_language"]
     _show_target(dataset, UnitLanguage.load(asset(unit_language)), console)
+    _show_answers(dataset, console)
     console.print(f"\nChecked: {len(findings)} findings. Look further: echo-targets status {root}", markup=False)
     return 1 if findings else 0
 
@@ -81,3 +82,13 @@ def _show_target(dataset: Dataset, language: UnitLanguage, console: Console) -> 
         start = end
     if row["unit_error_rate"] is not None:
         console.print(f"  unit error rate against the recorded reply: {row['unit_error_rate']:.1%}")
+    if row["target_cer"] is not None:
+        console.print(f"  characters misread in its units: {row['target_cer']:.1%}")
+
+
+def _show_answers(dataset: Dataset, console: Console) -> None:
+    turns = dataset.read("utterances", ["dialogue_id", "turn", "reference_text"]).to_pylist()
+    written = {(row["dialogue_id"], row["turn"]): row["reference_text"] for row in turns}
+    rows = dataset.read("echo_targets", ["dialogue_id", "turn", "response_text"]).to_pylist()
+    same = sum(row["response_text"] == written[row["dialogue_id"], row["turn"] + 1] for row in rows)
+    console.print(f"\n{same} of {len(rows)} replies, generated from the questions' sound alone, are the written ones.")

@@ -67,9 +67,9 @@ class EchoParameters(Parameters):
         seed: with a row's key it seeds what the row samples; stored with every row.
     """
 
-    model: str = "embedded:nano-t2c"
+    model: str = "embedded:echox-nano"
     response: Literal["reference", "generated"] = "reference"
-    text: Text = "response"
+    text: Text = "hidden"
     decoder: Decoder = "t2c"
     beams: PositiveInt = 1
     max_tokens: PositiveInt = 512
@@ -122,7 +122,8 @@ class Echo(Transform):
         if not self._listens and (chosen.response, chosen.text, chosen.decoder) != ("reference", "response", "t2c"):
             raise ModelError(
                 f"{chosen.model} is a text-to-codec model: response={chosen.response}, text={chosen.text}, "
-                f"decoder={chosen.decoder} need an EchoX checkpoint as echo.model"
+                f"decoder={chosen.decoder} need an EchoX checkpoint as echo.model; it takes response=reference, "
+                "text=response, decoder=t2c"
             )
 
     def meaning(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def test_two_drivers_at_once(manifest: Path, tmp_path: Path) -> None:
 def test_the_demo(tmp_path: Path) -> None:
     result = run("demo", "--root", str(tmp_path / "demo"))
     assert result.returncode == 0, result.stdout + result.stderr
-    for shown in ("►", "Funnel", "truncated.flac", "duplicate_id", "Shards are in", "Checked: 0 findings"):
+    for shown in ("►", "Funnel", "truncated.flac", "duplicate_id", "Shards are in", "of 20 replies", "0 findings"):
         assert shown in result.stdout, result.stdout
     assert Dataset(str(tmp_path / "demo")).read("training/echo").num_rows >= 18
     assert "## Filter funnel" in (tmp_path / "demo" / "README.md").read_text()

@@ -26,6 +26,7 @@ LINES = [
     ("b", 0, "Is anybody there?"),
 ]
 LANGUAGE = "embedded:unit-language-k100.json"
+TEXT_ALONE = {"model": "embedded:nano-t2c", "text": "response"}
 
 
 def untrained_reader(codebook_id: str) -> UnitReader:
@@ -47,7 +48,7 @@ def echoed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
         "align": {},
         "tokenize": {"unit_language": LANGUAGE},
-        "echo": {"unit_language": LANGUAGE, "reader": str(folder / "reader")},
+        "echo": {**TEXT_ALONE, "unit_language": LANGUAGE, "reader": str(folder / "reader")},
         "publish_s2t": {},
         "publish_t2c": {},
         "publish_echo": {"min_mean_logprob": None},
@@ -99,7 +100,7 @@ def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
 def test_a_reader_of_another_codebook_is_an_error(tmp_path: Path) -> None:
     untrained_reader("another").save(tmp_path)
     with pytest.raises(ModelError, match="reads units of another, not of whisper-"):
-        Echo(EchoParameters(reader=str(tmp_path))).setup()
+        Echo(EchoParameters.model_validate({**TEXT_ALONE, "reader": str(tmp_path)})).setup()
 
 
 def test_a_turn_without_a_reply_is_a_reject_that_says_so(echoed: Dataset) -> None:

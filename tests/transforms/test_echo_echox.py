@@ -152,7 +152,7 @@ def test_audio_longer_than_the_model_hears_is_a_reject_that_says_so(
 
 
 def test_a_text_to_codec_model_does_not_listen() -> None:
-    for parameters in ({"response": "generated"}, {"text": "hidden"}, {"decoder": "echo"}):
+    for parameters in ({"response": "generated"}, {"text": "hidden"}, {"decoder": "echo"}, {}):
         with pytest.raises(ModelError, match=r"is a text-to-codec model: .* need an EchoX checkpoint as echo\.model"):
             Echo(EchoParameters(model="embedded:nano-t2c", **parameters))
 
