@@ -17,12 +17,11 @@ from transforms.assets import asset
 from transforms.echox import s2t_training, training
 from transforms.echox.collate import KDRow
 from transforms.echox.config import EchoXConfig
-from transforms.echox.echo_training import EchoRecipe, EchoRow, train_echo, train_unit_translator
+from transforms.echox.echo_training import EchoRecipe, EchoRow, TranslatorRecipe, train_echo, train_unit_translator
 from transforms.echox.model import EchoX
 from transforms.echox.s2t_training import S2TRecipe, S2TRow, heard_and_answered, train_s2t
 from transforms.echox.tokenizer import SPECIALS, byte_level_tokenizer
 from transforms.echox.training import prompt_ids
-from transforms.models.t2c_training import Recipe
 from transforms.prompts import PromptTemplate
 
 REPLIES = ["Yes.", "No, not now.", "Go on then.", "That is so.", "I see. Well."]
@@ -117,7 +116,9 @@ def units_of(reply: str) -> list[int]:
 @pytest.fixture(scope="module")
 def stage2(stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out: Path = tmp_path_factory.mktemp("stage2")
-    recipe = Recipe(steps=150, batch_tokens=300, learning_rate=1e-2, warmup_steps=5, decay_steps=60, dropout=0.0)
+    recipe = TranslatorRecipe(
+        steps=150, batch_tokens=300, learning_rate=1e-2, warmup_steps=5, decay_steps=60, dropout=0.0
+    )
     spoken = [(reply, units_of(reply)) for reply in REPLIES]
     report = train_unit_translator(spoken, spoken, EchoX.load(stage1), out, recipe)
     assert report["held_out_unit_error_rate"] < 0.1
