@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 240.0
 AUDIO_BYTES = 1_000_000
 
 
