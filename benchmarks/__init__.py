@@ -4,4 +4,5 @@ import os
 
 from pipeline.environment import worker_environment
 
-os.environ.update(worker_environment(os.cpu_count() or 1))  # as a worker's, before anything imports numpy or torch
+for _name, _value in worker_environment(os.cpu_count() or 1).items():  # before anything imports numpy or torch
+    os.environ.setdefault(_name, _value)  # a worker imports this again, and has its own

@@ -73,6 +73,10 @@ class T2CModule(nn.Module):
         stretch = self.config.units_per_text_token
         return index if stretch is None else torch.where(index < prompt_length, index * stretch, index - prompt_length)
 
+    def unit_position(self, prompt_length: int, number: int) -> int:
+        """The position of unit `number` after a prompt `prompt_length` long, as `positions` counts."""
+        return prompt_length + number if self.config.units_per_text_token is None else number
+
     @torch.inference_mode()
     def decode(
         self, prompts: list[Tensor], limits: list[int], beams: int = 1, *, constrained: bool = True
@@ -122,8 +126,9 @@ class T2CModule(nn.Module):
             if not hypotheses:
                 break
             ids = torch.tensor([hypothesis.ids[-1] for hypothesis in hypotheses], device=device)
-            places_in_text = [self.positions(lengths[each.row], 1, lengths[each.row] + emitted) for each in hypotheses]
-            running.step(places, self.adapter(self.embed(ids)), torch.cat(places_in_text))
+            positions = [self.unit_position(lengths[hypothesis.row], emitted) for hypothesis in hypotheses]
+            placed = torch.tensor(positions, dtype=torch.float32, device=device)
+            running.step(places, self.adapter(self.embed(ids)), placed)
         return [row.best() for row in beams_of_rows]
 
 
