@@ -9,7 +9,7 @@ is one segment in all three, so that nothing but the units differs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,13 @@ def trained(
     return train_echo(rows, [], echox, out, settings.recipe)
 
 
-def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limit: int | None) -> list[str]:
-    """A line for each kind of targets."""
+def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limit: int | None) -> Iterator[str]:
+    """A line for each kind of targets, as it is trained and measured."""
     changes = [f"recipe.steps={steps}", f"recipe.decay_steps={max(1, steps // 2)}"]
     settings = chosen_config(EchoTrainConfig, find("train-echo"), changes)
     train, test = (Dialogues.read(root, split, limit) for split in ("train", "test"))
     to_train_on, held_out = targets_of(model, train), targets_of(model, test)
     recorded = {question[KEY]: question["units"] for question in test.questions}
-    lines = []
     for name, targets in to_train_on.items():
         folder = out / name.replace(" ", "-")
         loss = trained(model, train, targets, folder, settings)["final_loss"]
@@ -80,8 +79,7 @@ def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limi
         pairs = [(joined_units(said[key]), recorded[key]) for key in said if recorded.get(key)]
         values = spoken(reader, held_out[name]), spoken(reader, said), error_rate(pairs)
         shown = (f"{value:.1%}" if value is not None else "" for value in values)
-        lines.append(f"| {name} | {len(targets):,} | {loss:.3f} | {len(said):,} | {' | '.join(shown)} |")
-    return lines
+        yield f"| {name} | {len(targets):,} | {loss:.3f} | {len(said):,} | {' | '.join(shown)} |"
 
 
 def spoken(reader: UnitReader, rows: Mapping[str, Row]) -> float | None:
@@ -98,15 +96,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--limit", type=int, help="only so many dialogues of each split")
     chosen = parser.parse_args()
-    lines = table(
-        chosen.root, chosen.model, UnitReader.load(Path(chosen.reader)), Path(chosen.out), chosen.steps, chosen.limit
-    )
     print(f"{chosen.steps} steps each\n")
     print(
         "| trained on | rows | loss | held out | target_cer of such targets | of the echo decoder | its unit errors |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    print("\n".join(lines))
+    reader = UnitReader.load(Path(chosen.reader))
+    for line in table(chosen.root, chosen.model, reader, Path(chosen.out), chosen.steps, chosen.limit):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def test_the_ablation_trains_one_decoder_for_each_kind_of_target(corpus: Path, t
     assert [len(rows) for rows in targets.values()] == [2, 2, 2]
     recorded, text, hidden = ([row["unit_targets"] for row in rows.values()] for rows in targets.values())
     assert recorded != text and text != hidden
-    lines = table(root, model, UnitReader.load(corpus / "reader"), tmp_path, 2, None)
+    lines = list(table(root, model, UnitReader.load(corpus / "reader"), tmp_path, 2, None))
     assert [line.split(" | ")[0] for line in lines] == [f"| {name}" for name in targets]
     weights = {(folder / "model.safetensors").read_bytes() for folder in tmp_path.iterdir()}
     assert len(weights) == 3
