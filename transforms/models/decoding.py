@@ -6,46 +6,10 @@ Imports torch: load it where a model is set up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaModel
-from transformers.cache_utils import Cache, DynamicLayer
-
-
-class GrowingLayer(DynamicLayer):
-    """Keys and values with room for more: a step copies its own token in, not all that came before it.
-
-    transformers' own layer makes a new tensor of every step, which costs a batch more than its arithmetic.
-    """
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, cache_kwargs: dict[str, Any] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        before = self.get_seq_length()
-        after = before + key_states.shape[-2]
-        if not self.is_initialized or after > self._room[0].shape[-2]:
-            shape = (*key_states.shape[:2], 2 * after, key_states.shape[-1])
-            room = key_states.new_empty(shape), value_states.new_empty(shape)
-            if before:
-                for new, old in zip(room, (self.keys, self.values), strict=True):
-                    new[:, :, :before] = old
-            self._room = room
-            self.is_initialized = True
-        for held, states in zip(self._room, (key_states, value_states), strict=True):
-            held[:, :, before:after] = states
-        self._show(after)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        length = self.get_seq_length()
-        keys, values = self._room
-        self._room = keys[indices], values[indices]
-        self._show(length)
-
-    def _show(self, length: int) -> None:
-        self.keys, self.values = (held[:, :, :length] for held in self._room)
+from transformers import DynamicCache, LlamaModel
 
 
 class RunningBatch:
@@ -72,7 +36,7 @@ class RunningBatch:
         embeddings, mask = padded_left(prompts)
         placed = padded_left(positions)[0] if positions else positions_of(mask)
         self._mask = padded_left(seen)[0] if seen else mask
-        self._past = Cache(layer_class_to_replicate=GrowingLayer)
+        self._past = DynamicCache()
         self.states = self._run(embeddings, placed)
 
     def step(self, rows: Sequence[int], embeddings: Tensor, positions: Tensor) -> None:
