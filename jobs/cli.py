@@ -35,6 +35,36 @@ class Mode(StrEnum):
     BPE = "bpe"
 
 
+class RerunOnly(StrEnum):
+    """Which rows are tried again."""
+
+    REJECTS = "rejects"
+
+
+class DiffFormat(StrEnum):
+    """How a comparison or an estimate is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Level(StrEnum):
+    """How much a check reads."""
+
+    METADATA = "metadata"
+    ROWS = "rows"
+    DEEP = "deep"
+
+
+class Format(StrEnum):
+    """How findings are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    JUNIT = "junit"
+    GITHUB = "github"
+
+
 USAGE = 2
 FAILED = 3
 
@@ -69,23 +99,136 @@ def demo(
 
 @app.command()
 def check(
-    path: Annotated[str, typer.Argument(help="Root of a dataset, or one Parquet shard.")],
+    path: Annotated[
+        str | None, typer.Argument(help="Root of a dataset, or one Parquet shard; without it, the contract itself.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Say what changed since REF: contracts (schemas/contract), a dataset, or a Parquet shard."),
+    ] = None,
+    level: Annotated[
+        Level,
+        typer.Option(help="metadata: manifests and footers; rows: every rule on every row; deep: audio, units."),
+    ] = Level.ROWS,
+    format: Annotated[Format, typer.Option(help="How findings are written.")] = Format.TEXT,
 ) -> None:
     """Check shards against the contract: schema, every rule on every row, digests, keys across tables.
 
-    One finding a line; exit code 1 where there is any.
+    One finding a line; exit code 1 where there is any that breaks. deep also decodes and hashes all audio, and computes
+    the units of a sample again.
+
+    Examples: echo-targets check s3://bucket/calls --level metadata --format github
+
+    echo-targets check --against old/schemas/contract
     """
     from jobs.check import check_command
 
-    raise typer.Exit(check_command(path))
+    raise typer.Exit(check_command(path, against, level.value, format.value))
 
 
 @app.command()
-def status(root: Root) -> None:
-    """Show a dataset's tables, hours, and what was rejected and why."""
+def status(
+    root: Root,
+    config: Annotated[
+        str | None, typer.Argument(help="As `run` takes it: also say what a run of it here would do, and why.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show the versions of a dataset's tables, which are current, their hours and sizes, and what was rejected and why.
+
+    Example: echo-targets status out/calls folder manifest=calls/manifest.jsonl stages.publish_s2t.max_wer=0.3
+    """
     from jobs.status import status_command
 
-    raise typer.Exit(status_command(root))
+    raise typer.Exit(status_command(root, config, overrides or []))
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="ROOT (its current version) or ROOT@FINGERPRINT (four digits are enough).")],
+    b: Annotated[str, typer.Argument(help="As A; @FINGERPRINT alone is a version in A's root.")],
+    table: Annotated[str, typer.Option(help="Table to compare.")] = "echo_targets",
+    format: Annotated[DiffFormat, typer.Option(help="Tables for a person, or one JSON object.")] = DiffFormat.TEXT,
+) -> None:
+    """Compare two versions of a table: rows added, gone and changed, unit error rates, scores, the worst rows.
+
+    `status` lists the versions of a root.
+
+    Examples: echo-targets diff out/calls@89568b5b out/calls
+
+    echo-targets diff out/before out/after --table units
+    """
+    from jobs.diff import diff_command
+
+    raise typer.Exit(diff_command(a, b, table, format is DiffFormat.JSON))
+
+
+@app.command()
+def plan(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships, as `run` takes it.")],
+    overrides: Overrides = None,
+    throughputs: Annotated[
+        str | None, typer.Option(help="YAML file of throughputs and bytes that differ from jobs/throughputs.yaml.")
+    ] = None,
+    format: Annotated[DiffFormat, typer.Option(help="A table for a person, or one JSON object.")] = DiffFormat.TEXT,
+) -> None:
+    """Estimate a job: hours of speech, GPU hours, disk and shards, by stage and corpus. Loads no model, runs nothing.
+
+    Example: echo-targets plan folder manifest=calls/manifest.jsonl root=out/calls --throughputs mine.yaml
+    """
+    from jobs.plan import plan_command
+
+    raise typer.Exit(plan_command(config, overrides or [], throughputs, format is DiffFormat.JSON))
+
+
+@app.command()
+def rerun(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships, as `run` takes it.")],
+    only: Annotated[RerunOnly, typer.Option(help="Which rows to try again.")],
+    overrides: Overrides = None,
+) -> None:
+    """Try the rows again that were refused: their files are mended, or a limit of ingest or publish is another.
+
+    Shards come out as a full run would make them, but a model works only on rows that are new, changed or refused
+    before, and on their dialogues. A mended file of another size, or another limit, makes new versions, beside the old.
+
+    Example: echo-targets rerun --only rejects folder manifest=calls/manifest.jsonl root=out/calls
+    """
+    from jobs.rerun import rerun_command
+
+    assert only is RerunOnly.REJECTS
+    raise typer.Exit(rerun_command(config, overrides or []))
+
+
+@app.command()
+def gc(
+    root: Root,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only said what would be deleted.")] = False,
+) -> None:
+    """Delete versions that are neither current nor read by a current one, and what killed processes left behind."""
+    from jobs.gc import gc_command
+
+    raise typer.Exit(gc_command(root, yes))
+
+
+@app.command()
+def inspect(
+    root: Root,
+    out: Annotated[str, typer.Option(help="Folder of the page; an earlier page in it is replaced.")] = "out/inspect",
+    sounds: Annotated[
+        int, typer.Option(help="About how many rows get their sound, a sample of dialogues.", min=0)
+    ] = 500,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve it to this machine; then every row has sound.")] = False,
+) -> None:
+    """Write a page to look at a dataset and listen to it: overview, search, and each utterance on a time axis.
+
+    A folder of files without any server: open its index.html, or copy it where others can.
+
+    Example: echo-targets inspect out/calls --serve
+    """
+    from jobs.inspector.command import inspect_command
+
+    raise typer.Exit(inspect_command(root, out, sounds, serve))
 
 
 @app.command()

@@ -9,7 +9,6 @@ from jobs.config import JobConfig, Workplace, load
 from jobs.screen import Screen, funnel, open_console
 from pipeline.job import Job, JobFailed
 from pipeline.plan import Plan, plan
-from schemas.layout import Dataset
 from transforms.ingest import IngestParameters
 from transforms.sources import entries
 
@@ -23,7 +22,7 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     settings = load(config, overrides)
     job = job_of(settings)
     if dry_run:
-        _say_plan(job, console)
+        say_plan(job, console)
         return 0
     return run_job(settings, job, console)
 
@@ -64,7 +63,8 @@ def run_job(workplace: Workplace, job: Job, console: Console) -> int:
     return code
 
 
-def _say_plan(job: Job, console: Console) -> None:
+def say_plan(job: Job, console: Console) -> None:
+    """Prints what a run would do, and why."""
     planned = job.plan
     assert isinstance(planned, Plan)
     console.print(
@@ -73,8 +73,9 @@ def _say_plan(job: Job, console: Console) -> None:
         f"in {planned.info.shards} shards, to {job.root}",
         markup=False,
     )
-    dataset = Dataset(job.root)
-    for _, info in job.describe():
-        done = len(dataset.committed(info.table, info.fingerprint, info.shards))
-        what = "nothing to do" if done == info.shards else f"{info.shards - done} of {info.shards} shards to run"
+    for table in job.foresee():
+        info, left = table.info, table.info.shards - table.committed
+        what = f"{left} of {info.shards} shards to run" if left else "nothing to do"
         console.print(f"{info.stage}: {info.table}/{info.fingerprint}: {what}", markup=False)
+        for reason in table.why:
+            console.print(f"  {reason}", markup=False)

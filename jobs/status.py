@@ -1,6 +1,8 @@
-"""`echo-targets status`: what a dataset holds, and what was refused."""
+"""`echo-targets status`: what a dataset holds, what was refused, and what a run would do."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,26 +15,44 @@ from schemas.layout import Dataset
 SHOWN = 20
 
 
-def status_command(root: str) -> int:
-    """Prints the tables and the rejects."""
+def status_command(root: str, config: str | None = None, overrides: Sequence[str] = ()) -> int:
+    """Prints the versions of the tables and the rejects; with a configuration, what a run of it here would do."""
     console = open_console()
     dataset = Dataset(root)
-    table = RichTable("table", "fingerprint", "stage", "shards", "rows", "hours", "refused", "MiB", title=root)
-    for name, fingerprint in dataset.tables().items():
-        info, manifests = dataset.stage(name, fingerprint), list(dataset.manifests(name))
-        table.add_row(
-            name,
-            fingerprint,
-            f"{info.stage} v{info.version}",
-            f"{len(manifests)}/{info.shards}",
-            str(sum(manifest.output.rows for manifest in manifests)),
-            f"{sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600:.2f}",
-            str(sum(sum(manifest.reasons.values()) for manifest in manifests)),
-            f"{sum(manifest.output.size for manifest in manifests) / 2**20:.1f}",
-        )
+    current, used = dataset.tables(), dataset.in_use()
+    table = RichTable("table", "version", "is", "stage", "shards", "rows", "hours", "refused", "MiB", title=root)
+    versions = dataset.versions()
+    for name in sorted(versions, key=[*current, *versions].index):
+        for fingerprint in sorted(versions[name], key=lambda version: version != current.get(name)):
+            table.add_row(name, fingerprint, *_about(dataset, name, fingerprint, current.get(name), used))
     console.print(table)
     show_rejects(dataset, console)
+    if config is not None:
+        from jobs.config import load
+        from jobs.run import job_of, say_plan
+
+        console.print(f"\n[bold]A run of {escape(config)} here would do this[/]")
+        say_plan(job_of(load(config, [*overrides, f"root={root}"])), console)
     return 0
+
+
+def _about(dataset: Dataset, name: str, fingerprint: str, current: str | None, used: set[str]) -> tuple[str, ...]:
+    info = dataset.stage(name, fingerprint)
+    manifests = list(dataset.committed(name, fingerprint, info.shards).values())
+    files = [file for manifest in manifests for file in (manifest.output, manifest.rejects) if file]
+    if len(manifests) < info.shards:
+        state = "current, unfinished" if fingerprint == current else "unfinished"
+    else:
+        state = "current" if fingerprint == current else "read by current" if fingerprint in used else "old"
+    return (
+        state,
+        f"{info.stage} v{info.version}",
+        f"{len(manifests)}/{info.shards}",
+        str(sum(manifest.output.rows for manifest in manifests)),
+        f"{sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600:.2f}",
+        str(sum(sum(manifest.reasons.values()) for manifest in manifests)),
+        f"{sum(file.size for file in files) / 2**20:.1f}",
+    )
 
 
 def show_rejects(dataset: Dataset, console: Console) -> None:

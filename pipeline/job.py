@@ -13,8 +13,8 @@ from pipeline.lease import Driver, Lease, WhenBusy
 from pipeline.plan import Committed, Plan
 from pipeline.runners.base import Done, Event, Failed, Runner
 from pipeline.shard import ShardTask, run_shard
-from pipeline.stage import StageSpec, describe
-from schemas.layout import Dataset, Manifest, StageInfo
+from pipeline.stage import StageSpec, changes, describe
+from schemas.layout import INDEX, Dataset, LayoutError, Manifest, StageInfo
 from transforms.base import FILTERED
 
 
@@ -43,6 +43,15 @@ class StageStarted:
     info: StageInfo
     committed: int
     samples: int
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a run would do to a table: the version it makes, its shards that are committed, and why there is work."""
+
+    info: StageInfo
+    committed: int
+    why: list[str]
 
 
 @dataclass
@@ -100,6 +109,15 @@ class Job:
             info = describe(transform, read, self.plan.num_shards)
             upstream[info.table] = info.fingerprint
             yield spec, info
+
+    def foresee(self) -> Iterator[Foreseen]:
+        """What `run` would do, table by table, the plan's first; writes nothing."""
+        dataset = Dataset(self.root)
+        current = (dataset.read_json(INDEX) or {}).get("tables", {})
+        planned = [self.plan.info] if isinstance(self.plan, Plan) else []
+        for info in [*planned, *(info for _, info in self.describe())]:
+            committed = len(dataset.committed(info.table, info.fingerprint, info.shards))
+            yield Foreseen(info, committed, _why(dataset, info, committed, current.get(info.table)))
 
     def run(self, runner: Runner) -> Iterator[JobEvent]:
         """Runs stage after stage, telling what happens.
@@ -178,6 +196,17 @@ class Job:
                     1,
                 )
             set_current(dataset, report.info)
+
+
+def _why(dataset: Dataset, info: StageInfo, committed: int, current: str | None) -> list[str]:
+    if current == info.fingerprint:
+        return [] if committed == info.shards else ["the current version lacks shards"]
+    if current is None:
+        return ["the table has no finished version yet"]
+    try:
+        return changes(dataset.stage(info.table, current), info)
+    except LayoutError as error:
+        return [f"the current version is not there: {error}"]
 
 
 def _samples_upstream(known: dict[str, dict[int, Manifest]], tables: list[str], shard: int) -> int:

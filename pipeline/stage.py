@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -55,6 +56,27 @@ def describe(transform: Transform, upstream: dict[str, str], shards: int) -> Sta
         "upstream": upstream,
     }
     return StageInfo(**meaning, table=transform.writes.name, shards=shards, fingerprint=fingerprint_of(meaning))
+
+
+def changes(before: StageInfo, after: StageInfo) -> list[str]:
+    """What differs between what made two versions of a table: `parameters.max_wer: 0.5, now 0.3`."""
+    old, new = (dict(_flat("", asdict(info))) for info in (before, after))
+    names = (name for name in old | new if name not in ("fingerprint", "table", "shards"))
+    pairs = ((name, old.get(name), new.get(name)) for name in names)
+    return [f"{name}: {_short(one)}, now {_short(other)}" for name, one, other in pairs if one != other]
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+    else:
+        yield name, value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def fingerprint_of(meaning: dict[str, Any]) -> str:

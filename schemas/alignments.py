@@ -37,6 +37,15 @@ ALIGNMENTS = Table(
             column("status", CATEGORY),
         ]
     ),
+    means={
+        KEY: "the utterance whose text was aligned",
+        "tier": "what an item is: a word or a phone",
+        "text_source": "which text was aligned: the reference or the transcript",
+        "items": "symbols in order: characters of the text from char_start to before char_end; samples at 16 kHz, null "
+        "without a place; score is a probability; interpolated says that its neighbours gave the times",
+        "coverage": "share of the items that were aligned and not interpolated",
+        "status": "ok, partial or failed",
+    },
     rules=(
         one_of_rule("tier", ("word", "phone")),
         one_of_rule("text_source", ("reference", "transcript")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -41,6 +41,7 @@ class Table:
         name: also its folder below the root, for example `units` or `training/t2c`.
         version: semantic version of the schema: major for a changed or removed column, minor for a new nullable one.
         schema: the Arrow schema of the file, without metadata.
+        means: what each column means, with its unit where it has one.
         rules: what each row keeps by itself.
         cross_rules: what each row keeps towards its utterance. They see the row's own columns and those of the
             utterance under `utterances.`; a row without an utterance is a finding of its own.
@@ -51,6 +52,7 @@ class Table:
     name: str
     version: str
     schema: pa.Schema
+    means: Mapping[str, str]
     rules: tuple[Rule, ...] = ()
     cross_rules: tuple[Rule, ...] = ()
     unchecked: tuple[str, ...] = ()
@@ -73,3 +75,21 @@ def list_of(kind: pa.DataType) -> pa.ListType:
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
 AUDIO = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+TURN = {
+    KEY: "the utterance's key, the same in every table",
+    "dialogue_id": "the dialogue that the utterance is a turn of",
+    "turn": "place of the turn in its dialogue, from 0",
+}
+ORIGIN = {
+    "corpus": "the corpus's name in the configuration",
+    "split": "the corpus's part: train, test and so on",
+    "language": "language of the speech, as the corpus names it",
+    "speaker_id": "the corpus's name for the speaker",
+    "license": "licence of the recording and its text",
+}
+SOUND = {
+    "audio": "16 kHz mono FLAC of 16-bit samples; path is the source's name, not a place",
+    "num_samples": "samples of the audio at 16 kHz",
+}
+"""What columns mean that several tables have."""

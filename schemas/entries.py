@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import KEY, Rule, Table, column
+from schemas.base import KEY, ORIGIN, TURN, Rule, Table, column
 from schemas.rules import not_empty_rule, range_rule
 
 ENTRIES = Table(
@@ -12,13 +12,13 @@ ENTRIES = Table(
     schema=pa.schema(
         [
             column(KEY, pa.string()),
-            column("source", pa.int32()),  # position in the configuration's list of sources
-            column("where", pa.string()),  # for a message: the manifest and its line, the file, the data set's row
-            column("locator", pa.string()),  # what the source opens: a path, a row number, the text to speak
-            column("size", pa.int64(), nullable=True),  # bytes of the file: a changed file is a new plan
+            column("source", pa.int32()),
+            column("where", pa.string()),
+            column("locator", pa.string()),
+            column("size", pa.int64(), nullable=True),
             column("error_class", pa.string(), nullable=True),
-            column("error", pa.string(), nullable=True),  # why the item can't be read at all
-            column("seconds", pa.float32()),  # estimate, for equal shards
+            column("error", pa.string(), nullable=True),
+            column("seconds", pa.float32()),
             column("dialogue_id", pa.string(), nullable=True),
             column("turn", pa.int16(), nullable=True),
             column("role", pa.string()),
@@ -31,9 +31,25 @@ ENTRIES = Table(
             column("license", pa.string()),
         ]
     ),
+    means={
+        **TURN,
+        **ORIGIN,
+        "source": "position in the configuration's list of sources",
+        "where": "for a message: the manifest and its line, the file, the data set's row",
+        "locator": "what the source opens: a path, a row number, the text to speak",
+        "size": "bytes of the file: a changed file is a new plan",
+        "error_class": "a short word for why the item can't be read at all",
+        "error": "why the item can't be read at all",
+        "seconds": "estimated seconds of audio, for equal shards",
+        "role": "who speaks: user, assistant or narrator",
+        "channel": "channel of the source to take; -1 is the mean of all",
+        "reference_text": "what the corpus says was said",
+    },
     rules=(
         not_empty_rule(KEY),
         range_rule("seconds", 0, 1e9),
+        range_rule("source", 0, 2**31 - 1),
+        range_rule("size", 0, 2**62),
         Rule(
             "error_worded",
             "error and error_class are both there or both absent",

@@ -24,10 +24,19 @@ FEATURES = Table(
             column("layer", pa.int8()),
             column("hop_samples", pa.int16()),
             column("width", pa.int32()),
-            column("frames", list_of(pa.int32())),  # which frames of the utterance
-            column("features", list_of(pa.float32())),  # `width` numbers a frame, frame by frame
+            column("frames", list_of(pa.int32())),
+            column("features", list_of(pa.float32())),
         ]
     ),
+    means={
+        KEY: "the utterance whose frames were sampled",
+        "encoder": "the encoder's name, such as whisper-tiny.en",
+        "layer": "blocks of the encoder before the features are taken",
+        "hop_samples": "samples at 16 kHz a frame",
+        "width": "numbers a frame",
+        "frames": "which frames of the utterance, from 0",
+        "features": "width numbers a frame, frame by frame",
+    },
     rules=(
         not_empty_rule("encoder"),
         range_rule("layer", 0, 127),

@@ -6,6 +6,7 @@
     <root>/<table>/<fingerprint>/part-00003-of-00012.parquet
     <root>/<table>/<fingerprint>/part-00003-of-00012.attempt.json     while it is worked on, and where it failed
     <root>/lease/000001.json                             the driver that is at work, if any
+    <root>/rerun/<table>/<fingerprint>/part-…             while `rerun` is at work: the shards that it makes anew
     <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only where rows were refused
 
 A shard without a manifest does not exist. Names are computed from the index, never globbed.
@@ -14,19 +15,25 @@ A shard without a manifest does not exist. Names are computed from the index, ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileType
 
 from schemas.base import UserError
 from schemas.storage import Storage, open_root, storage_of
 
 INDEX = "index.json"
 STAGE = "stage.json"
+ASIDE = "rerun"
+"""Folder of what a rerun has set aside until it ends: shards and manifests, by their paths below the root."""
+VERSIONED = re.compile(r"(.+)/([0-9a-f]{16})/([^/]+)")
+"""The path of a version's file: its table, or the folder of a stage's rejects; its fingerprint; its name."""
 READERS = 16
 """Manifests that are read at once over a network."""
 
@@ -177,6 +184,39 @@ class Dataset:
         if table not in tables:
             raise LayoutError(f"{self.root}: no table {table!r}; it has {', '.join(tables)}")
         return self.stage(table, tables[table])
+
+    def files(self) -> dict[str, int]:
+        """Every file below the root, and its bytes: one listing."""
+        selector = FileSelector(self.storage.base, allow_not_found=True, recursive=True)
+        found = [file for file in self.filesystem.get_file_info(selector) if file.type == FileType.File]
+        return dict(sorted((file.path.removeprefix(f"{self.storage.base}/"), file.size) for file in found))
+
+    def versions(self, files: Iterable[str] | None = None) -> dict[str, list[str]]:
+        """The fingerprints of each table's versions, current or not, finished or not.
+
+        Args:
+            files: what `files` gave, where that was asked for already.
+        """
+        found: dict[str, list[str]] = {}
+        for path in self.files() if files is None else files:
+            if (match := VERSIONED.fullmatch(path)) and match[3] == STAGE:
+                found.setdefault(match[1], []).append(match[2])
+        return found
+
+    def in_use(self) -> set[str]:
+        """Fingerprints of the current versions, and of those that they were made from.
+
+        Raises:
+            LayoutError: there is no index, or a description is damaged.
+        """
+        found, waiting = set[str](), list(self.tables().items())
+        while waiting:
+            table, fingerprint = waiting.pop()
+            if fingerprint not in found:
+                found.add(fingerprint)
+                about = self.read_json(table, fingerprint, STAGE) or {}  # a copy may hold the last tables alone
+                waiting += about.get("upstream", {}).items()
+        return found
 
     def manifest(self, table: str, fingerprint: str, shard: int, shards: int) -> Manifest | None:
         """A shard's manifest, or None where the shard is not committed.

@@ -17,5 +17,18 @@ REJECTS = Table(
             column("attempts", pa.int8()),
         ]
     ),
-    rules=(not_empty_rule(KEY), not_empty_rule("message"), range_rule("attempts", 1, 127)),
+    means={
+        KEY: "the row that was refused",
+        "stage": "the stage that refused it",
+        "error_class": "a short, stable word to count by",
+        "message": "for a person: the file, what is wrong, what to do",
+        "attempts": "how often the row failed by itself",
+    },
+    rules=(
+        not_empty_rule(KEY),
+        not_empty_rule("stage"),
+        not_empty_rule("error_class"),
+        not_empty_rule("message"),
+        range_rule("attempts", 1, 127),
+    ),
 )

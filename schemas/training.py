@@ -3,10 +3,16 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import AUDIO, CATEGORY, KEY, Rule, Table, column
+from schemas.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
 from schemas.echo_targets import ECHO_TARGETS
 from schemas.rules import not_empty_rule, range_rule
 from schemas.units import UNITS
+
+SAME_AUDIO = Rule(
+    "num_samples_agree",
+    "num_samples is the utterance's",
+    lambda rows: pc.not_equal(rows["num_samples"], rows["utterances.num_samples"]),
+)
 
 S2T = Table(
     name="training/s2t",
@@ -20,13 +26,28 @@ S2T = Table(
             column("speaker_id", pa.string(), nullable=True),
             column("audio", AUDIO),
             column("num_samples", pa.int64()),
-            column("text", pa.string()),  # the reference where there is one, else the transcript
-            column("response_text", pa.string(), nullable=True),  # the reply, where the turn was answered
+            column("text", pa.string()),
+            column("response_text", pa.string(), nullable=True),
             column("wer_vs_reference", pa.float32(), nullable=True),
             column("alignment_coverage", pa.float32(), nullable=True),
         ]
     ),
-    rules=(not_empty_rule("text"), range_rule("num_samples", 1, 2**40)),
+    means={
+        **TURN,
+        **ORIGIN,
+        **SOUND,
+        "text": "what was said: the reference where there is one, else the transcript",
+        "response_text": "the reply, where the turn was answered",
+        "wer_vs_reference": "as in transcripts",
+        "alignment_coverage": "coverage, as in alignments",
+    },
+    rules=(
+        not_empty_rule("text"),
+        range_rule("num_samples", 1, 2**40),
+        range_rule("wer_vs_reference", 0, 1e4),
+        range_rule("alignment_coverage", 0, 1),
+    ),
+    cross_rules=(SAME_AUDIO,),
     unchecked=("audio.bytes",),
     row_group_rows=100,
 )
@@ -45,9 +66,14 @@ T2C = Table(
             *(UNITS.schema.field(name) for name in UNITS.columns if name not in (KEY, "layer", "hop_samples")),
         ]
     ),
+    means={
+        **UNITS.means,
+        **ORIGIN,
+        "text": "what was said: the reference where there is one, else the transcript",
+    },
     rules=(
         not_empty_rule("text"),
-        *(rule for rule in UNITS.rules if rule.name != "hop_samples_range"),
+        *(rule for rule in UNITS.rules if rule.name not in ("layer_range", "hop_samples_range")),
         Rule(
             "units_present", "there is at least one unit", lambda rows: pc.equal(pc.list_value_length(rows["units"]), 0)
         ),
@@ -63,12 +89,19 @@ ECHO = Table(
             column("corpus", CATEGORY),
             column("split", CATEGORY),
             column("language", CATEGORY),
-            column("audio", AUDIO),  # of the user's turn
+            column("audio", AUDIO),
             column("num_samples", pa.int64()),
-            column("text", pa.string()),  # what the user said
+            column("text", pa.string()),
         ]
     ),
+    means={
+        **ECHO_TARGETS.means,
+        **ORIGIN,
+        **SOUND,
+        "text": "what the user said",
+    },
     rules=(*ECHO_TARGETS.rules, not_empty_rule("text"), range_rule("num_samples", 1, 2**40)),
+    cross_rules=(SAME_AUDIO,),
     unchecked=("audio.bytes",),
     row_group_rows=100,
 )

@@ -33,6 +33,18 @@ TRANSCRIPTS = Table(
             column("flags", list_of(pa.string())),
         ]
     ),
+    means={
+        KEY: "the utterance that was heard",
+        "text": "what the recogniser heard, as it wrote it",
+        "text_normalized": "the text as the word error rate compares it",
+        "language": "language that was heard, or that the recogniser was told",
+        "language_prob": "probability of the language; null where it was told",
+        "segments": "the recogniser's segments: samples at 16 kHz; mean natural log-probability of the tokens; "
+        "probability that nobody speaks; bytes of the text by bytes of its zlib compression",
+        "wer_vs_reference": "words substituted, deleted and inserted by words of the reference; null without one",
+        "chars_per_s": "characters of the text a second of audio",
+        "flags": "what a person should look at",
+    },
     rules=(
         range_rule("language_prob", 0, 1),
         range_rule("wer_vs_reference", 0, 1e4),
@@ -46,6 +58,18 @@ TRANSCRIPTS = Table(
             "no_speech_prob_range",
             "no_speech_prob is in [0, 1]",
             lambda rows: rows_with(rows["segments"], outside(field_of(rows["segments"], "no_speech_prob"), 0, 1.0001)),
+        ),
+        Rule(
+            "avg_logprob_range",
+            "avg_logprob is in [-10000, 0]",
+            lambda rows: rows_with(rows["segments"], outside(field_of(rows["segments"], "avg_logprob"), -1e4, 0.0001)),
+        ),
+        Rule(
+            "compression_ratio_range",
+            "compression_ratio is in [0, 10000]",
+            lambda rows: rows_with(
+                rows["segments"], outside(field_of(rows["segments"], "compression_ratio"), 0, 10_001)
+            ),
         ),
     ),
     cross_rules=(

@@ -46,9 +46,22 @@ UNITS = Table(
             column("unit_language_id", CATEGORY, nullable=True),
         ]
     ),
+    means={
+        KEY: "the utterance that was cut into units",
+        "codebook_id": "the codebook, by its encoder, layer, size and digest",
+        "codebook_size": "K: units are 0 to K - 1",
+        "layer": "blocks of the encoder before the features are taken",
+        "hop_samples": "samples at 16 kHz a frame",
+        "num_frames": "frames of the utterance, the last one perhaps in part",
+        "units": "codebook entries, runs of equal ones collapsed",
+        "durations": "frames of each unit",
+        "unit_words": "the units as words of the unit language",
+        "unit_language_id": "the unit language, by its digest",
+    },
     rules=(
         not_empty_rule("codebook_id"),
         range_rule("codebook_size", 1, 32_767),
+        range_rule("layer", 0, 127),
         range_rule("hop_samples", 1, 32_767),
         Rule("units_in_codebook", "units are in [0, codebook_size)", _outside_codebook),
         Rule(
@@ -58,6 +71,7 @@ UNITS = Table(
         ),
         lengths_rule("units", "durations"),
         list_range_rule("durations", 1, 65_535),
+        list_range_rule("unit_words", 0, 2**31 - 1),
         Rule(
             "durations_sum",
             "durations sum to num_frames",

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import AUDIO, CATEGORY, KEY, Rule, Table, column
+from schemas.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
 from schemas.rules import not_empty_rule, one_of_rule, range_rule
 
 UTTERANCES = Table(
@@ -18,23 +18,35 @@ UTTERANCES = Table(
             column("corpus", CATEGORY),
             column("split", CATEGORY),
             column("language", CATEGORY),
-            column("audio", AUDIO),  # 16 kHz mono FLAC; path is the source's name
-            column("audio_sha256", pa.binary(32)),  # of the 16-bit samples
-            column("sampling_rate", pa.int32()),  # Hz, of the source
-            column("num_samples", pa.int64()),  # at 16 kHz
-            column("channel", pa.int8()),  # of the source; -1 is the mean of all
+            column("audio", AUDIO),
+            column("audio_sha256", pa.binary(32)),
+            column("sampling_rate", pa.int32()),
+            column("num_samples", pa.int64()),
+            column("channel", pa.int8()),
             column("speaker_id", pa.string(), nullable=True),
             column("reference_text", pa.string(), nullable=True),
             column("license", CATEGORY),
             column("synthetic", pa.bool_()),
         ]
     ),
+    means={
+        **TURN,
+        **ORIGIN,
+        **SOUND,
+        "role": "who speaks: user, assistant or narrator",
+        "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers",
+        "sampling_rate": "Hz, of the source",
+        "channel": "channel of the source; -1 is the mean of all",
+        "reference_text": "what the corpus says was said",
+        "synthetic": "whether a voice of ours spoke it",
+    },
     rules=(
         not_empty_rule(KEY),
         one_of_rule("role", ("user", "assistant", "narrator")),
         range_rule("sampling_rate", 1, 1_000_000),
         range_rule("num_samples", 1, 2**40),
         range_rule("channel", -1, 127),
+        range_rule("turn", 0, 32_767),
         Rule(
             "audio_named",
             "audio has a path",

@@ -42,6 +42,7 @@ DERIVES = {
     "transforms/models/unit_reader_module.py": {"torch"},
     "transforms/models/decoding.py": {"torch", "transformers"},
     "transforms/echox/network.py": {"torch", "transformers"},
+    "transforms/trainer/dataset.py": {"torch"},
     "pipeline/runners/beam_steps.py": {"apache_beam"},
 }
 """Modules whose classes derive from a heavy library's; they are themselves imported where they are used."""

@@ -47,7 +47,12 @@ def test_bad_usage_is_2_and_has_no_trace(tmp_path: Path) -> None:
         ("run", "folder", "root=x"),
         ("run", "folder", f"manifest={tmp_path}/gone.jsonl", f"root={tmp_path}/out"),
         ("check", str(tmp_path)),
+        ("check", "--against", str(tmp_path)),
+        ("check", str(tmp_path), "--level", "thorough"),
         ("status", str(tmp_path)),
+        ("gc", str(tmp_path), "--yes"),
+        ("diff", str(tmp_path), str(tmp_path)),
+        ("rerun", "folder", f"manifest={tmp_path}/m.jsonl", f"root={tmp_path}/out"),
         ("train", "t2c", str(tmp_path), str(tmp_path / "m")),
         ("fly",),
     ):
@@ -91,8 +96,12 @@ def test_check_finds_a_changed_shard(manifest: Path, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    result = run("check", f"{tmp_path}/out")
-    assert result.returncode == 1 and "digest" in result.stdout
+    result = run("check", f"{tmp_path}/out", "--format", "github")
+    assert result.returncode == 1 and result.stdout.startswith("::error ") and "digest" in result.stdout
+    assert (
+        run("check", f"{tmp_path}/out", "--level", "metadata", "--against", f"{REPOSITORY}/schemas/contract").returncode
+        == 0
+    )
 
 
 @pytest.mark.slow

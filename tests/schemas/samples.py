@@ -280,8 +280,9 @@ class Root:
         self.manifest(name, shard, shards).write_bytes(manifest.to_json())
 
     def put_rejects(self, name: str, refused: list[Row], shard: int = 0, shards: int = 1) -> None:
-        """Rejects beside a shard that is there."""
+        """Rejects beside a shard that is there, under the name of its stage."""
         stage, fingerprint = name.replace("/", "_"), self.tables[name]
+        refused = [row | {"stage": stage} for row in refused]
         data = parquet(arrow("rejects", refused), REJECTS, fingerprint)
         entry = self._write(f"rejects/{stage}/{fingerprint}/{shard_name(shard, shards)}.parquet", data, len(refused))
         rejects = {"path": entry.path, "size": entry.size, "sha256": entry.sha256, "rows": entry.rows}
@@ -304,6 +305,6 @@ class Root:
         value: Row = json.loads(self.manifest(name, shard, shards).read_bytes())
         return value
 
-    def edit_manifest(self, name: str, shard: int = 0, shards: int = 1, **changes: Any) -> None:
+    def edit_manifest(self, name: str, shard: int = 0, shards: int = 1, /, **changes: Any) -> None:
         changed = self.read_manifest(name, shard, shards) | changes
         self.manifest(name, shard, shards).write_text(json.dumps(changed))

@@ -67,6 +67,12 @@ def inside(name: str, position: int, **changes: Any) -> Callable[[Row], None]:
 ECHO_MUTANTS = {
     "response_source_known": put("response_source", "copied"),
     "stop_reason_known": put("stop_reason", ["end", "bored"]),
+    **{
+        f"{name}_present": put(name, "")
+        for name in ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
+    },
+    "turn_range": put("turn", -1),
+    "unit_target_words_range": put("unit_target_words", [[3], [-1]]),
     "response_text_present": lambda row: row.update(
         {name: [] for name, value in row.items() if isinstance(value, list)} | {"response_text": ""}
     ),
@@ -94,12 +100,15 @@ UNIT_MUTANTS = {
     "units_lengths": put("units", [99, 0]),
     "durations_range": lambda row: row.update(durations=[0, row["num_frames"], 0]),
     "durations_sum": lambda row: row.update(num_frames=row["num_frames"] + 1),
+    "unit_words_range": lambda row: row.update(unit_words=[5, -6], unit_language_id="words"),
     "unit_language_named": put("unit_language_id", "words"),
 }
 MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "entries": {
         "utterance_id_present": put(KEY, ""),
         "seconds_range": put("seconds", -1.0),
+        "source_range": put("source", -1),
+        "size_range": put("size", -1),
         "error_worded": put("error", "calls.jsonl, line 3: not JSON"),
     },
     "utterances": {
@@ -108,6 +117,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "sampling_rate_range": put("sampling_rate", 0),
         "num_samples_range": put("num_samples", 0),
         "channel_range": put("channel", -2),
+        "turn_range": put("turn", -1),
         "audio_named": put("audio", {"bytes": b"fLaC", "path": None}),
         "turn_of_dialogue": put("turn", None),
     },
@@ -117,6 +127,8 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "chars_per_s_range": put("chars_per_s", math.inf),
         "segments_monotone": inside("segments", 1, start_sample=7_999),
         "no_speech_prob_range": inside("segments", 0, no_speech_prob=math.nan),
+        "avg_logprob_range": inside("segments", 1, avg_logprob=0.1),
+        "compression_ratio_range": inside("segments", 0, compression_ratio=math.inf),
     },
     "alignments": {
         "tier_known": put("tier", "syllable"),
@@ -128,7 +140,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "times_paired": inside("items", 1, end_sample=7_000),
         "score_range": inside("items", 0, score=-0.1),
     },
-    "units": {**UNIT_MUTANTS, "hop_samples_range": put("hop_samples", -320)},
+    "units": {**UNIT_MUTANTS, "layer_range": put("layer", -1), "hop_samples_range": put("hop_samples", -320)},
     "features": {
         "encoder_present": put("encoder", ""),
         "layer_range": put("layer", -1),
@@ -142,10 +154,17 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "echo_targets": ECHO_MUTANTS,
     "rejects": {
         "utterance_id_present": put(KEY, ""),
+        "stage_present": put("stage", ""),
+        "error_class_present": put("error_class", ""),
         "message_present": put("message", ""),
         "attempts_range": put("attempts", 0),
     },
-    "training/s2t": {"text_present": put("text", ""), "num_samples_range": put("num_samples", -1)},
+    "training/s2t": {
+        "text_present": put("text", ""),
+        "num_samples_range": put("num_samples", -1),
+        "wer_vs_reference_range": put("wer_vs_reference", math.nan),
+        "alignment_coverage_range": put("alignment_coverage", 1.1),
+    },
     "training/t2c": {
         **UNIT_MUTANTS,
         "text_present": put("text", ""),
@@ -161,6 +180,8 @@ CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
             num_frames=row["num_frames"] + 1, durations=[1, row["num_frames"] - 2, 2]
         )
     },
+    "training/s2t": {"num_samples_agree": put("num_samples", 16_000)},
+    "training/echo": {"num_samples_agree": put("num_samples", 16_000)},
 }
 ALSO: dict[str, set[str]] = {
     "units_lengths": {"durations_sum"},

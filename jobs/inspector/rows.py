@@ -1,0 +1,337 @@
+"""The rows of the page: an utterance with all that other tables say about it, shard by shard."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
+from typing import Any
+
+from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
+from schemas.base import UserError
+from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo
+
+Row = dict[str, Any]
+Edit = tuple[str, int, int]
+SHORT = 90
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number of a row that can be sorted by.
+
+    Attributes:
+        name: of its column, or near it.
+        says: what it is, for a person.
+    """
+
+    name: str
+    says: str
+
+
+SCORES = (
+    Score("seconds", "length of the audio"),
+    Score("wer_vs_reference", "word error rate of the transcript against the reference, both normalised"),
+    Score("avg_logprob", "log-probability a token of the transcript, of its worst segment"),
+    Score("no_speech_prob", "probability that there is no speech, of the worst segment"),
+    Score("compression_ratio", "of the transcript; high where it repeats itself"),
+    Score("language_prob", "probability of the language"),
+    Score("chars_per_s", "characters of the transcript a second"),
+    Score("alignment_coverage", "share of words with a time of their own"),
+    Score("units_per_s", "runs of units a second"),
+    Score("unit_error_rate", "units of the echo target against the recorded ones"),
+    Score("target_cer", "characters misread in the echo target's units"),
+    Score("mean_logprob", "log-probability a unit of the echo target, of its worst segment"),
+    Score("denoising_cosine", "hidden states against the text's embeddings, of the worst segment"),
+    Score("hidden_text_agreement", "share of reply tokens that the hidden states give"),
+    Score("versions_apart", "units of the current echo target against those of the next version"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A version of a table that is read: what made it, and its committed shards."""
+
+    info: StageInfo
+    manifests: dict[int, Manifest]
+
+
+@dataclass(frozen=True)
+class PageRow:
+    """A row as the page gets it.
+
+    Attributes:
+        number: its place among all rows.
+        detail: what the row's view shows.
+        scores: in the order of SCORES; NaN where the row has none.
+        units: its row of the table `units`, if any.
+        lot: in [0, 1), the same for all turns of a dialogue: those below a share are a sample of that share.
+    """
+
+    number: int
+    detail: Row
+    scores: list[float]
+    units: Row | None
+    lot: float
+
+
+class Source:
+    """A root as the page reads it.
+
+    Attributes:
+        dataset: where it lies.
+        parts: the current versions of the tables that are read.
+        targets: versions of echo targets over the same utterances, the current one first.
+        left_out: tables whose current version is not of the current utterances.
+        firsts: the first row's number of each shard, by shard.
+        total: number of rows.
+
+    Raises:
+        UserError: there is no finished table `utterances`.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.dataset = Dataset(root)
+        current = self.dataset.tables()
+        if UTTERANCES.name not in current:
+            raise UserError(f"{root}: no table 'utterances' to show; finish `echo-targets run` first")
+        of = current[UTTERANCES.name]
+        self.parts = {UTTERANCES.name: self._part(UTTERANCES.name, of)}
+        self.left_out: list[str] = []
+        for name in (TRANSCRIPTS.name, ALIGNMENTS.name, UNITS.name):
+            if name in current:
+                part = self._part(name, current[name])
+                fits = part.info.upstream.get(UTTERANCES.name) == of
+                self.parts.update({name: part} if fits else {})
+                self.left_out += [] if fits else [name]
+        found = {path.split("/")[1] for path in self.dataset.storage.find(ECHO_TARGETS.name) if path.endswith(STAGE)}
+        ordered = sorted(found, key=lambda version: (version != current.get(ECHO_TARGETS.name), version))
+        versions = [self._part(ECHO_TARGETS.name, fingerprint) for fingerprint in ordered]
+        self.targets = [part for part in versions if part.info.upstream.get(UTTERANCES.name) == of and part.manifests]
+        rows = {shard: manifest.output.rows for shard, manifest in self._shards.items()}
+        self.firsts = dict(zip(rows, accumulate(rows.values(), initial=0), strict=False))
+        self.total = sum(rows.values())
+
+    @property
+    def _shards(self) -> dict[int, Manifest]:
+        return self.parts[UTTERANCES.name].manifests
+
+    def _part(self, table: str, fingerprint: str) -> Part:
+        info = self.dataset.stage(table, fingerprint)
+        return Part(info, self.dataset.committed(table, fingerprint, info.shards))
+
+    def shards(self) -> Iterator[list[PageRow]]:
+        """The rows of each shard, in order; a shard is held at a time."""
+        for shard, first in self.firsts.items():
+            yield self._rows(shard, first)
+
+    def audio(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """FLAC of rows given by ascending numbers; only the row groups that hold them are read."""
+        wanted = list(numbers)
+        for shard, first in self.firsts.items():
+            if not wanted or wanted[0] >= first + self._shards[shard].output.rows:
+                continue
+            with self.dataset.open(self._shards[shard].output.path) as file:
+                for group in range(file.num_row_groups):
+                    end = first + file.metadata.row_group(group).num_rows
+                    here = [number for number in wanted if number < end]
+                    if here:
+                        wanted = wanted[len(here) :]
+                        column = file.read_row_group(group, ["audio.bytes"])["audio"]
+                        for number in here:
+                            yield number, column[number - first]["bytes"].as_py()
+                    first = end
+
+    def _read(self, part: Part | None, shard: int, columns: list[str] | None = None) -> list[Row]:
+        if part is None or shard not in part.manifests:
+            return []
+        path = part.manifests[shard].output.path
+        try:
+            with self.dataset.open(path) as file:
+                return list(file.read(columns).to_pylist())
+        except FileNotFoundError as error:
+            where = self.dataset.where(path)
+            raise LayoutError(f"{where}: its manifest is there, the shard is not; see `echo-targets check`") from error
+
+    def _rows(self, shard: int, first: int) -> list[PageRow]:
+        columns = [name for name in UTTERANCES.columns if name not in ("audio", "audio_sha256")] + ["audio.path"]
+        utterances = self._read(self.parts[UTTERANCES.name], shard, columns)
+        tables = {
+            name: {row[KEY]: row for row in self._read(self.parts.get(name), shard)}
+            for name in (TRANSCRIPTS.name, ALIGNMENTS.name, UNITS.name)
+        }
+        versions = [{row[KEY]: row for row in self._read(part, shard)} for part in self.targets]
+        turns = {(row["dialogue_id"], row["turn"]): place for place, row in enumerate(utterances) if row["dialogue_id"]}
+        made = []
+        for place, utterance in enumerate(utterances):
+            asks = utterance["role"] == "user"
+            other = turns.get((utterance["dialogue_id"], (utterance["turn"] or 0) + (1 if asks else -1)))
+            told = {name: rows.get(utterance[KEY]) for name, rows in tables.items()}
+            reply = utterances[other] if asks and other is not None else None
+            targets = [rows.get(utterance[KEY]) for rows in versions]
+            words = tables[ALIGNMENTS.name].get(reply[KEY]) if reply else None
+            detail = _utterance(utterance) | _heard(told[TRANSCRIPTS.name], utterance["reference_text"])
+            detail |= _aligned(told[ALIGNMENTS.name]) | _units(told[UNITS.name])
+            if other is not None:
+                detail["other"] = {"number": first + other, "id": utterances[other][KEY], "says": asks}
+            if any(targets):
+                detail["targets"] = [_target(target, targets[0], words) if target else None for target in targets]
+            apart = [target and target["apart"] for target in detail.get("targets", [])[1:2]]
+            scores = _scores(detail, told, targets[0] if targets else None, apart[0] if apart else None)
+            dialogue = utterance["dialogue_id"] or utterance[KEY]
+            lot = zlib.crc32(dialogue.encode()) / 2**32
+            made.append(PageRow(first + place, detail, scores, told[UNITS.name], lot))
+        return made
+
+
+def diff(before: Sequence[Any], after: Sequence[Any]) -> list[Edit]:
+    """The fewest edits that turn one sequence into the other, as runs.
+
+    Returns:
+        `=` (equal), `s` (substituted), `d` (deleted) or `i` (inserted), with how many elements of each side.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    letters = {"equal": "=", "replace": "s", "delete": "d", "insert": "i"}
+    return [
+        (letters[code.tag], code.src_end - code.src_start, code.dest_end - code.dest_start)
+        for code in Levenshtein.opcodes(before, after)
+    ]
+
+
+def word_diff(reference: str, heard: str) -> list[tuple[str, str, str]]:
+    """The runs of words in which two texts agree and differ, in turns; case and punctuation do not count.
+
+    Returns:
+        `=` where they agree or `x`, the reference's words, and those that were heard.
+    """
+    sides = reference.split(), heard.split()
+    plain = [[re.sub(r"[^\w']", "", word).casefold() for word in side] for side in sides]
+    made, places = [], [0, 0]
+    for same, run in groupby(diff(*plain), key=lambda edit: edit[0] == "="):
+        counts = [sum(column) for column in list(zip(*run, strict=True))[1:]]
+        ends = [place + count for place, count in zip(places, counts, strict=True)]
+        texts = [" ".join(side[start:end]) for side, start, end in zip(sides, places, ends, strict=True)]
+        made.append(("=" if same else "x", texts[0], texts[1]))
+        places = ends
+    return made
+
+
+def _utterance(row: Row) -> Row:
+    names = ("dialogue_id", "turn", "role", "corpus", "split", "language", "speaker_id", "license", "synthetic")
+    kept = {name: row[name] for name in names if row[name] is not None}
+    return kept | {
+        "id": row[KEY],
+        "seconds": round(row["num_samples"] / SAMPLE_RATE, 4),
+        "source": f"{row['audio']['path']}, {row['sampling_rate']} Hz",
+        "reference": row["reference_text"],
+    }
+
+
+def _heard(row: Row | None, reference: str | None) -> Row:
+    if row is None:
+        return {}
+    found: Row = {"transcript": row["text"], "flags": row["flags"]}
+    return found | ({"diff": word_diff(reference, row["text"])} if reference else {})
+
+
+def _aligned(row: Row | None) -> Row:
+    if row is None:
+        return {}
+    words = [
+        (item["symbol"], _second(item["start_sample"]), _second(item["end_sample"]), bool(item["interpolated"]))
+        for item in row["items"]
+        if item["start_sample"] is not None
+    ]
+    return {"words": words, "aligned": f"{row['status']}, of the {row['text_source']}"}
+
+
+def _units(row: Row | None) -> Row:
+    if row is None:
+        return {}
+    named = {"codebook": row["codebook_id"], "hop": row["hop_samples"] / SAMPLE_RATE}
+    return named | {"units": row["units"], "durations": row["durations"]}
+
+
+def _target(row: Row, current: Row | None, words: Row | None) -> Row:
+    """An echo target, its units aligned with the recorded ones, segment by segment."""
+    segments = []
+    ends = [0, *row["segment_char_ends"]]
+    for place, (start, end) in enumerate(pairwise(ends)):
+        units = row["unit_targets"][place]
+        recorded = row["recorded_units"][place] if row["recorded_units"] is not None else None
+        segments.append(
+            {
+                "text": row["response_text"][start:end],
+                "units": units,
+                "recorded": recorded,
+                "edits": None if recorded is None else diff(units, recorded),
+                "mean_logprob": row["mean_logprob"][place],
+                "denoising_cosine": (row["denoising_cosine"] or {place: None})[place],
+                "stop_reason": row["stop_reason"][place],
+            }
+        )
+    return {
+        "text": row["response_text"],
+        "source": row["response_source"],
+        "model": row["echo_model_id"],
+        "codebook": row["codebook_id"],
+        "segments": segments,
+        "borders": _borders(row, words),
+        "scores": {name: row[name] for name in ("unit_error_rate", "target_cer", "hidden_text_agreement")},
+        "apart": None if current is None or current is row else _apart(current, row),
+    }
+
+
+def _apart(current: Row, other: Row) -> float | None:
+    from rapidfuzz.distance import Levenshtein
+
+    units = [[unit for segment in row["unit_targets"] for unit in segment] for row in (current, other)]
+    return round(Levenshtein.distance(*units) / len(units[1]), 4) if units[1] else None
+
+
+def _borders(row: Row, words: Row | None) -> list[float] | None:
+    """Seconds into the recorded reply at which its segments end, by the rule that cut `recorded_units`."""
+    if row["recorded_units"] is None:
+        return None
+    items = words["items"] if words else []
+    borders = []
+    for end in row["segment_char_ends"][:-1]:
+        before = [item["end_sample"] for item in items if item["char_end"] <= end]
+        after = [item["start_sample"] for item in items if item["char_start"] >= end]
+        if not before or not after or before[-1] is None or after[0] is None:
+            return None
+        borders.append(_second((before[-1] + after[0]) / 2))
+    return borders
+
+
+def _second(sample: float) -> float:
+    return round(sample / SAMPLE_RATE, 3)
+
+
+def _scores(detail: Row, told: dict[str, Row | None], target: Row | None, apart: float | None) -> list[float]:
+    transcript, alignment = told[TRANSCRIPTS.name] or {}, told[ALIGNMENTS.name] or {}
+    segments, target = transcript.get("segments") or [], target or {}
+    found = {
+        "seconds": detail["seconds"],
+        "avg_logprob": min((segment["avg_logprob"] for segment in segments), default=None),
+        "no_speech_prob": max((segment["no_speech_prob"] for segment in segments), default=None),
+        "compression_ratio": max((segment["compression_ratio"] for segment in segments), default=None),
+        "alignment_coverage": alignment.get("coverage"),
+        "units_per_s": len(detail["units"]) / detail["seconds"] if "units" in detail else None,
+        "mean_logprob": min(target.get("mean_logprob") or [], default=None),
+        "denoising_cosine": min(target.get("denoising_cosine") or [], default=None),
+        "versions_apart": apart,
+    }
+    told_as_is = {**transcript, **target}
+    values = (found[score.name] if score.name in found else told_as_is.get(score.name) for score in SCORES)
+    return [math.nan if value is None else value for value in values]
+
+
+def short_text(detail: Row) -> str:
+    """The row's text as a list shows it."""
+    text = " ".join((detail["reference"] or detail.get("transcript") or "").split())
+    return text if len(text) <= SHORT else text[: SHORT - 1] + "…"

@@ -1,0 +1,254 @@
+"""The page as a folder of files that needs no server: a browser opens `index.html`, and scripts bring what it shows.
+
+    index.html              the overview
+    static/                 the page's own scripts and styles, and uPlot
+    data/index.js           what there is
+    data/rows/0003.js       ids, texts and scores of 10,000 rows: what is searched and sorted
+    data/details/000012.js  the rest of 50 rows
+    data/sounds/000345.js   audio, peaks and spectrogram of a row; of a sample
+    data/spectra.js         mean spectrum of each unit
+
+A page that is opened as a file may not fetch, but may add scripts: each holds one call, `site.put(name, value)`.
+Names are made of row numbers, never of what a data set says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.inspector.rows import SCORES, PageRow, Source, short_text
+from jobs.inspector.sound import HOP, MeanSpectra, encoded, listen
+from schemas import SAMPLE_RATE
+from schemas.base import UserError
+from schemas.storage import is_url
+
+HERE = Path(__file__).parent
+MARK = "data/index.js"
+CHUNK = 10_000
+PAGE = 50
+EXAMPLES = 3
+
+
+class Site:
+    """A folder that the page is written to."""
+
+    def __init__(self, folder: Path, source: Source) -> None:
+        self.folder = folder
+        self.source = source
+        self.spectra = MeanSpectra()
+
+    def put(self, name: str, value: Any) -> None:
+        """Writes a value for `site.get(name)` of the page."""
+        path = self.folder / "data" / f"{name}.js"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        said = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        path.write_text(f'site.put("{name}",{said})\n')
+
+    def put_sound(self, number: int, flac: bytes, units: dict[str, Any] | None = None) -> None:
+        """Writes a row's sound, and learns from its row of `units` what they sound like.
+
+        Raises:
+            UserError: it can't be decoded.
+        """
+        try:
+            value, bands = listen(flac, units["hop_samples"] if units else HOP)
+        except RuntimeError as error:  # libsndfile's
+            raise UserError(f"utterance {number}: damaged audio ({error}); see `echo-targets check`") from error
+        self.put(sound_name(number), value)
+        if units:
+            self.spectra.add(units, bands)
+
+    def put_any_sound(self, number: int) -> None:
+        """Writes the sound of any row, for a server that is asked for it."""
+        ((_, flac),) = self.source.audio([number])
+        self.put_sound(number, flac)
+
+
+def sound_name(number: int) -> str:
+    """Name of a row's sound."""
+    return f"sounds/{number:06d}"
+
+
+def write_site(root: str, folder: Path, sounds: int) -> tuple[Site, int]:
+    """Writes the page of a root: shard by shard, `index.html` last.
+
+    Args:
+        root: a dataset's.
+        folder: where to write; new, empty, or one that an earlier page lies in, which is replaced.
+        sounds: about how many rows get their sound: the turns of a sample of dialogues, the same one each time.
+
+    Returns:
+        The site, and how many rows have sound.
+
+    Raises:
+        UserError: the folder lies below the root or holds something else; or the root has no utterances.
+    """
+    source = Source(root)
+    _clear(root, folder)
+    site = Site(folder, source)
+    share = sounds / max(source.total, 1)
+    corpora: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+    names: dict[str, int] = {}
+    chunk: list[PageRow] = []
+    page: list[PageRow] = []
+    chunks = sounding = 0
+    for rows in source.shards():
+        chosen = {row.number: row for row in rows if row.lot < share}
+        for number, flac in source.audio(list(chosen)):
+            site.put_sound(number, flac, chosen[number].units)
+        sounding += len(chosen)
+        for row in rows:
+            sums = corpora[row.detail["corpus"], row.detail["split"], row.detail["language"]]
+            sums[0] += 1
+            sums[1] += row.detail["seconds"]
+            names.setdefault(row.detail["corpus"], len(names))
+            chunk.append(row)
+            page.append(row)
+            if len(page) == PAGE or row.number == source.total - 1:
+                site.put(f"details/{row.number // PAGE:06d}", [member.detail for member in page])
+                page = []
+            if len(chunk) == CHUNK or row.number == source.total - 1:
+                site.put(f"rows/{chunks:04d}", _chunk(chunk, names, share))
+                chunk, chunks = [], chunks + 1
+    if site.spectra.codebook:
+        site.put("spectra", site.spectra.value())
+    index = {
+        "total": source.total,
+        "page": PAGE,
+        "chunks": chunks,
+        "sounding": sounding,
+        "corpora": list(names),
+        "scores": [{"name": score.name, "says": score.says} for score in SCORES],
+        "versions": _versions(source),
+        "shards": _shards(source),
+        "spectra": bool(site.spectra.codebook),
+    }
+    site.put("index", index)
+    _write_shell(site, sounding, _corpora(corpora))
+    return site, sounding
+
+
+def _clear(root: str, folder: Path) -> None:
+    if not is_url(root) and folder.resolve().is_relative_to(Path(root).resolve()):
+        raise UserError(f"{folder}: lies inside the dataset; name a folder outside with --out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder with --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARK).is_file():
+            raise UserError(f"{folder}: holds other files; name a new or empty folder with --out")
+        (folder / "index.html").unlink(missing_ok=True)
+        for part in ("data", "static"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / MARK).parent.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()  # so that a page that was stopped half-way is known as one
+
+
+def _chunk(rows: list[PageRow], names: dict[str, int], share: float) -> dict[str, Any]:
+    roles = {"user": 0, "assistant": 1, "narrator": 2}
+    return {
+        "first": rows[0].number,
+        "ids": [row.detail["id"] for row in rows],
+        "texts": [short_text(row.detail) for row in rows],
+        "roles": "".join(str(roles[row.detail["role"]]) for row in rows),
+        "corpora": [names[row.detail["corpus"]] for row in rows],
+        "sounds": "".join("1" if row.lot < share else "0" for row in rows),
+        "scores": [encoded(column) for column in np.array([row.scores for row in rows], "<f4").T],
+    }
+
+
+def _versions(source: Source) -> list[dict[str, Any]]:
+    """The versions of echo targets, with those parameters and weights in which they differ."""
+    made = [part.info.parameters | part.info.weights for part in source.targets]
+    differ = [
+        name for name in {name: None for of in made for name in of} if len({str(of.get(name)) for of in made}) > 1
+    ]
+    return [
+        {"fingerprint": part.info.fingerprint, "differs": {name: str(of.get(name, "none"))[:60] for name in differ}}
+        for part, of in zip(source.targets, made, strict=True)
+    ]
+
+
+def _shards(source: Source) -> dict[str, list[int]]:
+    """Bytes of each table's committed shards."""
+    return {
+        name: [manifest.output.size for manifest in source.dataset.manifests(name)] for name in source.dataset.tables()
+    }
+
+
+def _corpora(sums: dict[tuple[str, str, str], list[float]]) -> list[dict[str, Any]]:
+    rows = [
+        {"corpus": corpus, "split": split, "language": language, "rows": int(rows), "hours": seconds / 3600}
+        for (corpus, split, language), (rows, seconds) in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["hours"])
+
+
+def _funnel(source: Source) -> list[dict[str, Any]]:
+    """Rows in and out of each stage, and why the others went."""
+    made = []
+    for name, fingerprint in source.dataset.tables().items():
+        manifests = list(source.dataset.manifests(name))
+        reasons: Counter[str] = Counter()
+        for manifest in manifests:
+            reasons.update(manifest.reasons)
+        made.append(
+            {
+                "stage": source.dataset.stage(name, fingerprint).stage,
+                "table": name,
+                "fingerprint": fingerprint,
+                "shards": len(manifests),
+                "of": source.dataset.stage(name, fingerprint).shards,
+                "came": sum(manifest.rows_in for manifest in manifests),
+                "went": sum(manifest.output.rows for manifest in manifests),
+                "hours": sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600,
+                "megabytes": sum(manifest.output.size for manifest in manifests) / 1e6,
+                "reasons": [
+                    {"reason": reason, "count": count, "examples": _examples(source, manifests, reason)}
+                    for reason, count in reasons.most_common()
+                ],
+            }
+        )
+    return sorted(made, key=lambda stage: (stage["table"].startswith("training/"), stage["table"] != "entries"))
+
+
+def _examples(source: Source, manifests: Iterable[Any], reason: str) -> list[dict[str, str]]:
+    """The first rejects of a reason; no more files are read than that takes."""
+    found: list[dict[str, str]] = []
+    for manifest in manifests:
+        if reason in manifest.reasons and manifest.rejects:
+            with source.dataset.open(manifest.rejects.path) as file:
+                rows = file.read(["utterance_id", "error_class", "message"]).to_pylist()
+            found += [
+                {"id": row["utterance_id"], "message": row["message"]} for row in rows if row["error_class"] == reason
+            ]
+        if len(found) >= EXAMPLES:
+            break
+    return found[:EXAMPLES]
+
+
+def _write_shell(site: Site, sounding: int, corpora: list[dict[str, Any]]) -> None:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    shell = environment.get_template("index.html").render(
+        root=site.source.dataset.root,
+        total=site.source.total,
+        hours=sum(row["hours"] for row in corpora),
+        sounding=sounding,
+        corpora=corpora,
+        funnel=_funnel(site.source),
+        versions=[part.info for part in site.source.targets],
+        left_out=site.source.left_out,
+    )
+    shutil.copytree(HERE / "static", site.folder / "static", dirs_exist_ok=True)
+    (site.folder / "served.js").write_text("site.served = false\n")
+    (site.folder / "index.html").write_text(shell)

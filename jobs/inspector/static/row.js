@@ -1,0 +1,165 @@
+"use strict";
+// One utterance: its sound, what was heard of it, and, where it is a question, what the reply should be spoken with.
+
+const row = {
+  timelines: [], urls: [], playing: null, opened: 0,
+
+  async open(id) {
+    const opened = ++this.opened, section = document.getElementById("row"), number = site.numberOf(id);
+    if (number === undefined) {
+      section.replaceChildren(el("h1", {}, id), el("p", { class: "note", role: "alert" }, "No utterance has this id. ", el("a", { href: "#rows" }, "Search the list")));
+      return;
+    }
+    const place = list.order.indexOf(number);
+    if (place >= 0) { list.place = place; list.page = Math.floor(place / list.PAGE); list.draw(); }
+    const detail = await site.detail(number);
+    const reply = detail.other?.says ? await site.detail(detail.other.number) : null;
+    const [sound, replySound] = await Promise.all([site.sound(number), reply ? site.sound(detail.other.number) : null]);
+    if (opened !== this.opened) return;  // another one was asked for meanwhile
+    const parts = [this.head(detail, number, place), ...this.text(detail), this.timeline(detail, sound, null, "this utterance")];
+    if (detail.other && !detail.other.says) {
+      parts.push(el("p", {}, "Answers ", el("a", { href: rowLink(detail.other.id) }, detail.other.id), "."));
+    }
+    if (reply) {
+      const cut = (detail.targets || []).findIndex((target) => target?.borders?.length);
+      const borders = detail.targets?.[cut]?.borders;
+      parts.push(el("h2", {}, "The recorded reply"),
+        el("p", { class: "quote" }, reply.reference ?? reply.transcript ?? "", " ", el("a", { href: rowLink(reply.id) }, reply.id)),
+        this.timeline(reply, replySound, borders, "the recorded reply"),
+        borders && detail.targets.length > 1 ? el("p", { class: "note" }, "Cut into segments as version ", el("code", {}, site.index.versions[cut].fingerprint), " cuts it.") : "");
+    }
+    if (detail.targets) parts.push(...this.targets(detail));
+    parts.push(el("h2", {}, "Scores"), this.scores(number));
+    section.replaceChildren(...parts);
+    this.timelines.forEach((timeline) => timeline.draw());
+    this.playing = this.timelines[0];
+  },
+
+  close() {
+    this.opened += 1;
+    this.timelines.forEach((timeline) => timeline.close());
+    this.urls.forEach((url) => URL.revokeObjectURL(url));
+    this.timelines = []; this.urls = []; this.playing = null;
+  },
+
+  toggle() {
+    this.playing?.toggle();
+  },
+
+  timeline(detail, sound, borders, name) {
+    const made = new Timeline(detail, sound, borders, name);
+    this.timelines.push(made);
+    return made.element;
+  },
+
+  head(detail, number, place) {
+    const go = (text, step) => el("a", {
+      class: "button", role: "button",
+      href: list.order[place + step] === undefined || place < 0 ? false : rowLink(site.ids[list.order[place + step]]),
+      "aria-disabled": list.order[place + step] === undefined || place < 0 ? "true" : false,
+    }, text);
+    const facts = [detail.role, detail.corpus, detail.split, detail.language, detail.speaker_id, detail.license,
+      detail.dialogue_id && `turn ${detail.turn} of ${detail.dialogue_id}`, detail.synthetic && "synthetic", detail.codebook, detail.aligned && `alignment ${detail.aligned}`, detail.source];
+    return el("div", {},
+      el("div", { class: "bar-top" }, el("a", { href: "#rows" }, "← all utterances"),
+        el("span", { class: "steps" }, place >= 0 ? el("span", { class: "note" }, `${(place + 1).toLocaleString("en")} of ${list.order.length.toLocaleString("en")}`) : null, go("previous", -1), go("next", 1))),
+      el("h1", {}, detail.id),
+      el("ul", { class: "facts" }, ...facts.filter(Boolean).map((fact) => el("li", {}, String(fact)))));
+  },
+
+  text(detail) {
+    if (!detail.diff) {
+      const [what, said] = detail.reference ? ["Reference", detail.reference] : ["Transcript", detail.transcript];
+      return said ? [el("h2", {}, what), el("p", { class: "quote" }, said)] : [];
+    }
+    const parts = detail.diff.flatMap(([edit, wanted, heard]) => [
+      edit === "=" ? document.createTextNode(`${heard} `) : null,
+      edit !== "=" && wanted ? el("del", { title: "in the reference, not heard" }, wanted) : null,
+      edit !== "=" && heard ? el("ins", { title: "heard, not in the reference" }, heard) : null,
+      edit === "=" ? null : document.createTextNode(" "),
+    ]).filter(Boolean);
+    const same = detail.diff.every(([edit]) => edit === "=");
+    const flags = detail.flags?.length ? ` Flags: ${detail.flags.join(", ")}.` : "";
+    return [el("h2", {}, "Transcript against reference"), el("p", { class: "quote diff" }, ...parts),
+      el("p", { class: "note" }, same ? "Word for word the same." : el("span", {}, el("del", {}, "reference alone"), " ", el("ins", {}, "heard alone"), " Case and punctuation do not count."), flags)];
+  },
+
+  targets(detail) {
+    const many = detail.targets.length > 1;
+    return [el("h2", {}, many ? "Echo targets, version beside version" : "Echo target"),
+      el("p", { class: "note legend" }, "Above each line the target, below it the recorded reply: ",
+        el("span", { class: "pair s" }, el("i", {}, "12"), el("i", {}, "34")), " another unit, ",
+        el("span", { class: "pair d" }, el("i", {}, "12"), el("i", {}, "")), " in the target alone, ",
+        el("span", { class: "pair i" }, el("i", {}, ""), el("i", {}, "34")), " in the recording alone."),
+      el("div", { class: many ? "versions many" : "versions" }, ...detail.targets.map((target, version) => this.target(detail, target, version)))];
+  },
+
+  target(detail, target, version) {
+    const { fingerprint, differs } = site.index.versions[version];
+    const title = el("h3", {}, el("code", {}, fingerprint), version === 0 ? el("span", { class: "badge" }, "current") : null);
+    if (!target) return el("article", {}, title, el("p", { class: "note" }, "This version has no target for this turn."));
+    const facts = Object.entries(target.scores).filter(([, value]) => value !== null).map(([score, value]) => [label(score), shown(score, value)]);
+    if (target.apart !== null) facts.push(["apart from current", shown("apart", target.apart)]);
+    facts.push(["reply", target.source], ["model", target.model]);
+    for (const [name, value] of Object.entries(differs)) facts.push([label(name), /^[0-9a-f]{60}$/.test(value) ? value.slice(0, 12) : value]);
+    return el("article", {}, title, this.facts(facts), this.sketch(target, detail), ...target.segments.map((segment, place) => this.segment(segment, place, target.segments.length)));
+  },
+
+  segment(segment, place, count) {
+    const runs = segment.edits || [["=", segment.units.length, 0]];
+    const pairs = [];
+    let left = 0, right = 0;
+    for (const [edit, mine, theirs] of runs) {
+      for (let step = 0; step < Math.max(mine, theirs); step++) {
+        const kind = edit === "s" ? (step >= mine ? "i" : step >= theirs ? "d" : "s") : edit;
+        const unit = step < mine ? segment.units[left + step] : "", recorded = step < theirs ? segment.recorded[right + step] : "";
+        const top = el("i", {}, String(unit)), pair = el("span", { class: `pair ${kind === "=" ? "same" : kind}` }, top);
+        if (unit !== "") top.style.backgroundColor = unitColour(unit);
+        if (segment.edits) {
+          const below = el("i", {}, String(recorded));
+          if (recorded !== "") below.style.backgroundColor = unitColour(recorded);
+          pair.append(below);
+        }
+        pairs.push(pair);
+      }
+      left += mine; right += theirs;
+    }
+    const wrong = (segment.edits || []).reduce((sum, [edit, mine, theirs]) => sum + (edit === "=" ? 0 : Math.max(mine, theirs)), 0);
+    const notes = [counted(segment.units.length, "unit"), segment.recorded && `${counted(wrong, "edit")} from ${segment.recorded.length} recorded`,
+      segment.mean_logprob !== null && `log-probability ${segment.mean_logprob.toFixed(2)}`,
+      segment.denoising_cosine !== null && `cosine ${segment.denoising_cosine.toFixed(2)}`, segment.stop_reason !== "end" && `stopped by ${segment.stop_reason}`];
+    return el("div", { class: "segment" },
+      el("p", { class: "quote" }, count > 1 ? el("b", { class: "place" }, String(place + 1)) : null, segment.text.trim()),
+      el("p", { class: "note" }, notes.filter(Boolean).join(" · ")),
+      el("div", { class: "pairs" }, ...pairs));
+  },
+
+  sketch(target, detail) {
+    const units = target.segments.flatMap((segment) => segment.units);
+    if (!site.index.spectra || !units.length || (detail.codebook && target.codebook !== detail.codebook)) return null;
+    const holder = el("p", { class: "sketch" });
+    const button = el("button", { type: "button", onclick: async () => {
+      button.disabled = true;
+      button.textContent = "sketching…";
+      await new Promise((resolve) => setTimeout(resolve, 30));  // lets the button be drawn
+      const blob = await sketch.blob(units, detail.hop || 0.02);
+      if (!blob) { button.textContent = "none of its units was heard"; return; }
+      const url = URL.createObjectURL(blob);
+      this.urls.push(url);
+      const audio = el("audio", { controls: true, src: url, "aria-label": "sketch of the target" });
+      button.replaceWith(audio);
+      audio.play().catch(() => {});  // a browser may want a click on the player itself
+    } }, "Hear a sketch");
+    holder.append(button, el("span", { class: "note" }, "Each unit's mean spectrum for its mean duration, by Griffin-Lim: a sketch, not a voice."));
+    return holder;
+  },
+
+  scores(number) {
+    const found = site.index.scores.map(({ name, says }) => [label(name), shown(name, site.scores[name][number]), says]).filter(([, value]) => value);
+    return found.length ? this.facts(found) : el("p", { class: "note" }, "None.");
+  },
+
+  facts(pairs) {
+    return el("dl", { class: "scores" }, ...pairs.map(([name, value, says]) => el("div", { title: says }, el("dt", {}, name), el("dd", {}, value))));
+  },
+};

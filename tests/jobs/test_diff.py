@@ -1,0 +1,113 @@
+"""Two versions of a table side by side, against differences that were put there on purpose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rapidfuzz.distance import Levenshtein
+
+from jobs import diff
+from schemas.layout import LayoutError
+from tests.pipeline.stand_ins import Double, Follow, Inline, job, stage
+from tests.schemas.samples import Root, key, sample, samples
+
+OLD, NEW = "a" * 16, "b" * 16
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    """Two versions of echo targets, in two shards; the second is current."""
+    root = Root(tmp_path)
+    root.put("utterances", samples("utterances", 6), samples("utterances", 6, 6))
+    root.put("echo_targets", samples("echo_targets", 5), samples("echo_targets", 6, 6), fingerprint=OLD)
+    changed = sample("echo_targets", 1) | {"unit_targets": [[1, 2, 1], [8]], "unit_error_rate": 0.5}
+    longer = sample("echo_targets", 7) | {"unit_targets": [[5, 6, 5, 6], [7]], "mean_logprob": [-0.5, -3.0]}
+    renamed = [row | {"echo_model_id": "newer"} for row in samples("echo_targets", 6)]
+    rows = [row | {"echo_model_id": "newer"} for row in samples("echo_targets", 5, 6)]
+    renamed[1], rows[1] = changed, longer
+    root.put("echo_targets", renamed, rows, fingerprint=NEW)
+    root.put_rejects("echo_targets", [{**sample("rejects"), "utterance_id": key(11)}], shard=1, shards=2)
+    return root
+
+
+def compared(root: Root, **changes: int) -> diff.Difference:
+    place = str(root.folder)
+    return diff.difference(diff.side(f"{place}@{OLD[:4]}", "echo_targets", ""), diff.side(place, "echo_targets", ""))
+
+
+def test_rows_columns_rates_and_scores(root: Root) -> None:
+    found = compared(root)
+    assert (found.added, found.gone, found.changed, found.same) == (1, 1, 2, 8)
+    assert found.gone_why == {"too_short": 1} and found.added_why == {"not among its rows": 1}
+    assert {name: count for name, count in found.columns.items() if count} == {
+        "unit_targets": 2,
+        "unit_error_rate": 1,
+        "mean_logprob": 1,
+        "echo_model_id": 8,
+    }
+    edits = Levenshtein.distance([1, 2, 1, 7], [1, 2, 1, 8]) + Levenshtein.distance([1, 2, 1, 7], [5, 6, 5, 6, 7])
+    assert (found.total.rows, found.total.units, found.total.edits) == (10, 40, edits)
+    assert found.by_corpus.keys() == {"calls"} and found.by_length.keys() == {3}
+    assert [name for _, name, _ in found.worst] == [key(7), key(1)]
+    scores = found.quantiles()
+    assert scores["mean_logprob"]["A"]["0%"] == -1.25 and scores["mean_logprob"]["B"]["0%"] == -3.0
+    assert scores["unit_error_rate"]["A"]["values"] == 11 and "target_cer" not in scores
+
+
+def test_a_version_with_itself(root: Root) -> None:
+    one = diff.side(str(root.folder), "echo_targets", "")
+    found = diff.difference(one, one)
+    assert (found.added, found.gone, found.changed, found.same) == (0, 0, 0, 11)
+    assert found.total.rate == 0 and found.worst == []
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_passes_change_nothing(root: Root, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These versions know no plan: they are joined by key, some classes of keys at a time."""
+    whole = compared(root)
+    monkeypatch.setattr(diff, "PASS_ROWS", rows)
+    again = compared(root)
+    assert {**vars(again), "scores": again.quantiles()} == {**vars(whole), "scores": whole.quantiles()}
+
+
+def test_of_one_plan_it_goes_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in ("yes", "no"):
+        list(job(tmp_path, stage(Double, word=word), stage(Follow)).run(Inline()))
+    first = diff.side(str(tmp_path), "transcripts", "")
+    (old,) = set(first.dataset.versions()["transcripts"]) - {first.info.fingerprint}
+    second = diff.side(f"@{old}", "transcripts", str(tmp_path))
+    assert diff.together(first, second) and first.info.shards == 3
+    monkeypatch.setattr(diff, "PASS_ROWS", 0)  # dividing by it would raise
+    found = diff.difference(first, second)
+    assert (found.added, found.gone, found.changed, found.same) == (0, 0, 12, 0)
+    assert found.columns["text"] == 12 and not found.columns["language"]
+    (tmp_path / "transcripts" / old / "part-00001-of-00003.json").unlink()
+    found = diff.difference(first, diff.side(f"@{old}", "transcripts", str(tmp_path)))
+    assert (found.added, found.gone, found.changed) == (0, 0, 8), "a shard that one lacks is no difference"
+
+
+def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(root.folder)
+    assert diff.diff_command(f"{place}@{OLD}", place, "echo_targets", as_json=False) == 0
+    shown = capsys.readouterr().out
+    for text in ("8 the same, 2 changed, 1 added, 1 gone", "gone, in B: 1 too_short", "4-7 units", "utt-00007"):
+        assert text in shown, shown
+    assert diff.diff_command(f"{place}@{OLD}", f"@{NEW}", "echo_targets", as_json=True) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["rows"]["changed"] == 2 and value["unit_error_rate"]["by_length"]["4-7"]["rows"] == 10
+    assert [row["utterance_id"] for row in value["worst"]] == [key(7), key(1)]
+
+
+@pytest.mark.parametrize(
+    ("place", "table", "message"),
+    [
+        ("@cccc", "echo_targets", "there are: a{16}, b{16}"),
+        ("", "nothing", "no table 'nothing'"),
+        ("", "units", "units"),
+    ],
+)
+def test_what_is_not_there(root: Root, place: str, table: str, message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        diff.diff_command(f"{root.folder}{place}", str(root.folder), table, as_json=False)

@@ -1,0 +1,763 @@
+"""Valid shards and roots broken in every way that we could think of, with drawn tables, rows and values: all found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from schemas import KEY, TABLES
+from schemas.base import CATEGORY
+from schemas.check import UNREADABLE, Finding, check_dataset, check_file
+from schemas.layout import LayoutError
+from tests.schemas.samples import Root, Row, arrow, key, opened, parquet, sample, samples
+
+FINGERPRINT = "0123456789abcdef"
+Draw: TypeAlias = Callable[..., Any]
+
+FEW = settings(max_examples=5)
+FEW_ROOTS = settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def findings(data: bytes, name: str) -> list[Finding]:
+    """What the command finds in one file: a file that can't be read is a finding too."""
+    try:
+        with opened(data) as file:
+            return list(check_file(file, TABLES[name], "part", FINGERPRINT))
+    except UNREADABLE as error:
+        return [Finding(name, "part", "readable", str(error))]
+
+
+def shard(name: str, rows: pa.Table, **about: str) -> bytes:
+    return parquet(rows, TABLES[name], FINGERPRINT, about)
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+MUCH = 30_000
+
+
+def below(limit: int) -> st.SearchStrategy[int]:
+    return st.integers(limit - 100, limit - 1)
+
+
+def no_share(low: float = 0.0, high: float = 1.0) -> st.SearchStrategy[float]:
+    """Numbers outside a range, of which none is rounded into it as float32, and what is not a number."""
+    odd = st.sampled_from([math.nan, math.inf, -math.inf])
+    return odd | st.floats(high + 0.01, 1e30) | st.floats(-1e30, low - 0.01)
+
+
+def words(*known: str) -> st.SearchStrategy[str]:
+    return st.text("abcdeWORD ", max_size=6).filter(lambda word: word not in known)
+
+
+def put(column: str, values: st.SearchStrategy) -> Callable[[Draw, Row], None]:
+    return lambda draw, row: row.update({column: draw(values)})
+
+
+def one_of_list(column: str, values: st.SearchStrategy) -> Callable[[Draw, Row], None]:
+    """One element of a list replaced."""
+
+    def change(draw: Draw, row: Row) -> None:
+        row[column] = list(row[column])
+        row[column][draw(st.integers(0, len(row[column]) - 1))] = draw(values)
+
+    return change
+
+
+def inside(column: str, field: str, values: st.SearchStrategy, position: int | None = None) -> Callable:
+    """One field of one struct of a list replaced."""
+
+    def change(draw: Draw, row: Row) -> None:
+        at = draw(st.integers(0, len(row[column]) - 1)) if position is None else position
+        row[column][at][field] = draw(values)
+
+    return change
+
+
+def one_less(draw: Draw, row: Row, *columns: str) -> None:
+    column = draw(st.sampled_from([name for name in columns if row[name]]))
+    row[column] = row[column][:-1]
+
+
+def repeat_a_unit(draw: Draw, row: Row) -> None:
+    at = draw(st.integers(0, len(row["units"]) - 1))
+    for column, value in (("units", row["units"][at]), ("durations", 1)):
+        row[column] = [*row[column][:at], value, *row[column][at:]]
+    row["num_frames"] += 1
+
+
+def repeat_a_target(draw: Draw, row: Row) -> None:
+    unit = draw(st.integers(0, 99))
+    row["unit_targets"] = [[*row["unit_targets"][0], unit, unit], row["unit_targets"][1]]
+
+
+def half_a_dialogue(draw: Draw, row: Row) -> None:
+    row[draw(st.sampled_from(["dialogue_id", "turn"]))] = None
+
+
+def half_a_unit_language(draw: Draw, row: Row) -> None:
+    row |= {"unit_words": [1], "unit_language_id": "words"} | {draw(st.sampled_from(WORDS_AND_LANGUAGE)): None}
+
+
+def half_a_time(draw: Draw, row: Row) -> None:
+    row["items"][draw(st.sampled_from([0, 2]))][draw(st.sampled_from(["start_sample", "end_sample"]))] = None
+
+
+def swap_frames(draw: Draw, row: Row) -> None:
+    row["frames"] = draw(st.permutations(row["frames"]).filter(lambda frames: frames != sorted(frames)))
+
+
+def say_more(draw: Draw, row: Row) -> None:
+    row["response_text"] += draw(st.text("abc ", min_size=1, max_size=5))
+
+
+WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
+UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
+SEGMENTED = ("segment_char_ends", "unit_targets", "mean_logprob", "denoising_cosine", "stop_reason")
+IDS = ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
+
+ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
+    "an empty key": (("entries", "utterances", "rejects"), put(KEY, st.just(""))),
+    "a negative estimate": (("entries",), put("seconds", no_share(0, 1e9))),
+    "a negative size": (("entries",), put("size", below(0))),
+    "no such source": (("entries",), put("source", below(0))),
+    "an error without a class": (("entries",), put("error", st.text(max_size=5))),
+    "an unknown role": (("utterances",), put("role", words("user", "assistant", "narrator"))),
+    "no sampling rate": (("utterances",), put("sampling_rate", below(1))),
+    "no samples": (("utterances", *SOUND), put("num_samples", below(1))),
+    "no such channel": (("utterances",), put("channel", st.integers(-128, -2))),
+    "audio without a name": (("utterances",), put("audio", st.just({"bytes": b"fLaC", "path": None}))),
+    "half a dialogue": (("utterances",), half_a_dialogue),
+    "a turn before the first": (("utterances", *ECHO), put("turn", below(0))),
+    "a probability that is none": (("transcripts",), put("language_prob", no_share())),
+    "an error rate that is none": (("transcripts", "training/s2t"), put("wer_vs_reference", no_share(0, 1e4))),
+    "speech at no speed": (("transcripts",), put("chars_per_s", no_share(0, 1e5))),
+    "segments that overlap": (("transcripts",), inside("segments", "start_sample", st.integers(0, 7_999), 1)),
+    "a segment backwards": (("transcripts",), inside("segments", "end_sample", st.integers(-9, 7_999), 1)),
+    "a segment before the audio": (("transcripts",), inside("segments", "start_sample", below(0), 0)),
+    "silence that is no probability": (("transcripts",), inside("segments", "no_speech_prob", no_share())),
+    "a logarithm above 0": (("transcripts",), inside("segments", "avg_logprob", no_share(-1e4, 0))),
+    "a ratio that is none": (("transcripts",), inside("segments", "compression_ratio", no_share(0, 10_001))),
+    "an unknown tier": (("alignments",), put("tier", words("word", "phone"))),
+    "an unknown source of text": (("alignments",), put("text_source", words("reference", "transcript"))),
+    "an unknown status": (("alignments",), put("status", words("ok", "partial", "failed"))),
+    "a share that is none": (("alignments",), put("coverage", no_share())),
+    "another share that is none": (("training/s2t",), put("alignment_coverage", no_share())),
+    "words that overlap": (("alignments",), inside("items", "start_sample", st.integers(0, 6_999), 2)),
+    "a word backwards": (("alignments",), inside("items", "end_sample", st.integers(-9, 99), 0)),
+    "letters backwards": (("alignments",), inside("items", "char_start", st.integers(-9, 4), 1)),
+    "half a time": (("alignments",), half_a_time),
+    "a score that is none": (("alignments",), inside("items", "score", no_share(), 0)),
+    "a unit above the codebook": (UNITS, one_of_list("units", st.integers(100, MUCH))),
+    "a unit below 0": (UNITS, one_of_list("units", st.integers(-MUCH, -1))),
+    "a unit twice": (UNITS, repeat_a_unit),
+    "a duration too few": (UNITS, lambda draw, row: one_less(draw, row, "units", "durations")),
+    "a unit of no duration": (UNITS, one_of_list("durations", st.just(0))),
+    "frames that are none of the durations'": (UNITS, put("num_frames", st.integers(-9, 49) | st.integers(70, MUCH))),
+    "a codebook of no size": (UNITS, put("codebook_size", below(1) | st.integers(32_768, 2**31 - 1))),
+    "a codebook without a name": (UNITS, put("codebook_id", st.just(""))),
+    "words of no unit language": (UNITS, half_a_unit_language),
+    "a word below 0": (UNITS, lambda draw, row: row.update(unit_words=[draw(below(0))], unit_language_id="words")),
+    "no units": (("training/t2c",), lambda draw, row: row.update(units=[], durations=[], num_frames=0)),
+    "no hop": (("units", "features"), put("hop_samples", below(1))),
+    "no such layer": (("units", "features"), put("layer", st.integers(-128, -1))),
+    "frames out of order": (("features",), swap_frames),
+    "a frame too few": (("features",), lambda draw, row: one_less(draw, row, "frames", "features")),
+    "another width": (("features",), put("width", st.integers(-9, 9).filter(lambda width: width != 2))),
+    "a feature that is no number": (("features",), one_of_list("features", st.sampled_from([math.nan, math.inf]))),
+    "an encoder without a name": (("features",), put("encoder", st.just(""))),
+    "no reply": (ECHO, put("response_text", st.just(""))),
+    "a longer reply": (ECHO, say_more),
+    "an unknown source of the reply": (ECHO, put("response_source", words("reference", "generated"))),
+    "an unknown end": (ECHO, one_of_list("stop_reason", words("end", "length", "repetition"))),
+    "a token below 0": (ECHO, lambda draw, row: one_of_list(draw(st.sampled_from(TOKENS)), below(0))(draw, row)),
+    "a token too few": (ECHO, lambda draw, row: one_less(draw, row, "response_token_ids", "sub_lengths")),
+    "a segment of no tokens": (ECHO, put("sub_lengths", st.integers(4, 50).map(lambda count: [4 - count, count]))),
+    "a segment too few": (ECHO, lambda draw, row: one_less(draw, row, *SEGMENTED)),
+    "segments that go back": (ECHO, put("segment_char_ends", st.integers(11, 99).map(lambda end: [end, 11]))),
+    "a target's unit twice": (ECHO, repeat_a_target),
+    "a target's unit below 0": (ECHO, put("unit_targets", below(0).map(lambda unit: [[1, unit], [7]]))),
+    "a recorded unit below 0": (ECHO, put("recorded_units", below(0).map(lambda unit: [[1, unit], []]))),
+    "a target's word below 0": (ECHO, put("unit_target_words", below(0).map(lambda word: [[], [word]]))),
+    "a likelihood above 1": (ECHO, one_of_list("mean_logprob", no_share(-1e4, 0))),
+    "a cosine that is none": (ECHO, one_of_list("denoising_cosine", no_share(-1.001, 1.001))),
+    "an agreement that is none": (ECHO, put("hidden_text_agreement", no_share())),
+    "a unit error rate that is none": (ECHO, put("unit_error_rate", no_share(0, 1e4))),
+    "a character error rate that is none": (ECHO, put("target_cer", no_share(0, 1e4))),
+    "a shift back": (ECHO, put("assistant_after_audio_shift", below(0))),
+    "a model without a name": (ECHO, lambda draw, row: row.update({draw(st.sampled_from(IDS)): ""})),
+    "no text": (("training/s2t", "training/t2c", "training/echo"), put("text", st.just(""))),
+    "never tried": (("rejects",), put("attempts", st.integers(-128, 0))),
+    "no reason": (("rejects",), lambda draw, row: row.update({draw(st.sampled_from(REASONS)): ""})),
+}
+TOKENS = ("response_token_ids", "asr_target_ids")
+REASONS = ("stage", "error_class", "message")
+
+
+@pytest.mark.parametrize("mutant", ROWS)
+@FEW
+@given(data=st.data())
+def test_a_broken_row_is_found(mutant: str, data: st.DataObject) -> None:
+    tables, change = ROWS[mutant]
+    name = data.draw(st.sampled_from(tables))
+    rows = samples(name, data.draw(st.integers(1, 4)), data.draw(st.integers(0, 99)))
+    row = rows[data.draw(st.integers(0, len(rows) - 1))]
+    change(data.draw, row)
+    found = findings(shard(name, arrow(name, rows)), name)
+    assert found and {finding.row for finding in found} == {row[KEY] or ""}
+    assert all(finding.value and "\n" not in str(finding) for finding in found)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_a_valid_shard_passes(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(TABLES)))
+    rows = samples(name, data.draw(st.integers(0, 4)), data.draw(st.integers(0, 10**6)))
+    paired = {"dialogue_id", "turn", "error", "error_class", *WORDS_AND_LANGUAGE}
+    for field in TABLES[name].schema:
+        if field.nullable and field.name not in paired:
+            for row in rows:
+                row[field.name] = data.draw(st.sampled_from([row[field.name], None]))
+    for row in rows if name in UNITS else ():
+        size = data.draw(st.integers(1, 32_767))
+        units = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=30))
+        row["units"] = [unit for unit, before in zip(units, [None, *units], strict=False) if unit != before]
+        row["durations"] = [data.draw(st.integers(1, 65_535)) for _ in row["units"]]
+        row |= {"codebook_size": size, "num_frames": sum(row["durations"])}
+    assert findings(shard(name, arrow(name, rows)), name) == []
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+WIDER = {
+    pa.string(): pa.large_string(),
+    pa.binary(32): pa.binary(),
+    CATEGORY: pa.string(),
+    pa.float32(): pa.float64(),
+    pa.bool_(): pa.int8(),
+    **{kind: pa.int64() for kind in (pa.int8(), pa.int16(), pa.int32())},
+    pa.int64(): pa.int32(),
+}
+
+
+def chosen(draw: Draw, rows: pa.Table, fits: Callable[[pa.Field], bool] = lambda field: True) -> tuple[int, pa.Field]:
+    """A column of a table that fits, and where it is."""
+    positions = [position for position, field in enumerate(rows.schema) if fits(field)]
+    assume(positions)
+    position = draw(st.sampled_from(positions))
+    return position, rows.schema.field(position)
+
+
+def retyped(rows: pa.Table, at: int, field: pa.Field) -> pa.Table:
+    return rows.set_column(at, field, rows.column(at).cast(field.type))
+
+
+def without_a_column(draw: Draw, rows: pa.Table) -> pa.Table:
+    return rows.remove_column(chosen(draw, rows)[0])
+
+
+def with_a_column(draw: Draw, rows: pa.Table) -> pa.Table:
+    return rows.add_column(draw(st.integers(0, rows.num_columns)), "mood", pa.array(["good"] * len(rows)))
+
+
+def with_a_column_twice(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows)
+    return rows.add_column(at, field, rows.column(at))
+
+
+def renamed(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, _ = chosen(draw, rows)
+    return rows.rename_columns([f"{name}_" if place == at else name for place, name in enumerate(rows.column_names)])
+
+
+def moved(draw: Draw, rows: pa.Table) -> pa.Table:
+    order = draw(st.permutations(rows.column_names).filter(lambda names: names != rows.column_names))
+    return rows.select(order)
+
+
+def of_another_type(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: field.type in WIDER)
+    return retyped(rows, at, field.with_type(WIDER[field.type]))
+
+
+def of_other_elements(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: pa.types.is_list(field.type) and field.type.value_type in WIDER)
+    wider = pa.field("element", WIDER[field.type.value_type], nullable=False)
+    return retyped(rows, at, field.with_type(pa.list_(wider)))
+
+
+def of_null_elements(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: pa.types.is_list(field.type))
+    return retyped(rows, at, field.with_type(pa.list_(field.type.value_field.with_nullable(True))))
+
+
+def large_lists(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: pa.types.is_list(field.type))
+    return retyped(rows, at, field.with_type(pa.large_list(field.type.value_field)))
+
+
+def small_categories(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: pa.types.is_dictionary(field.type))
+    return retyped(rows, at, field.with_type(pa.dictionary(pa.int8(), pa.string())))
+
+
+def with_a_null(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: not field.nullable)
+    values = rows.column(at).to_pylist()
+    values[draw(st.integers(0, len(values) - 1))] = None
+    return rows.set_column(at, field.with_nullable(True), pa.array(values, field.type))
+
+
+def that_may_be_null(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: not field.nullable)
+    return retyped(rows, at, field.with_nullable(True))
+
+
+def never_null(draw: Draw, rows: pa.Table) -> pa.Table:
+    at, field = chosen(draw, rows, lambda field: field.nullable)
+    assume(not rows.column(at).null_count)
+    return retyped(rows, at, field.with_nullable(False))
+
+
+def a_row_twice(draw: Draw, rows: pa.Table) -> pa.Table:
+    return pa.concat_tables([rows, rows.slice(draw(st.integers(0, len(rows) - 1)), 1)])
+
+
+COLUMNS = {
+    function.__name__.replace("_", " "): function
+    for function in (
+        without_a_column,
+        with_a_column,
+        with_a_column_twice,
+        renamed,
+        moved,
+        of_another_type,
+        of_other_elements,
+        of_null_elements,
+        large_lists,
+        small_categories,
+        with_a_null,
+        that_may_be_null,
+        never_null,
+        a_row_twice,
+    )
+}
+
+
+def valid(draw: Draw) -> tuple[str, pa.Table]:
+    name = draw(st.sampled_from(sorted(TABLES)))
+    return name, arrow(name, samples(name, draw(st.integers(2, 3)), draw(st.integers(0, 99))))
+
+
+@pytest.mark.parametrize("mutant", COLUMNS)
+@FEW
+@given(data=st.data())
+def test_a_broken_schema_is_found(mutant: str, data: st.DataObject) -> None:
+    name, rows = valid(data.draw)
+    assert findings(shard(name, COLUMNS[mutant](data.draw, rows)), name)
+
+
+@pytest.mark.parametrize("about", ["schema_name", "schema_version", "fingerprint"])
+@FEW
+@given(data=st.data())
+def test_broken_metadata_is_found(about: str, data: st.DataObject) -> None:
+    name, rows = valid(data.draw)
+    value = data.draw(st.sampled_from(["", *sorted(TABLES), "0.0.1", "9.0.0", "ffffffffffffffff"]))
+    assume(value not in (name, TABLES[name].version))
+    assert {finding.rule for finding in findings(shard(name, rows, **{about: value}), name)} == {"metadata"}
+
+
+@FEW
+@given(data=st.data())
+def test_a_truncated_file_is_found(data: st.DataObject) -> None:
+    name, rows = valid(data.draw)
+    whole = shard(name, rows)
+    assert findings(whole[: data.draw(st.integers(0, len(whole) - 1))], name)
+
+
+@FEW
+@given(data=st.data())
+def test_a_file_of_another_table_is_found(data: st.DataObject) -> None:
+    name, rows = valid(data.draw)
+    other = data.draw(st.sampled_from(sorted(TABLES.keys() - {name})))
+    assert findings(parquet(rows, TABLES[other], FINGERPRINT), other)
+
+
+# -- roots -----------------------------------------------------------------------------------------------------------
+
+BESIDE = ("transcripts", "units", "echo_targets", "training/s2t")
+REFUSED = [sample("rejects", 50), sample("rejects", 51)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Two shards of each of six tables, utterances made from entries; a shard of units with rejects."""
+    root = Root(tmp_path_factory.mktemp("root"))
+    for name in ("entries", "utterances", *BESIDE):
+        root.put(name, samples(name, 3), samples(name, 3, first=3))
+    describe(root, "utterances", upstream={"entries": root.tables["entries"]})
+    root.put_rejects("units", REFUSED, 0, 2)
+    return root
+
+
+@pytest.fixture
+def restored(root: Root) -> Iterator[Callable[[], Root]]:
+    """The root, put back as it was at each call."""
+    whole = {path: path.read_bytes() for path in root.folder.rglob("*") if path.is_file()}
+
+    def restore() -> Root:
+        for path in [path for path in root.folder.rglob("*") if path.is_file() and path not in whole]:
+            path.unlink()
+        for path, data in whole.items():
+            if not path.exists() or path.read_bytes() != data:
+                path.write_bytes(data)
+        return root
+
+    yield restore
+    restore()
+
+
+def describe(root: Root, name: str, **changes: Any) -> None:
+    path = root.folder / name / root.tables[name] / "stage.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def drawn(draw: Draw) -> tuple[str, int]:
+    """A table and a shard."""
+    return draw(st.sampled_from(["entries", "utterances", *BESIDE])), draw(st.integers(0, 1))
+
+
+def change_a_byte(draw: Draw, root: Root) -> None:
+    path = root.file(*drawn(draw), 2)
+    data = bytearray(path.read_bytes())
+    data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(1, 255))
+    path.write_bytes(data)
+
+
+def cut_a_file(draw: Draw, root: Root) -> None:
+    path = root.file(*drawn(draw), 2)
+    path.write_bytes(path.read_bytes()[: -draw(st.integers(1, 900))])
+
+
+def lengthen_a_file(draw: Draw, root: Root) -> None:
+    with root.file(*drawn(draw), 2).open("ab") as file:
+        file.write(draw(st.binary(min_size=1, max_size=9)))
+
+
+def lose_a_file(draw: Draw, root: Root) -> None:
+    root.file(*drawn(draw), 2).unlink()
+
+
+def lose_a_manifest(draw: Draw, root: Root) -> None:
+    root.manifest(*drawn(draw), 2).unlink()
+
+
+def cut_a_manifest(draw: Draw, root: Root) -> None:
+    path = root.manifest(*drawn(draw), 2)
+    data = path.read_bytes()
+    path.write_bytes(data[: draw(st.integers(0, len(data) - 1))])
+
+
+def swap(one: Path, other: Path) -> None:
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+
+
+def swap_files(draw: Draw, root: Root) -> None:
+    name, _ = drawn(draw)
+    swap(root.file(name, 0, 2), root.file(name, 1, 2))
+
+
+def swap_manifests(draw: Draw, root: Root) -> None:
+    name, _ = drawn(draw)
+    swap(root.manifest(name, 0, 2), root.manifest(name, 1, 2))
+
+
+def swap_shards_and_vouch_for_them(draw: Draw, root: Root) -> None:
+    name = draw(st.sampled_from(["utterances", *BESIDE]))
+    first, second = (root.file(name, number, 2).read_bytes() for number in (0, 1))
+    root.put_file(name, 0, second, 3, 2)
+    root.put_file(name, 1, first, 3, 2)
+
+
+def take_a_manifest_of_another_run(draw: Draw, root: Root) -> None:
+    name, number = drawn(draw)
+    root.edit_manifest(name, number, 2, fingerprint=draw(st.text("0123456789abcdef", min_size=16, max_size=16)))
+
+
+def take_a_manifest_of_another_table(draw: Draw, root: Root) -> None:
+    name, number = drawn(draw)
+    other = draw(st.sampled_from([*BESIDE]).filter(lambda other: other != name))
+    root.manifest(name, number, 2).write_bytes(root.manifest(other, number, 2).read_bytes())
+
+
+def take_a_file_of_another_run(draw: Draw, root: Root) -> None:
+    name, number = drawn(draw)
+    rows = arrow(name, samples(name, 3, first=3 * number))
+    root.put_file(name, number, parquet(rows, TABLES[name], "ffffffffffffffff"), 3, 2)
+
+
+def take_rows_of_another_table(draw: Draw, root: Root) -> None:
+    (name, number), other = drawn(draw), draw(st.sampled_from(BESIDE))
+    assume(name != other)
+    rows = arrow(other, samples(other, 3, first=3 * number))
+    root.put_file(name, number, parquet(rows, TABLES[name], root.tables[name]), 3, 2)
+
+
+def miscount_rows_in(draw: Draw, root: Root) -> None:
+    name, number = drawn(draw)
+    root.edit_manifest(name, number, 2, rows_in=draw(st.integers(-9, 99).filter(lambda rows: rows not in (3, 5))))
+
+
+def miscount_rows_out(draw: Draw, root: Root) -> None:
+    name, number = drawn(draw)
+    output = root.read_manifest(name, number, 2)["output"]
+    rows = draw(st.integers(0, 99).filter(lambda rows: rows != 3))
+    rejected = len(REFUSED) if (name, number) == ("units", 0) else 0
+    root.edit_manifest(name, number, 2, output=output | {"rows": rows}, rows_in=rows + rejected)
+
+
+def write_another_type_into_a_manifest(draw: Draw, root: Root) -> None:
+    odd = draw(st.sampled_from([None, "5", [5], {"a": 5}]))
+    name = draw(st.sampled_from(["table", "fingerprint", "shard", "shards", "rows_in", "reasons", "output"]))
+    root.edit_manifest(*drawn(draw), 2, **{name: odd})
+
+
+def misplace_a_file(draw: Draw, root: Root) -> None:
+    name, number = drawn(draw)
+    output = root.read_manifest(name, number, 2)["output"]
+    root.edit_manifest(name, number, 2, output=output | {"path": draw(st.sampled_from(["x.parquet", "../x", ""]))})
+
+
+def lose_a_row_and_vouch_for_it(draw: Draw, root: Root) -> None:
+    number = draw(st.integers(0, 1))
+    rows = arrow("utterances", samples("utterances", 2, first=3 * number))
+    root.put_file("utterances", number, parquet(rows, TABLES["utterances"], root.tables["utterances"]), 2, 2)
+
+
+def say_a_key_twice_in_two_shards(draw: Draw, root: Root) -> None:
+    name, _ = drawn(draw)
+    rows = arrow(name, [sample(name, draw(st.integers(0, 2))), *samples(name, 2, first=4)])
+    root.put_file(name, 1, parquet(rows, TABLES[name], root.tables[name]), 3, 2)
+
+
+def invent_a_row(draw: Draw, root: Root) -> None:
+    name, number = draw(st.sampled_from(["utterances", *BESIDE])), draw(st.integers(0, 1))
+    rows = arrow(name, [*samples(name, 2, first=3 * number), sample(name, draw(st.integers(90, 99)))])
+    root.put_file(name, number, parquet(rows, TABLES[name], root.tables[name]), 3, 2)
+
+
+def hear_nobody(draw: Draw, root: Root) -> None:
+    name, rows = "echo_targets", samples("echo_targets", 3)
+    rows[draw(st.integers(0, 2))]["user_audio_ids"] = [key(draw(st.integers(90, 99)))]
+    root.put_file(name, 0, parquet(arrow(name, rows), TABLES[name], root.tables[name]), 3, 2)
+
+
+BEYOND: dict[str, Callable[[Row, int], Any]] = {
+    "transcripts": lambda row, more: row["segments"][1].update(end_sample=row["segments"][1]["end_sample"] + more),
+    "units": lambda row, more: row.update(
+        num_frames=row["num_frames"] + more, durations=[1, row["num_frames"] - 2, 1 + more]
+    ),
+    "training/s2t": lambda row, more: row.update(num_samples=row["num_samples"] + more),
+}
+
+
+def go_beyond_the_audio(draw: Draw, root: Root) -> None:
+    name = draw(st.sampled_from(sorted(BEYOND)))
+    rows = samples(name, 3)
+    BEYOND[name](rows[draw(st.integers(0, 2))], draw(st.integers(1, 999)))
+    root.put_file(name, 0, parquet(arrow(name, rows), TABLES[name], root.tables[name]), 3, 2)
+    if name == "units":
+        root.put_rejects(name, REFUSED, 0, 2)
+
+
+def rejects_file(root: Root) -> Path:
+    (path,) = (root.folder / "rejects").rglob("*.parquet")
+    return path
+
+
+def lose_the_rejects(draw: Draw, root: Root) -> None:
+    rejects_file(root).unlink()
+
+
+def cut_the_rejects(draw: Draw, root: Root) -> None:
+    rejects_file(root).write_bytes(rejects_file(root).read_bytes()[: -draw(st.integers(1, 900))])
+
+
+def forget_the_rejects(draw: Draw, root: Root) -> None:
+    root.edit_manifest("units", 0, 2, **draw(st.sampled_from([{"rejects": None}, {"rejects": None, "reasons": {}}])))
+
+
+def misname_a_reason(draw: Draw, root: Root) -> None:
+    reasons = st.sampled_from([{"too_long": 2}, {"too_short": 1, "too_long": 1}, {"too_short": 3, "too_long": -1}])
+    root.edit_manifest("units", 0, 2, reasons=draw(reasons))
+
+
+def refuse_a_row_that_is_there(draw: Draw, root: Root) -> None:
+    root.edit_manifest("units", 0, 2, rejects=None, reasons={}, rows_in=3)
+    root.put_rejects("units", [sample("rejects", draw(st.integers(0, 2))), sample("rejects", 60)], 0, 2)
+
+
+def take_rejects_of_another_stage(draw: Draw, root: Root) -> None:
+    refused = [row | {"stage": draw(words("units").filter(bool))} for row in REFUSED]
+    data = parquet(arrow("rejects", refused), TABLES["rejects"], root.tables["units"])
+    rejects_file(root).write_bytes(data)
+    entry = root.read_manifest("units", 0, 2)["rejects"]
+    vouched = entry | {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    root.edit_manifest("units", 0, 2, rejects=vouched)
+
+
+def say_another_number_of_shards(draw: Draw, root: Root) -> None:
+    describe(root, drawn(draw)[0], shards=draw(st.sampled_from([-1, 0, 1, 3, "2", None])))
+
+
+def say_another_version(draw: Draw, root: Root) -> None:
+    describe(root, drawn(draw)[0], schema_version=draw(st.sampled_from(["0.9.0", "1.0.1", "3.0.0", ""])))
+
+
+def describe_another_table(draw: Draw, root: Root) -> None:
+    describe(root, drawn(draw)[0], **draw(st.sampled_from([{"table": "phonemes"}, {"fingerprint": "f" * 16}])))
+
+
+def lose_a_description(draw: Draw, root: Root) -> None:
+    name, _ = drawn(draw)
+    (root.folder / name / root.tables[name] / "stage.json").unlink()
+
+
+def name_an_unknown_table(draw: Draw, root: Root) -> None:
+    name = draw(st.text("abc", min_size=1, max_size=5))
+    (root.folder / "index.json").write_text(json.dumps({"tables": root.tables | {name: "0" * 16}}))
+
+
+def name_another_run(draw: Draw, root: Root) -> None:
+    (root.folder / "index.json").write_text(json.dumps({"tables": root.tables | {drawn(draw)[0]: "0" * 16}}))
+
+
+def lose_the_utterances(draw: Draw, root: Root) -> None:
+    """Not those of the index: those that a table was made from."""
+    describe(root, draw(st.sampled_from(BESIDE)), upstream={"utterances": "0" * 16})
+
+
+ROOTS = {
+    function.__name__.replace("_", " "): function
+    for function in (
+        change_a_byte,
+        cut_a_file,
+        lengthen_a_file,
+        lose_a_file,
+        lose_a_manifest,
+        cut_a_manifest,
+        swap_files,
+        swap_manifests,
+        swap_shards_and_vouch_for_them,
+        take_a_manifest_of_another_run,
+        take_a_manifest_of_another_table,
+        take_a_file_of_another_run,
+        take_rows_of_another_table,
+        miscount_rows_in,
+        miscount_rows_out,
+        write_another_type_into_a_manifest,
+        misplace_a_file,
+        lose_a_row_and_vouch_for_it,
+        say_a_key_twice_in_two_shards,
+        invent_a_row,
+        hear_nobody,
+        go_beyond_the_audio,
+        lose_the_rejects,
+        cut_the_rejects,
+        forget_the_rejects,
+        misname_a_reason,
+        refuse_a_row_that_is_there,
+        take_rejects_of_another_stage,
+        say_another_number_of_shards,
+        say_another_version,
+        describe_another_table,
+        lose_a_description,
+        name_an_unknown_table,
+        name_another_run,
+        lose_the_utterances,
+    )
+}
+
+
+def found_in(root: Root, rows: bool = True) -> list[str]:
+    try:
+        return [str(finding) for finding in check_dataset(str(root.folder), rows)]
+    except LayoutError as error:
+        return [str(error)]
+
+
+def test_the_root_passes(restored: Callable[[], Root]) -> None:
+    assert found_in(restored()) == [] and found_in(restored(), rows=False) == []
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_findings_come_in_one_order(restored: Callable[[], Root], rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = restored()
+    for name in ("utterances", *BESIDE):
+        root.edit_manifest(name, 0, 2, rows_in=9)
+        root.file(name, 1, 2).unlink()
+    found = []
+    for threads in (1, 2, 7):
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        found.append(found_in(root, rows))
+    assert len(found[0]) >= 10 and found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("mutant", ROOTS)
+@FEW_ROOTS
+@given(data=st.data())
+def test_a_broken_root_is_found(restored: Callable[[], Root], mutant: str, data: st.DataObject) -> None:
+    root = restored()
+    ROOTS[mutant](data.draw, root)
+    assert found_in(root)
+
+
+SEEN_WITHOUT_ROWS = {
+    "cut a file",
+    "lengthen a file",
+    "lose a file",
+    "lose a manifest",
+    "cut a manifest",
+    "swap manifests",
+    "take a manifest of another run",
+    "take a manifest of another table",
+    "take a file of another run",
+    "take rows of another table",
+    "miscount rows in",
+    "miscount rows out",
+    "write another type into a manifest",
+    "misplace a file",
+    "lose the rejects",
+    "cut the rejects",
+    "forget the rejects",
+    "say another number of shards",
+    "say another version",
+    "describe another table",
+    "lose a description",
+    "name an unknown table",
+    "name another run",
+}
+
+
+@pytest.mark.parametrize("mutant", sorted(SEEN_WITHOUT_ROWS))
+@settings(FEW_ROOTS, max_examples=2)
+@given(data=st.data())
+def test_manifests_and_footers_alone_show_it(restored: Callable[[], Root], mutant: str, data: st.DataObject) -> None:
+    root = restored()
+    ROOTS[mutant](data.draw, root)
+    assert found_in(root, rows=False)
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(ROWS) + len(COLUMNS) + len(ROOTS) >= 100

@@ -1,0 +1,135 @@
+"""Rows to batches: the released trainer's, from rows as the table has them; and a plain one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.layout import Dataset
+from tests.schemas.samples import Root, sample
+from tests.transforms.tiny_echox import FIGURES, SPEC
+from transforms.assets import asset
+from transforms.audio import encode_flac
+from transforms.echox.config import EchoXConfig
+from transforms.models.t2c import character_tokenizer
+from transforms.prompts import PromptTemplate
+from transforms.trainer.collate import collate_echox, collate_padded, llama3_prompt
+from transforms.trainer.dataset import EchoTargetDataset
+
+CONFIG = EchoXConfig.model_validate(SPEC["config"])
+PROMPT = llama3_prompt([2675, 527])
+
+
+def streamed(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that were written to training/echo and read back in order."""
+    Root(folder).put("training/echo", rows)
+    read = [row for batch in EchoTargetDataset(str(folder), seed=None) for row in batch]
+    return sorted(read, key=lambda row: row["utterance_id"])
+
+
+def of_figures() -> list[dict[str, Any]]:
+    names = ("asr_target_ids", "response_token_ids", "sub_lengths", "unit_targets")
+    figures = json.loads((FIGURES / "kd_rows.json").read_text())["rows"]
+    return [sample("training/echo", number) | {n: row[n] for n in names} for number, row in enumerate(figures)]
+
+
+def test_the_figures_of_the_release_from_rows_of_the_table(tmp_path: Path) -> None:
+    batch = collate_echox(streamed(tmp_path, of_figures()), CONFIG, PROMPT)
+    expected = {
+        name.removeprefix("kd/"): array for name, array in np.load(FIGURES / "expected.npz").items() if "kd/" in name
+    }
+    assert len(expected) == 6 and batch.keys() == expected.keys()
+    for name, array in expected.items():
+        assert batch[name].dtype == torch.int64
+        np.testing.assert_array_equal(batch[name].numpy(), array, err_msg=name)
+
+
+def test_the_placeholder_may_stand_in_a_rendered_template() -> None:
+    rows = of_figures()
+    rendered = [CONFIG.audio_patch_id if each is None else each for each in PROMPT]
+    batches = collate_echox(rows, CONFIG, rendered), collate_echox(rows, CONFIG, PROMPT)
+    assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[1])
+
+
+def test_another_tokenizer_keeps_the_segments(tmp_path: Path) -> None:
+    tokenizer = character_tokenizer()
+
+    def encode(text: str) -> Sequence[int]:
+        ids: Sequence[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    (row,) = streamed(tmp_path, [sample("training/echo") | {"response_text": "so it is", "segment_char_ends": [5, 8]}])
+    template = PromptTemplate.load(asset("embedded:prompts/nano.json"), tokenizer)
+    config = CONFIG.model_copy(update={"audio_patch_id": tokenizer.get_vocab_size()})
+    batch = collate_echox([row], config, template.ids(tokenizer, []), encode)
+    assert batch["labels"][batch["labels"] >= 0].tolist() == [*encode("so it"), *encode(" is")]
+    assert batch["sub_lengths"].tolist() == [[5, 3]]
+    assert batch["asr_targets"].tolist() == [[encode("hello there")]]
+    assert batch["assistant_after_audio_shifts"].tolist() == [template.assistant_after_audio_shift]
+
+
+def test_audio_is_whispers_log_mel() -> None:
+    import whisper
+
+    pcm = (3000 * np.sin(np.arange(16_000) / 9)).astype(np.int16)
+    row = sample("training/echo") | {"audio": {"bytes": encode_flac(pcm), "path": "a.flac"}}
+    audios = collate_echox([row, row], CONFIG, PROMPT, mels=80)["audios"]
+    assert audios.shape == (2, 1, 80, 3000)
+    padded = whisper.pad_or_trim((pcm / 32768).astype(np.float32))
+    torch.testing.assert_close(audios[1, 0], whisper.log_mel_spectrogram(padded))
+    long = row | {"audio": {"bytes": encode_flac(np.tile(pcm, 31)), "path": "a.flac"}}
+    with pytest.raises(ValueError, match=r"utt-00000 has 31\.0 s of audio"):
+        collate_echox([long], CONFIG, PROMPT, mels=80)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    row = sample("training/echo")
+    with pytest.raises(ValueError, match=r"utt-00000 answers 2 turns.*filters="):
+        collate_echox([row | {"user_audio_ids": ["a", "b"]}], CONFIG, PROMPT)
+    with pytest.raises(ValueError, match="the prompt has 0 places for audio"):
+        collate_echox([row], CONFIG, [1, 2])
+    with pytest.raises(ValueError, match="do not make a reply of 4"):
+        collate_echox([row | {"sub_lengths": [1, 2]}], CONFIG, PROMPT)
+
+
+UNITS = st.lists(st.integers(0, 99), max_size=5)
+
+
+@given(st.lists(st.tuples(UNITS, st.none() | st.lists(UNITS, max_size=3)), min_size=1, max_size=5), st.booleans())
+def test_padded_tensors_hold_the_lists(rows: list[tuple[list[int], list[list[int]] | None]], arrays: bool) -> None:
+    def stored(value: Any) -> Any:
+        if arrays and isinstance(value, list):
+            return [stored(each) for each in value] if value and isinstance(value[0], list) else np.array(value, "i2")
+        return value
+
+    batch = collate_padded(
+        [{"flat": stored(flat), "nested": stored(nested)} for flat, nested in rows], ["flat", "nested"]
+    )
+    expected = {
+        "flat": [flat for flat, _ in rows],
+        "nested": [[unit for segment in nested or [] for unit in segment] for _, nested in rows],
+    }
+    for name, lists in expected.items():
+        padded, lengths, mask = batch[name], batch[f"{name}_lengths"], batch[f"{name}_mask"]
+        assert padded.dtype == lengths.dtype == torch.int64
+        assert padded.shape == mask.shape == (len(rows), max(map(len, lists)))
+        assert lengths.tolist() == mask.sum(1).tolist() == [*map(len, lists)]
+        assert [row[kept].tolist() for row, kept in zip(padded, mask, strict=True)] == lists
+        assert (padded[~mask] == -100).all()
+
+
+@pytest.mark.parametrize("names", [["units"], ["units", "durations"]])
+def test_padded_tensors_of_a_stream(names: list[str], tmp_path: Path) -> None:
+    Root(tmp_path).put("training/t2c", [sample("training/t2c", number) for number in range(3)])
+    (rows,) = EchoTargetDataset(str(tmp_path), "training/t2c", columns=names)
+    read = Dataset(str(tmp_path)).read("training/t2c")
+    batch = collate_padded(rows, names)
+    assert all(sorted(batch[name].tolist()) == sorted(read[name].to_pylist()) for name in names)

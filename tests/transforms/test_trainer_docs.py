@@ -1,0 +1,27 @@
+"""The examples of docs/TRAINING.md run, one after the other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.schemas.samples import Root, samples
+
+PAGE = Path(__file__).parents[2] / "docs" / "TRAINING.md"
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row | {"split": "train", "target_cer": 0.25, "turn": 0} for row in samples("training/echo", 30)]
+    Root(tmp_path / "out" / "demo").put("training/echo", rows[:20], rows[20:])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 5
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert names["mask"].sum() > 0 and names["step"] == 2
+    assert names["batch"]["unit_targets"].shape[1] == 2 and names["row"]["audio"]["path"]
