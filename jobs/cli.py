@@ -41,7 +41,7 @@ class RerunOnly(StrEnum):
     REJECTS = "rejects"
 
 
-class DiffFormat(StrEnum):
+class ReportFormat(StrEnum):
     """How a comparison or an estimate is printed."""
 
     TEXT = "text"
@@ -148,7 +148,7 @@ def diff(
     a: Annotated[str, typer.Argument(help="ROOT (its current version) or ROOT@FINGERPRINT (four digits are enough).")],
     b: Annotated[str, typer.Argument(help="As A; @FINGERPRINT alone is a version in A's root.")],
     table: Annotated[str, typer.Option(help="Table to compare.")] = "echo_targets",
-    format: Annotated[DiffFormat, typer.Option(help="Tables for a person, or one JSON object.")] = DiffFormat.TEXT,
+    format: Annotated[ReportFormat, typer.Option(help="Tables for a person, or one JSON object.")] = ReportFormat.TEXT,
 ) -> None:
     """Compare two versions of a table: rows added, gone and changed, unit error rates, scores, the worst rows.
 
@@ -160,7 +160,7 @@ def diff(
     """
     from jobs.diff import diff_command
 
-    raise typer.Exit(diff_command(a, b, table, format is DiffFormat.JSON))
+    raise typer.Exit(diff_command(a, b, table, format is ReportFormat.JSON))
 
 
 @app.command()
@@ -170,7 +170,7 @@ def plan(
     throughputs: Annotated[
         str | None, typer.Option(help="YAML file of throughputs and bytes that differ from jobs/throughputs.yaml.")
     ] = None,
-    format: Annotated[DiffFormat, typer.Option(help="A table for a person, or one JSON object.")] = DiffFormat.TEXT,
+    format: Annotated[ReportFormat, typer.Option(help="A table for a person, or one JSON object.")] = ReportFormat.TEXT,
 ) -> None:
     """Estimate a job: hours of speech, GPU hours, disk and shards, by stage and corpus. Loads no model, runs nothing.
 
@@ -178,7 +178,7 @@ def plan(
     """
     from jobs.plan import plan_command
 
-    raise typer.Exit(plan_command(config, overrides or [], throughputs, format is DiffFormat.JSON))
+    raise typer.Exit(plan_command(config, overrides or [], throughputs, format is ReportFormat.JSON))
 
 
 @app.command()

@@ -9,8 +9,9 @@ in it is two numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,19 +51,14 @@ class Place(NamedTuple):
 
 
 START = Place()
-
-
-class Piece(NamedTuple):
-    """Rows of a row group that belong to a reader; no file where statistics rule all of them out."""
-
-    file: pq.ParquetFile | None
-    row_group: int
-    first: int
-    rows: int
+NONE = pa.table({})
+Item = TypeVar("Item")
 
 
 class TargetReader:
     """Reads a table's current version, as it is when this is made.
+
+    Page checksums are not verified, which would take as long as reading audio does: `echo-targets check` is for that.
 
     Args:
         root: a dataset's folder or URL.
@@ -134,24 +130,30 @@ class TargetReader:
         """
         first, last = (self.rows * number // readers for number in (reader, reader + 1))
         at, given = first + start.rows, start.batches
-        pieces = self._pieces(Dataset(self._root), epoch, at, last)
+        dataset = Dataset(self._root)
+        pieces = self._pieces(dataset, epoch, at, last)
+        if dataset.storage.remote:
+            pieces = ahead(pieces)
         while at < last:
-            count, columns, lengths = self._window(pieces)
+            count, rows, lengths = self._window(pieces)
             batches = self._batches(lengths, epoch, at)
             at += count
             for number, batch in enumerate(batches[given:], given + 1):
                 place = Place(at - count - first, number) if number < len(batches) else Place(at - first)
-                yield place, [{name: values[row] for name, values in columns.items()} for row in batch.tolist()]
+                yield place, [rows[position] for position in batch.tolist()]
             given = 0
-            del columns  # before the next window is read
+            del rows  # before the next window is read
 
-    def _pieces(self, dataset: Dataset, epoch: int, first: int, last: int) -> Iterator[Piece]:
-        """Rows `first` to `last` of the epoch's sequence. Opens only the shards that they are in."""
+    def _pieces(self, dataset: Dataset, epoch: int, first: int, last: int) -> Iterator[tuple[int, pa.Table]]:
+        """Rows `first` to `last` of the epoch's sequence by row group: how many, and those that pass the filter.
+
+        Opens only the shards that they are in.
+        """
         start = 0
         for shard in self._order(len(self._files), SHARDS, epoch).tolist():
             path, rows = self._files[shard]
             if start < last and first < start + rows:
-                file = dataset.open(path)
+                file = pq.ParquetFile(dataset.storage.open(path), pre_buffer=dataset.storage.remote)
                 sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
                 if sum(sizes) != rows:
                     raise LayoutError(
@@ -162,9 +164,14 @@ class TargetReader:
                 for number in self._order(len(sizes), ROW_GROUPS, epoch, shard).tolist():
                     begin, end = max(at, first), min(at + sizes[number], last)
                     if begin < end:
-                        yield Piece(file if number in wanted else None, number, begin - at, end - begin)
+                        yield end - begin, self._rows(file, number, begin - at, end - at) if number in wanted else NONE
                     at += sizes[number]
             start += rows
+
+    def _rows(self, file: pq.ParquetFile, row_group: int, first: int, end: int) -> pa.Table:
+        rows = file.read_row_group(row_group, self._read, use_threads=False)  # a piece is too small for threads
+        rows = rows.slice(first, end - first)
+        return rows if self._filter is None else rows.filter(self._filter)
 
     def _wanted(self, dataset: Dataset, path: str, row_groups: int) -> set[int]:
         """Row groups in which the statistics allow a row that passes the filter."""
@@ -173,23 +180,20 @@ class TargetReader:
         fragment = PARQUET.make_fragment(dataset.path(path), dataset.filesystem)
         return {group.id for part in fragment.split_by_row_group(self._filter) for group in part.row_groups}
 
-    def _window(self, pieces: Iterator[Piece]) -> tuple[int, dict[str, list[Any]], np.ndarray]:
-        """The next pieces: how many rows they have, and of those that pass the columns and lengths."""
-        count, lengths = 0, [np.zeros(0, np.int64)]
-        columns: dict[str, list[Any]] = {name: [] for name in self._columns}
-        for piece in pieces:
-            count += piece.rows
-            if piece.file is not None:
-                rows = piece.file.read_row_group(piece.row_group, self._read).slice(piece.first, piece.rows)
-                for batch in (rows if self._filter is None else rows.filter(self._filter)).to_batches():
-                    lengths.append(
-                        sum((lengths_of(batch[name]) for name in self._lengths), np.zeros(len(batch), np.int64))
-                    )
-                    for name, values in columns.items():
-                        values += values_of(batch[name])
+    def _window(self, pieces: Iterator[tuple[int, pa.Table]]) -> tuple[int, list[Row], np.ndarray]:
+        """The next pieces: how many rows they have, and those that pass the filter, with their lengths."""
+        count = 0
+        rows: list[Row] = []
+        lengths = [np.zeros(0, np.int64)]
+        for size, table in pieces:
+            count += size
+            for batch in table.to_batches():
+                values = (values_of(batch[name]) for name in self._columns)
+                rows += [dict(zip(self._columns, row, strict=True)) for row in zip(*values, strict=True)]
+                lengths += [sum(lengths_of(batch[name]) for name in self._lengths) + np.zeros(len(batch), np.int64)]
             if count >= self._window_rows:
                 break
-        return count, columns, np.concatenate(lengths) if self._lengths else np.ones_like(np.concatenate(lengths))
+        return count, rows, np.concatenate(lengths)
 
     def _batches(self, lengths: np.ndarray, epoch: int, at: int) -> list[np.ndarray]:
         """Positions in a window, by batch."""
@@ -201,10 +205,11 @@ class TargetReader:
         batches = [order[start:end] for start, end in pairwise(cuts)]
         return [batches[number] for number in self._order(len(batches), BATCHES, epoch, at)]
 
-    def _order(self, count: int, what: int, *numbers: int) -> np.ndarray:
+    def _order(self, count: int, what: int, epoch: int, number: int = 0) -> np.ndarray:
         if self._seed is None:
             return np.arange(count)
-        return np.random.default_rng([self._seed, what, *numbers]).permutation(count)
+        drawn = np.random.Philox(key=[self._seed, what], counter=[0, 0, number, epoch])  # a stream for each, cheaply
+        return np.random.Generator(drawn).permutation(count)
 
 
 def _as_stored(value: Any, kind: pa.DataType) -> Any:
@@ -212,6 +217,15 @@ def _as_stored(value: Any, kind: pa.DataType) -> Any:
     if not pa.types.is_float32(kind):
         return value
     return np.float32(value).item() if isinstance(value, int | float) else [np.float32(each).item() for each in value]
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, the next one made in a thread while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def lengths_of(array: pa.Array) -> np.ndarray:
@@ -222,7 +236,7 @@ def lengths_of(array: pa.Array) -> np.ndarray:
     while pa.types.is_list(array.type.value_type):
         array = array.values
         ends = array.offsets.to_numpy()[ends]
-    return np.diff(ends).astype(np.int64)
+    return (ends[1:] - ends[:-1]).astype(np.int64)
 
 
 def values_of(array: pa.Array) -> list[Any]:
@@ -236,7 +250,7 @@ def values_of(array: pa.Array) -> list[Any]:
         values = array.values
         numbers = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
         inner = values.to_numpy() if numbers and not values.null_count else values_of(values)
-        rows = [inner[start:end] for start, end in pairwise(array.offsets.to_pylist())]
+        rows = [inner[start:end] for start, end in pairwise(array.offsets.to_numpy().tolist())]
     elif pa.types.is_struct(kind):
         names = [field.name for field in kind]
         fields = map(values_of, array.flatten())
