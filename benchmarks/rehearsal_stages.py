@@ -298,7 +298,7 @@ class Ingest(StandIn):
                     "audio": pa.StructArray.from_arrays([pa.nulls(count, pa.binary()), paths], fields=list(AUDIO)),
                     "audio_sha256": pa.FixedSizeBinaryArray.from_buffers(
                         pa.binary(32), count, [None, pa.py_buffer(bits.tobytes())]
-                    ),
+                    ).cast(pa.binary()),
                     "sampling_rate": pa.array(np.full(count, SAMPLE_RATE, np.int32)),
                     "num_samples": pa.array(np.round(seconds * SAMPLE_RATE).astype(np.int64)),
                     "synthetic": pa.repeat(False, count),

@@ -8,7 +8,7 @@ from schemas.rules import not_empty_rule, one_of_rule, range_rule
 
 UTTERANCES = Table(
     name="utterances",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -19,7 +19,7 @@ UTTERANCES = Table(
             column("split", CATEGORY),
             column("language", CATEGORY),
             column("audio", AUDIO),
-            column("audio_sha256", pa.binary(32)),
+            column("audio_sha256", pa.binary()),
             column("sampling_rate", pa.int32()),
             column("num_samples", pa.int64()),
             column("channel", pa.int8()),
@@ -34,7 +34,7 @@ UTTERANCES = Table(
         **ORIGIN,
         **SOUND,
         "role": "who speaks: user, assistant or narrator",
-        "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers",
+        "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers, 32 bytes",
         "sampling_rate": "Hz, of the source",
         "channel": "channel of the source; -1 is the mean of all",
         "reference_text": "what the corpus says was said",
@@ -51,6 +51,11 @@ UTTERANCES = Table(
             "audio_named",
             "audio has a path",
             lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path")),
+        ),
+        Rule(
+            "audio_sha256_length",
+            "audio_sha256 has 32 bytes",
+            lambda rows: pc.not_equal(pc.binary_length(rows["audio_sha256"]), 32),
         ),
         Rule(
             "turn_of_dialogue",

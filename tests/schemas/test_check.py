@@ -118,6 +118,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "num_samples_range": put("num_samples", 0),
         "channel_range": put("channel", -2),
         "turn_range": put("turn", -1),
+        "audio_sha256_length": put("audio_sha256", bytes(31)),
         "audio_named": put("audio", {"bytes": b"fLaC", "path": None}),
         "turn_of_dialogue": put("turn", None),
     },
@@ -283,7 +284,7 @@ def test_a_missing_a_surplus_and_a_moved_column(name: str) -> None:
         ("units", column("units", pa.list_(pa.int16()))),  # elements may be null
         ("units", column("codebook_id", pa.string())),
         ("units", column("num_frames", pa.int32(), nullable=True)),
-        ("utterances", column("audio_sha256", pa.binary())),
+        ("utterances", column("audio_sha256", pa.binary(32))),
         ("transcripts", column("language_prob", pa.float64(), nullable=True)),
         ("echo_targets", column("unit_targets", list_of(list_of(pa.int32())))),
         ("rejects", column("stage", pa.dictionary(pa.int8(), pa.string()))),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from schemas import TABLES
@@ -17,17 +16,11 @@ WITH_AUDIO = [name for name, table in TABLES.items() if "audio" in table.columns
 
 
 def load(root: Root, name: str, streaming: bool, cache: Path) -> Any:
-    from datasets import Features, load_dataset
+    from datasets import load_dataset
 
-    fields = [
-        field.with_type(pa.binary()) if pa.types.is_fixed_size_binary(field.type) else field
-        for field in TABLES[name].schema  # `datasets` has no type for bytes of a fixed size
-    ]
-    plain = fields == list(TABLES[name].schema)
     return load_dataset(
         "parquet",
         data_files=[root.dataset.path(manifest.output.path) for manifest in root.dataset.manifests(name)],
-        features=None if plain else Features.from_arrow_schema(pa.schema(fields)),
         split="train",
         streaming=streaming,
         cache_dir=str(cache),
