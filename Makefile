@@ -8,7 +8,7 @@ demo: .venv/demo  ## twenty spoken dialogues through every stage, to out/demo
 	$(BIN)/echo-targets demo
 
 test: lint  ## everything that CI runs
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 15
 
 quick: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
@@ -27,6 +27,7 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.transcribe
 	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.runners
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
 
