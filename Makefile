@@ -8,7 +8,7 @@ demo: .venv/demo  ## twenty spoken dialogues through every stage, to out/demo
 	$(BIN)/echo-targets demo
 
 test: lint  ## everything that CI runs
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
 
 quick: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"

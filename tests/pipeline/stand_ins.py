@@ -212,7 +212,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def temporary(root: Path) -> list[str]:
-    return [path for path in files(root) if ".tmp-" in path]
+    return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if ".tmp-" in path.name]
 
 
 def texts(root: Path) -> dict[str, str]:
