@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
+# Images often set this: each of the many processes here would then compile torch from its sources again.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test quick lint format bench nano clean
 
 demo: .venv/demo  ## twenty spoken dialogues through every stage, to out/demo

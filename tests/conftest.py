@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hypothesis import settings
 
 # Where a shell starts pytest in the background, Ctrl-C is ignored, and every process that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: it starves beside the other test processes
 
 settings.register_profile("here", deadline=None)  # no test depends on how fast it runs
 settings.load_profile("here")
