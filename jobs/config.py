@@ -152,7 +152,8 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
         if not re.match(r"[\w.\[\]-]+=", override):
             raise ConfigError(f"{override!r} is not key=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path) if path else {}, OmegaConf.from_dotlist(overrides))
+        merged = OmegaConf.load(path) if path else OmegaConf.create()
+        merged.merge_with_dotlist(overrides)  # a number in a key is a place in a list
         if missing := sorted(OmegaConf.missing_keys(merged)):
             given = " ".join(f"{key}=…" for key in missing)
             raise ConfigError(_place(path, [], tuple(missing[0].split("."))) + f"needs a value; add {given}")
@@ -160,7 +161,7 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{path}, line {line}: not YAML: {error.problem}") from error
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise ConfigError(f"{path or 'command line'}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values")

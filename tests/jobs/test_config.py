@@ -15,6 +15,7 @@ GIVEN = {
     "nano-corpus": ["texts=t.jsonl", "root=out"],
     "nano-reader": ["texts=t.jsonl", "root=out"],
     "nano-targets": ["texts=t.jsonl", "root=out", "model=two"],
+    "echox-6k": [],
 }
 
 
@@ -42,7 +43,7 @@ def test_a_missing_value_says_what_to_add() -> None:
 
 
 def test_no_such_configuration() -> None:
-    assert "there are demo, folder" in fails("foldr")
+    assert "there are demo, echox-6k, folder" in fails("foldr")
 
 
 def test_an_unknown_key_on_the_command_line() -> None:
