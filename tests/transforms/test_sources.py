@@ -327,6 +327,7 @@ def test_dialogues(tmp_path: Path) -> None:
         ("nonsense", "is no object with a list of 'conversations'"),
         ({"conversations": None}, "is no object with a list of 'conversations'"),
         ({"conversations": ["turn"]}, "is said by None, none of human, user"),
+        ({"conversations": [{"from": "human", "value": "\ud800", "audio": "q.wav"}]}, "is no text"),
         ({"conversations": [{"from": "bird", "audio": "q.wav"}]}, "is said by 'bird'"),
         ({"conversations": [{"from": "human", "audio": "../../../x.wav"}]}, "leads out of the manifest's folder"),
         ({"conversations": [{"from": "human", "audio": {"path": "q.wav"}}]}, "has no audio path"),

@@ -48,8 +48,11 @@ class DialoguesSource(Source):
         with ThreadPoolExecutor(tree.probes) as pool:
             for archive in found:
                 turns = self._turns(tree, archive)
-                while chunk := list(islice(turns, 1000)):
-                    yield from pool.map(lambda turn: self._item(tree, *turn), chunk)
+                try:
+                    while chunk := list(islice(turns, 1000)):
+                        yield from pool.map(lambda turn: self._item(tree, *turn), chunk)
+                except (OSError, ValueError, RecursionError) as error:
+                    raise SourceError(f"{self.tree}/{archive}: {error}") from error
 
     def open(self, locator: str) -> Raw:
         return files(self.tree).open(locator)
@@ -67,11 +70,8 @@ class DialoguesSource(Source):
 
     def _turns(self, tree: Files, archive: str) -> Iterator[tuple[str, int, int, Any]]:
         """The turns to look at: their `data.json`, the dialogue's place in it, the turn's number, the turn."""
-        try:
-            with tree.stream(archive) as file:
-                dialogues = json.load(file)
-        except (OSError, ValueError, RecursionError) as error:
-            raise SourceError(f"{self.tree}/{archive}: {error}") from error
+        with tree.stream(archive) as file:
+            dialogues = json.load(file)
         if not isinstance(dialogues, list):
             raise SourceError(f"{self.tree}/{archive}: expected a list of dialogues")
         for number, dialogue in enumerate(dialogues):
@@ -91,6 +91,7 @@ class DialoguesSource(Source):
         try:
             if turn is None:
                 raise BadLine("is no object with a list of 'conversations'")
+            _check_text(turn)
             role = ROLES.get(str(_value(turn, "from", "role")))
             if role is None:
                 raise BadLine(f"is said by {_value(turn, 'from', 'role')!r}, none of {', '.join(ROLES)}")
@@ -114,6 +115,13 @@ class DialoguesSource(Source):
             turn=place,
             role=role,
         )
+
+
+def _check_text(turn: Any) -> None:
+    try:
+        json.dumps(turn, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except UnicodeEncodeError as error:
+        raise BadLine(f"is no text ({error})") from error
 
 
 def _value(turn: Any, *names: str) -> Any:
