@@ -17,6 +17,7 @@ from jobs.plan import plan_command
 from jobs.run import job_of, run_command, sources_of
 from schemas import SAMPLE_RATE
 from schemas.check import check_dataset
+from schemas.layout import Dataset
 from tests.pipeline.stand_ins import files
 from tests.transforms.rows import rejects, run_stages
 from transforms.sources.base import SourceError
@@ -217,3 +218,24 @@ def test_a_missing_source_of_which_nothing_is_expected_is_an_error(tmp_path: Pat
 def test_an_expectation_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected\.items"):
         settings_of("corpora/mls", tmp_path, "stages.ingest.sources.0.expected.items=0")
+
+
+@pytest.mark.slow
+def test_the_whole_through_every_stage(tmp_path: Path, speech: Speech, capsys: pytest.CaptureFixture[str]) -> None:
+    """All seven layouts in one job, with embedded models; each is far smaller than expected, and all else is well."""
+    short = sorted(speech, key=lambda row: row["duration"])
+    for number, name in enumerate(NAMES):
+        LAYOUTS[name](tmp_path, short[6 * number : 6 * number + 6])
+    models = ["model=embedded:echox-nano", "prompt=embedded:prompts/nano.json", "stages.echo.dtype=float32"]
+    brief = ["stages.transcribe.temperatures=[0]", "stages.echo.max_tokens=12", "stages.echo.max_units=40"]
+    given = [f"data={tmp_path}", f"root={tmp_path}/out", *models, *brief, "stages.ingest.sources.1.share=1"]
+    assert run_command("echox-6k", [*given, "max_reject_fraction=0"], dry_run=False) == 1
+    said = capsys.readouterr().out
+    assert said.count(": ingest stored 3 items and 0.00 hours; ") == 7, said
+    assert list(check_dataset(f"{tmp_path}/out")) == []
+    dataset = Dataset(f"{tmp_path}/out")
+    sets = {name: dataset.read(f"training/{name}").to_pylist() for name in ("s2t", "t2c", "echo")}
+    assert {row["corpus"] for row in sets["s2t"]} == {"librispeech", "mls", "sharechatx", "magpie-pro-speech"}
+    assert {row["corpus"] for row in sets["t2c"]} == {"audioqa-1m", "speechinstruct", "hh-rlhf-speech"}
+    answered = {row["dialogue_id"].rsplit("-", 3)[0] for row in dataset.read("echo_targets").to_pylist()}
+    assert len(answered) == 2
