@@ -71,13 +71,16 @@ FAILED = 3
 
 @app.command()
 def run(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships: folder, demo, nano-t2c.")],
+    config: Annotated[str, typer.Argument(help="A YAML file, or one that ships: folder, corpora/mls, echox-6k.")],
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and why, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and why, and what is missing; do nothing.")
+    ] = False,
 ) -> None:
     """Run a job: ingest, transcribe, align, tokenize, echo, publish.
 
-    What is committed already is not done again, so the same command resumes a job that was stopped.
+    What is committed already is not done again, so the same command resumes a job that was stopped. Where a source says
+    what is `expected` of it and ingest stored something else, that is said at the end, with exit code 1.
 
     Example: echo-targets run folder manifest=calls/manifest.jsonl root=out/calls workers=2
     """
@@ -173,6 +176,8 @@ def plan(
     format: Annotated[ReportFormat, typer.Option(help="A table for a person, or one JSON object.")] = ReportFormat.TEXT,
 ) -> None:
     """Estimate a job: hours of speech, GPU hours, disk and shards, by stage and corpus. Loads no model, runs nothing.
+
+    A source that is not there is counted as it is `expected`.
 
     Example: echo-targets plan folder manifest=calls/manifest.jsonl root=out/calls --throughputs mine.yaml
     """

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
@@ -152,7 +153,9 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
         if not re.match(r"[\w.\[\]-]+=", override):
             raise ConfigError(f"{override!r} is not key=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path) if path else {}, OmegaConf.from_dotlist(overrides))
+        merged = OmegaConf.load(path) if path else OmegaConf.create()
+        for override in overrides:
+            _override(merged, override)
         if missing := sorted(OmegaConf.missing_keys(merged)):
             given = " ".join(f"{key}=…" for key in missing)
             raise ConfigError(_place(path, [], tuple(missing[0].split("."))) + f"needs a value; add {given}")
@@ -165,6 +168,14 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values")
     return {str(key): value for key, value in values.items()}
+
+
+def _override(values: DictConfig | ListConfig, override: str) -> None:
+    """Sets `key=value`; a number in the key is a place in a list."""
+    try:
+        values.merge_with_dotlist([override])
+    except (OmegaConfBaseException, IndexError, TypeError) as error:
+        raise ConfigError(f"{override!r} on the command line: {str(error).splitlines()[0]}") from error
 
 
 def _values(path: Path, overrides: list[str]) -> dict[str, Any]:
@@ -180,10 +191,11 @@ def _explain(
 ) -> ConfigError:
     lines = []
     for problem in error.errors():
-        where = prefix + tuple(str(part) for part in problem["loc"])
+        inner, keys = _walk(kind, problem["loc"])
+        where = prefix + keys
         said = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            said = _unknown(where[-1], _model_at(kind, problem["loc"][:-1]).model_fields)
+            said = _unknown(where[-1], inner.model_fields)
         elif problem["type"] == "missing":
             said = "is missing"
         elif not isinstance(problem["input"], dict | list):
@@ -192,13 +204,29 @@ def _explain(
     return ConfigError("\n".join(lines))
 
 
-def _model_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model of a nested section."""
-    for name in place:
-        inner = kind.model_fields[name].annotation if name in kind.model_fields else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            kind = inner
-    return kind
+def _walk(kind: type[BaseModel], place: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[str, ...]]:
+    """The model of a nested section, and the keys that lead there: not the names of a union's members on the way."""
+    members, keys = [kind], list[str]()
+    for part in place:
+        if len(members) > 1 and (tagged := [one for one in members if part in _kinds(one)]):
+            members = tagged
+            continue
+        keys.append(str(part))
+        if field := members[0].model_fields.get(str(part)):
+            members = list(_models(field.annotation)) or members
+    return members[0], tuple(keys)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field else ()
 
 
 def _unknown(name: str, known: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jobs.config import ConfigError, JobConfig, load, read_values
-from jobs.run import job_of
+from jobs.run import Missing, survey
 from jobs.screen import open_console
 from jobs.stages import STAGES
 from pipeline.plan import Plan
@@ -87,19 +88,21 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
     """Prints the estimate."""
     settings = load(config, overrides)
     speeds = load_throughputs(throughputs)
-    planned = job_of(settings).plan
-    assert isinstance(planned, Plan)
+    seen = survey(settings)
     measured = measured_densities(Dataset(settings.root))
-    found = costs(planned, settings, Throughputs(stages=speeds.stages, tables=speeds.tables | measured))
+    absent = _absent(seen.missing, settings.shard_hours)
+    known = Throughputs(stages=speeds.stages, tables=speeds.tables | measured)
+    found = costs([*_groups(seen.plan), *absent], settings, known)
     about = {
         "root": settings.root,
-        "items": planned.num_entries,
-        "unreadable": planned.num_bad,
-        "hours": round(planned.seconds / 3600, 4),
-        "shards": planned.num_shards,
+        "items": seen.plan.num_entries + sum(group.rows for group in absent),
+        "unreadable": seen.plan.num_bad,
+        "hours": round((seen.plan.seconds + sum(group.seconds for group in absent)) / 3600, 4),
+        "shards": (seen.plan.num_shards if seen.plan.num_entries else 0) + len(_shards(absent)),
         "gpu_hours": round(sum(cost.gpu_hours for cost in found), 4),
         "core_hours": round(sum(cost.core_hours for cost in found), 4),
         "bytes": sum(cost.bytes for cost in found),
+        "missing": [{"corpus": lost.corpus, "why": lost.why} for lost in seen.missing],
     }
     used = {cost.stage: speeds.stages[cost.stage].model_dump() for cost in found if cost.stage in speeds.stages}
     if as_json:
@@ -141,9 +144,8 @@ def measured_densities(dataset: Dataset) -> dict[str, Density]:
     return found
 
 
-def costs(planned: Plan, settings: JobConfig, speeds: Throughputs) -> list[Cost]:
+def costs(groups: list[_Group], settings: JobConfig, speeds: Throughputs) -> list[Cost]:
     """What each stage takes for each corpus, in the stages' order, the plan's table first. Loads no model."""
-    groups = _groups(planned)
     stages = [("plan", ENTRIES.name, dict[str, Any]())]
     for name, parameters in sorted(settings.stages.items(), key=lambda item: list(STAGES).index(item[0])):
         stages.append((name, StageSpec(STAGES[name], {}).transform_class().writes.name, parameters))
@@ -160,7 +162,7 @@ def costs(planned: Plan, settings: JobConfig, speeds: Throughputs) -> list[Cost]
             if speed:
                 hours[speed.device] = seconds / 3600 / speed.times_real_time
             size = int(rows * density.row + seconds * density.second)
-            shards = len(frozenset[int]().union(*(part.shards for part in parts)))
+            shards = len(_shards(parts))
             found.append(Cost(stage, table, corpus, rows, seconds / 3600, hours["GPU"], hours["core"], size, shards))
     return found
 
@@ -189,6 +191,23 @@ def _groups(planned: Plan) -> list[_Group]:
     return [_Group(*kind, rows[kind], seconds[kind], frozenset(shards[kind])) for kind in rows]
 
 
+def _absent(missing: list[Missing], shard_hours: float) -> list[_Group]:
+    """What is expected of sources that can't be listed; no plan numbers their shards, so these are negative."""
+    groups, before = list[_Group](), 0
+    for lost in missing:
+        wanted = lost.expected
+        count = max(1, round(wanted.hours / shard_hours))
+        numbers = frozenset(range(-before - count, -before))
+        before += count
+        spoken = wanted.role != "narrator"
+        groups.append(_Group(lost.corpus, wanted.role, spoken, wanted.items, wanted.hours * 3600, numbers))
+    return groups
+
+
+def _shards(groups: Iterable[_Group]) -> frozenset[int]:
+    return frozenset[int]().union(*(group.shards for group in groups))
+
+
 def _show(
     console: Console, about: dict[str, Any], found: list[Cost], speeds: Throughputs, measured: dict[str, Density]
 ) -> None:
@@ -208,6 +227,9 @@ def _show(
     console.print(table)
     if about["unreadable"]:
         console.print(f"{about['unreadable']} of {about['items']} items are unreadable lines, and left out above")
+    for lost in about["missing"]:
+        said = f"{lost['corpus']} is not there, and counted as expected ({lost['why']})"
+        console.print(said, style="red", markup=False, soft_wrap=True)
     if measured:
         console.print("* measured: bytes a second of what the root holds already")
     for stage in dict.fromkeys(cost.stage for cost in found):

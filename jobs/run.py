@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rich.console import Console
 
 from jobs.card import write_card
 from jobs.config import JobConfig, Workplace, load
+from jobs.expected import say_differences
 from jobs.screen import Screen, funnel, open_console
 from pipeline.job import Job, JobFailed
 from pipeline.plan import Plan, plan
+from schemas.base import UserError
+from schemas.layout import Dataset
 from transforms.ingest import IngestParameters
-from transforms.sources import entries
+from transforms.sources import Source, entries
+from transforms.sources.base import Expected, SourceError
 
 FAILED = 3
 STOPPED = 130
@@ -20,11 +26,18 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     """Runs, or with `dry_run` says what would run; gives the exit code."""
     console = open_console()
     settings = load(config, overrides)
-    job = job_of(settings)
     if dry_run:
-        say_plan(job, console)
+        foretell(settings, console)
         return 0
-    return run_job(settings, job, console)
+    job = job_of(settings)
+    if code := run_job(settings, job, console):
+        return code
+    return int(say_differences(sources_of(settings), Dataset(job.root), console))
+
+
+def sources_of(settings: JobConfig) -> list[Source]:
+    """The sources that a configuration names."""
+    return list(IngestParameters.model_validate(settings.stages["ingest"]).sources)
 
 
 def job_of(settings: JobConfig) -> Job:
@@ -33,9 +46,62 @@ def job_of(settings: JobConfig) -> Job:
     Raises:
         SourceError: a source can't be listed.
     """
-    sources = IngestParameters.model_validate(settings.stages["ingest"]).sources
+    return _job(settings, sources_of(settings))
+
+
+def _job(settings: JobConfig, sources: list[Source]) -> Job:
     planned = plan(entries(sources), settings.shard_hours)
     return Job(settings.root, planned, settings.specs(), settings.max_reject_fraction, settings.when_busy)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A source that can't be listed, what it should come to, and why it can't."""
+
+    corpus: str
+    expected: Expected
+    why: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is there of a configuration's sources.
+
+    Attributes:
+        job: over those that can be listed.
+        found: them, in the configuration's order.
+        missing: the others.
+    """
+
+    job: Job
+    found: list[Source]
+    missing: list[Missing]
+
+    @property
+    def plan(self) -> Plan:
+        """The job's."""
+        assert isinstance(self.job.plan, Plan)
+        return self.job.plan
+
+
+def survey(settings: JobConfig) -> Survey:
+    """Lists the sources that are there; of the others, those that say what is expected of them can be told of.
+
+    Raises:
+        SourceError: a source of which nothing is expected can't be listed, or one is damaged further on.
+    """
+    found: list[Source] = []
+    missing: list[Missing] = []
+    for source in sources_of(settings):
+        try:
+            next(source.items(), None)
+        except SourceError as error:
+            if source.expected is None:
+                raise
+            missing.append(Missing(source.corpus, source.expected, str(error)))
+        else:
+            found.append(source)
+    return Survey(_job(settings, found), found, missing)
 
 
 def run_job(workplace: Workplace, job: Job, console: Console) -> int:
@@ -61,6 +127,40 @@ def run_job(workplace: Workplace, job: Job, console: Console) -> int:
     if code == 0:
         console.print(f"Shards are in {job.root}, described by {write_card(job.root)}", markup=False)
     return code
+
+
+def foretell(settings: JobConfig, console: Console) -> None:
+    """Prints what a run would do, and why; where sources are missing, which, and the stages that wait for them."""
+    seen = survey(settings)
+    for source, (items, hours) in zip(seen.found, _listed(seen), strict=True):
+        if wanted := source.expected:
+            what = f"{items:,} items and {hours:,.2f} hours are listed, {wanted}"
+            console.print(f"{source.corpus}: {what}", markup=False)
+    if not seen.missing:
+        say_plan(seen.job, console)
+        return
+    for lost in seen.missing:
+        said = f"{lost.corpus}: missing, {lost.expected}: {lost.why}"
+        console.print(said, style="red", markup=False, soft_wrap=True)
+    console.print(f"A run wants every source; what they list decides the versions. To {settings.root} it would write:")
+    for spec in settings.specs():
+        kind = spec.transform_class()
+        console.print(f"{kind.name} v{kind.version}: {kind.writes.name} {kind.writes.version}", markup=False)
+        try:
+            spec.build().weights()
+        except UserError as error:
+            console.print(f"  missing: {error}", style="red", markup=False, soft_wrap=True)
+
+
+def _listed(seen: Survey) -> list[tuple[int, float]]:
+    """Items and hours of each source that was found."""
+    counts = [(0, 0.0)] * len(seen.found)
+    for shard in seen.plan.shards():
+        sums = shard.group_by("source").aggregate([("seconds", "count"), ("seconds", "sum")])
+        for row in sums.to_pylist():
+            items, hours = counts[row["source"]]
+            counts[row["source"]] = items + row["seconds_count"], hours + row["seconds_sum"] / 3600
+    return counts
 
 
 def say_plan(job: Job, console: Console) -> None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from jobs.screen import open_console
-from schemas import KEY, SAMPLE_RATE, TABLES
+from schemas import KEY, SAMPLE_RATE, TABLES, UTTERANCES
 from schemas.layout import Dataset
 
 SHOWN = 20
@@ -29,10 +29,14 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     show_rejects(dataset, console)
     if config is not None:
         from jobs.config import load
-        from jobs.run import job_of, say_plan
+        from jobs.expected import say_differences
+        from jobs.run import foretell, sources_of
 
         console.print(f"\n[bold]A run of {escape(config)} here would do this[/]")
-        say_plan(job_of(load(config, [*overrides, f"root={root}"])), console)
+        settings = load(config, [*overrides, f"root={root}"])
+        foretell(settings, console)
+        if UTTERANCES.name in current:
+            say_differences(sources_of(settings), dataset, console)
     return 0
 
 

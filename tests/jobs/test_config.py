@@ -15,6 +15,7 @@ GIVEN = {
     "nano-corpus": ["texts=t.jsonl", "root=out"],
     "nano-reader": ["texts=t.jsonl", "root=out"],
     "nano-targets": ["texts=t.jsonl", "root=out", "model=two"],
+    "echox-6k": [],
 }
 
 
@@ -42,7 +43,7 @@ def test_a_missing_value_says_what_to_add() -> None:
 
 
 def test_no_such_configuration() -> None:
-    assert "there are demo, folder" in fails("foldr")
+    assert "there are demo, echox-6k, folder" in fails("foldr")
 
 
 def test_an_unknown_key_on_the_command_line() -> None:
@@ -104,3 +105,25 @@ def test_options_of_the_runners_are_taken_from_the_command_line() -> None:
     chosen = workplace(["runner=beam", "beam.runner=FlinkRunner", "beam.parallelism=4", "ray.runtime_env.pip=[a]"])
     assert chosen.beam.values == {"runner": "FlinkRunner", "parallelism": 4}
     assert chosen.ray.runtime_env == {"pip": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("sources.0.shar=1", ": stages.ingest.sources.0.shar: unknown key; did you mean share?"),
+        ("sources.0.expected.item=1", ": stages.ingest.sources.0.expected.item: unknown key; did you mean items?"),
+        ("sources.0.expected.items=0", ": stages.ingest.sources.0.expected.items: Input should be greater than 0"),
+        ("sources.1.share=1", "'stages.ingest.sources.1.share=1' on the command line: list index out of range"),
+        ("sources.first.share=1", "'stages.ingest.sources.first.share=1' on the command line: "),
+    ],
+)
+def test_a_source_can_be_changed_on_the_command_line(override: str, says: str) -> None:
+    given = ["data=d", "root=out"]
+    (source,) = load("corpora/mls", [*given, "stages.ingest.sources.0.share=0.5"]).stages["ingest"]["sources"]
+    assert source["share"] == 0.5 and source["expected"]["items"] == 723_636
+    assert says in fails("corpora/mls", *given, f"stages.ingest.{override}")
+
+
+def test_a_key_that_is_called_as_its_source_is() -> None:
+    said = fails("folder", "manifest=m.jsonl", "root=out", "stages.ingest.sources.0.manifest=[1]")
+    assert "command line: stages.ingest.sources.0.manifest: Input should be a valid string" in said

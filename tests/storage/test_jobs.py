@@ -30,8 +30,10 @@ from tests.transforms.rows import run_stages
 from transforms.ingest import IngestParameters
 from transforms.sources import AnySource, entries
 from transforms.sources.base import SourceError
+from transforms.sources.dialogues import DialoguesSource
 from transforms.sources.librispeech import LibriSpeechSource
 from transforms.sources.manifest import ManifestSource
+from transforms.sources.mls import MlsSource
 
 ROWS, SHARDS = 6, 2
 
@@ -245,6 +247,34 @@ def test_a_librispeech_tree_in_a_bucket(network: Network, server: Store, bucket:
     assert remote.open("dev-clean/84/121/84-121-0000.flac") == (chapter / "84-121-0000.flac").read_bytes()
     with pytest.raises(SourceError, match="test-clean"):
         listed(remote.model_copy(update={"splits": ["test-clean"]}))
+
+
+def test_an_mls_tree_in_a_bucket(network: Network, server: Store, bucket: str, tmp_path: Path) -> None:
+    audio = tmp_path / "tree" / "train" / "audio" / "10" / "20"
+    audio.mkdir(parents=True)
+    soundfile.write(audio / "10_20_000001.flac", np.random.default_rng(0).normal(0, 0.1, 32_000), 16_000)
+    (tmp_path / "tree" / "train" / "transcripts.txt").write_text("10_20_000001\twords\n10_20_000002\tlost\n")
+    (tmp_path / "tree" / "train" / "segments.txt").write_text("10_20_000001\tx.mp3\t1\t3\n")
+    remote = MlsSource(kind="mls", tree=upload(server, bucket, tmp_path / "tree", "mls_english"))
+    assert listed(remote) == listed(remote.model_copy(update={"tree": str(tmp_path / "tree")}))
+    assert remote.open("train/audio/10/20/10_20_000001.flac") == (audio / "10_20_000001.flac").read_bytes()
+
+
+def test_dialogues_in_a_bucket(network: Network, server: Store, bucket: str, tmp_path: Path) -> None:
+    archive = tmp_path / "tree" / "S2S" / "QA" / "part-0"
+    archive.mkdir(parents=True)
+    soundfile.write(archive / "q.wav", np.random.default_rng(0).normal(0, 0.1, 32_000), 16_000)
+    turns = [{"from": "human", "audio": "q.wav"}, {"from": "gpt", "audio": "lost.wav"}]
+    (archive / "data.json").write_text(json.dumps([{"conversations": turns}]))
+    place = upload(server, bucket, tmp_path / "tree", "dialogues")
+    remote = DialoguesSource(kind="dialogues", corpus="c", tree=place, subsets=["S2S/QA"])
+    rows = listed(remote)
+    assert rows == listed(remote.model_copy(update={"tree": str(tmp_path / "tree")}))
+    assert [row["seconds"] for row in rows] == [2.0, 0.0]
+    assert remote.open(rows[0]["locator"]) == (archive / "q.wav").read_bytes()
+    network.choose = lambda number, method, path: "503" if "q.wav" in path else None
+    with pytest.raises(SourceError, match=r"part-0/data\.json: .*Service Unavailable"):
+        listed(remote)
 
 
 def test_a_network_that_is_gone_is_no_missing_file(

@@ -13,9 +13,11 @@ import soundfile
 from schemas import KEY, SAMPLE_RATE
 from transforms.sources import entries
 from transforms.sources.base import SourceError
+from transforms.sources.dialogues import DialoguesSource
 from transforms.sources.huggingface import HuggingFaceSource
 from transforms.sources.librispeech import LibriSpeechSource
 from transforms.sources.manifest import ManifestSource
+from transforms.sources.mls import MlsSource
 from transforms.sources.spoken import SpokenSource
 
 
@@ -245,3 +247,105 @@ def test_a_bad_voice_is_a_bad_line(tmp_path: Path, voice: Any, says: str) -> Non
     _, rows = spoken(tmp_path, [{"id": "a", "text": "Hi."}, {"id": "b", "text": "Hi.", "voice": voice}])
     assert [row["error_class"] for row in rows] == [None, "bad_line"]
     assert rows[1]["error"].startswith(f"t.jsonl:2: {says}")
+
+
+def mls_tree(folder: Path, transcripts: str, segments: str) -> None:
+    audio = folder / "train" / "audio" / "10" / "20"
+    audio.mkdir(parents=True)
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE)
+    soundfile.write(audio / "10_20_000001.flac", noise, SAMPLE_RATE)
+    (folder / "train" / "transcripts.txt").write_text(transcripts)
+    (folder / "train" / "segments.txt").write_text(segments)
+
+
+def test_mls_tree(tmp_path: Path) -> None:
+    lines = "10_20_000001\tfirst words\n10_20_000002\tlost\n10_20_000003\n../../x\ttext\n"
+    mls_tree(tmp_path, lines, "10_20_000001\thttp://x\t1.5\t4.0\n10_20_000002\thttp://x\tnone\t2\n")
+    source = MlsSource(kind="mls", tree=str(tmp_path))
+    rows = list(entries([source]))
+    assert [row["error_class"] for row in rows] == [None, None, "bad_line", "bad_line"]
+    assert (rows[0][KEY], rows[0]["reference_text"], rows[0]["speaker_id"]) == ("10_20_000001", "first words", "10")
+    assert rows[0]["seconds"] == 2.5 and source.open(rows[0]["locator"]) == tmp_path / rows[0]["locator"]
+    assert rows[1]["size"] is None and rows[1]["seconds"] == 0.0
+    assert "transcripts.txt, line 3: is not an utterance id, a tab and its text" in rows[2]["error"]
+    with pytest.raises(SourceError, match="dev"):
+        list(entries([source.model_copy(update={"splits": ["dev"]})]))
+
+
+def test_a_share_of_mls(tmp_path: Path) -> None:
+    keys = [f"10_20_{number:06d}" for number in range(2000)]
+    mls_tree(tmp_path, "".join(f"{key}\ttext\n" for key in keys), "")
+    taken = {
+        share: [row[KEY] for row in entries([MlsSource(kind="mls", tree=str(tmp_path), share=share)])]
+        for share in (0.1, 0.2, 1.0)
+    }
+    assert taken[1.0] == keys and set(taken[0.1]) < set(taken[0.2])
+    assert 150 < len(taken[0.1]) < 250 and 340 < len(taken[0.2]) < 460
+
+
+def dialogues(folder: Path, listed: Any, **parameters: Any) -> tuple[DialoguesSource, list[dict[str, Any]]]:
+    archive = folder / "set" / "part-0"
+    archive.mkdir(parents=True, exist_ok=True)
+    for name in ("q", "a"):
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE)
+        soundfile.write(archive / f"{name}.wav", noise, SAMPLE_RATE)
+    (archive / "data.json").write_text(listed if isinstance(listed, str) else json.dumps(listed))
+    source = DialoguesSource(kind="dialogues", corpus="c", tree=str(folder), subsets=["set"], **parameters)
+    return source, list(entries([source]))
+
+
+TURNS = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "Hello?", "audio": "q.wav"},
+    {"from": "gpt", "value": "Yes.", "audio": "a.wav"},
+]
+
+
+def test_dialogues(tmp_path: Path) -> None:
+    other = [{"role": "user", "content": "Hello?", "audio": "q.wav"}, {"role": "assistant", "content": "Yes."}]
+    source, rows = dialogues(tmp_path, [{"conversations": TURNS}, {"conversations": other}])
+    assert [row[KEY] for row in rows[:3]] == [
+        "c-set-part-0-000000-0",
+        "c-set-part-0-000000-1",
+        "c-set-part-0-000001-0",
+    ]
+    assert [(row["role"], row["turn"], row["reference_text"]) for row in rows[:3]] == [
+        ("user", 0, "Hello?"),
+        ("assistant", 1, "Yes."),
+        ("user", 0, "Hello?"),
+    ]
+    assert rows[0]["dialogue_id"] == rows[1]["dialogue_id"] != rows[2]["dialogue_id"]
+    assert rows[0]["seconds"] == 1.0 and source.open(rows[1]["locator"]) == tmp_path / "set" / "part-0" / "a.wav"
+    assert "data.json[1] turn 1 has no audio; leave assistant out of the source's roles" in rows[3]["error"]
+    _, users = dialogues(tmp_path, [{"conversations": TURNS}, {"conversations": other}], roles=["user"])
+    assert [row["error"] for row in users] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "says"),
+    [
+        ("nonsense", "is no object with a list of 'conversations'"),
+        ({"conversations": None}, "is no object with a list of 'conversations'"),
+        ({"conversations": ["turn"]}, "is said by None, none of human, user"),
+        ({"conversations": [{"from": "human", "value": "\ud800", "audio": "q.wav"}]}, "is no text"),
+        ({"conversations": [{"from": "bird", "audio": "q.wav"}]}, "is said by 'bird'"),
+        ({"conversations": [{"from": "human", "audio": "../../../x.wav"}]}, "leads out of the manifest's folder"),
+        ({"conversations": [{"from": "human", "audio": {"path": "q.wav"}}]}, "has no audio path"),
+    ],
+)
+def test_bad_dialogues_are_entries_with_an_error(tmp_path: Path, dialogue: Any, says: str) -> None:
+    _, rows = dialogues(tmp_path, [dialogue, {"conversations": TURNS}])
+    assert [row["error_class"] for row in rows] == ["bad_line", None, None]
+    assert says in rows[0]["error"] and "data.json[0] turn 0" in rows[0]["error"]
+
+
+@pytest.mark.parametrize(("text", "says"), [("[", "data.json: "), ("{}", "expected a list of dialogues")])
+def test_a_list_of_dialogues_that_is_none_is_an_error(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(SourceError, match=says):
+        dialogues(tmp_path, text)
+
+
+def test_archives_that_are_not_unpacked_say_so(tmp_path: Path) -> None:
+    source, _ = dialogues(tmp_path, [])
+    with pytest.raises(SourceError, match="other: no <archive>/data"):
+        list(entries([source.model_copy(update={"subsets": ["set", "other"]})]))

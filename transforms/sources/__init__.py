@@ -9,13 +9,16 @@ from pydantic import Field
 
 from schemas import KEY
 from transforms.sources.base import Item, Source
+from transforms.sources.dialogues import DialoguesSource
 from transforms.sources.huggingface import HuggingFaceSource
 from transforms.sources.librispeech import LibriSpeechSource
 from transforms.sources.manifest import ManifestSource
+from transforms.sources.mls import MlsSource
 from transforms.sources.spoken import SpokenSource
 
 AnySource = Annotated[
-    ManifestSource | LibriSpeechSource | HuggingFaceSource | SpokenSource, Field(discriminator="kind")
+    ManifestSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
+    Field(discriminator="kind"),
 ]
 
 

@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from schemas.base import UserError
 from schemas.storage import Storage, is_url, open_storage, split
@@ -61,12 +62,31 @@ class Item:
     speaker_id: str | None = None
 
 
+class Expected(Parameters):
+    """What a source is known to hold: compared with what ingest stored, and counted with where the source is not there.
+
+    Attributes:
+        items, hours: as the corpus or a paper says.
+        role: who speaks; what a user or an assistant says are turns of dialogues.
+        tolerance: the share by which either may differ.
+    """
+
+    items: PositiveInt
+    hours: PositiveFloat
+    role: Literal["user", "assistant", "narrator"] = "narrator"
+    tolerance: float = Field(0.02, ge=0, le=1)
+
+    def __str__(self) -> str:
+        return f"{self.items:,} items and {self.hours:,g} hours are expected"
+
+
 class Source(Parameters):
     """Parameters of a source, and what it does with them.
 
     Attributes:
         corpus, split, language, license: defaults for the items' columns.
         channel: which channel of each file to take; -1 is the mean of all.
+        expected: what it should come to; no part of a fingerprint.
     """
 
     corpus: str
@@ -74,6 +94,7 @@ class Source(Parameters):
     language: str = "en"
     license: str = "unknown"
     channel: int = MIX
+    expected: Expected | None = None
 
     has_files: ClassVar[bool] = False
     """Whether a locator is the path of a file."""

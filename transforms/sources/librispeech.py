@@ -27,12 +27,10 @@ class LibriSpeechSource(Source):
 
     def items(self) -> Iterator[Item]:
         tree = files(self.tree)
+        chapters = {split: self._transcripts(tree, split) for split in self.splits}
         with ThreadPoolExecutor(tree.probes) as pool:
-            for split in self.splits:
+            for split, transcripts in chapters.items():
                 try:
-                    transcripts = tree.find(split, depth=2, suffix=".trans.txt")
-                    if not transcripts:
-                        raise SourceError(f"{self.tree}/{split}: no <speaker>/<chapter>/*.trans.txt below it")
                     for transcript in transcripts:
                         yield from self._chapter(tree, transcript, split, pool)
                 except OSError as error:
@@ -40,6 +38,15 @@ class LibriSpeechSource(Source):
 
     def open(self, locator: str) -> Raw:
         return files(self.tree).open(locator)
+
+    def _transcripts(self, tree: Files, split: str) -> list[str]:
+        try:
+            found = tree.find(split, depth=2, suffix=".trans.txt")
+        except OSError as error:
+            raise SourceError(f"{self.tree}/{split}: {error}") from error
+        if not found:
+            raise SourceError(f"{self.tree}/{split}: no <speaker>/<chapter>/*.trans.txt below it")
+        return found
 
     def _chapter(self, tree: Files, transcript: str, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
         with tree.stream(transcript) as file:

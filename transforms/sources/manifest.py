@@ -88,17 +88,27 @@ class ManifestSource(Source):
 
         item = item_from(value, where)
         audio = value("audio")
-        if not isinstance(audio, str) or "\0" in audio:
-            raise BadLine("has no audio path")
-        if not is_url(audio):
-            audio = os.path.normpath(audio)
-            if audio.split(os.sep)[0] == os.pardir:
-                raise BadLine(f"audio path {audio!r} leads out of the manifest's folder")
+        if not isinstance(audio, str) or not is_url(audio):
+            audio = inner_path(audio)
         try:
             size, seconds = self._files.probe(audio, item.seconds)
         except UserError as error:  # a URL of no known kind
             raise BadLine(str(error)) from error
         return replace(item, locator=audio, size=size, seconds=seconds)
+
+
+def inner_path(audio: Any) -> str:
+    """An audio path as a file writes it, relative to itself or absolute.
+
+    Raises:
+        BadLine: it is no path, or it leads out of the file's folder.
+    """
+    if not isinstance(audio, str) or "\0" in audio:
+        raise BadLine("has no audio path")
+    path = os.path.normpath(audio)
+    if path.split(os.sep)[0] == os.pardir:
+        raise BadLine(f"audio path {path!r} leads out of the manifest's folder")
+    return path
 
 
 def item_from(value: Any, where: str) -> Item:

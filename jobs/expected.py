@@ -1,0 +1,59 @@
+"""What ingest stored, against what the configuration's sources should come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from schemas import SAMPLE_RATE, UTTERANCES
+from schemas.layout import Dataset
+from transforms.sources import Source
+from transforms.sources.base import Expected
+
+
+def say_differences(sources: Iterable[Source], dataset: Dataset, console: Console) -> bool:
+    """Prints what `differences` finds; says whether there is anything."""
+    found = differences(sources, dataset)
+    for line in found:
+        console.print(line, style="red", markup=False, soft_wrap=True)
+    return bool(found)
+
+
+def differences(sources: Iterable[Source], dataset: Dataset) -> list[str]:
+    """A line for each corpus whose items or hours are further from what is expected than its tolerance allows.
+
+    Nothing is expected of a corpus one of whose sources says nothing.
+
+    Raises:
+        LayoutError: the dataset has no utterances.
+    """
+    wanted: dict[str, list[Expected | None]] = {}
+    for source in sources:
+        wanted.setdefault(source.corpus, []).append(source.expected)
+    complete = {corpus: [one for one in parts if one] for corpus, parts in wanted.items() if all(parts)}
+    stored = _stored(dataset) if complete else {}
+    found = ((corpus, _difference(parts, *stored.get(corpus, (0, 0.0)))) for corpus, parts in complete.items())
+    return [f"{corpus}: {said}" for corpus, said in found if said]
+
+
+def _stored(dataset: Dataset) -> dict[str, tuple[int, float]]:
+    """Items and hours of each corpus in the current utterances."""
+    rows = dataset.read(UTTERANCES.name, ["corpus", "num_samples"])
+    rows = rows.set_column(0, "corpus", pc.cast(rows["corpus"], pa.string()))
+    sums = rows.group_by("corpus").aggregate([("num_samples", "count"), ("num_samples", "sum")]).to_pylist()
+    return {row["corpus"]: (row["num_samples_count"], row["num_samples_sum"] / SAMPLE_RATE / 3600) for row in sums}
+
+
+def _difference(wanted: list[Expected], items: int, hours: float) -> str | None:
+    all_items, all_hours = sum(one.items for one in wanted), sum(one.hours for one in wanted)
+    tolerance = max(one.tolerance for one in wanted)
+    if max(abs(items / all_items - 1), abs(hours / all_hours - 1)) <= tolerance:
+        return None
+    return (
+        f"ingest stored {items:,} items and {hours:,.2f} hours; {all_items:,} items and {all_hours:,g} hours are "
+        f"expected, within {tolerance:.0%}. Look at what was refused, and at the source's splits, subsets and roles; "
+        "or set its `expected` to what you have."
+    )

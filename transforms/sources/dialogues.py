@@ -1,0 +1,128 @@
+"""Spoken dialogues, each archive of the data set unpacked to a folder of its own: `data.json` beside the audio."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+from transforms.audio import Raw
+from transforms.sources.base import Files, Item, Source, SourceError, files
+from transforms.sources.manifest import BadLine, inner_path
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+}
+SILENT = "system"
+"""Who gives instructions and never speaks: no turn of the dialogue."""
+
+
+class DialoguesSource(Source):
+    """Turns of dialogues in the layout of EchoX-Dialogues.
+
+    `<tree>/<subset>/<archive>/data.json` is a list of objects with `conversations`, a list of turns: `from` (human or
+    gpt; or `role`), `value` (the text; or `content`) and `audio`, a path relative to `data.json`.
+
+    Attributes:
+        tree: the folder that holds the subsets; a path or a URL.
+        subsets: which of them, such as ["S2S-QA/AudioQA"].
+        roles: whose turns to take. One of theirs without audio is refused; the others' are left out.
+    """
+
+    has_files: ClassVar[bool] = True
+    kind: Literal["dialogues"]
+    tree: str
+    subsets: list[str]
+    roles: list[Literal["user", "assistant"]] = ["user", "assistant"]
+
+    def items(self) -> Iterator[Item]:
+        tree = files(self.tree)
+        found = [archive for subset in self.subsets for archive in self._archives(tree, subset)]
+        with ThreadPoolExecutor(tree.probes) as pool:
+            for archive in found:
+                turns = self._turns(tree, archive)
+                try:
+                    while chunk := list(islice(turns, 1000)):
+                        yield from pool.map(lambda turn: self._item(tree, *turn), chunk)
+                except (OSError, ValueError, RecursionError) as error:
+                    raise SourceError(f"{self.tree}/{archive}: {error}") from error
+
+    def open(self, locator: str) -> Raw:
+        return files(self.tree).open(locator)
+
+    def _archives(self, tree: Files, subset: str) -> list[str]:
+        try:
+            found = tree.find(subset, depth=1, suffix="data.json")
+        except OSError as error:
+            raise SourceError(f"{self.tree}/{subset}: {error}") from error
+        if not found:
+            raise SourceError(
+                f"{self.tree}/{subset}: no <archive>/data.json below it; unpack each archive to a folder of its own"
+            )
+        return found
+
+    def _turns(self, tree: Files, archive: str) -> Iterator[tuple[str, int, int, Any]]:
+        """The turns to look at: their `data.json`, the dialogue's place in it, the turn's number, the turn."""
+        with tree.stream(archive) as file:
+            dialogues = json.load(file)
+        if not isinstance(dialogues, list):
+            raise SourceError(f"{self.tree}/{archive}: expected a list of dialogues")
+        for number, dialogue in enumerate(dialogues):
+            turns = dialogue.get("conversations") if isinstance(dialogue, dict) else None
+            if not isinstance(turns, list):
+                yield archive, number, 0, None
+                continue
+            spoken = [turn for turn in turns if _value(turn, "from", "role") != SILENT]
+            for place, turn in enumerate(spoken):
+                role = ROLES.get(str(_value(turn, "from", "role")))
+                if role is None or role in self.roles:
+                    yield archive, number, place, turn
+
+    def _item(self, tree: Files, archive: str, number: int, place: int, turn: Any) -> Item:
+        where = f"{archive}[{number}] turn {place}"
+        folder = archive.rpartition("/")[0]
+        try:
+            if turn is None:
+                raise BadLine("is no object with a list of 'conversations'")
+            _check_text(turn)
+            role = ROLES.get(str(_value(turn, "from", "role")))
+            if role is None:
+                raise BadLine(f"is said by {_value(turn, 'from', 'role')!r}, none of {', '.join(ROLES)}")
+            audio = _value(turn, "audio")
+            if audio is None:
+                raise BadLine(f"has no audio; leave {role} out of the source's roles where only the others speak")
+            locator = os.path.join(folder, inner_path(audio))
+        except BadLine as error:
+            return Item(id=where, where=where, error_class="bad_line", error=f"{where} {error}")
+        size, seconds = tree.probe(locator, None)
+        dialogue = f"{self.corpus}-{folder.replace('/', '-')}-{number:06d}"
+        text = _value(turn, "value", "content")
+        return Item(
+            id=f"{dialogue}-{place}",
+            where=where,
+            locator=locator,
+            size=size,
+            seconds=seconds,
+            text=text if isinstance(text, str) else None,
+            dialogue_id=dialogue,
+            turn=place,
+            role=role,
+        )
+
+
+def _check_text(turn: Any) -> None:
+    try:
+        json.dumps(turn, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except UnicodeEncodeError as error:
+        raise BadLine(f"is no text ({error})") from error
+
+
+def _value(turn: Any, *names: str) -> Any:
+    return next((turn[name] for name in names if turn.get(name)), None) if isinstance(turn, dict) else None

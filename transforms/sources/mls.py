@@ -1,0 +1,99 @@
+"""A Multilingual LibriSpeech tree: <split>/transcripts.txt and segments.txt beside <split>/audio/<speaker>/<book>/."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from transforms.audio import Raw
+from transforms.sources.base import Files, Item, Source, SourceError, files
+
+
+class MlsSource(Source):
+    """Utterances of one language of MLS (Pratap et al. 2020).
+
+    Attributes:
+        tree: the language's folder, such as `mls_english`; a path or a URL.
+        splits: which of its splits.
+        audio: in which of its two formats the corpus was fetched.
+        share: how much of it to take: the utterances whose ids' digests fall below this share, the same each time.
+    """
+
+    has_files: ClassVar[bool] = True
+    kind: Literal["mls"]
+    tree: str
+    splits: list[str] = ["train"]
+    audio: Literal["flac", "opus"] = "flac"
+    share: float = Field(1.0, gt=0, le=1)
+    corpus: str = "mls"
+    license: str = "CC-BY-4.0"
+
+    def items(self) -> Iterator[Item]:
+        tree = files(self.tree)
+        with ThreadPoolExecutor(tree.probes) as pool:
+            for split in self.splits:
+                try:
+                    yield from self._split(tree, split, pool)
+                except (OSError, UnicodeDecodeError) as error:
+                    raise SourceError(f"{self.tree}/{split}: {error}") from error
+
+    def open(self, locator: str) -> Raw:
+        return files(self.tree).open(locator)
+
+    def _split(self, tree: Files, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
+        seconds: dict[str, float] = {}
+        for _, line in _lines(tree, f"{split}/segments.txt"):
+            key, _, start, end = (*line.split("\t"), "", "", "")[:4]
+            if self._takes(key):
+                seconds[key] = _difference(start, end)
+        name = f"{split}/transcripts.txt"
+
+        def item(numbered: tuple[int, str]) -> Item:
+            number, line = numbered
+            where = f"{name}:{number}"
+            key, tab, text = line.partition("\t")
+            if key.count("_") != 2 or not key.replace("_", "").isalnum() or not tab:
+                message = f"{name}, line {number}: is not an utterance id, a tab and its text"
+                return Item(id=where, where=where, error_class="bad_line", error=message)
+            speaker, book, _ = key.split("_")
+            locator = f"{split}/audio/{speaker}/{book}/{key}.{self.audio}"
+            size, lasts = tree.probe(locator, seconds.get(key))
+            return Item(
+                id=key,
+                where=where,
+                locator=locator,
+                size=size,
+                seconds=lasts,
+                text=text,
+                split=split,
+                speaker_id=speaker,
+            )
+
+        taken = ((number, line) for number, line in _lines(tree, name) if self._takes(line.partition("\t")[0]))
+        while chunk := list(islice(taken, 1000)):
+            yield from pool.map(item, chunk)
+
+    def _takes(self, key: str) -> bool:
+        drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+        return drawn < self.share * 2**64
+
+
+def _lines(tree: Files, name: str) -> Iterator[tuple[int, str]]:
+    """A file's lines that are not empty, numbered from 1."""
+    with tree.stream(name) as file:
+        for number, line in enumerate(file, 1):
+            if text := line.decode().strip():
+                yield number, text
+
+
+def _difference(start: str, end: str) -> float:
+    """Seconds of a segment; 0 where its times are no numbers, so that the audio's header is asked."""
+    try:
+        return max(0.0, float(end) - float(start))
+    except ValueError:
+        return 0.0
