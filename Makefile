@@ -31,6 +31,7 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.transcribe
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.runners
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
 
