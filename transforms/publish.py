@@ -117,10 +117,15 @@ def _has_text() -> Check:
     )
 
 
+def _beyond(compare: Callable[..., Mask], scores: pa.Array, limit: float | None) -> Mask:
+    """Which scores are beyond a limit, in their own precision: the float32 nearest to 0.3 is above 0.3."""
+    return compare(scores, pa.scalar(limit, scores.type))
+
+
 def _at_most(name: str, limit: float | None, value: Value) -> Check:
     return Check(
         name,
-        lambda rows: pc.greater(value(rows), pa.scalar(limit, pa.float64())),
+        lambda rows: _beyond(pc.greater, value(rows), limit),
         lambda rows: [f"{name} {found:g} is above max_{name}={limit:g}" for found in value(rows).to_pylist()],
     )
 
@@ -128,7 +133,7 @@ def _at_most(name: str, limit: float | None, value: Value) -> Check:
 def _at_least(name: str, limit: float | None, value: Value) -> Check:
     return Check(
         name,
-        lambda rows: pc.less(value(rows), pa.scalar(limit, pa.float64())),
+        lambda rows: _beyond(pc.less, value(rows), limit),
         lambda rows: [f"{name} {found:g} is below min_{name}={limit:g}" for found in value(rows).to_pylist()],
     )
 
@@ -137,7 +142,7 @@ def _all_at_least(name: str, limit: float | None, lists: Value) -> Check:
     """As `_at_least`, of the least in a row's list."""
     return Check(
         name,
-        lambda rows: rows_with(lists(rows), pc.less(pc.list_flatten(lists(rows)), pa.scalar(limit, pa.float64()))),
+        lambda rows: rows_with(lists(rows), _beyond(pc.less, pc.list_flatten(lists(rows)), limit)),
         lambda rows: [f"{name} {min(found):g} is below min_{name}={limit:g}" for found in lists(rows).to_pylist()],
     )
 
@@ -190,7 +195,7 @@ class PublishS2T(Publish):
     """Stage I: audio and its text, with the reply where the turn was answered."""
 
     name: ClassVar[str] = "publish_s2t"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS)
     writes = S2T
     Parameters = S2TParameters
@@ -238,7 +243,7 @@ class PublishT2C(Publish):
     """Stage II: a text and the units it is spoken with."""
 
     name: ClassVar[str] = "publish_t2c"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS, UNITS)
     writes = T2C
     wants_audio = False
@@ -288,7 +293,7 @@ class PublishEcho(Publish):
     """Stage III: the user's audio, the reply's tokens and segments, and the units of each."""
 
     name: ClassVar[str] = "publish_echo"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS, ECHO_TARGETS)
     writes = ECHO
     Parameters = EchoSetParameters

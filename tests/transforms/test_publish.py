@@ -132,6 +132,19 @@ def test_the_reference_is_the_text_where_there_is_one() -> None:
     assert transform(rows).rows["text"].to_pylist() == [ROW["reference_text"], "ten words", "ten words", "a b"]
 
 
+def test_a_score_that_is_the_threshold_passes() -> None:
+    """Scores are stored as float32, of which the nearest to 0.3 is above 0.3."""
+    scores = {"mean_logprob": [-0.7], "stop_reason": ["end"], "unit_error_rate": 0.3, "target_cer": 0.3}
+    echo = EchoSetParameters(max_unit_error_rate=0.3, max_target_cer=0.3, min_mean_logprob=-0.7)
+    s2t = S2TParameters(max_wer=0.3, min_alignment_coverage=0.7)
+    row = {
+        "echo_targets": scores,
+        "transcripts": {"wer_vs_reference": 0.3, "text": "x"},
+        "alignments": {"coverage": 0.7},
+    }
+    assert held(PublishEcho(echo), row) == held(PublishS2T(s2t), row) == [None]
+
+
 def test_an_answered_turn_has_its_reply() -> None:
     turns = [
         ("d", 0, "user", "Who?"),
