@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.config import load
-from jobs.diff import differing, plain_strings
+from jobs.difference import differing
 from jobs.run import job_of, run_job, say_plan
 from jobs.screen import open_console
+from jobs.versions import plain_strings
 from pipeline.job import Job
 from pipeline.lease import Lease, WhenBusy
 from pipeline.stage import StageSpec, changes

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from jobs import diff
+from jobs import versions
+from jobs.diff import diff_command
+from jobs.difference import Difference, difference
+from jobs.versions import side, together
 from schemas.layout import LayoutError
 from tests.pipeline.stand_ins import Double, Follow, Inline, job, stage
 from tests.schemas.samples import Root, key, sample, samples
@@ -32,9 +35,9 @@ def root(tmp_path: Path) -> Root:
     return root
 
 
-def compared(root: Root, **changes: int) -> diff.Difference:
+def compared(root: Root, **changes: int) -> Difference:
     place = str(root.folder)
-    return diff.difference(diff.side(f"{place}@{OLD[:4]}", "echo_targets", ""), diff.side(place, "echo_targets", ""))
+    return difference(side(f"{place}@{OLD[:4]}", "echo_targets", ""), side(place, "echo_targets", ""))
 
 
 def test_rows_columns_rates_and_scores(root: Root) -> None:
@@ -57,8 +60,8 @@ def test_rows_columns_rates_and_scores(root: Root) -> None:
 
 
 def test_a_version_with_itself(root: Root) -> None:
-    one = diff.side(str(root.folder), "echo_targets", "")
-    found = diff.difference(one, one)
+    one = side(str(root.folder), "echo_targets", "")
+    found = difference(one, one)
     assert (found.added, found.gone, found.changed, found.same) == (0, 0, 0, 11)
     assert found.total.rate == 0 and found.worst == []
 
@@ -67,7 +70,7 @@ def test_a_version_with_itself(root: Root) -> None:
 def test_passes_change_nothing(root: Root, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """These versions know no plan: they are joined by key, some classes of keys at a time."""
     whole = compared(root)
-    monkeypatch.setattr(diff, "PASS_ROWS", rows)
+    monkeypatch.setattr(versions, "PASS_ROWS", rows)
     again = compared(root)
     assert {**vars(again), "scores": again.quantiles()} == {**vars(whole), "scores": whole.quantiles()}
 
@@ -75,26 +78,26 @@ def test_passes_change_nothing(root: Root, rows: int, monkeypatch: pytest.Monkey
 def test_of_one_plan_it_goes_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for word in ("yes", "no"):
         list(job(tmp_path, stage(Double, word=word), stage(Follow)).run(Inline()))
-    first = diff.side(str(tmp_path), "transcripts", "")
+    first = side(str(tmp_path), "transcripts", "")
     (old,) = set(first.dataset.versions()["transcripts"]) - {first.info.fingerprint}
-    second = diff.side(f"@{old}", "transcripts", str(tmp_path))
-    assert diff.together(first, second) and first.info.shards == 3
-    monkeypatch.setattr(diff, "PASS_ROWS", 0)  # dividing by it would raise
-    found = diff.difference(first, second)
+    second = side(f"@{old}", "transcripts", str(tmp_path))
+    assert together(first, second) and first.info.shards == 3
+    monkeypatch.setattr(versions, "PASS_ROWS", 0)  # dividing by it would raise
+    found = difference(first, second)
     assert (found.added, found.gone, found.changed, found.same) == (0, 0, 12, 0)
     assert found.columns["text"] == 12 and not found.columns["language"]
     (tmp_path / "transcripts" / old / "part-00001-of-00003.json").unlink()
-    found = diff.difference(first, diff.side(f"@{old}", "transcripts", str(tmp_path)))
+    found = difference(first, side(f"@{old}", "transcripts", str(tmp_path)))
     assert (found.added, found.gone, found.changed) == (0, 0, 8), "a shard that one lacks is no difference"
 
 
 def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     place = str(root.folder)
-    assert diff.diff_command(f"{place}@{OLD}", place, "echo_targets", as_json=False) == 0
+    assert diff_command(f"{place}@{OLD}", place, "echo_targets", as_json=False) == 0
     shown = capsys.readouterr().out
     for text in ("8 the same, 2 changed, 1 added, 1 gone", "gone, in B: 1 too_short", "4-7 units", "utt-00007"):
         assert text in shown, shown
-    assert diff.diff_command(f"{place}@{OLD}", f"@{NEW}", "echo_targets", as_json=True) == 0
+    assert diff_command(f"{place}@{OLD}", f"@{NEW}", "echo_targets", as_json=True) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["rows"]["changed"] == 2 and value["unit_error_rate"]["by_length"]["4-7"]["rows"] == 10
     assert [row["utterance_id"] for row in value["worst"]] == [key(7), key(1)]
@@ -110,4 +113,4 @@ def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_what_is_not_there(root: Root, place: str, table: str, message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        diff.diff_command(f"{root.folder}{place}", str(root.folder), table, as_json=False)
+        diff_command(f"{root.folder}{place}", str(root.folder), table, as_json=False)

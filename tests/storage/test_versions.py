@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import diff, gc
+from jobs import gc
+from jobs.difference import difference
+from jobs.versions import side
 from schemas.layout import ASIDE, Dataset
 from tests.jobs.test_rerun import all_but, job, rerun, run
 from tests.pipeline.stand_ins import files
@@ -19,7 +21,7 @@ def test_in_a_bucket(network: Network, bucket: str, tmp_path: Path) -> None:
     run(job(root, word="no"))
     run(job(root, refuses=[key(3)]))
     (old,) = set(dataset.versions()["transcripts"]) - {dataset.tables()["transcripts"]}
-    found = diff.difference(diff.side(f"{root}@{old}", "transcripts", ""), diff.side(root, "transcripts", ""))
+    found = difference(side(f"{root}@{old}", "transcripts", ""), side(root, "transcripts", ""))
     assert (found.changed, found.gone, found.gone_why) == (11, 1, {"too_dull": 1})
     assert gc.gc_command(root, yes=True) == 0
     assert len(dataset.versions()["transcripts"]) == len(dataset.versions()["alignments"]) == 1
