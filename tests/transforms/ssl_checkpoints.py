@@ -1,0 +1,33 @@
+"""Tiny encoders of transformers, made by its own classes and saved in its own format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+KINDS = ("hubert", "wav2vec2", "wavlm")
+
+
+def make_ssl(folder: Path, kind: str, norm: str = "group", safe: bool = True, head: bool = False, **more: Any) -> str:
+    """Saves an encoder of random weights, 4 blocks of 32; returns its directory.
+
+    Args:
+        norm: `group` (base models, waveforms as they are) or `layer` (large ones, with stable layer norm, normalised).
+        safe: as safetensors, or as `pytorch_model.bin`.
+        head: with a CTC head.
+    """
+    import torch
+    import transformers
+
+    shape = {"conv_dim": (16,) * 7, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 64, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, **more}
+    large = norm == "layer"
+    name = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}[kind]
+    config = getattr(transformers, f"{name}Config")(feat_extract_norm=norm, do_stable_layer_norm=large, **shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = getattr(transformers, f"{name}{'ForCTC' if head else 'Model'}")(config)
+    model.save_pretrained(folder, safe_serialization=safe)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=large, return_attention_mask=large)
+    extractor.save_pretrained(folder)
+    return str(folder)

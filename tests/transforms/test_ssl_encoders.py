@@ -1,0 +1,156 @@
+"""Encoders of transformers: features as its own forward pass gives them, at any layer and in any company."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from schemas import KEY
+from schemas.check import check_dataset
+from schemas.layout import Dataset
+from tests.transforms.rows import apply, run_stages, window
+from tests.transforms.ssl_checkpoints import KINDS, make_ssl
+from transforms.audio import decode_flac
+from transforms.codebook import collapse
+from transforms.models import ssl_encoders
+from transforms.models.embedded import ModelError
+from transforms.models.ssl_encoders import SslFeatures, ssl_name, ssl_weights_of
+from transforms.models.whisper_encoder import num_frames
+from transforms.tokenize import Tokenize, TokenizeParameters
+
+
+def by_transformers(model: str, waveform: np.ndarray, layer: int) -> np.ndarray:
+    """The library's own way with one utterance."""
+    import torch
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    inputs = AutoFeatureExtractor.from_pretrained(model)(waveform, sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        encoder = AutoModel.from_pretrained(model).eval()
+        return encoder(inputs["input_values"], output_hidden_states=True).hidden_states[layer][0].numpy()
+
+
+@pytest.fixture(scope="module")
+def waveforms(speech: list[dict]) -> list[np.ndarray]:
+    heard = [soundfile.read(row["audio"], dtype="float32")[0] for row in speech[:3]]
+    return [heard[0][:40_000], heard[1][:40_000], heard[2][:31_111]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_features_are_those_of_transformers(tmp_path: Path, waveforms: list[np.ndarray], kind: str, norm: str) -> None:
+    model = make_ssl(tmp_path, kind, norm)
+    for layer in (0, 2, 4):
+        for waveform, found in zip(waveforms, SslFeatures(model, layer, "cpu")(waveforms), strict=True):
+            expected = by_transformers(model, waveform, layer)
+            np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-4, atol=1e-5)
+            assert len(found) == num_frames(len(waveform)) and 0 <= len(found) - len(expected) <= 2
+            assert (found[len(expected) :] == found[len(expected) - 1]).all()
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_neighbours_change_nothing(tmp_path: Path, waveforms: list[np.ndarray], norm: str) -> None:
+    features = SslFeatures(make_ssl(tmp_path, "hubert", norm), 3, "cpu")
+    for waveform, together in zip(waveforms, features(waveforms), strict=True):
+        assert np.array_equal(features([waveform])[0], together)
+
+
+def test_every_length_has_its_frames(tmp_path: Path, waveforms: list[np.ndarray]) -> None:
+    features = SslFeatures(make_ssl(tmp_path, "wavlm"), 1, "cpu")
+    for samples in (1, 320, 399, 400, 719, 720, 721, 16_000):
+        assert len(features([waveforms[0][:samples]])[0]) == num_frames(samples)
+
+
+def test_long_utterances_are_cut(tmp_path: Path, waveforms: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    features = SslFeatures(make_ssl(tmp_path, "hubert"), 2, "cpu")
+    monkeypatch.setattr(ssl_encoders, "CHUNK_SAMPLES", 16_000)
+    parts = [features([waveforms[0][start : start + 16_000]])[0] for start in range(0, 40_000, 16_000)]
+    assert np.array_equal(features([waveforms[0]])[0], np.concatenate(parts))
+
+
+def test_a_bin_checkpoint_with_a_head_is_the_same_encoder(tmp_path: Path, waveforms: list[np.ndarray]) -> None:
+    model = make_ssl(tmp_path / "ctc", "wav2vec2", safe=False, head=True)
+    assert not list((tmp_path / "ctc").glob("*.safetensors"))
+    (found,) = SslFeatures(model, 2, "cpu")(waveforms[:1])
+    expected = by_transformers(model, waveforms[0], 2)
+    np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
+    model = make_ssl(tmp_path / "one", "hubert")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    moved = str(tmp_path / "moved")
+    before = ssl_weights_of(moved)
+    assert ssl_name(moved) == f"hubert-{before[:8]}"
+    assert ssl_weights_of(make_ssl(tmp_path / "two", "hubert")) == before and model != moved
+    make_ssl(tmp_path / "three", "hubert")
+    about = tmp_path / "three" / "preprocessor_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))
+    assert ssl_weights_of(str(tmp_path / "three")) != before
+
+
+def test_what_is_refused_says_why(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = make_ssl(tmp_path / "a", "hubert")
+    with pytest.raises(ModelError, match="4 layers, the codebook is of layer 5"):
+        SslFeatures(model, 5, "cpu")
+    tensors = load_file(tmp_path / "a" / "model.safetensors")
+    del tensors["encoder.layers.1.final_layer_norm.weight"]
+    save_file(tensors, tmp_path / "a" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack encoder\.layers\.1\.final_layer_norm\.weight"):
+        SslFeatures(model, 2, "cpu")
+    (tmp_path / "a" / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="whether waveforms are normalised"):
+        SslFeatures(model, 2, "cpu")
+    (tmp_path / "a" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="copy the whole checkpoint"):
+        ssl_weights_of(model)
+    with pytest.raises(ModelError, match="a frame is 160 samples"):
+        SslFeatures(make_ssl(tmp_path / "b", "wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 1)), 2, "cpu")
+
+
+def test_units_by_fairseq_recipe_and_through_the_whole_stage(
+    ingested: Dataset, speech: list[dict], tmp_path: Path
+) -> None:
+    """HuBERT and a k-means file: what `ApplyKmeans` of fairseq says on transformers' own features."""
+    import joblib
+    import torch
+    from sklearn.cluster import MiniBatchKMeans
+
+    model = make_ssl(tmp_path / "hubert", "hubert")
+    heard = {row[KEY]: decode_flac(row["audio"]["bytes"]) for row in window(ingested).slice(0, 3).to_pylist()}
+    features = {key: by_transformers(model, waveform, 3) for key, waveform in heard.items()}
+    book = str(tmp_path / "km.bin")
+    joblib.dump(MiniBatchKMeans(20, random_state=0, n_init=1).fit(np.concatenate(list(features.values()))), book)
+
+    parameters = {"model": model, "codebook": book, "layer": 3}
+    tokenize = Tokenize(TokenizeParameters(**parameters))
+    tokenize.setup()
+    rows = apply(tokenize, window(ingested).slice(0, 3)).rows.to_pylist()
+    centroids = torch.from_numpy(joblib.load(book).cluster_centers_.transpose())
+    for row in rows:
+        x = torch.from_numpy(features[row[KEY]])
+        dist = x.pow(2).sum(1, keepdim=True) - 2 * torch.matmul(x, centroids) + centroids.pow(2).sum(0, keepdim=True)
+        units, durations = collapse(dist.argmin(dim=1).numpy())
+        assert row["units"] == units.tolist() and row["durations"][:-1] == durations.tolist()[:-1]
+        assert row["codebook_id"].startswith(f"{ssl_name(model)}-l3-k20-")
+
+    lines = [json.dumps({"id": row["id"], "audio": str(row["audio"]), "text": row["text"]}) for row in speech[:2]]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    source = {"kind": "manifest", "corpus": "speech", "manifest": str(tmp_path / "m.jsonl")}
+    dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}, "tokenize": parameters})
+    assert dataset.read("units").num_rows == 2 and list(check_dataset(dataset.root)) == []
+    assert set(dataset.stage("units", dataset.tables()["units"]).weights) == {"encoder", "codebook"}
+
+
+def test_the_layer_of_a_kmeans_file_must_be_said(tmp_path: Path) -> None:
+    parameters = TokenizeParameters(model=make_ssl(tmp_path, "hubert"), codebook=str(tmp_path / "km.bin"))
+    with pytest.raises(ModelError, match="set `layer`"):
+        Tokenize(parameters).weights()
+    with pytest.raises(ModelError, match="leave `layer` out"):
+        Tokenize(TokenizeParameters(layer=7)).weights()

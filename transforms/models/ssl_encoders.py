@@ -1,0 +1,164 @@
+"""Features of HuBERT, mHuBERT, WavLM, wav2vec2 and XLSR layers, for units: 50 frames a second.
+
+Each utterance is heard alone: group norm in the first convolution hears padding, and even among equal lengths the
+convolutions of a batch sum in another order than those of one utterance, so units would hang on the batch size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transforms.models.embedded import ModelError, sha256_of
+from transforms.models.whisper_encoder import HOP_SAMPLES, SAMPLE_RATE, num_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+MODEL_TYPES = ("hubert", "wav2vec2", "wavlm")
+CHUNK_SAMPLES = 100 * SAMPLE_RATE
+"""Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
+SHORTEST_SAMPLES = 400
+"""What the convolutions need for one frame; shorter utterances are filled with silence."""
+
+
+def is_ssl(model: str) -> bool:
+    """Whether a model is a directory of transformers with one of these encoders."""
+    return Path(model, "config.json").is_file() and _json(Path(model, "config.json")).get("model_type") in MODEL_TYPES
+
+
+def weight_files(model: str) -> list[Path]:
+    """The files of a checkpoint that hold tensors: safetensors, or else `pytorch_model*.bin`.
+
+    Raises:
+        ModelError: there are none.
+    """
+    folder = Path(model)
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ModelError(f"{folder} holds neither model.safetensors nor pytorch_model.bin: copy the whole checkpoint")
+    return files
+
+
+def ssl_weights_of(model: str) -> str:
+    """What stands for an encoder in a fingerprint: a digest of its weights, its shape and its normalisation."""
+    sha = hashlib.sha256()
+    for file in [Path(model, "config.json"), Path(model, "preprocessor_config.json"), *weight_files(model)]:
+        sha.update(bytes.fromhex(sha256_of(file)))
+    return sha.hexdigest()
+
+
+def ssl_name(model: str) -> str:
+    """What a codebook calls the encoder, such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
+    return f"{_json(Path(model, 'config.json'))['model_type']}-{ssl_weights_of(model)[:8]}"
+
+
+def do_normalize(model: str) -> bool:
+    """Whether the encoder was trained on waveforms of zero mean and unit variance.
+
+    Raises:
+        ModelError: the checkpoint does not say, or is for another sample rate.
+    """
+    path = Path(model, "preprocessor_config.json")
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: it says whether waveforms are normalised; copy the whole checkpoint")
+    about = _json(path)
+    if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
+        raise ModelError(f"{path}: the encoder is for {rate} Hz, the pipeline hears {SAMPLE_RATE} Hz: take another one")
+    return bool(about.get("do_normalize", True))
+
+
+def normalized(waveform: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
+    return np.asarray((waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7), np.float32)
+
+
+class SslFeatures:
+    """Hidden states after `layer` blocks (0 is before the first): transformers' `hidden_states[layer]`."""
+
+    def __init__(self, model: str, layer: int, device: str) -> None:
+        from transformers import AutoModel
+
+        self._device = device
+        self._normalize = do_normalize(model)
+        self._encoder = load_pretrained(AutoModel, model)
+        blocks = self._encoder.encoder.layers
+        if not 0 <= layer <= len(blocks):
+            raise ModelError(f"{model} has {len(blocks)} layers, the codebook is of layer {layer}: take the right one")
+        if layer < len(blocks) and self._encoder.config.do_stable_layer_norm:
+            import torch
+
+            self._encoder.encoder.layer_norm = torch.nn.Identity()  # the norm follows the last block alone
+        self._encoder.encoder.layers = blocks[:layer]
+        self._encoder.adapter = None
+        self._encoder.to(device)
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
+        return [hear(self._hidden, waveform, self._normalize, self._device) for waveform in waveforms]
+
+    def _hidden(self, waveform: Tensor) -> Tensor:
+        hidden: Tensor = self._encoder(waveform).last_hidden_state
+        return hidden
+
+
+def hear(forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: bool, device: str) -> np.ndarray:
+    """What a model says of each frame of a waveform, (num_frames, D) float32.
+
+    The convolutions leave out the last frame or two, which they hear in part; the last whole one stands for them.
+
+    Args:
+        forward: from (1, samples) to (1, frames, D).
+        waveform: float32, 16 kHz mono, of any length but 0.
+    """
+    import torch
+
+    if normalize:
+        waveform = normalized(waveform)
+    parts = []
+    for start in range(0, len(waveform), CHUNK_SAMPLES):
+        chunk = waveform[start : start + CHUNK_SAMPLES]
+        filled = np.pad(chunk, (0, max(0, SHORTEST_SAMPLES - len(chunk))))
+        with torch.inference_mode():
+            frames = forward(torch.from_numpy(filled)[None].to(device))[0].float().cpu().numpy()
+        parts.append(np.pad(frames, ((0, num_frames(len(chunk)) - len(frames)), (0, 0)), "edge"))
+    return np.concatenate(parts)
+
+
+def load_pretrained(kind: Any, model: str) -> Any:
+    """A model from a local directory, float32, in evaluation mode.
+
+    Args:
+        kind: a class of transformers with `from_pretrained`.
+
+    Raises:
+        ModelError: files are missing or damaged, or lack some of the model's tensors.
+    """
+    weight_files(model)
+    try:
+        loaded, about = kind.from_pretrained(
+            model, local_files_only=True, weights_only=True, output_loading_info=True, dtype="float32"
+        )
+    except Exception as error:  # safetensors, torch and transformers each raise their own
+        raise ModelError(f"{model}: not a checkpoint that transformers reads ({error}); copy it again") from error
+    missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
+    if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
+        raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
+    if (hop := math.prod(loaded.config.conv_stride)) != HOP_SAMPLES:
+        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
+    return loaded.eval()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error}); copy the checkpoint again") from error
+    return found
