@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +16,19 @@ SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 SAMPLE_RATE = 16_000
 
 
-def speech(every: int = 1) -> tuple[list[np.ndarray], list[str], list[Path]]:
-    """Waveforms (float32, 16 kHz), reference texts and files of every n-th utterance."""
+def chosen(about: str | None) -> argparse.Namespace:
+    """`--limit` and `--rounds` of a benchmark, whose docstring's first line is its help."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument("--limit", type=int, help="the first so many utterances only: a look, not a figure")
+    parser.add_argument("--rounds", type=int, default=5, help="paired runs (default: 5)")
+    return parser.parse_args()
+
+
+def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], list[str], list[Path]]:
+    """Waveforms (float32, 16 kHz), reference texts and files of every n-th utterance, at most `limit`."""
     import soundfile
 
-    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][::every]
+    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][::every][:limit]
     paths = [SPEECH / row["audio"] for row in rows]
     return [soundfile.read(path, dtype="float32")[0] for path in paths], [row["text"] for row in rows], paths
 
@@ -31,8 +41,9 @@ def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds:
         seconds: of audio that each works through, for the real-time factor.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         for name, contender in contenders.items():
+            print(f"round {number} of {rounds}: {name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
             contender()
             times[name].append(time.perf_counter() - started)

@@ -1,15 +1,13 @@
 """tokenize (features and nearest centroids) against one utterance at a time, and against 30 s windows.
 
-python -m benchmarks.tokenize [rounds]
+python -m benchmarks.tokenize [--limit N] [--rounds 5]
 """
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, compare, speech
+from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from pipeline.batching import pack
 from transforms.assets import asset
 from transforms.codebook import Codebook
@@ -20,12 +18,12 @@ from transforms.tokenize import Features, TokenizeParameters
 BUDGET = 240 * SAMPLE_RATE
 
 
-def main(rounds: int) -> None:
+def main(limit: int | None, rounds: int) -> None:
     import torch
     from sklearn.cluster import KMeans
     from whisper import log_mel_spectrogram, pad_or_trim
 
-    waveforms, _, _ = speech()
+    waveforms, _, _ = speech(limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     book = Codebook.load(asset(TokenizeParameters().codebook))
     features = Features(EMBEDDED, book.layer, "cpu")
@@ -66,4 +64,5 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    options = chosen(__doc__)
+    main(options.limit, options.rounds)

@@ -1,16 +1,14 @@
-"""transcribe against openai-whisper's own `transcribe`, file by file, and faster-whisper's batched pipeline.
+"""transcribe against openai-whisper and faster-whisper file by file, and faster-whisper's batched pipeline.
 
-python -m benchmarks.transcribe [rounds]
+python -m benchmarks.transcribe [--limit N] [--rounds 5]
 """
 
 from __future__ import annotations
 
-import sys
-
 import jiwer
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, compare, speech
+from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from pipeline.batching import pack
 from transforms.models.embedded import WHISPER_TINY_EN
 from transforms.models.recognisers import WINDOW_SAMPLES, FasterWhisper
@@ -20,10 +18,10 @@ from transforms.transcribe import normalize
 BATCH = 8
 
 
-def main(rounds: int) -> None:
+def main(limit: int | None, rounds: int) -> None:
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-    waveforms, references, _ = speech(every=5)
+    waveforms, references, _ = speech(every=5, limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     heard: dict[str, list[str]] = {}
 
@@ -78,4 +76,5 @@ def _batched(pipeline: object, waveform: np.ndarray) -> object:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    options = chosen(__doc__)
+    main(options.limit, options.rounds)
