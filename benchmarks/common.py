@@ -33,12 +33,13 @@ def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], 
     return [soundfile.read(path, dtype="float32")[0] for path in paths], [row["text"] for row in rows], paths
 
 
-def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds: int) -> None:
+def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds: int, rows: int | None = None) -> None:
     """Times all contenders in turn, `rounds` times, and prints each against the first.
 
     Args:
         contenders: what to time, by name; ours first.
         seconds: of audio that each works through, for the real-time factor.
+        rows: that each works through, for rows a second in its place.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
@@ -48,10 +49,12 @@ def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds:
             contender()
             times[name].append(time.perf_counter() - started)
     ours = next(iter(contenders))
-    print(f"| {'':44} | seconds | real-time factor | times ours (min to max of {rounds} pairs) |")
+    measure = "real-time factor" if rows is None else "rows/s"
+    print(f"| {'':44} | seconds | {measure} | times ours (min to max of {rounds} pairs) |")
     print("| --- | --- | --- | --- |")
     for name, took in times.items():
         ratios = sorted(other / own for other, own in zip(took, times[ours], strict=True))
         median = statistics.median(took)
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        print(f"| {name:44} | {median:7.1f} | {median / seconds:.4f} | {spread} |", flush=True)
+        figure = f"{median / seconds:.2g}" if rows is None else f"{rows / median:,.0f}"
+        print(f"| {name:44} | {median:7.3g} | {figure} | {spread} |", flush=True)

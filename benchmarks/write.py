@@ -32,7 +32,7 @@ def main(limit: int | None, rounds: int) -> None:
     import ray
 
     sequences, seconds = units_of_speech(limit)
-    renumbered = ([(unit + shift) % 100 for unit in units] for shift in range(TIMES) for units in sequences)
+    renumbered = ((units + shift) % 100 for shift in range(TIMES) for units in sequences)
     rows = table_of((_row(number, units) for number, units in enumerate(renumbered)), UNITS)
     plain = pa.table({name: _plain(rows[name]) for name in rows.column_names})
     info = StageInfo("tokenize", 1, UNITS.name, UNITS.version, {}, {}, {}, 1, "0" * 16)
@@ -66,7 +66,7 @@ def main(limit: int | None, rounds: int) -> None:
             "Ray Data, write_parquet": with_ray,
         }
         with_ray()  # starts its workers, which is not timed
-        compare(contenders, seconds * TIMES, rounds)
+        compare(contenders, seconds * TIMES, rounds, len(rows))
         for name, folder in folders.items():
             files = sorted(folder.rglob("*.parquet"))
             written = pa.concat_tables([pq.ParquetFile(file).read().select([KEY, "units"]) for file in files])
@@ -76,7 +76,7 @@ def main(limit: int | None, rounds: int) -> None:
     ray.shutdown()
 
 
-def _row(number: int, units: list[int]) -> dict[str, object]:
+def _row(number: int, units: np.ndarray) -> dict[str, object]:
     durations = np.random.default_rng(number).integers(1, 6, len(units))
     return {
         KEY: f"utterance-{number}",

@@ -21,6 +21,7 @@ BACKENDS: list[tuple[str, str, str, str]] = [
     ("echo: T2C decoder", "transformers", "transformers", "echo"),
     ("units, align: HuBERT, WavLM, wav2vec2", "transformers", "transformers", "echo"),
     ("fit-codebook", "scikit-learn", "sklearn", "fit"),
+    ("unit language", "numba", "numba", "fit"),
     ("ingest: WAV, FLAC, MP3, OGG", "soundfile", "soundfile", "ingest"),
     ("ingest: AAC, M4A and the rest", "av", "av", "ingest"),
     ("ingest: HF data sets", "datasets", "datasets", "huggingface"),

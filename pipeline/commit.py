@@ -79,7 +79,8 @@ class ShardWriter:
         self._rows_in += len(keys)
         self._samples += samples
         order = sorted(range(len(out)), key=lambda position: place[out[position]])
-        self._output.write(rows.take(pa.array(order, pa.int64())))
+        in_order = order == list(range(len(out)))
+        self._output.write(rows if in_order else rows.take(pa.array(order, pa.int64())))
         if refused:
             self._rejects.write(table_of((_reject_row(reject, self.info.stage) for reject in refused), REJECTS))
             self._reasons.update(reject.error_class for reject in refused)

@@ -35,6 +35,7 @@ HEAVY = {
     "av",
     "soxr",
     "sklearn",
+    "numba",
 }
 """Libraries that are imported where they are used: inside a function, or for type checking alone."""
 DERIVES = {
@@ -43,9 +44,10 @@ DERIVES = {
     "transforms/models/decoding.py": {"torch", "transformers"},
     "transforms/echox/network.py": {"torch", "transformers"},
     "transforms/trainer/dataset.py": {"torch"},
+    "transforms/unit_viterbi.py": {"numba"},
     "pipeline/runners/beam_steps.py": {"apache_beam"},
 }
-"""Modules whose classes derive from a heavy library's; they are themselves imported where they are used."""
+"""Modules whose classes or functions need a heavy library; they are themselves imported where they are used."""
 READS = {"transforms/models/kmeans_file.py": {"pickle"}}
 """Reads k-means files by a class that makes inert records of whatever a pickle names."""
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -7,7 +7,6 @@ A table has the columns `word` (binary: the units as big-endian 16-bit integers,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -74,7 +73,7 @@ def flat(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
         return pc.list_flatten(sequences).to_numpy().astype(np.int64), lengths.astype(np.int64)
     gathered = list(sequences)
     sizes = np.fromiter(map(len, gathered), np.int64, len(gathered))
-    return np.fromiter(chain.from_iterable(gathered), np.int64, int(sizes.sum())), sizes
+    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(units, np.int64) for units in gathered)]), sizes
 
 
 def _table(words: np.ndarray, counts: np.ndarray) -> pa.Table:

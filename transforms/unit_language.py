@@ -4,8 +4,8 @@ The vocabulary holds every single unit, so any sequence can be written, and the 
 from counted n-grams, more of them than will be kept, and is then counted again and again on its own segmentation,
 each time with fewer words: a fragment that longer words have made needless loses its count and gives up its place.
 A sequence is segmented into the words of highest probability, P(word) being its relative frequency (the unigram
-model of Kudo 2018, arXiv 1804.10959, with hard counts). HF `tokenizers` does the segmentation, one private-use
-character a unit.
+model of Kudo 2018, arXiv 1804.10959, with hard counts; `unit_viterbi`). HF `tokenizers` does byte-pair merges, one
+private-use character a unit.
 
 Counts are sums, so they may be taken anywhere: `fit_ngrams` asks for totals alone, and learns from those that many
 machines have counted what it learns from one.
@@ -33,6 +33,8 @@ from transforms.unit_counts import Sequences, Word, count_ngrams, flat, likelies
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from transforms.unit_viterbi import Trie
 
 Total = Callable[[Callable[[Sequences], pa.Table], Callable[[pa.Table], pa.Table]], pa.Table]
 """Counts all sequences: adds up what the first function gives of any parts of them, and keeps what the second does."""
@@ -125,9 +127,7 @@ class UnitLanguage:
         """
         _check_sizes(num_units, vocab_size, max_word_units)
         kept = words_of(likeliest(counts, vocab_size - num_units))
-        units = set(chain.from_iterable(kept))
-        if units and not 0 <= min(units) <= max(units) < num_units:
-            raise ValueError(f"units {min(units)} to {max(units)} are not all in [0, {num_units})")
+        _check_units(flat(kept)[0], num_units)
         words = [*((unit,) for unit in range(num_units)), *(word for word in kept if len(word) > 1)]
         counted = tuple(max(1, kept.get(word, 0)) for word in words)
         return cls("ngram", num_units, max_word_units, tuple(words), counted)
@@ -136,14 +136,15 @@ class UnitLanguage:
     def _fit_bpe(cls, corpus: list[list[int]], num_units: int, vocab_size: int, max_word_units: int) -> UnitLanguage:
         from tokenizers import Tokenizer, models, trainers
 
+        _check_units(flat(corpus)[0], num_units)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size if max_word_units > 1 else num_units,
-            initial_alphabet=[_text((unit,), num_units) for unit in range(num_units)],
+            initial_alphabet=[_text((unit,)) for unit in range(num_units)],
             max_token_length=max_word_units + 1,  # the trainer stays below it
             show_progress=False,
         )
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.train_from_iterator([_text(sequence, num_units) for sequence in corpus], trainer)
+        tokenizer.train_from_iterator(map(_text, corpus), trainer)
         ids = tokenizer.get_vocab()
         merges = json.loads(tokenizer.to_str())["model"]["merges"]
         return cls(
@@ -156,8 +157,7 @@ class UnitLanguage:
 
     def count(self, sequences: Sequences) -> pa.Table:
         """How often the segmentation of the sequences uses each word, as a table of counts."""
-        units, lengths = flat(sequences)
-        ids = Counter(chain.from_iterable(self.encode_batch(np.split(units, np.cumsum(lengths)[:-1]))))
+        ids = Counter(chain.from_iterable(self.encode_batch(sequences)))
         return table_of_words({self.vocabulary[word]: count for word, count in ids.items()})
 
     def encode(self, units: Sequence[int]) -> list[int]:
@@ -166,13 +166,17 @@ class UnitLanguage:
         Raises:
             ValueError: a unit outside [0, num_units).
         """
-        ids: list[int] = self._tokenizer.encode(_text(units, self.num_units)).ids
+        (ids,) = self.encode_batch([units])
         return ids
 
-    def encode_batch(self, sequences: Iterable[Sequence[int] | np.ndarray]) -> list[list[int]]:
+    def encode_batch(self, sequences: Sequences) -> list[list[int]]:
         """`encode` of each sequence."""
-        texts = [_text(units, self.num_units) for units in sequences]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        units, lengths = flat(sequences)
+        _check_units(units, self.num_units)
+        if self.mode == "ngram":
+            return self._trie.segment(units, lengths)
+        texts = [_text(sequence) for sequence in np.split(units, np.cumsum(lengths)[:-1])] if len(lengths) else []
+        return [encoding.ids for encoding in self._merger.encode_batch(texts)]
 
     def decode(self, ids: Iterable[int]) -> list[int]:
         """Units of word ids.
@@ -263,17 +267,19 @@ class UnitLanguage:
         return self.vocabulary[id_]
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
+    def _trie(self) -> Trie:
+        from transforms.unit_viterbi import Trie
+
+        total = sum(self.counts)
+        return Trie(self.vocabulary, [math.log(count / total) for count in self.counts], self.num_units)
+
+    @cached_property
+    def _merger(self) -> Tokenizer:
         from tokenizers import Tokenizer, models
 
-        texts = [_text(word, self.num_units) for word in self.vocabulary]
-        if self.mode == "bpe":
-            ids = {text: id_ for id_, text in enumerate(texts)}
-            return Tokenizer(models.BPE(ids, [(texts[left], texts[right]) for left, right in self.merges]))
-        total = sum(self.counts)
-        return Tokenizer(
-            models.Unigram([(text, math.log(count / total)) for text, count in zip(texts, self.counts, strict=True)])
-        )
+        texts = [_text(word) for word in self.vocabulary]
+        ids = {text: id_ for id_, text in enumerate(texts)}
+        return Tokenizer(models.BPE(ids, [(texts[left], texts[right]) for left, right in self.merges]))
 
 
 def fit_ngrams(
@@ -320,11 +326,13 @@ def _check_sizes(num_units: int, vocab_size: int, max_word_units: int) -> None:
         raise ValueError(f"vocab_size {vocab_size} leaves no room for {num_units} single units")
 
 
-def _text(units: Sequence[int] | np.ndarray, num_units: int) -> str:
-    array = np.asarray(units, np.int64)
-    if array.size and not 0 <= array.min() <= array.max() < num_units:
-        raise ValueError(f"units {array.min()} to {array.max()} are not all in [0, {num_units})")
-    return (array + FIRST_CHARACTER).astype("<u4").tobytes().decode("utf-32-le")
+def _check_units(units: np.ndarray, num_units: int) -> None:
+    if len(units) and not 0 <= units.min() <= units.max() < num_units:
+        raise ValueError(f"units {units.min()} to {units.max()} are not all in [0, {num_units})")
+
+
+def _text(units: Sequence[int] | np.ndarray) -> str:
+    return (np.asarray(units, np.int64) + FIRST_CHARACTER).astype("<u4").tobytes().decode("utf-32-le")
 
 
 def _units(text: str) -> Word:

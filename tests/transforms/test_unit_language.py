@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,37 @@ def test_the_engine_finds_the_likeliest_segmentation_of_the_corpus() -> None:
     language = LANGUAGES["ngram"]
     for sequence in corpus():
         assert language.encode(sequence) == viterbi(language, sequence)
+
+
+def test_words_are_those_of_the_unigram_model_of_tokenizers() -> None:
+    from tokenizers import Tokenizer, models
+
+    language = LANGUAGES["ngram"]
+    total = sum(language.counts)
+    texts = ["".join(map(chr, word)) for word in language.vocabulary]
+    scores = [math.log(count / total) for count in language.counts]
+    engine = Tokenizer(models.Unigram(list(zip(texts, scores, strict=True))))
+    sequences = corpus(seed=1)
+    ids = [encoding.ids for encoding in engine.encode_batch(["".join(map(chr, units)) for units in sequences])]
+    assert language.encode_batch(sequences) == ids
+
+
+def test_a_word_may_be_found_whose_beginning_is_no_word() -> None:
+    language = UnitLanguage("ngram", 4, 4, ((0,), (1,), (2,), (3,), (0, 1, 2, 3)), (1, 1, 1, 1, 9))
+    assert language.encode_batch([[0, 1, 2, 3], [0, 1, 2], [3, 0, 1, 2, 3, 0]]) == [[4], [0, 1, 2], [3, 4, 0]]
+
+
+def test_a_machine_without_a_folder_to_write_to_compiles_for_itself() -> None:
+    script = (
+        "import numba\n"
+        "def refuse(self): raise RuntimeError('no locator available')\n"
+        "numba.core.dispatcher.Dispatcher.enable_caching = refuse\n"
+        "from transforms.unit_viterbi import Trie\n"
+        "import numpy as np\n"
+        "print(Trie([(0,), (1,), (0, 1)], [-1.0, -1.0, -1.0], 2).segment(np.array([0, 1, 1]), np.array([2, 1])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[[2], [1]]\n"
 
 
 def test_counts_of_a_segmentation_are_the_words_it_uses() -> None:
