@@ -41,7 +41,7 @@ def main(limit: int | None, rounds: int) -> None:
             for waveform, text in zip(waveforms, texts, strict=True):
                 words = [aligner.phonemes(symbol) or () for symbol, _, _ in words_of(text)]
                 targets = [id_ for word in words for id_ in word]
-                frames = first_frames(aligner.emissions(waveform), targets, aligner._ctc.blank_id)
+                frames = first_frames(aligner.emissions(waveform), targets, aligner.blank)
                 places = np.cumsum([0, *map(len, words)])[:-1]
                 found[name].append([frames[min(place, len(frames) - 1)] * HOP_SAMPLES for place in places])
 

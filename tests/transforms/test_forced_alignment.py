@@ -236,20 +236,24 @@ def test_another_text_scores_lower(speech: Rows, ctc: CtcAligner) -> None:
 
 
 @pytest.mark.parametrize("method", ["ctc", "attention"])
-def test_the_number_of_threads_changes_no_bit(speech: Rows, method: str, request: pytest.FixtureRequest) -> None:
+def test_threads_batches_and_order_change_no_bit(speech: Rows, method: str, request: pytest.FixtureRequest) -> None:
     import torch
 
-    aligner = request.getfixturevalue(method)
-    [(waveform, text)] = clips(speech, 1, 5, 6)
+    kind = type(request.getfixturevalue(method))
+    pairs = [*clips(speech, 4, 3, 6), (np.zeros(0, np.float32), "nothing")]
+    waveforms, texts = [waveform for waveform, _ in pairs], [text for _, text in pairs]
     threads = torch.get_num_threads()
     try:
         results = []
-        for count in (1, 2):
+        for count in (1, 2, 3):
             torch.set_num_threads(count)
-            results.append(aligner.align(waveform, text))
+            aligner = kind()
+            aligner.setup()
+            results += [aligner(waveforms, texts), aligner(waveforms[::-1], texts[::-1])[::-1]]
+            results.append([aligner.align(*pair) for pair in zip(waveforms, texts, strict=True)])
     finally:
         torch.set_num_threads(threads)
-    assert results[0] == results[1]
+    assert all(result == results[0] for result in results)
 
 
 @pytest.mark.parametrize("method", ["ctc", "attention"])

@@ -11,8 +11,10 @@ import math
 import re
 import unicodedata
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,7 +73,10 @@ def weight_files() -> tuple[EmbeddedFile, ...]:
 
 
 class CtcAligner(Aligner):
-    """Forced alignment by phonemes: any length of audio, on the CPU, with no randomness and one thread."""
+    """Forced alignment by phonemes: any length of audio, on the CPU, with no randomness.
+
+    The recogniser has one thread, so as many utterances of a batch are heard at once as torch has threads.
+    """
 
     def weights(self) -> dict[str, str]:
         return {file.path: file.sha256 for file in weight_files()}
@@ -79,10 +84,11 @@ class CtcAligner(Aligner):
     def setup(self) -> None:
         ctc, encoder, decoder, vocabulary = (file.locate() for file in weight_files())
         try:
+            import torch
             import torchaudio  # noqa: F401
             from hama import ASRModel, G2PModel
 
-            self._ctc: ASRModel = ASRModel(ctc, vocabulary)
+            models = [ASRModel(ctc, vocabulary) for _ in range(torch.get_num_threads())]
             self._g2p: G2PModel = G2PModel(
                 encoder_model_path=encoder,
                 decoder_step_model_path=decoder,
@@ -93,18 +99,30 @@ class CtcAligner(Aligner):
         except (ImportError, RuntimeError) as error:
             raise ModelError(f"the CTC aligner needs torchaudio, and hama on Linux or macOS: {error}") from error
         self._g2p.vocab = self._g2p.tokenizer.vocab = _quick(self._g2p.vocab)
-        self._ids = {token: id_ for id_, token in enumerate(self._ctc.decoder_tokens)}
+        self.blank: int = models[0].blank_id
+        self._ids = {token: id_ for id_, token in enumerate(models[0].decoder_tokens)}
+        self._idle: SimpleQueue[ASRModel] = SimpleQueue()
+        for model in models:
+            self._idle.put(model)
+        self._pool = ThreadPoolExecutor(len(models), "hearing")
         self._spoken = lru_cache(maxsize=1 << 18)(self._spell)
 
+    def __call__(self, waveforms: list[np.ndarray], texts: list[str]) -> list[Alignment]:
+        heard = self._pool.map(lambda waveform: self.emissions(waveform) if len(waveform) else None, waveforms)
+        return [self._aligned(*each) for each in zip(waveforms, texts, heard, strict=True)]
+
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
+        (alignment,) = self([waveform], [text])
+        return alignment
+
+    def _aligned(self, waveform: np.ndarray, text: str, log_probs: np.ndarray | None) -> Alignment:
         words = words_of(text)
-        if not len(waveform):
+        if log_probs is None:
             return failed("the audio is empty")
         phonemes = [self.phonemes(symbol) for symbol, _, _ in words]
         if not any(phonemes):
             return alignment_of(words, [None] * len(words), len(waveform))
-        log_probs = self.emissions(waveform)
-        return align_tokens(words, phonemes, log_probs, self._ctc.blank_id, len(waveform), PEAK_LAG, LAST_PHONEME)
+        return align_tokens(words, phonemes, log_probs, self.blank, len(waveform), PEAK_LAG, LAST_PHONEME)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
         """Log-probabilities of the phonemes, the word boundary counted as blank.
@@ -120,12 +138,20 @@ class CtcAligner(Aligner):
         parts = []
         for first in firsts:
             window = waveform[first * HOP_SAMPLES :][: WINDOW_FRAMES * HOP_SAMPLES]
-            log_probs = self._ctc.session.run(["log_probs"], {"waveform": window})[0][0]
+            log_probs = self._hear(window)
             parts.append(log_probs[CONTEXT_FRAMES if first else 0 : None if first == firsts[-1] else -CONTEXT_FRAMES])
         joined = np.concatenate(parts)
-        blank, boundary = self._ctc.blank_id, self._ids["<wb>"]
-        joined[:, blank] = np.logaddexp(joined[:, blank], joined[:, boundary])
+        boundary = joined[:, self._ids["<wb>"]]
+        joined[:, self.blank] = np.logaddexp(joined[:, self.blank], boundary)
         return joined
+
+    def _hear(self, window: np.ndarray) -> np.ndarray:
+        model = self._idle.get()
+        try:
+            log_probs: np.ndarray = model.session.run(["log_probs"], {"waveform": window})[0][0]
+        finally:
+            self._idle.put(model)
+        return log_probs
 
     def phonemes(self, symbol: str) -> tuple[int, ...] | None:
         """Token ids of an English word's phonemes, part by part where it is hyphenated; None where G2P can't say it."""
