@@ -1,4 +1,4 @@
-"""transcribe against openai-whisper and faster-whisper file by file, and faster-whisper's batched pipeline.
+"""transcribe against openai-whisper and faster-whisper file by file, and the batched pipelines of two libraries.
 
 python -m benchmarks.transcribe [--limit N] [--rounds 5]
 """
@@ -9,6 +9,7 @@ import jiwer
 import numpy as np
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
+from benchmarks.whisper_pipeline import asr_pipeline
 from pipeline.batching import pack
 from transforms.models.embedded import WHISPER_TINY_EN
 from transforms.models.recognisers import WINDOW_SAMPLES, FasterWhisper
@@ -24,6 +25,7 @@ def main(limit: int | None, rounds: int) -> None:
     waveforms, references, _ = speech(every=5, limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     heard: dict[str, list[str]] = {}
+    transformers_pipeline = asr_pipeline(BATCH)
 
     ours = FasterWhisper(EMBEDDED, "cpu", "en", 5)
     ours.setup()
@@ -55,11 +57,15 @@ def main(limit: int | None, rounds: int) -> None:
             "".join(part.text for part in _batched(pipeline, waveform)) for waveform in waveforms
         ]
 
+    def run_transformers() -> None:
+        heard["transformers ASR pipeline, batched"] = transformers_pipeline(waveforms)
+
     contenders = {
         "echo-targets, faster-whisper backend": run_ours,
         "openai-whisper transcribe, per file": run_openai,
         "faster-whisper transcribe, per file": run_faster,
         "faster-whisper BatchedInferencePipeline": run_batched,
+        "transformers ASR pipeline, batched": run_transformers,
     }
     print(f"{len(waveforms)} utterances, {seconds / 60:.1f} minutes, tiny.en; WER after Whisper's normaliser\n")
     compare(contenders, seconds, rounds)

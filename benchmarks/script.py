@@ -1,0 +1,62 @@
+"""What one would write in place of a job: each file read, transcribed, aligned and tokenized, one after the other.
+
+python -m benchmarks.script MANIFEST OUT.parquet
+
+The libraries and weights are those of `folder.yaml`: faster-whisper in int8, hama and torchaudio's `forced_align`,
+openai-whisper's encoder in its windows of 30 s, scikit-learn's nearest centroid. It checks nothing and resumes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transforms.assets import asset
+from transforms.codebook import Codebook, collapse
+from transforms.forced_alignment import words_of
+from transforms.models.embedded import WHISPER_TINY_EN
+from transforms.models.hama_ctc import CtcAligner, viterbi
+from transforms.models.whisper_encoder import encode, num_frames
+from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.tokenize import TokenizeParameters
+
+
+def main(manifest: Path, out: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import soundfile
+    import torch
+    from faster_whisper import WhisperModel
+    from sklearn.cluster import KMeans
+    from whisper import log_mel_spectrogram, pad_or_trim
+
+    whisper = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8")
+    aligner, encoder = CtcAligner(), load_whisper(EMBEDDED).encoder
+    aligner.setup()
+    book = Codebook.load(asset(TokenizeParameters().codebook))
+    kmeans = KMeans(book.size, n_init=1, max_iter=1).fit(book.centroids)
+    kmeans.cluster_centers_ = book.centroids
+
+    def row(item: dict[str, Any]) -> dict[str, Any]:
+        waveform, _ = soundfile.read(manifest.parent / item["audio"], dtype="float32")
+        parts, _ = whisper.transcribe(waveform, language="en", beam_size=1)
+        text = "".join(part.text for part in parts)
+        words = [aligner.phonemes(symbol) or () for symbol, _, _ in words_of(item["text"])]
+        peaks = viterbi(aligner.emissions(waveform), [id_ for word in words for id_ in word], aligner.blank)
+        mel = log_mel_spectrogram(pad_or_trim(waveform))[None]
+        with torch.inference_mode():
+            features = encode(encoder, mel, book.layer)[0, : num_frames(len(waveform))].numpy()
+        units, durations = collapse(kmeans.predict(((features - book.mean) / book.std).astype(np.float32)))
+        starts = [peak.start for peak in peaks]
+        return {"id": item["id"], "text": text, "starts": starts, "units": units, "durations": durations}
+
+    items = [json.loads(line) for line in manifest.read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist([row(item) for item in items]), out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,105 @@
+"""The embedded Whisper as a pipeline of transformers, to measure against."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from benchmarks.common import SAMPLE_RATE
+from transforms.models.embedded import WHISPER_TINY_EN
+from transforms.models.whisper_weights import EMBEDDED, load_whisper
+
+NAMES = (
+    ("blocks", "layers"),
+    (r"mlp\.0", "fc1"),
+    (r"mlp\.2", "fc2"),
+    ("mlp_ln", "final_layer_norm"),
+    ("cross_attn", "encoder_attn"),
+    (r"(?<!_)attn", "self_attn"),
+    ("attn_ln", "attn_layer_norm"),
+    ("query", "q_proj"),
+    (r"\bkey", "k_proj"),
+    ("value", "v_proj"),
+    (r"attn\.out", "attn.out_proj"),
+    ("positional_embedding", "embed_positions.weight"),
+    ("token_embedding", "embed_tokens"),
+    ("ln_post", "layer_norm"),
+    (r"decoder\.ln\b", "decoder.layer_norm"),
+)
+"""From openai-whisper's names of tensors to those of transformers."""
+
+
+def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
+    """What hears waveforms of at most 30 s, greedily and without timestamps, so many at a time."""
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizerFast,
+        pipeline,
+    )
+    from transformers.utils import logging
+    from whisper.tokenizer import get_tokenizer
+
+    logging.set_verbosity_error()
+    source = load_whisper(EMBEDDED)
+    sizes, special = source.dims, get_tokenizer(multilingual=False)
+    ids = {
+        "decoder_start_token_id": special.sot,
+        "bos_token_id": special.eot,
+        "eos_token_id": special.eot,
+        "pad_token_id": special.eot,
+    }
+    config = WhisperConfig(
+        vocab_size=sizes.n_vocab,
+        num_mel_bins=sizes.n_mels,
+        d_model=sizes.n_audio_state,
+        encoder_layers=sizes.n_audio_layer,
+        encoder_attention_heads=sizes.n_audio_head,
+        encoder_ffn_dim=4 * sizes.n_audio_state,
+        decoder_layers=sizes.n_text_layer,
+        decoder_attention_heads=sizes.n_text_head,
+        decoder_ffn_dim=4 * sizes.n_text_state,
+        max_source_positions=sizes.n_audio_ctx,
+        max_target_positions=sizes.n_text_ctx,
+        **ids,
+    )
+    model = WhisperForConditionalGeneration(config)
+    state = {f"model.{_renamed(name)}": tensor for name, tensor in source.state_dict().items()}
+    model.load_state_dict(state | {"proj_out.weight": state["model.decoder.embed_tokens.weight"]})
+    model.generation_config = GenerationConfig(
+        **ids,
+        max_length=sizes.n_text_ctx,
+        begin_suppress_tokens=[*special.encode(" "), special.eot],
+        suppress_tokens=sorted(
+            {*special.non_speech_tokens, special.transcribe, special.translate, special.sot, special.no_speech}
+        ),
+        no_timestamps_token_id=special.no_timestamps,
+        is_multilingual=False,
+        return_timestamps=False,
+    )
+    file = WHISPER_TINY_EN.locate().parent / "tokenizer.json"
+    tokenizer = WhisperTokenizerFast(tokenizer_file=str(file), pad_token="<|endoftext|>")
+    hear = pipeline(
+        "automatic-speech-recognition",
+        model=model.eval(),
+        tokenizer=tokenizer,
+        feature_extractor=WhisperFeatureExtractor(feature_size=sizes.n_mels),
+        batch_size=batch,
+        generate_kwargs={"num_beams": 1},  # it would take five
+    )
+
+    def run(waveforms: Sequence[np.ndarray]) -> list[str]:
+        inputs = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
+        return [said["text"] for said in hear(inputs)]
+
+    return run
+
+
+def _renamed(name: str) -> str:
+    for pattern, theirs in NAMES:
+        name = re.sub(pattern, theirs, name)
+    return name
