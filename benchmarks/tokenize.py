@@ -11,9 +11,9 @@ from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from pipeline.batching import pack
 from transforms.assets import asset
 from transforms.codebook import Codebook
-from transforms.models.whisper_encoder import num_frames, padded_seconds
+from transforms.models.whisper_encoder import WhisperFeatures, num_frames, padded_seconds
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.tokenize import Features, TokenizeParameters
+from transforms.tokenize import TokenizeParameters
 
 BUDGET = 240 * SAMPLE_RATE
 
@@ -26,7 +26,7 @@ def main(limit: int | None, rounds: int) -> None:
     waveforms, _, _ = speech(limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     book = Codebook.load(asset(TokenizeParameters().codebook))
-    features = Features(EMBEDDED, book.layer, "cpu")
+    features = WhisperFeatures(EMBEDDED, book.layer, "cpu")
     whisper = load_whisper(EMBEDDED)
     kmeans = KMeans(book.size, n_init=1, max_iter=1).fit(book.centroids)
     kmeans.cluster_centers_ = book.centroids

@@ -17,8 +17,9 @@ import numpy as np
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from transforms.assets import asset
 from transforms.codebook import Codebook, collapse
+from transforms.models.whisper_encoder import WhisperFeatures
 from transforms.models.whisper_weights import EMBEDDED
-from transforms.tokenize import Features, TokenizeParameters
+from transforms.tokenize import TokenizeParameters
 from transforms.unit_language import FIRST_CHARACTER, UnitLanguage
 
 TIMES = 20
@@ -59,7 +60,7 @@ def units_of_speech(limit: int | None) -> tuple[list[np.ndarray], float]:
     """Collapsed units of the real speech, (N,) int16 an utterance, and the seconds of audio."""
     waveforms, _, _ = speech(limit=limit)
     book = Codebook.load(asset(TokenizeParameters().codebook))
-    features = Features(EMBEDDED, book.layer, "cpu")
+    features = WhisperFeatures(EMBEDDED, book.layer, "cpu")
     sequences = []
     for waveform in waveforms:
         sequences.append(collapse(book.quantize(features([waveform])[0]))[0])

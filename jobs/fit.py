@@ -23,8 +23,8 @@ from pipeline.stage import StageSpec
 from schemas.layout import Dataset
 from transforms.codebook import fit_codebook
 from transforms.features import SampleFeaturesParameters
+from transforms.models.encoders import open_encoder
 from transforms.models.whisper_encoder import HOP_SAMPLES
-from transforms.tokenize import encoder_name
 from transforms.unit_counts import Sequences
 from transforms.unit_language import UnitLanguage, fit_ngrams
 
@@ -61,7 +61,7 @@ def fit_codebook_command(
     codebook, report = fit_codebook(
         _features(dataset),
         size=size,
-        encoder=encoder_name(model),
+        encoder=open_encoder(model).name(),
         layer=layer,
         hop_samples=HOP_SAMPLES,
         seed=seed,

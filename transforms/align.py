@@ -12,10 +12,13 @@ from transforms.base import Output, Parameters, Reject, Transform, rounded, tabl
 from transforms.forced_alignment import Aligner, Alignment
 from transforms.models.embedded import ModelError
 from transforms.models.hama_ctc import CtcAligner
-from transforms.models.letter_ctc import LetterAligner
+from transforms.models.letter_ctc import LetterAligner, LetterCtc
+from transforms.models.ssl_ctc import SslCtc
 from transforms.models.whisper_attention import AttentionAligner
 
 METHODS: dict[str, type[Aligner]] = {"ctc": CtcAligner, "attention": AttentionAligner}
+LETTERS: tuple[type[LetterCtc], ...] = (SslCtc,)
+"""Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
 
 
 class AlignParameters(Parameters):
@@ -61,7 +64,10 @@ class Align(Transform):
             return METHODS[chosen.method]()
         if chosen.method != "ctc":
             raise ModelError(f"align.model is {chosen.model}, which method={chosen.method} does not take: leave it out")
-        return LetterAligner(chosen.model, self.device)
+        kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
+        if kind is None:
+            raise ModelError(f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known")
+        return LetterAligner(kind(chosen.model, self.device))
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)

@@ -12,9 +12,9 @@ from pydantic import Field
 from schemas import FEATURES, KEY, SAMPLE_RATE, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, table_of
+from transforms.models.encoders import open_encoder
 from transforms.models.whisper_encoder import HOP_SAMPLES, padded_seconds
 from transforms.models.whisper_weights import EMBEDDED
-from transforms.tokenize import encoder_name, encoder_weights_of, open_features
 
 
 class SampleFeaturesParameters(Parameters):
@@ -50,10 +50,10 @@ class SampleFeatures(Transform):
         return self.parameters.model_dump(mode="json", exclude={"model"})
 
     def weights(self) -> dict[str, str]:
-        return {"encoder": encoder_weights_of(self.parameters.model)}
+        return {"encoder": open_encoder(self.parameters.model).weights()}
 
     def setup(self) -> None:
-        self._features = open_features(self.parameters.model, self.parameters.layer, self.device)
+        self._features = open_encoder(self.parameters.model).features(self.parameters.layer, self.device)
 
     def wanted(self, rows: pa.Table) -> pa.BooleanArray:
         pairs = zip(rows[KEY].to_pylist(), rows["num_samples"].to_pylist(), strict=True)
@@ -86,7 +86,7 @@ class SampleFeatures(Transform):
     def _row(self, key: str, features: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
         return {
             KEY: key,
-            "encoder": encoder_name(self.parameters.model),
+            "encoder": open_encoder(self.parameters.model).name(),
             "layer": self.parameters.layer,
             "hop_samples": HOP_SAMPLES,
             "width": features.shape[1],

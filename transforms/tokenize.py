@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,13 +13,11 @@ from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, digest_of, table_of
 from transforms.codebook import Codebook, collapse
 from transforms.models.embedded import ModelError
+from transforms.models.encoders import open_encoder
 from transforms.models.kmeans_file import read_centroids
-from transforms.models.ssl_encoders import SslFeatures, is_ssl, ssl_name, ssl_weights_of
-from transforms.models.whisper_encoder import HOP_SAMPLES, WINDOW_SECONDS, layer_features, padded_seconds
-from transforms.models.whisper_weights import EMBEDDED, load_whisper, weights_of
+from transforms.models.whisper_encoder import HOP_SAMPLES, padded_seconds
+from transforms.models.whisper_weights import EMBEDDED
 from transforms.unit_language import UnitLanguage
-
-WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 
 
 class TokenizeParameters(Parameters):
@@ -41,23 +38,6 @@ class TokenizeParameters(Parameters):
     unit_language: str | None = None
 
 
-def open_features(model: str, layer: int, device: str) -> Features | SslFeatures:
-    """What computes the features of an encoder's layer, its model loaded."""
-    return SslFeatures(model, layer, device) if is_ssl(model) else Features(model, layer, device)
-
-
-def encoder_weights_of(model: str) -> str:
-    """What stands for an encoder in a fingerprint."""
-    return ssl_weights_of(model) if is_ssl(model) else weights_of(model)
-
-
-def encoder_name(model: str) -> str:
-    """What a codebook calls an encoder, such as `whisper-tiny.en`."""
-    if is_ssl(model):
-        return ssl_name(model)
-    return f"whisper-{model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
-
-
 def open_codebook(parameters: TokenizeParameters) -> Codebook:
     """The codebook that the parameters name, of either kind.
 
@@ -75,39 +55,9 @@ def open_codebook(parameters: TokenizeParameters) -> Codebook:
     centroids = read_centroids(path)
     plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
     try:
-        return Codebook(encoder_name(parameters.model), layer, HOP_SAMPLES, centroids, *plain)
+        return Codebook(open_encoder(parameters.model).name(), layer, HOP_SAMPLES, centroids, *plain)
     except ValueError as error:
         raise ModelError(f"{path}: not a usable codebook: {error}") from error
-
-
-class Features:
-    """Features of Whisper's encoder, each utterance padded to its next whole second and batched with its equals."""
-
-    def __init__(self, model: str, layer: int, device: str) -> None:
-        self.layer = layer
-        self._whisper = load_whisper(model, device)
-
-    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """Features of each waveform, (num_frames, D) float32, 50 frames a second.
-
-        A waveform above 30 s is cut every 30 s, at a frame's border.
-        """
-        chunks = [
-            (number, waveform[start : start + WINDOW_SAMPLES])
-            for number, waveform in enumerate(waveforms)
-            for start in range(0, len(waveform), WINDOW_SAMPLES)
-        ]
-        equals: dict[int, list[int]] = defaultdict(list)
-        for position, (_, chunk) in enumerate(chunks):
-            equals[padded_seconds(len(chunk))].append(position)
-        features: dict[int, np.ndarray] = {}
-        for positions in equals.values():
-            batch = layer_features(self._whisper, [chunks[position][1] for position in positions], self.layer)
-            features.update(zip(positions, batch, strict=True))
-        parts: list[list[np.ndarray]] = [[] for _ in waveforms]
-        for position, (number, _) in enumerate(chunks):
-            parts[number].append(features[position])
-        return [np.concatenate(part) for part in parts]
 
 
 class Tokenize(Transform):
@@ -129,7 +79,7 @@ class Tokenize(Transform):
     def weights(self) -> dict[str, str]:
         language = self.parameters.unit_language
         return {
-            "encoder": encoder_weights_of(self.parameters.model),
+            "encoder": open_encoder(self.parameters.model).weights(),
             "codebook": open_codebook(self.parameters).digest,
             **({"unit_language": digest_of(asset(language))} if language else {}),
         }
@@ -138,7 +88,7 @@ class Tokenize(Transform):
         self.codebook = open_codebook(self.parameters)
         language = self.parameters.unit_language
         self.unit_language = UnitLanguage.load(asset(language)) if language else None
-        self._features = open_features(self.parameters.model, self.codebook.layer, self.device)
+        self._features = open_encoder(self.parameters.model).features(self.codebook.layer, self.device)
 
     def costs(self, rows: pa.Table) -> list[int]:
         return [padded_seconds(samples) * SAMPLE_RATE for samples in rows["num_samples"].to_pylist()]

@@ -17,6 +17,7 @@ from transforms.align import Align, AlignParameters
 from transforms.base import joined
 from transforms.models.embedded import ModelError
 from transforms.models.letter_ctc import LetterAligner
+from transforms.models.ssl_ctc import SslCtc
 
 VOCABULARY = {
     token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"])
@@ -36,7 +37,7 @@ def test_emissions_are_those_of_transformers(tmp_path: Path, speech: list[dict],
 
     model = make_ctc(tmp_path, kind)
     waveform, _ = soundfile.read(speech[0]["audio"], dtype="float32")
-    aligner = LetterAligner(model)
+    aligner = LetterAligner(SslCtc(model, "cpu"))
     aligner.setup()
     tokenizer = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))
     processor = Wav2Vec2Processor(Wav2Vec2FeatureExtractor.from_pretrained(model), tokenizer)
@@ -50,13 +51,13 @@ def test_emissions_are_those_of_transformers(tmp_path: Path, speech: list[dict],
 
 
 def test_words_are_where_their_letters_were_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    aligner = LetterAligner(make_ctc(tmp_path))
+    aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
     aligner.setup()
     heard = np.full((50, len(VOCABULARY)), -20.0, np.float32)
     said = dict(zip(range(10, 16), "ONE|TW", strict=True)) | {20: "O"}
     for frame in range(50):
         heard[frame, VOCABULARY[said.get(frame, "<pad>")]] = -0.01
-    monkeypatch.setattr("transforms.models.letter_ctc.hear", lambda *_: heard)
+    monkeypatch.setattr("transforms.models.ssl_ctc.hear", lambda *_: heard)
     one, two = aligner.align(np.zeros(16_000, np.float32), "one two").words
     assert (one.start_sample, one.end_sample) == (10 * 320, 13 * 320)
     assert (two.start_sample, two.end_sample) == (14 * 320, 21 * 320)
@@ -65,7 +66,7 @@ def test_words_are_where_their_letters_were_heard(tmp_path: Path, monkeypatch: p
 def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
     model = make_ctc(tmp_path / "ctc", norm="group")
     transform = Align(AlignParameters(model=model), "cpu")
-    assert transform.weights() == LetterAligner(model).weights()
+    assert transform.weights() == LetterAligner(SslCtc(model, "cpu")).weights()
     assert transform.meaning() == Align(AlignParameters()).meaning()
     transform.setup()
     rows = joined(window(ingested).slice(0, 3), TRANSCRIPTS, None)
@@ -78,7 +79,7 @@ def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
 
 def test_what_it_can_not_say_and_what_is_refused(tmp_path: Path) -> None:
     model = make_ctc(tmp_path)
-    aligner = LetterAligner(model)
+    aligner = LetterAligner(SslCtc(model, "cpu"))
     aligner.setup()
     assert aligner.tokens("1998") is None and aligner.tokens("naïve") is None
     assert aligner.tokens("well-known") == aligner.tokens("wellknown")
@@ -86,4 +87,4 @@ def test_what_it_can_not_say_and_what_is_refused(tmp_path: Path) -> None:
         Align(AlignParameters(method="attention", model=model)).setup()
     (tmp_path / "vocab.json").write_text(json.dumps({"eng": VOCABULARY}))
     with pytest.raises(ModelError, match="keep the one you align"):
-        LetterAligner(model).setup()
+        LetterAligner(SslCtc(model, "cpu")).setup()

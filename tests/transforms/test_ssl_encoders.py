@@ -18,7 +18,7 @@ from transforms.audio import decode_flac
 from transforms.codebook import collapse
 from transforms.models import ssl_encoders
 from transforms.models.embedded import ModelError
-from transforms.models.ssl_encoders import SslFeatures, ssl_name, ssl_weights_of
+from transforms.models.ssl_encoders import SslEncoder, SslFeatures
 from transforms.models.whisper_encoder import num_frames
 from transforms.tokenize import Tokenize, TokenizeParameters
 
@@ -84,13 +84,13 @@ def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
     model = make_ssl(tmp_path / "one", "hubert")
     (tmp_path / "one").rename(tmp_path / "moved")
     moved = str(tmp_path / "moved")
-    before = ssl_weights_of(moved)
-    assert ssl_name(moved) == f"hubert-{before[:8]}"
-    assert ssl_weights_of(make_ssl(tmp_path / "two", "hubert")) == before and model != moved
+    before = SslEncoder(moved).weights()
+    assert SslEncoder(moved).name() == f"hubert-{before[:8]}"
+    assert SslEncoder(make_ssl(tmp_path / "two", "hubert")).weights() == before and model != moved
     make_ssl(tmp_path / "three", "hubert")
     about = tmp_path / "three" / "preprocessor_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))
-    assert ssl_weights_of(str(tmp_path / "three")) != before
+    assert SslEncoder(str(tmp_path / "three")).weights() != before
 
 
 def test_what_is_refused_says_why(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
         SslFeatures(model, 2, "cpu")
     (tmp_path / "a" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="copy the whole checkpoint"):
-        ssl_weights_of(model)
+        SslEncoder(model).weights()
     with pytest.raises(ModelError, match="a frame is 160 samples"):
         SslFeatures(make_ssl(tmp_path / "b", "wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 1)), 2, "cpu")
 
@@ -138,7 +138,7 @@ def test_units_by_fairseq_recipe_and_through_the_whole_stage(
         dist = x.pow(2).sum(1, keepdim=True) - 2 * torch.matmul(x, centroids) + centroids.pow(2).sum(0, keepdim=True)
         units, durations = collapse(dist.argmin(dim=1).numpy())
         assert row["units"] == units.tolist() and row["durations"][:-1] == durations.tolist()[:-1]
-        assert row["codebook_id"].startswith(f"{ssl_name(model)}-l3-k20-")
+        assert row["codebook_id"].startswith(f"{SslEncoder(model).name()}-l3-k20-")
 
     lines = [json.dumps({"id": row["id"], "audio": str(row["audio"]), "text": row["text"]}) for row in speech[:2]]
     (tmp_path / "m.jsonl").write_text("\n".join(lines))

@@ -13,9 +13,9 @@ from tests.transforms.rows import apply, window
 from transforms.assets import asset
 from transforms.audio import decode_flac
 from transforms.codebook import Codebook, collapse
-from transforms.models.whisper_encoder import layer_features, num_frames
+from transforms.models.whisper_encoder import WhisperFeatures, layer_features, num_frames
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.tokenize import Features, Tokenize, TokenizeParameters
+from transforms.tokenize import Tokenize, TokenizeParameters
 from transforms.unit_language import UnitLanguage
 
 
@@ -55,7 +55,7 @@ def test_utterances_of_one_second_in_one_batch_do_not_touch_each_other(speech: l
 
     waveform, _ = soundfile.read(speech[0]["audio"], dtype="float32")
     same_second = [waveform[: 5 * SAMPLE_RATE - cut] for cut in (0, 100, 3000, 9000, 15000)]
-    features = Features(EMBEDDED, 3, "cpu")
+    features = WhisperFeatures(EMBEDDED, 3, "cpu")
     together = features(same_second)
     for alone, batched in zip(same_second, together, strict=True):
         assert np.array_equal(features([alone])[0], batched)
@@ -79,7 +79,7 @@ def test_more_than_thirty_seconds(long_utterance: dict) -> None:
     import soundfile
 
     waveform, _ = soundfile.read(long_utterance["audio"], dtype="float32")
-    features = Features(EMBEDDED, 3, "cpu")
+    features = WhisperFeatures(EMBEDDED, 3, "cpu")
     (whole,) = features([waveform])
     assert len(whole) == num_frames(len(waveform))
     assert np.array_equal(whole[:1500], features([waveform[: 30 * SAMPLE_RATE]])[0])

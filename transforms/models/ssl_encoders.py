@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transforms.models.embedded import ModelError, sha256_of
+from transforms.models.encoder import Encoder
 from transforms.models.whisper_encoder import HOP_SAMPLES, SAMPLE_RATE, num_frames
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ CHUNK_SAMPLES = 100 * SAMPLE_RATE
 """Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
 SHORTEST_SAMPLES = 400
 """What the convolutions need for one frame; shorter utterances are filled with silence."""
-
-
-def is_ssl(model: str) -> bool:
-    """Whether a model is a directory of transformers with one of these encoders."""
-    return Path(model, "config.json").is_file() and _json(Path(model, "config.json")).get("model_type") in MODEL_TYPES
 
 
 def weight_files(model: str) -> list[Path]:
@@ -47,17 +43,32 @@ def weight_files(model: str) -> list[Path]:
     return files
 
 
-def ssl_weights_of(model: str) -> str:
-    """What stands for an encoder in a fingerprint: a digest of its weights, its shape and its normalisation."""
-    sha = hashlib.sha256()
-    for file in [Path(model, "config.json"), Path(model, "preprocessor_config.json"), *weight_files(model)]:
-        sha.update(bytes.fromhex(sha256_of(file)))
-    return sha.hexdigest()
+def is_ssl(model: str) -> bool:
+    """Whether a model is a directory of transformers with one of these encoders."""
+    path = Path(model, "config.json")
+    return path.is_file() and _json(path).get("model_type") in MODEL_TYPES
 
 
-def ssl_name(model: str) -> str:
-    """What a codebook calls the encoder, such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
-    return f"{_json(Path(model, 'config.json'))['model_type']}-{ssl_weights_of(model)[:8]}"
+class SslEncoder(Encoder):
+    """A directory of transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR."""
+
+    @staticmethod
+    def reads(model: str) -> bool:
+        return is_ssl(model)
+
+    def weights(self) -> str:
+        sha = hashlib.sha256()
+        small = [Path(self.model, name) for name in ("config.json", "preprocessor_config.json")]
+        for file in [*small, *weight_files(self.model)]:
+            sha.update(bytes.fromhex(sha256_of(file)))
+        return sha.hexdigest()
+
+    def name(self) -> str:
+        """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
+        return f"{_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
+
+    def features(self, layer: int, device: str) -> SslFeatures:
+        return SslFeatures(self.model, layer, device)
 
 
 def do_normalize(model: str) -> bool:

@@ -6,9 +6,13 @@ next whole second gives the same kind of features for a fraction of the work.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from transforms.models.encoder import Encoder
+from transforms.models.whisper_weights import load_whisper, weights_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +21,54 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 320
 WINDOW_SECONDS = 30
+WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
+
+
+class WhisperEncoder(Encoder):
+    """The encoder of a Whisper model, as `load_whisper` takes it."""
+
+    @staticmethod
+    def reads(model: str) -> bool:
+        return True
+
+    def weights(self) -> str:
+        return weights_of(self.model)
+
+    def name(self) -> str:
+        return f"whisper-{self.model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
+
+    def features(self, layer: int, device: str) -> WhisperFeatures:
+        return WhisperFeatures(self.model, layer, device)
+
+
+class WhisperFeatures:
+    """Features of Whisper's encoder, each utterance padded to its next whole second and batched with its equals."""
+
+    def __init__(self, model: str, layer: int, device: str) -> None:
+        self.layer = layer
+        self._whisper = load_whisper(model, device)
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        """Features of each waveform, (num_frames, D) float32, 50 frames a second.
+
+        A waveform above 30 s is cut every 30 s, at a frame's border.
+        """
+        chunks = [
+            (number, waveform[start : start + WINDOW_SAMPLES])
+            for number, waveform in enumerate(waveforms)
+            for start in range(0, len(waveform), WINDOW_SAMPLES)
+        ]
+        equals: dict[int, list[int]] = defaultdict(list)
+        for position, (_, chunk) in enumerate(chunks):
+            equals[padded_seconds(len(chunk))].append(position)
+        features: dict[int, np.ndarray] = {}
+        for positions in equals.values():
+            batch = layer_features(self._whisper, [chunks[position][1] for position in positions], self.layer)
+            features.update(zip(positions, batch, strict=True))
+        parts: list[list[np.ndarray]] = [[] for _ in waveforms]
+        for position, (number, _) in enumerate(chunks):
+            parts[number].append(features[position])
+        return [np.concatenate(part) for part in parts]
 
 
 def padded_seconds(num_samples: int) -> int:
