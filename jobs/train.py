@@ -127,10 +127,15 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
     Raises:
         ConfigError: there are none, or they are of several codebooks.
     """
-    columns = ["text", "units", "split", "codebook_id", "codebook_size"]
+    columns = ["text", "units", "split", "codebook_id", "codebook_size", "num_codebooks"]
     table = table_of(dataset, "training/t2c", columns, "publish_t2c")
     books = set(table["codebook_id"].to_pylist())
     if len(books) != 1:
         raise ConfigError(f"{dataset.root}: training/t2c holds units of {len(books)} codebooks, expected one")
-    rows, held_out = split_rows(table, lambda row: (row["text"], row["units"]))
+    if (codebooks := table["num_codebooks"][0].as_py()) != 1:
+        raise ConfigError(
+            f"{dataset.root}: training/t2c holds {codebooks} units a frame, and the models here learn single ones: "
+            "tokenize with num_codebooks=1"
+        )
+    rows, held_out = split_rows(table, lambda row: (row["text"], row["units"][0]))
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from schemas import ALIGNMENTS, ECHO, ECHO_TARGETS, KEY, S2T, SAMPLE_RATE, T2C, TRANSCRIPTS, UNITS, UTTERANCES, Table
 from schemas.base import Mask
 from schemas.rules import rows_with
-from transforms.base import FILTERED, Output, Parameters, Reject, Transform, joined
+from transforms.base import FILTERED, Before, Output, Parameters, Reject, Transform, joined
 from transforms.echo import user_turns
 
 Role = Literal["user", "assistant", "narrator"]
@@ -244,6 +244,7 @@ class PublishT2C(Publish):
 
     name: ClassVar[str] = "publish_t2c"
     version: ClassVar[int] = 2
+    before = Before(2, "1.0.0")
     reads = (UTTERANCES, TRANSCRIPTS, UNITS)
     writes = T2C
     wants_audio = False

@@ -252,8 +252,9 @@ def _aligned(row: Row | None) -> Row:
 def _units(row: Row | None) -> Row:
     if row is None:
         return {}
-    named = {"codebook": row["codebook_id"], "hop": row["hop_samples"] / SAMPLE_RATE}
-    return named | {"units": row["units"], "durations": row["durations"]}
+    first, *others = row["units"]
+    named = {"codebook": row["codebook_id"], "hop": row["hop_samples"] / row["sampling_rate"]}
+    return named | {"units": first, "others": others, "durations": row["durations"]}
 
 
 def _target(row: Row, current: Row | None, words: Row | None) -> Row:

@@ -79,7 +79,7 @@ def test_segments_are_of_text_tokens_and_units_alike(echoed: Dataset) -> None:
 
 def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     row = echoed.read("echo_targets").to_pylist()[0]
-    units = {row["utterance_id"]: row["units"] for row in echoed.read("units").to_pylist()}["a1"]
+    units = {row["utterance_id"]: row["units"][0] for row in echoed.read("units").to_pylist()}["a1"]
     assert len(row["recorded_units"]) == len(row["unit_targets"])
     joined = [unit for segment in row["recorded_units"] for unit in segment]
     collapsed = [unit for place, unit in enumerate(joined) if place == 0 or joined[place - 1] != unit]
