@@ -578,11 +578,8 @@ def test_ten_thousand_rows(name: str, tmp_path: Path) -> None:
     assert check(root) == []
     rule = "units_in_codebook" if name == "units" else "unit_targets_raw"
     for at in (0, 9_999, 10_000, count - 1):
-        rows[at] |= (
-            {"units": [[99, 100, 99]] * rows[at]["num_codebooks"]}
-            if name == "units"
-            else {"unit_targets": [[], [3, 3]]}
-        )
+        odd = [[99, 100, 99]] * rows[at].get("num_codebooks", 0)
+        rows[at] |= {"units": odd} if name == "units" else {"unit_targets": [[], [3, 3]]}
     root.put(name, rows)
     expected = {(rule, key(at)) for at in (0, 9_999, 10_000, count - 1)}
     assert {(finding.rule, finding.row) for finding in check(root)} == expected

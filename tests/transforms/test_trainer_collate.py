@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,5 +135,6 @@ def test_padded_tensors_of_a_stream(names: list[str], tmp_path: Path) -> None:
     batch = collate_padded(rows, names)
     for name in names:
         found = [row[kept].tolist() for row, kept in zip(batch[name], batch[f"{name}_mask"], strict=True)]
-        wanted = read[name].to_pylist() if name == "durations" else [sum(row, []) for row in read[name].to_pylist()]
+        rows_of = read[name].to_pylist()
+        wanted = rows_of if name == "durations" else [list(chain.from_iterable(row)) for row in rows_of]
         assert sorted(found) == sorted(wanted)

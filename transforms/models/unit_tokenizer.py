@@ -1,4 +1,4 @@
-"""What a tokenizer of speech is: it says what its units are before anything is loaded, and gives them frame by frame."""
+"""What a tokenizer of speech is: it says what its units are with nothing loaded, and gives them frame by frame."""
 
 from __future__ import annotations
 
