@@ -46,7 +46,7 @@ def weight_files(model: str) -> list[Path]:
 def is_ssl(model: str) -> bool:
     """Whether a model is a directory of transformers with one of these encoders."""
     path = Path(model, "config.json")
-    return path.is_file() and _json(path).get("model_type") in MODEL_TYPES
+    return path.is_file() and read_json(path).get("model_type") in MODEL_TYPES
 
 
 class SslEncoder(Encoder):
@@ -65,7 +65,7 @@ class SslEncoder(Encoder):
 
     def name(self) -> str:
         """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
-        return f"{_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
+        return f"{read_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
 
     def features(self, layer: int, device: str) -> SslFeatures:
         return SslFeatures(self.model, layer, device)
@@ -80,7 +80,7 @@ def do_normalize(model: str) -> bool:
     path = Path(model, "preprocessor_config.json")
     if not path.is_file():
         raise ModelError(f"{path} is missing: it says whether waveforms are normalised; copy the whole checkpoint")
-    about = _json(path)
+    about = read_json(path)
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
         raise ModelError(f"{path}: the encoder is for {rate} Hz, the pipeline hears {SAMPLE_RATE} Hz: take another one")
     return bool(about.get("do_normalize", True))
@@ -99,7 +99,7 @@ class SslFeatures:
 
         self._device = device
         self._normalize = do_normalize(model)
-        self._encoder = load_pretrained(AutoModel, model)
+        self._encoder = load_ssl(AutoModel, model)
         blocks = self._encoder.encoder.layers
         if not 0 <= layer <= len(blocks):
             raise ModelError(f"{model} has {len(blocks)} layers, the codebook is of layer {layer}: take the right one")
@@ -143,6 +143,18 @@ def hear(forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: b
     return np.concatenate(parts)
 
 
+def load_ssl(kind: Any, model: str) -> Any:
+    """An encoder, with or without a head, as `load_pretrained` gives it.
+
+    Raises:
+        ModelError: as there, or its frames are of another length.
+    """
+    loaded = load_pretrained(kind, model)
+    if (hop := math.prod(loaded.config.conv_stride)) != HOP_SAMPLES:
+        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
+    return loaded
+
+
 def load_pretrained(kind: Any, model: str) -> Any:
     """A model from a local directory, float32, in evaluation mode.
 
@@ -162,14 +174,19 @@ def load_pretrained(kind: Any, model: str) -> Any:
     missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
     if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
         raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
-    if (hop := math.prod(loaded.config.conv_stride)) != HOP_SAMPLES:
-        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
     return loaded.eval()
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint.
+
+    Raises:
+        ModelError: it can't be read.
+    """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); copy the checkpoint again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected a JSON object; copy the checkpoint again")
     return found

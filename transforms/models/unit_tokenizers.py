@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from transforms.assets import asset
+from transforms.models.codecs import Codec
 from transforms.models.kmeans_tokenizer import KmeansTokenizer
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
-KINDS: tuple[type[UnitTokenizer], ...] = (KmeansTokenizer,)
+KINDS: tuple[type[UnitTokenizer], ...] = (Codec, KmeansTokenizer)
 """In the order in which they are asked; k-means comes last, since its files may have any name."""
 
 
