@@ -45,15 +45,17 @@ FILTERED = "filtered"
 
 @dataclass(frozen=True)
 class Before:
-    """Another version of a stage that gave the same rows as this one, but for the form of its table.
+    """The version of a stage before this one, where it gave the same rows but for the form of its table.
 
     Attributes:
         version: of the stage.
         schema_version: of the table it writes; `Table.migrations` says how its rows become those of this one.
+        anew: error classes of rows that this version does not refuse, so that a shard with such is to be made anew.
     """
 
     version: int
     schema_version: str
+    anew: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

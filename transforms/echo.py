@@ -22,7 +22,7 @@ from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNI
 from schemas.echo_targets import STOP_REASONS
 from transforms.assets import asset
 from transforms.audio import waveforms_of
-from transforms.base import Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
+from transforms.base import Before, Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import Decoded, model_digest
 from transforms.models.unit_reader import UnitReader, target_cer
@@ -118,6 +118,7 @@ class Echo(Transform):
 
     name: ClassVar[str] = "echo"
     version: ClassVar[int] = 2
+    before = Before(2, "1.0.0", anew=("other_codebook",))
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
