@@ -5,9 +5,10 @@ from __future__ import annotations
 from transforms.assets import asset
 from transforms.models.codecs import Codec
 from transforms.models.kmeans_tokenizer import KmeansTokenizer
+from transforms.models.s3_tokenizer import S3Tokenizer
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
-KINDS: tuple[type[UnitTokenizer], ...] = (Codec, KmeansTokenizer)
+KINDS: tuple[type[UnitTokenizer], ...] = (Codec, S3Tokenizer, KmeansTokenizer)
 """In the order in which they are asked; k-means comes last, since its files may have any name."""
 
 
