@@ -16,6 +16,7 @@ from rich.console import Console
 from jobs.config import Workplace
 from jobs.run import run_job
 from jobs.screen import open_console
+from jobs.versions import must_be_readable
 from pipeline.job import Job
 from pipeline.plan import Committed
 from pipeline.runners.base import Keep, Part, Runner
@@ -89,6 +90,7 @@ def fit_unit_language_command(
     """Fits on the table `units` and writes the file."""
     console = open_console()
     dataset = Dataset(root)
+    must_be_readable(dataset, "units")
     parts = [(root, manifest.output.path) for manifest in dataset.manifests("units")]
     num_units = _codebook_size(dataset, parts)
     sizes = {"num_units": num_units, "vocab_size": vocab_size, "max_word_units": max_word_units}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.config import ConfigError, find, read_values
 from jobs.screen import open_console
+from jobs.versions import must_be_readable
 from schemas.layout import Dataset
 from transforms.models.t2c import T2CConfig, character_tokenizer
 from transforms.models.t2c_training import Recipe, Row, train_t2c
@@ -109,6 +110,7 @@ def table_of(dataset: Dataset, table: str, columns: list[str], stage: str) -> pa
     """
     if table not in dataset.tables():
         raise ConfigError(f"{dataset.root} has no {table}: run a job with the stage {stage} on it first")
+    must_be_readable(dataset, table)
     return dataset.read(table, columns)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
+from jobs.versions import must_be_readable
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.base import UserError
 from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo
@@ -103,6 +104,7 @@ class Source:
         self.left_out: list[str] = []
         for name in (TRANSCRIPTS.name, ALIGNMENTS.name, UNITS.name):
             if name in current:
+                must_be_readable(self.dataset, name)
                 part = self._part(name, current[name])
                 fits = part.info.upstream.get(UTTERANCES.name) == of
                 self.parts.update({name: part} if fits else {})

@@ -13,9 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.config import load
+from jobs.config import Workplace, load
+from jobs.fit import fit_unit_language_command
+from jobs.inspector.command import inspect_command
 from jobs.migrate import MigrateError, migrate_command
 from jobs.run import job_of
+from jobs.train import train_reader_command
 from pipeline.commit import ShardWriter
 from pipeline.lease import Busy, Lease
 from schemas import TABLES
@@ -150,6 +153,17 @@ def test_a_damaged_shard_is_named_and_not_carried_over(root: Path) -> None:
 def describe(root: Path, table: str, **changes: Any) -> None:
     (path,) = (root / table).glob("*/stage.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_what_reads_the_old_form_says_what_to_do(root: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    for read in (
+        lambda: fit_unit_language_command(str(root), out, 150, 4, "ngram", Workplace()),
+        lambda: train_reader_command(str(root), out, "train-reader", []),
+        lambda: inspect_command(str(root), out, 0, serve=False),
+    ):
+        with pytest.raises(LayoutError, match=r"is 1\.0\.0, this version reads 2\.0\.0: .*echo-targets migrate"):
+            read()
 
 
 @pytest.mark.parametrize("max_wer", [0.5, 0.1])
