@@ -229,8 +229,9 @@ def test_a_configuration_that_can_not_be_is_refused_before_anything_is_loaded(
 def test_what_is_asked_of_it_must_be_there(codecs: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="4 codebooks, `num_codebooks` says 5"):
         Codec(Named(Path(codecs["Mimi"]), EMBEDDED, num_codebooks=5))
-    with pytest.raises(ModelError, match="leave `layer` out"):
-        Codec(Named(Path(codecs["Mimi"]), EMBEDDED, layer=3))
+    for named in (Named(Path(codecs["Mimi"]), EMBEDDED, layer=3), Named(Path(codecs["Mimi"]), "/models/mhubert")):
+        with pytest.raises(ModelError, match="its own encoder"):
+            Codec(named)
     with pytest.raises(ModelError, match="one codebook, `num_codebooks` says 2"):
         Tokenize(TokenizeParameters(num_codebooks=2)).weights()
     (tmp_path / "config.json").write_text("[]")

@@ -95,8 +95,8 @@ class Codec(UnitTokenizer):
             raise ModelError(f"{where}: a codec of stereo or of overlapping chunks: take EnCodec's model of 24 kHz")
         if (named.num_codebooks or 1) > there:
             raise ModelError(f"{where}: {there} codebooks, `num_codebooks` says {named.num_codebooks}")
-        if named.layer is not None:
-            raise ModelError(f"{self._folder} is a codec and has no layers to choose from: leave `layer` out")
+        if named.of_an_encoder:
+            raise ModelError(f"{self._folder} is a codec, its own encoder: leave out that of k-means, and `layer`")
 
     def weights(self) -> dict[str, str]:
         return {"codebook": self.digest}

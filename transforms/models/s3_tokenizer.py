@@ -36,8 +36,11 @@ class S3Tokenizer(UnitTokenizer):
 
     def __init__(self, named: Named) -> None:
         self._file = named.codebook
-        if named.layer is not None or named.num_codebooks not in (None, 1):
-            raise ModelError(f"{self._file} has one codebook and no layers: leave `layer` and `num_codebooks` out")
+        if named.of_an_encoder or named.num_codebooks not in (None, 1):
+            raise ModelError(
+                f"{self._file} is one codebook and its own encoder: leave out that of k-means, `layer` and "
+                "`num_codebooks`"
+            )
         self.digest = sha256_of(self._file)
         self.codebook_id = f"s3v2-{self.digest[:8]}-k{self.codebook_size}"
 
@@ -60,7 +63,7 @@ class S3Tokenizer(UnitTokenizer):
             sizes = {"n_mels": mels, "n_audio_state": width, "n_audio_head": width // HEAD_WIDTH}
             model = S3TokenizerV2("v2", ModelConfig(**sizes, n_audio_layer=len(blocks)))
             model.load_state_dict(load_file(self._file))
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, ZeroDivisionError, RuntimeError) as error:
             raise ModelError(f"{self._file}: not the weights of S3TokenizerV2 ({error}); write it again") from error
         self._mels, self._device = mels, device
         self._model = model.eval().to(device)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas import SAMPLE_RATE
+from transforms.models.whisper_weights import EMBEDDED
 
 MOST_FRAMES_OFF = 2
 
@@ -28,6 +29,11 @@ class Named:
     encoder: str
     layer: int | None = None
     num_codebooks: int | None = None
+
+    @property
+    def of_an_encoder(self) -> bool:
+        """Whether it names an encoder or a layer, which a tokenizer that is a whole model has no use for."""
+        return self.layer is not None or self.encoder != EMBEDDED
 
 
 class UnitTokenizer(ABC):
