@@ -59,7 +59,7 @@ class Transcribe(Transform):
     """Decodes all windows of a batch at once, then those that failed at the next temperature."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 1
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True
