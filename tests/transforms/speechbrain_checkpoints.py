@@ -40,8 +40,8 @@ def make_vocoder(folder: Path, vocab_size: int, **more: Any) -> Path:
         torch.manual_seed(3)
         generator = UnitHifiganGenerator(**sizes)
         if sizes["duration_predictor"]:
-            torch.nn.init.normal_(generator.var_predictor.proj.weight, std=2.0)
-            torch.nn.init.constant_(generator.var_predictor.proj.bias, 1.4)
+            torch.nn.init.normal_(generator.var_predictor.proj.weight, std=0.5)
+            torch.nn.init.constant_(generator.var_predictor.proj.bias, 1.6)
     folder.mkdir(parents=True, exist_ok=True)
     save(folder / "generator.ckpt", generator)
     named = "\n".join(f"{name}: {value!r}" for name, value in sizes.items())
