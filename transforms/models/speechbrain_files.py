@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 
 HYPERPARAMS = "hyperparams.yaml"
 MOST_BYTES = 1_000_000
+
+
+def need_speechbrain() -> None:
+    """Make sure that speechbrain is installed.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if find_spec("speechbrain") is None:
+        raise ModelError("speechbrain is not installed: pip install -c constraints.txt '.[speechbrain]'")
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,11 @@ class Hyperparams:
         raise ModelError(f"{self.path}: `!ref {value.value}` can't be followed; write the value itself in its place")
 
     def given(self, name: str, *kinds: str) -> dict[str, Any]:
-        """What an object would be made with, references followed.
+        """What an object would be made with, by `made`, references followed."""
+        return {key: self.follow(value) for key, value in self.made(name, *kinds).items()}
+
+    def made(self, name: str, *kinds: str) -> dict[str, Any]:
+        """What an object would be made with, as it is written.
 
         Args:
             name: of the object.
@@ -111,7 +126,7 @@ class Hyperparams:
             raise ModelError(f"{self.path} has no `{name}: !new:` with {' or '.join(kinds)}")
         if made.named.rpartition(".")[2] not in kinds:
             raise ModelError(f"{self.path}: `{name}` is {made.named}; what is read here is {' or '.join(kinds)}")
-        return {key: self.follow(value) for key, value in made.value.items()}
+        return made.value
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transforms.models.embedded import ModelError, sha256_of
-from transforms.models.speechbrain_files import HYPERPARAMS, Hyperparams, fill, read_state
+from transforms.models.speechbrain_files import HYPERPARAMS, Hyperparams, fill, need_speechbrain, read_state
 from transforms.models.unit_reader import check_units
 from transforms.models.whisper_encoder import HOP_SAMPLES, SAMPLE_RATE
 
@@ -94,12 +94,10 @@ class Vocoder:
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
+        need_speechbrain()
         import torch
+        from speechbrain.lobes.models.HifiGAN import UnitHifiganGenerator
 
-        try:
-            from speechbrain.lobes.models.HifiGAN import UnitHifiganGenerator
-        except ImportError as error:
-            raise ModelError("speechbrain is not installed: pip install -c constraints.txt '.[speechbrain]'") from error
         self._path, self._device = path, device
         self._config = config = _config(path)
         self.codebook_size = config.vocab_size - 1  # 0 stands for none
