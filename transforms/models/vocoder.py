@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,6 +67,11 @@ class GeneratorConfig(BaseModel):
         pairs = zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True)
         widest = max((kernel - 1) * max(dilations) // 2 for kernel, dilations in pairs)
         return max(4, *(widest // rate + 1 for rate in rates))
+
+
+def whole(segments: Sequence[Sequence[int]]) -> list[int]:
+    """The units of a reply: those of its segments, of equal neighbours one."""
+    return [unit for unit, _ in groupby(unit for segment in segments for unit in segment)]
 
 
 def is_vocoder(path: Path) -> bool:

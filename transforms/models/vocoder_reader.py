@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 from transforms.models.reader import Reader
 from transforms.models.recognisers import FasterWhisper
-from transforms.models.vocoder import Vocoder
+from transforms.models.vocoder import Vocoder, whole
 from transforms.transcribe import cut_windows, normalize
 
 
@@ -32,7 +31,7 @@ class VocoderReader(Reader):
         self._vocoder.check_codebook(codebook_id, codebook_size)
 
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
-        return [self._read([unit for units in segments for unit in units]) for segments in replies]
+        return [self._read(whole(segments)) for segments in replies]
 
     def comparable(self, text: str) -> str:
         """By Whisper's English normaliser: lower case, no punctuation, numbers as digits, contractions in full."""
@@ -41,6 +40,6 @@ class VocoderReader(Reader):
     def _read(self, units: list[int]) -> str:
         if not units:
             return ""
-        (waveform,) = self._vocoder([[unit for unit, _ in groupby(units)]])
+        (waveform,) = self._vocoder([units])
         heard = self._recognise([samples for _, samples in cut_windows(waveform)])
         return " ".join(window.text for window in heard if window.text)
