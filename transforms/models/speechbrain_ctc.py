@@ -113,11 +113,12 @@ def _head(hyperparams: Hyperparams) -> Any:
     linear = hyperparams.given("ctc_lin", "Linear")
     vanilla = hyperparams.get("enc").named.endswith("VanillaNN")
     made = {name: _layer(hyperparams, value) if isinstance(value, Tagged) else value for name, value in enc.items()}
+    blocks = made.get("dnn_blocks", 2)
+    if vanilla and not (isinstance(blocks, int) and 0 < blocks <= MOST_BLOCKS):
+        raise ModelError(f"{hyperparams.path}: dnn_blocks is {blocks!r}, no number up to {MOST_BLOCKS}")
     try:
-        if vanilla and int(made.get("dnn_blocks", 2)) > MOST_BLOCKS:
-            raise ModelError(f"{hyperparams.path}: over {MOST_BLOCKS} blocks")
         return torch.nn.ModuleList([(VanillaNN if vanilla else Sequential)(**made), Linear(**linear)])
-    except (TypeError, ValueError, RuntimeError) as error:  # what the classes say to arguments that don't fit
+    except Exception as error:  # whatever the classes say to arguments that don't fit
         raise ModelError(f"{hyperparams.path}: `enc` and `ctc_lin` can't be made as it says ({error})") from error
 
 

@@ -143,6 +143,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: no checkpoint of plain tensors ({error}); copy it again") from error
     if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):
         raise ModelError(f"{path}: not a state dict of tensors")
+    for name, each in state.items():
+        if each.layout != torch.strided or each.untyped_storage().nbytes() < each.numel() * each.element_size():
+            raise ModelError(f"{path}: {name} claims more numbers than the file holds")
     return {_today(name): each for name, each in state.items()}
 
 
