@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.speechbrain_files import HYPERPARAMS, Hyperparams, fill, need_speechbrain, read_state
@@ -30,7 +30,7 @@ Sizes = Annotated[list[Size], Field(min_length=1, max_length=16)]
 
 
 class GeneratorConfig(BaseModel):
-    """What `UnitHifiganGenerator` is made with, under its names and defaults.
+    """What `UnitHifiganGenerator` is made with, under its names and defaults; speechbrain 1.0 said `num_embeddings`.
 
     `pooling_type` and `attn_dim` are of how several codebooks are weighed, and change nothing with one.
     """
@@ -48,7 +48,7 @@ class GeneratorConfig(BaseModel):
     inference_padding: int = 5
     cond_channels: Literal[0] = 0
     conv_post_bias: bool = True
-    vocab_size: Size = 100
+    vocab_size: Size = Field(100, validation_alias=AliasChoices("vocab_size", "num_embeddings"))
     embedding_dim: Size = 128
     attn_dim: Size = 128
     duration_predictor: Literal[True]
