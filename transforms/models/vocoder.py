@@ -66,7 +66,7 @@ class GeneratorConfig(BaseModel):
         rates = [math.prod(self.upsample_factors[: stage + 1]) for stage in range(len(self.upsample_factors))]
         pairs = zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True)
         widest = max((kernel - 1) * max(dilations) // 2 for kernel, dilations in pairs)
-        return max(4, *(widest // rate + 1 for rate in rates))
+        return max(4, *(widest // rate + 1 for rate in rates))  # 4, since the first convolution is 7 wide
 
 
 def whole(segments: Sequence[Sequence[int]]) -> list[int]:
@@ -173,5 +173,6 @@ def _config(path: Path) -> GeneratorConfig:
     if (hop := math.prod(config.upsample_factors)) != HOP_SAMPLES:
         raise ModelError(f"{hyperparams.path}: a unit is {hop} samples, the pipeline's are {HOP_SAMPLES}")
     if config.in_channels != config.embedding_dim:
-        raise ModelError(f"{hyperparams.path}: in_channels is {config.in_channels}, embedding_dim the same it must be")
+        sizes = f"in_channels is {config.in_channels}, embedding_dim {config.embedding_dim}"
+        raise ModelError(f"{hyperparams.path}: {sizes}; with one speaker they are the same")
     return config
