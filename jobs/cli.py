@@ -241,6 +241,9 @@ def inspect(
     sounds: Annotated[
         int, typer.Option(help="About how many rows get their sound, a sample of dialogues.", min=0)
     ] = 500,
+    vocoder: Annotated[
+        str | None, typer.Option(help="Directory of speechbrain's unit HiFi-GAN, which says the targets of those rows.")
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it to this machine; then every row has sound.")] = False,
 ) -> None:
     """Write a page to look at a dataset and listen to it: overview, search, and each utterance on a time axis.
@@ -251,7 +254,7 @@ def inspect(
     """
     from jobs.inspector.command import inspect_command
 
-    raise typer.Exit(inspect_command(root, out, sounds, serve))
+    raise typer.Exit(inspect_command(root, out, sounds, serve, vocoder))
 
 
 @app.command()

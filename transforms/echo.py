@@ -24,8 +24,9 @@ from transforms.assets import asset
 from transforms.audio import waveforms_of
 from transforms.base import Before, Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.models.embedded import ModelError
+from transforms.models.readers import open_reader, reader_weights
 from transforms.models.t2c import Decoded, model_digest
-from transforms.models.unit_reader import UnitReader, target_cer
+from transforms.models.unit_reader import target_cer
 from transforms.models.unit_tokenizer import UnitTokenizer
 from transforms.models.unit_tokenizers import open_tokenizer
 from transforms.models.whisper_weights import EMBEDDED
@@ -64,7 +65,9 @@ class EchoParameters(Parameters):
             `layer`; of a codec the first codebook.
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for tokenize; null for units alone.
-        reader: directory of a reader of units, or `embedded:NAME`, that gives `target_cer`; null for none.
+        reader: what reads the targets back for `target_cer`: directory of a reader of units, or `embedded:NAME`, which
+            spells them, or of speechbrain's unit HiFi-GAN, which says them to Whisper; null for none.
+        reader_whisper: the Whisper model that hears a vocoder, as `transcribe` with faster-whisper takes it.
         segments: the streaming rule.
         max_units: the most units of a segment.
         seed: with a row's key it seeds what the row samples; stored with every row.
@@ -84,6 +87,7 @@ class EchoParameters(Parameters):
     prompt: str = "embedded:prompts/nano.json"
     unit_language: str | None = None
     reader: str | None = None
+    reader_whisper: str = EMBEDDED
     segments: SegmentRule = SegmentRule()
     max_units: PositiveInt = 1024
     seed: int = 0
@@ -91,7 +95,7 @@ class EchoParameters(Parameters):
     @property
     def files(self) -> set[str]:
         """Parameters that name files, or what of them is meant; their digests stand for them in a fingerprint."""
-        return {"model", "codebook", "encoder", "layer", "prompt", "unit_language", "reader"}
+        return {"model", "codebook", "encoder", "layer", "prompt", "unit_language", "reader", "reader_whisper"}
 
     def open_codebook(self) -> UnitTokenizer:
         """The tokenizer of the model's units, to ask for its codebook; it is not loaded.
@@ -145,25 +149,26 @@ class Echo(Transform):
 
     def weights(self) -> dict[str, str]:
         chosen = self.parameters
-        optional = {"unit_language": chosen.unit_language, "reader": chosen.reader}
+        language, reader = chosen.unit_language, chosen.reader
         return {
             **_model_digests(self._path),
             "tokenizer": digest_of(self._path / "tokenizer.json"),
             "codebook": chosen.open_codebook().digest,
             "prompt": digest_of(asset(chosen.prompt)),
-            **{name: _digest(asset(file)) for name, file in optional.items() if file},
+            **({"unit_language": digest_of(asset(language))} if language else {}),
+            **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
         }
 
     def setup(self) -> None:
         chosen = self.parameters
-        self._codebook_id = chosen.open_codebook().codebook_id
+        self._codebook = chosen.open_codebook()
         self._responder = self._loaded()
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
-        self._reader = UnitReader.load(asset(reader), self.device) if reader else None
+        self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
-            self._reader.check_codebook(self._codebook_id)
+            self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
         self._tokenizer_id = f"tokenizer-{self.weights()['tokenizer'][:8]}"
 
     def _loaded(self) -> Responder:
@@ -258,7 +263,7 @@ class Echo(Transform):
         segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
         char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
         said = answer.text == _reply_text(row["reply"])
-        recorded = _recorded(row["reply"], char_ends, self._codebook_id) if said else None
+        recorded = _recorded(row["reply"], char_ends, self._codebook.codebook_id) if said else None
         return _Draft(row, answer, segments, char_ends, recorded)
 
     def _row(self, draft: _Draft, decoded: list[Decoded]) -> dict[str, Any]:
@@ -285,7 +290,7 @@ class Echo(Transform):
             "recorded_units": draft.recorded,
             "echo_model_id": self._responder.id,
             "decode_id": self._speech.id,
-            "codebook_id": self._codebook_id,
+            "codebook_id": self._codebook.codebook_id,
             "seed": self.parameters.seed,
             "mean_logprob": [rounded(segment.mean_logprob) for segment in decoded],
             "hidden_text_agreement": rounded(self._responder.agreement(answer)),
@@ -320,10 +325,6 @@ def _model_digests(path: Path) -> dict[str, str]:
         "config": digest_of(path / "config.json"),
         "audio_tower": tower_digest(path, EchoXConfig.read(path)),
     }
-
-
-def _digest(path: Path) -> str:
-    return model_digest(path) if path.is_dir() else digest_of(path)
 
 
 def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:

@@ -160,7 +160,7 @@ def test_what_reads_the_old_form_says_what_to_do(root: Path, tmp_path: Path) -> 
     for read in (
         lambda: fit_unit_language_command(str(root), out, 150, 4, "ngram", Workplace()),
         lambda: train_reader_command(str(root), out, "train-reader", []),
-        lambda: inspect_command(str(root), out, 0, serve=False),
+        lambda: inspect_command(str(root), out, 0, False, None),
     ):
         with pytest.raises(LayoutError, match=r"is 1\.0\.0, this version reads 2\.0\.0: .*echo-targets migrate"):
             read()

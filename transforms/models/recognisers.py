@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
+from transforms.models.threads import in_threads
+from transforms.models.whisper_encoder import log_mel
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 
 if TYPE_CHECKING:
@@ -94,8 +96,7 @@ class FasterWhisper(Recogniser):
         if temperature > 0:
             return self._sampler(windows, temperature, seed)
         whisper = self._whisper
-        features = np.stack([self._features(window) for window in windows])
-        encoded = whisper.encode(features)
+        encoded = whisper.encode(np.stack(in_threads(self._features, windows)))
         languages = self._languages(encoded, len(windows))
         results = whisper.model.generate(
             encoded,
@@ -158,11 +159,10 @@ class OpenAIWhisper(Recogniser):
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         import torch
-        from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
+        from whisper import DecodingOptions
 
-        mels = torch.stack(
-            [log_mel_spectrogram(pad_or_trim(window), self._whisper.dims.n_mels) for window in windows]
-        ).to(self.device)
+        mels = self._whisper.dims.n_mels
+        features = torch.stack([log_mel(window, WINDOW_SAMPLES, mels, self.device) for window in windows])
         options = DecodingOptions(
             language=self.language if self._whisper.is_multilingual else "en",
             temperature=temperature,
@@ -172,7 +172,7 @@ class OpenAIWhisper(Recogniser):
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            results = self._whisper.decode(mels, options)
+            results = self._whisper.decode(features, options)
         return [
             Heard(
                 result.text.strip(),
