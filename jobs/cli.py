@@ -280,6 +280,19 @@ def fit_unit_language(
     raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value, chosen))
 
 
+@app.command()
+def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="The fences' file, .json.")]) -> None:
+    """Fit fences of the speech rate: 1.5 times the interquartile range beyond the quartiles of each corpus.
+
+    They are of the table `measures`; `rate_fences` of a stage that publishes is their file.
+
+    Example: echo-targets fit-fences out/calls fences.json
+    """
+    from jobs.fit import fit_fences_command
+
+    raise typer.Exit(fit_fences_command(root, out))
+
+
 @train.command()
 def s2t(
     root: Root,
