@@ -155,21 +155,18 @@ def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
         raise ConfigError(f"{dataset.root} has no {MEASURES.name}: run a job with the stage measure on it first")
     info = dataset.current(MEASURES.name)
     spoken = dataset.committed(UTTERANCES.name, info.upstream[UTTERANCES.name], info.shards)
-    found: dict[Group, list[np.ndarray]] = {}
+    parts = []
     for shard, manifest in dataset.committed(MEASURES.name, info.fingerprint, info.shards).items():
         with dataset.open(manifest.output.path) as file:
-            measured = file.read([KEY, "chars_per_s"]).drop_null().combine_chunks()
+            measured = file.read([KEY, "chars_per_s"]).drop_null()
         with dataset.open(spoken[shard].output.path) as file:
-            said = file.read([KEY, "corpus", "language"]).combine_chunks()
-        place = pc.index_in(measured[KEY], value_set=said[KEY].combine_chunks())
-        groups = [said[name].take(place).cast(pa.string()).to_pylist() for name in ("corpus", "language")]
-        rates = measured["chars_per_s"].to_numpy()
-        numbers: dict[Group, list[int]] = {}
-        for number, group in enumerate(zip(*groups, strict=True)):
-            numbers.setdefault(group, []).append(number)
-        for group, its in numbers.items():
-            found.setdefault(group, []).append(rates[its])
-    return {group: np.concatenate(parts) for group, parts in found.items()}
+            said = file.read([KEY, "corpus", "language"])
+        said = said.take(pc.index_in(measured[KEY], value_set=said[KEY].combine_chunks()))
+        groups = {name: said[name].cast(pa.string()) for name in ("corpus", "language")}
+        parts.append(pa.table(groups | {"rate": measured["chars_per_s"]}))
+    gathered = pa.concat_tables(parts).group_by(["corpus", "language"]).aggregate([("rate", "list")])
+    names = zip(gathered["corpus"].to_pylist(), gathered["language"].to_pylist(), strict=True)
+    return {name: rates.values.to_numpy() for name, rates in zip(names, gathered["rate_list"], strict=True)}
 
 
 def _codebooks(dataset: Dataset, parts: list[Part]) -> dict[str, int]:
