@@ -77,7 +77,7 @@ def run(
         bool, typer.Option("--dry-run", help="Say what would be done and why, and what is missing; do nothing.")
     ] = False,
 ) -> None:
-    """Run a job: ingest, transcribe, align, tokenize, echo, publish.
+    """Run a job: ingest, transcribe, measure, align, tokenize, echo, publish.
 
     What is committed already is not done again, so the same command resumes a job that was stopped. Where a source says
     what is `expected` of it and ingest stored something else, that is said at the end, with exit code 1.
