@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.schemas.samples import sample
 from tests.transforms.rows import apply, run_stages, window
 from transforms.audio import decode_flac, encode_flac
 from transforms.base import Parameters, joined, table_of
+from transforms.fences import RateFences
 from transforms.measure import RUN_WORDS, Measure, loudness, repetition, words_of
 from transforms.models.embedded import SILERO_VAD, EmbeddedFile, ModelError
 
@@ -184,6 +186,43 @@ def test_repeated_share_is_what_repeated_runs_cover(words: list[str]) -> None:
 
     covered = sum(len(word) for place, word in enumerate(words) if repeated(place))
     assert repetition(words)["repeated_share"] == round(covered / sum(map(len, words)), 4)
+
+
+BREAKS: dict[str, Callable[[list[str]], list[str]]] = {
+    "its own": lambda words: words,
+    "twice": lambda words: words * 2,
+    "first half": lambda words: words[: -(-len(words) // 2)],
+    "last three words": lambda words: words + words[-3:] * 5,
+    "last word": lambda words: words + words[-1:] * 20,
+}
+
+
+def test_what_is_held_back_of_broken_texts(speech: list[dict[str, Any]]) -> None:
+    """docs/FILTERS.md has these figures."""
+    seconds = np.array([row["duration"] for row in speech])
+    texts = [row["text"] for row in speech]
+    (fence,) = RateFences.fit({("speech", "en"): np.array([len(text) for text in texts]) / seconds}).fences
+    broken = {name: [" ".join(change(text.split())) for text in texts] for name, change in BREAKS.items()}
+    others = np.random.default_rng(0).permutation(len(texts))
+    found = {}
+    for name, changed in (broken | {"another's": [texts[other] for other in others]}).items():
+        rates = np.array([len(text) for text in changed]) / seconds
+        scores = [repetition(words_of(text)) for text in changed]
+        found[name] = (
+            np.count_nonzero((rates < fence.low) | (rates > fence.high)),
+            np.count_nonzero((rates < 3) | (rates > 40)),
+            sum(score["unique_word_share"] < 0.4 for score in scores),
+            sum(score["repeated_share"] > 0.3 for score in scores),
+            sum(score["repeated_share"] > 0.15 for score in scores),
+        )
+    assert found == {
+        "its own": (1, 0, 0, 0, 1),
+        "another's": (110, 44, 0, 0, 1),
+        "twice": (190, 0, 38, 206, 206),
+        "first half": (58, 2, 0, 0, 0),
+        "last three words": (125, 10, 30, 166, 210),
+        "last word": (173, 30, 45, 192, 210),
+    }
 
 
 def test_the_detector_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
