@@ -16,7 +16,7 @@ from schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.schemas.samples import sample
-from tests.transforms.rows import apply, run_stages, window
+from tests.transforms.rows import apply, rejects, run_stages, window
 from transforms.audio import decode_flac, encode_flac
 from transforms.base import Parameters, joined, table_of
 from transforms.fences import RateFences
@@ -58,16 +58,25 @@ def sine(dbfs: float, seconds: float) -> np.ndarray:
     return 10 ** (dbfs / 20) * np.sin(2 * np.pi * 997 * np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
 
 
-def test_real_speech_keeps_the_contract(ingested: Dataset, tmp_path: Path, speech: list[dict[str, Any]]) -> None:
+def test_real_speech_is_measured_once_for_all_thresholds(
+    ingested: Dataset, tmp_path: Path, speech: list[dict[str, Any]]
+) -> None:
     manifest = tmp_path / "m.tsv"
     manifest.write_text("id\taudio\ttext\n" + "".join(f"{r['id']}\t{r['audio']}\t{r['text']}\n" for r in speech[:5]))
     sources = [{"kind": "manifest", "corpus": "speech", "manifest": str(manifest)}]
-    dataset, reports = run_stages(tmp_path / "root", {"ingest": {"sources": sources}, "measure": {}})
+    stages: dict[str, Any] = {"ingest": {"sources": sources}, "measure": {}, "publish_s2t": {}}
+    dataset, reports = run_stages(tmp_path / "root", stages)
     assert list(check_dataset(dataset.root)) == []
-    assert (reports["measure"].rows, reports["measure"].rejects) == (5, 0)
-    for row in dataset.read("measures").to_pylist():
+    assert (reports["measure"].rows, reports["publish_s2t"].rows) == (5, 5)
+    rows, before = dataset.read("measures").to_pylist(), dataset.tables()
+    for row in rows:
         assert -40 < row["loudness_lufs"] < -15 and 0.4 < row["speech_share"] <= 1
         assert 5 < row["chars_per_s"] < 22 and row["unique_word_share"] > 0.6
+    middle = sorted(row["speech_share"] for row in rows)[2]
+    run_stages(tmp_path / "root", stages | {"publish_s2t": {"min_speech_share": middle}})
+    less = {row[KEY] for row in rows if row["speech_share"] < middle}
+    assert len(less) == 2 and rejects(dataset, "training/s2t").keys() == less
+    assert {name for name, version in dataset.tables().items() if before[name] != version} == {"training/s2t"}
 
 
 def test_a_score_hangs_on_its_row_alone(measure: Measure, spoken: pa.Table) -> None:
