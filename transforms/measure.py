@@ -18,6 +18,7 @@ from schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Transform, rounded, table_of
 from transforms.models.embedded import ModelError
+from transforms.models.threads import in_threads
 from transforms.models.voice_activity import Span, VoiceActivity
 from transforms.transcribe import normalize
 
@@ -56,16 +57,22 @@ class Measure(Transform):
         rows = [
             {
                 KEY: key,
-                "loudness_lufs": rounded(loudness(waveform)),
-                **silence(self._speech(waveform), len(waveform)),
+                **heard,
                 "chars_per_s": rounded(rate) if text else None,
                 **repetition(words_of(text)),
             }
-            for key, waveform, text, rate in zip(
-                batch[KEY].to_pylist(), waveforms, texts.to_pylist(), rates.to_pylist(), strict=True
+            for key, heard, text, rate in zip(
+                batch[KEY].to_pylist(),
+                in_threads(self._sound, waveforms),
+                texts.to_pylist(),
+                rates.to_pylist(),
+                strict=True,
             )
         ]
         return Output(table_of(rows, MEASURES))
+
+    def _sound(self, waveform: np.ndarray) -> dict[str, Any]:
+        return {"loudness_lufs": rounded(loudness(waveform)), **silence(self._speech(waveform), len(waveform))}
 
 
 def text_of(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
