@@ -11,13 +11,14 @@ from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
 from transforms.forced_alignment import Aligner, Alignment
 from transforms.models.embedded import ModelError
+from transforms.models.fairseq2_ctc import Fairseq2Ctc
 from transforms.models.hama_ctc import CtcAligner
 from transforms.models.letter_ctc import LetterAligner, LetterCtc
 from transforms.models.ssl_ctc import SslCtc
 from transforms.models.whisper_attention import AttentionAligner
 
 METHODS: dict[str, type[Aligner]] = {"ctc": CtcAligner, "attention": AttentionAligner}
-LETTERS: tuple[type[LetterCtc], ...] = (SslCtc,)
+LETTERS: tuple[type[LetterCtc], ...] = (SslCtc, Fairseq2Ctc)
 """Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
 
 
