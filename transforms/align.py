@@ -27,8 +27,8 @@ class AlignParameters(Parameters):
 
     Attributes:
         method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
-        model: for `ctc`, a directory of transformers with wav2vec2, HuBERT or WavLM and a CTC head over letters, which
-            aligns its language; null for the embedded model of English phonemes.
+        model: for `ctc`, a directory of transformers or fairseq2 with wav2vec2, HuBERT or WavLM and a CTC head over
+            letters, which aligns its language; null for the embedded model of English phonemes.
         text: which text to align; `reference` takes the transcript where a row has no reference.
     """
 

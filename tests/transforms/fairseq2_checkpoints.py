@@ -1,4 +1,4 @@
-"""Tiny checkpoints of fairseq2, made by its own classes and saved by its own writers; and fairseq's, of the same model."""
+"""Tiny checkpoints of fairseq2, made by its own classes and saved by its own writers; and fairseq's."""
 
 from __future__ import annotations
 

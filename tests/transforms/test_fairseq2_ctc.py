@@ -139,10 +139,10 @@ def test_its_fingerprint_sees_the_letters(tmp_path: Path) -> None:
 
 def test_what_is_refused_says_why(tmp_path: Path) -> None:
     model, _ = make_ctc(tmp_path / "a")
-    with pytest.raises(ModelError, match=r"one of tokenizer\.model and dict\.ltr\.txt"):
+    with pytest.raises(ModelError, match=r"must hold tokenizer\.model or dict\.ltr\.txt"):
         Fairseq2Ctc(model, "cpu").weights()
     write_dictionary(tmp_path / "a", LETTERS[:-1])
-    with pytest.raises(ModelError, match=r"has 31 tokens, the model tells 32"):
+    with pytest.raises(ModelError, match=r"has 31 tokens, the model 32"):
         ready(model)
     (tmp_path / "a" / "dict.ltr.txt").write_text("THE 100\n")
     with pytest.raises(ModelError, match="'THE' is no letter"):

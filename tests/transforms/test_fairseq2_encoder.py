@@ -167,6 +167,9 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
     with pytest.raises(ModelError, match="not readable as YAML"):
         Fairseq2Encoder.reads(str(tmp_path / "c"))
     assert not (tmp_path / "it-ran").exists()
+    (tmp_path / "c" / "model.yaml").write_text("#" * (1 << 20) + "\nmodel_family: wav2vec2\n")
+    with pytest.raises(ModelError, match="larger than any card"):
+        Fairseq2Encoder.reads(str(tmp_path / "c"))
 
 
 def edited(folder: Path, **changes: Any) -> str:

@@ -99,8 +99,7 @@ class Fairseq2Checkpoint:
             text = self.card_file.read_text(encoding="utf-8")
             card = yaml.safe_load(text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            problem = " ".join(str(error).split())
-            raise ModelError(f"{self.card_file}: not readable as YAML ({problem}): copy the checkpoint again") from error
+            raise ModelError(f"{self.card_file}: not readable as YAML ({_innermost(error)}): copy it again") from error
         if not isinstance(card, dict):
             raise ModelError(f"{self.card_file}: not one card of fairseq2: write the few lines of docs/BACKENDS.md")
         if "${" in text:
@@ -162,7 +161,7 @@ class Fairseq2Checkpoint:
                 "and in model_config what differs from it"
             ) from error
         if sizes.use_fbank:
-            raise ModelError(f"{self.card_file}: the encoder hears filterbanks (use_fbank): take one that hears waveforms")
+            raise ModelError(f"{self.card_file}: its encoder hears filterbanks (use_fbank): take one of waveforms")
         if hop != HOP_SAMPLES:
             raise ModelError(
                 f"{self.card_file}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder"
@@ -172,7 +171,7 @@ class Fairseq2Checkpoint:
         sizes.max_seq_len = max(sizes.max_seq_len, num_frames(CHUNK_SAMPLES))  # length of a table, not of training
         return config
 
-    def load(self, build: Callable[[], Module], sizes: Wav2Vec2EncoderConfig) -> Module:
+    def load(self, build: Callable[[], Module], sizes: Wav2Vec2EncoderConfig) -> Any:
         """A network with the checkpoint's weights, float32, in evaluation mode, on the CPU.
 
         Args:
@@ -203,18 +202,19 @@ class Fairseq2Checkpoint:
 
         path, _ = self._weights()
 
-        def wanted(state: Mapping[str, Any]) -> dict[str, object]:
-            renamed = in_fairseq2_names(state, sizes)
+        def wanted(state_dict: dict[str, object]) -> dict[str, object]:
+            renamed = in_fairseq2_names(state_dict, sizes)
             return {name: tensor for name, tensor in renamed.items() if name.startswith(parts)}
 
         options = ModelCheckpointLoadOptions(restrict=True, state_dict_converter=wanted)
         try:
-            with safe_globals([argparse.Namespace]):  # fairseq's older checkpoints keep arguments in it; it runs nothing
+            with safe_globals([argparse.Namespace]):  # arguments in fairseq's older checkpoints; it runs nothing
                 return {name: each.float() for name, each in get_model_checkpoint_loader().lazy_load(path, {}, options)}
         except Exception as error:  # fairseq2, torch and safetensors each raise their own
             raise ModelError(
-                f"{path}: not weights that can be read safely ({_innermost(error)}): copy the checkpoint again or, if "
-                "you trust it, keep its tensors: torch.save({'model': torch.load(FILE, weights_only=False)['model']}, FILE)"
+                f"{path}: not weights that can be read safely ({_innermost(error)}): copy the checkpoint again, or "
+                "keep the tensors of one that you trust: "
+                "torch.save({'model': torch.load(FILE, weights_only=False)['model']}, FILE)"
             ) from error
 
     def _weights(self) -> tuple[Path, list[Path]]:
@@ -282,7 +282,7 @@ def start_fairseq2() -> None:
 
 
 def _lend_libsndfile() -> None:
-    """fairseq2 wants the system's libsndfile.so.1; the one in soundfile's wheel has that name, and serves where none is."""
+    """fairseq2 wants the system's libsndfile.so.1; the one in soundfile's wheel has that name, and serves as well."""
     data = find_spec("_soundfile_data")
     for library in Path(data.origin).parent.glob("libsndfile*.so") if data and data.origin else ():
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)

@@ -49,7 +49,7 @@ class Fairseq2Ctc(LetterCtc):
         tokens = _pieces(vocabulary) if vocabulary.suffix == ".model" else _dictionary(vocabulary)
         if len(tokens) != config.target_vocab_size:
             raise ModelError(
-                f"{vocabulary} has {len(tokens)} tokens, the model tells {config.target_vocab_size}: take the model's own"
+                f"{vocabulary} has {len(tokens)} tokens, the model {config.target_vocab_size}: take the model's own"
             )
         self.letters = {token: number for number, token in enumerate(tokens)}
         config.use_masking = False
@@ -75,7 +75,7 @@ class Fairseq2Ctc(LetterCtc):
         folder = self._checkpoint.card_file.parent
         found = [folder / name for name in VOCABULARIES if (folder / name).is_file()]
         if len(found) != 1:
-            raise ModelError(f"{folder} must hold one of {' and '.join(VOCABULARIES)}: copy the one that the model is of")
+            raise ModelError(f"{folder} must hold {' or '.join(VOCABULARIES)}, one of them: copy the model's own")
         return found[0]
 
 

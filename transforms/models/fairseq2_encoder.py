@@ -35,7 +35,7 @@ class Fairseq2Encoder(Encoder):
 
 
 class Fairseq2Features:
-    """What `layer` blocks give (0 is before the first): the output of fairseq2's block, before any norm of the whole."""
+    """What `layer` blocks give (0 is before the first): the block's own output, before any norm of the whole."""
 
     def __init__(self, model: str, layer: int, device: str) -> None:
         checkpoint = Fairseq2Checkpoint(model)
