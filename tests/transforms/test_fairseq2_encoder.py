@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,11 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
     with pytest.raises(ModelError, match="not readable as YAML"):
         Fairseq2Encoder.reads(str(tmp_path / "c"))
     assert not (tmp_path / "it-ran").exists()
+    doubled = "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+    card = f"model_family: wav2vec2\na0: &a0 []\n{doubled}model_config: {{encoder_config: {{model_dim: *a39}}}}\n"
+    (tmp_path / "b" / "model.yaml").write_text(card)
+    with pytest.raises(ModelError, match="YAML aliases"):
+        Fairseq2Features(step, 2, "cpu")
     (tmp_path / "c" / "model.yaml").write_text("#" * (1 << 20) + "\nmodel_family: wav2vec2\n")
     with pytest.raises(ModelError, match="larger than any card"):
         Fairseq2Encoder.reads(str(tmp_path / "c"))
@@ -191,7 +197,7 @@ def edited(folder: Path, **changes: Any) -> str:
         ({"model_config": [3]}, "name an architecture"),
         ({"encoder_model_dimension": 3}, "name an architecture"),
         ({"encoder_model_dim": "many"}, "name an architecture"),
-        ({"encoder_pos_encoder_type": "${env:HOME}"}, "takes values from the environment"),
+        ({"encoder_pos_encoder_type": "${env:HOME}"}, r"YAML aliases or \$"),
         ({"encoder_use_fbank": True}, "hears filterbanks"),
         ({"encoder_feature_extractor_layer_descs": [[16, 10, 5]]}, "a frame is 5 samples"),
         ({"encoder_num_encoder_layers": 10**9}, "more than 1000 layers"),
@@ -229,6 +235,16 @@ def test_weights_that_are_missing_are_named(tmp_path: Path, models: dict) -> Non
     save(tmp_path / "b", "base", network, config, "shards")
     with pytest.raises(ModelError, match="found none; of a training's checkpoints name one"):
         Fairseq2Encoder(str(tmp_path / "b")).weights()
+
+
+def test_without_fairseq2_it_says_what_to_install(
+    tmp_path: Path, models: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save(tmp_path, "base", *models["base"])
+    monkeypatch.setitem(sys.modules, "fairseq2", None)
+    assert open_encoder(model).weights()
+    with pytest.raises(ModelError, match=r"pip install -c constraints\.txt '\.\[fairseq2\]'"):
+        Fairseq2Features(model, 2, "cpu")
 
 
 def test_an_architecture_of_fairseq2_and_what_differs_is_a_card(tmp_path: Path) -> None:

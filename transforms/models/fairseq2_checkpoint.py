@@ -98,12 +98,13 @@ class Fairseq2Checkpoint:
                 raise ModelError(f"{self.card_file} is larger than any card: write the few lines of docs/BACKENDS.md")
             text = self.card_file.read_text(encoding="utf-8")
             card = yaml.safe_load(text)
+            aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ModelError(f"{self.card_file}: not readable as YAML ({_innermost(error)}): copy it again") from error
         if not isinstance(card, dict):
             raise ModelError(f"{self.card_file}: not one card of fairseq2: write the few lines of docs/BACKENDS.md")
-        if "${" in text:
-            raise ModelError(f"{self.card_file} takes values from the environment: write the values themselves")
+        if aliases or "${" in text:  # few lines that stand for many; fairseq2 would ask the environment for the others
+            raise ModelError(f"{self.card_file} has YAML aliases or ${{…}}: write the values themselves")
         return card
 
     @property
