@@ -13,6 +13,7 @@ from schemas import FEATURES, KEY, SAMPLE_RATE, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, table_of
 from transforms.models.encoders import open_encoder
+from transforms.models.threads import hear_each
 from transforms.models.whisper_encoder import HOP_SAMPLES, padded_seconds
 from transforms.models.whisper_weights import EMBEDDED
 
@@ -67,11 +68,10 @@ class SampleFeatures(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
+        heard = hear_each(self._features, waveforms, self.device, "float32")
         rows = [
             self._row(key, features, self._frames(key, len(waveform)))
-            for key, features, waveform in zip(
-                batch[KEY].to_pylist(), self._features(waveforms), waveforms, strict=True
-            )
+            for key, features, waveform in zip(batch[KEY].to_pylist(), heard, waveforms, strict=True)
         ]
         return Output(table_of(rows, FEATURES))
 

@@ -63,9 +63,12 @@ def test_utterances_of_one_second_in_one_batch_do_not_touch_each_other(speech: l
         assert len(batched) == num_frames(len(alone))
 
 
-def test_units_do_not_depend_on_threads(ingested: Dataset, tokenize: Tokenize) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_units_do_not_depend_on_threads(ingested: Dataset, dtype: str) -> None:
     import torch
 
+    tokenize = Tokenize(TokenizeParameters(dtype=dtype))
+    tokenize.setup()
     rows = window(ingested).slice(0, 4)
     before = torch.get_num_threads()
     found = []
@@ -74,6 +77,18 @@ def test_units_do_not_depend_on_threads(ingested: Dataset, tokenize: Tokenize) -
         found.append(apply(tokenize, rows).rows.to_pylist())
     torch.set_num_threads(before)
     assert found[0] == found[1]
+
+
+def test_bfloat16_gives_few_frames_to_other_centroids(ingested: Dataset, tokenize: Tokenize) -> None:
+    half = Tokenize(TokenizeParameters(dtype="bfloat16"))
+    half.setup()
+    assert half.meaning() != tokenize.meaning()
+    rows = window(ingested)
+    exact, near = (
+        np.concatenate([np.repeat(row["units"][0], row["durations"]) for row in apply(stage, rows).rows.to_pylist()])
+        for stage in (tokenize, half)
+    )
+    assert 0.97 < np.mean(exact == near) < 1
 
 
 def test_more_than_thirty_seconds(long_utterance: dict) -> None:

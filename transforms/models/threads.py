@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,6 +29,27 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_onc
     import torch
 
     return list(_pool(at_once or torch.get_num_threads()).map(function, items))
+
+
+def hear_each(
+    model: Callable[[list[np.ndarray]], list[np.ndarray]], waveforms: list[np.ndarray], device: str, dtype: str
+) -> list[np.ndarray]:
+    """What a model gives for each waveform: side by side on a CPU, in one batch elsewhere.
+
+    Args:
+        model: safe to call from several threads; what it gives for a waveform does not depend on its neighbours.
+        device: a torch device, where the model is.
+        dtype: float32, or what the products of a model in float32 are computed in.
+    """
+    import torch
+
+    def hear(some: list[np.ndarray]) -> list[np.ndarray]:
+        with torch.autocast(device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
+            return model(some)
+
+    if device != "cpu":
+        return hear(waveforms)
+    return [heard for (heard,) in in_threads(lambda waveform: hear([waveform]), waveforms)]
 
 
 @cache
