@@ -1,6 +1,10 @@
 """The stages of `folder.yaml` on the real speech, in one process: time, share of it inside models, peak memory, WER.
 
 python -m benchmarks.job
+
+Where the rest goes, as a flame graph:
+
+py-spy record --threads --rate 50 -o flame.svg -- python -m benchmarks.job
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import jiwer
@@ -22,24 +27,37 @@ from schemas.check import check_dataset
 from schemas.layout import Dataset
 from transforms.transcribe import normalize
 
-MODELS = {  # the attribute of each stage that is its model
+MODELS = {  # what of each stage is its model
     "transcribe": "_recognise",
+    "measure": "_sound",
     "align": "_aligner",
-    "tokenize": "_features",
+    "tokenize": "tokenizer",
 }
 
 
 class Stopwatch:
-    """A model, timed."""
+    """A model, timed: seconds in which at least one thread was inside it."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self.model, self.seconds = model, 0.0
+        self._inside, self._since, self._lock = 0, 0.0, Lock()
 
     def __call__(self, *arguments: Any) -> Any:
-        started = time.perf_counter()
-        result = self.model(*arguments)
-        self.seconds += time.perf_counter() - started
-        return result
+        self._count(1)
+        try:
+            return self.model(*arguments)
+        finally:
+            self._count(-1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            now = time.perf_counter()
+            if self._inside:
+                self.seconds += now - self._since
+            self._inside, self._since = self._inside + change, now
 
 
 def main() -> None:
@@ -49,9 +67,10 @@ def main() -> None:
         job.plan.commit(dataset)
         print("| stage | seconds | real-time factor | inside the model | peak memory, GB |")
         print("| --- | --- | --- | --- | --- |")
+        whole = inside = 0.0
         for spec, info in job.describe():
             open_stage(dataset, info)
-            transform = load_transform(spec)
+            transform = load_transform(spec).transform
             watch = None
             if name := MODELS.get(info.stage):
                 watch = Stopwatch(getattr(transform, name))
@@ -61,9 +80,11 @@ def main() -> None:
             seconds = time.perf_counter() - started
             set_current(dataset, info)
             share = f"{watch.seconds / seconds:.0%}" if watch else ""
+            whole, inside = whole + seconds, inside + (watch.seconds if watch else 0)
             factor = f"{seconds * SAMPLE_RATE / samples:.4f}" if samples else ""
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"| {info.stage} | {seconds:.1f} | {factor} | {share} | {peak:.1f} |", flush=True)
+        print(f"| all | {whole:.1f} | | {inside / whole:.0%} | |")
         transcripts = dataset.read("transcripts").to_pylist()
         references = {row["utterance_id"]: row["reference_text"] for row in dataset.read("utterances").to_pylist()}
         wanted = [normalize(references[row["utterance_id"]], "en") for row in transcripts]
