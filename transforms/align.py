@@ -15,8 +15,8 @@ from transforms.models.hama_ctc import CtcAligner
 from transforms.models.letter_ctc import LetterAligner, LetterCtc
 from transforms.models.ssl_ctc import SslCtc
 from transforms.models.whisper_attention import AttentionAligner
+from transforms.models.whisper_weights import EMBEDDED
 
-METHODS: dict[str, type[Aligner]] = {"ctc": CtcAligner, "attention": AttentionAligner}
 LETTERS: tuple[type[LetterCtc], ...] = (SslCtc,)
 """Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
 
@@ -27,7 +27,8 @@ class AlignParameters(Parameters):
     Attributes:
         method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
         model: for `ctc`, a directory of transformers with wav2vec2, HuBERT or WavLM and a CTC head over letters, which
-            aligns its language; null for the embedded model of English phonemes.
+            aligns its language; null for the embedded model of English phonemes. For `attention`, a Whisper, as
+            `transcribe` takes it; null for the embedded one.
         text: which text to align; `reference` takes the transcript where a row has no reference.
     """
 
@@ -60,10 +61,10 @@ class Align(Transform):
 
     def _open(self) -> Aligner:
         chosen = self.parameters
+        if chosen.method == "attention":
+            return AttentionAligner(chosen.model or EMBEDDED, self.device)
         if chosen.model is None:
-            return METHODS[chosen.method]()
-        if chosen.method != "ctc":
-            raise ModelError(f"align.model is {chosen.model}, which method={chosen.method} does not take: leave it out")
+            return CtcAligner()
         kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
         if kind is None:
             raise ModelError(f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known")

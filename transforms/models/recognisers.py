@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -59,6 +59,15 @@ class Recogniser(ABC):
     def __init__(self, model: str, device: str, language: str | None, best_of: int) -> None:
         self.model, self.device, self.language, self.best_of = model, device, language, best_of
 
+    @staticmethod
+    def weights(model: str) -> str:
+        """What stands for the model in a fingerprint.
+
+        Raises:
+            ModelError: files are missing, or the backend does not read their format.
+        """
+        return weights_of(model)
+
     @abstractmethod
     def setup(self) -> None:
         """Loads the model.
@@ -78,6 +87,17 @@ class FasterWhisper(Recogniser):
     It seeds its random numbers once per thread, so what it samples depends on all it sampled before. At a
     temperature above 0 the same weights decode in torch instead.
     """
+
+    @staticmethod
+    def weights(model: str) -> str:
+        if is_transformers(model):
+            made = f"{model.rstrip('/')}-ct2"
+            raise ModelError(
+                f"{model} is a checkpoint of transformers; faster-whisper takes what this writes, once: "
+                f"ct2-transformers-converter --model {model} --output_dir {made} --quantization float16 "
+                f"--copy_files tokenizer.json preprocessor_config.json; or take backend: openai-whisper"
+            )
+        return weights_of(model)
 
     def setup(self) -> None:
         try:
@@ -155,6 +175,7 @@ class OpenAIWhisper(Recogniser):
 
     def setup(self) -> None:
         self._whisper = load_whisper(self.model, self.device)
+        check_vocabulary(self.model, self._whisper.dims.n_vocab)
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         import torch

@@ -13,7 +13,7 @@ import numpy as np
 
 from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
 from transforms.models.embedded import ModelError
-from transforms.models.whisper_weights import EMBEDDED, load_whisper, weights_of
+from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, load_whisper, weights_of
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -53,6 +53,7 @@ class AttentionAligner(Aligner):
         except ImportError as error:
             raise ModelError("openai-whisper is not installed: pip install openai-whisper") from error
         self._whisper: Whisper = load_whisper(self.model, self.device)
+        check_vocabulary(self.model, self._whisper.dims.n_vocab)
         self._tokenizer: Tokenizer = get_tokenizer(
             self._whisper.is_multilingual, num_languages=self._whisper.num_languages, language=self.language
         )
