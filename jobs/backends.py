@@ -122,7 +122,8 @@ def load(module: str) -> str:
     done = python(LOAD, module)
     if done.returncode < 0:
         return f"it ends its process by {signal.Signals(-done.returncode).name}"
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return said[-1] if done.returncode else ""
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
