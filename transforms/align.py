@@ -29,11 +29,13 @@ class AlignParameters(Parameters):
         model: for `ctc`, a directory of transformers with wav2vec2, HuBERT or WavLM and a CTC head over letters, which
             aligns its language; null for the embedded model of English phonemes. For `attention`, a Whisper, as
             `transcribe` takes it; null for the embedded one.
+        language: of the text, which a multilingual Whisper has to be told.
         text: which text to align; `reference` takes the transcript where a row has no reference.
     """
 
     method: Literal["ctc", "attention"] = "ctc"
     model: str | None = None
+    language: str = "en"
     text: Literal["reference", "transcript"] = "reference"
 
 
@@ -50,7 +52,8 @@ class Align(Transform):
     parameters: AlignParameters
 
     def meaning(self) -> dict[str, Any]:
-        return self.parameters.model_dump(mode="json", exclude={"model"})
+        only_attention = {"language"} if self.parameters.method == "ctc" else set()
+        return self.parameters.model_dump(mode="json", exclude={"model"} | only_attention)
 
     def weights(self) -> dict[str, str]:
         return self._open().weights()
@@ -62,7 +65,7 @@ class Align(Transform):
     def _open(self) -> Aligner:
         chosen = self.parameters
         if chosen.method == "attention":
-            return AttentionAligner(chosen.model or EMBEDDED, self.device)
+            return AttentionAligner(chosen.model or EMBEDDED, self.device, chosen.language)
         if chosen.model is None:
             return CtcAligner()
         kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)

@@ -24,7 +24,7 @@ class TranscribeParameters(Parameters):
     """Parameters of transcribe. The thresholds are those of Whisper (Radford et al. 2022, section 4.5).
 
     Attributes:
-        backend: `faster-whisper` or `openai-whisper`.
+        backend: `faster-whisper`, or `openai-whisper`, which reads checkpoints of transformers too.
         model: `embedded:tiny.en`, a model's directory or file, or a name that the backend downloads.
         language: of the speech; null lets a multilingual model detect it.
         temperatures: tried in turn, for those windows alone whose result so far fails a threshold.

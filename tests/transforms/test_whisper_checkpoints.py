@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from whisper.tokenizer import LANGUAGES
 
+from schemas import TRANSCRIPTS
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.transforms.rows import apply, run_stages, window
 from tests.transforms.whisper_checkpoints import export_embedded, make_whisper
+from transforms.align import Align, AlignParameters
 from transforms.audio import decode_flac
+from transforms.base import joined
 from transforms.models.ctranslate2_file import read_ctranslate2
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.encoders import open_encoder
@@ -126,6 +130,31 @@ def test_units_do_not_hang_on_neighbours(ingested: Dataset, tmp_path: Path) -> N
         assert np.array_equal(together, hear([waveform])[0])
     with pytest.raises(ModelError, match="3 layers, the codebook is of layer 4"):
         WhisperFeatures(model, 4, "cpu")
+
+
+def test_a_multilingual_one_detects_or_is_told_the_language(ingested: Dataset, tmp_path: Path) -> None:
+    model = make_whisper(tmp_path / "large", vocab_size=51866, num_mel_bins=128)
+    rows = window(ingested).slice(0, 1)
+    transcribe = Transcribe(
+        TranscribeParameters(backend="openai-whisper", model=model, language=None, temperatures=[0.0])
+    )
+    transcribe.setup()
+    (row,) = apply(transcribe, rows).rows.to_pylist()
+    assert row["language"] in LANGUAGES
+
+    def align(language: str) -> dict[str, Any]:
+        transform = Align(AlignParameters(method="attention", model=model, language=language))
+        assert transform.meaning()["language"] == language
+        transform.setup()
+        (row,) = apply(transform, joined(rows, TRANSCRIPTS, None)).rows.to_pylist()
+        return row
+
+    german, english = align("de"), align("en")
+    assert [item["symbol"] for item in german["items"]] == [item["symbol"] for item in english["items"]]
+    assert german != english
+    with pytest.raises(ModelError, match="Unsupported language: klingon"):
+        align("klingon")
+    assert "language" not in Align(AlignParameters()).meaning()
 
 
 def test_fingerprint_and_name_follow_the_files_and_not_their_place(small: Path) -> None:

@@ -54,9 +54,11 @@ class AttentionAligner(Aligner):
             raise ModelError("openai-whisper is not installed: pip install openai-whisper") from error
         self._whisper: Whisper = load_whisper(self.model, self.device)
         check_vocabulary(self.model, self._whisper.dims.n_vocab)
-        self._tokenizer: Tokenizer = get_tokenizer(
-            self._whisper.is_multilingual, num_languages=self._whisper.num_languages, language=self.language
-        )
+        many, languages = self._whisper.is_multilingual, self._whisper.num_languages
+        try:
+            self._tokenizer: Tokenizer = get_tokenizer(many, num_languages=languages, language=self.language)
+        except ValueError as error:
+            raise ModelError(f"{error}: Whisper's names of languages are en, de, zh and so on") from error
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
         import whisper
