@@ -1,27 +1,34 @@
-"""EchoX in batches of 16 against one row at a time: the same questions, the same ids.
+"""EchoX in batches against the release's way, one row at a time, and against `generate` of transformers: the same ids.
 
-python -m benchmarks.echo ROOT --model DIR [--rows 48] [--rounds 3] [--threads 2]
+python -m benchmarks.echo [--limit 48] [--rounds 5] [--model DIR]
+
+The questions are of nano's test dialogues, spoken by the embedded voice beforehand; two threads.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.common import SAMPLE_RATE, compare
-from benchmarks.dialogues import BATCH, MAX_TOKENS, Dialogues
+import numpy as np
+
+from benchmarks.common import SAMPLE_RATE, compare, options
+from benchmarks.dialogues import BATCH, MAX_TOKENS
+from benchmarks.generate import Generating
+from jobs.corpora.nano_domain import rows as lines_of_domain
 from transforms.assets import asset
-from transforms.audio import decode_flac
 from transforms.echo import EchoParameters
 from transforms.echox.model import EchoX
+from transforms.models.voice import Delivery, Voice
 from transforms.prompts import PromptTemplate
 
 if TYPE_CHECKING:
     from transforms.echox.model import Prompt
 
+QUESTIONS = 48
 Ids = list[list[int]]
 Work = Callable[[slice], Ids]
 
@@ -31,14 +38,15 @@ class Works:
 
     Args:
         echox: the model.
-        waveforms: of the questions.
+        waveforms: of the questions, float32 at 16 kHz.
         replies: that are given.
         max_units: the most of a reply, as in the stage.
     """
 
-    def __init__(self, echox: EchoX, waveforms: Sequence, replies: Sequence[str], max_units: int) -> None:
+    def __init__(self, echox: EchoX, waveforms: Sequence[np.ndarray], replies: Sequence[str], max_units: int) -> None:
         assert echox.tokenizer is not None
         self.echox, self.waveforms, self.max_units = echox, waveforms, max_units
+        self.generating = Generating(echox)
         self.replies = [echox.t2c.encode(reply) for reply in replies]
         template = PromptTemplate.load(asset(EchoParameters().prompt), echox.tokenizer)
         patch = echox.config.audio_patch_id
@@ -52,9 +60,15 @@ class Works:
         replies = [reply.ids for reply in self.echox.respond(self.prompts[rows], MAX_TOKENS)]
         return replies + self._t2c(replies)
 
+    def generated_then_t2c_by_transformers(self, rows: slice) -> Ids:
+        replies = self.generating.replies(self.prompts[rows], MAX_TOKENS)
+        return replies + self.generating.speak(replies, self.max_units)
+
     def given_then_t2c(self, rows: slice) -> Ids:
-        states = self.echox.states(self.prompts[rows], self.replies[rows])
-        return self._t2c([self.echox.hidden_ids(row) for row in states])
+        return self._t2c(self._spelled(rows))
+
+    def given_then_t2c_by_transformers(self, rows: slice) -> Ids:
+        return self.generating.speak(self._spelled(rows), self.max_units)
 
     def generated_then_echo_decoder(self, rows: slice) -> Ids:
         replies = self.echox.respond(self.prompts[rows], MAX_TOKENS)
@@ -64,6 +78,9 @@ class Works:
     def hearing(self, rows: slice) -> Ids:
         heard = self.echox.hear([[waveform] for waveform in self.waveforms[rows]])
         return [turn.ctc.tolist() for turns in heard for turn in turns]
+
+    def _spelled(self, rows: slice) -> Ids:
+        return [self.echox.hidden_ids(row) for row in self.echox.states(self.prompts[rows], self.replies[rows])]
 
     def _t2c(self, texts: Ids) -> Ids:
         return [row.units for row in self.echox.t2c.generate(texts, self.max_units)]
@@ -82,36 +99,50 @@ def in_batches(work: Work, rows: int, size: int) -> Ids:
     ]
 
 
-def _run(work: Work, rows: int, size: int, said: dict[int, Ids]) -> None:
-    said[size] = in_batches(work, rows, size)
+def spoken(count: int) -> tuple[list[np.ndarray], list[str]]:
+    """Questions of nano's test dialogues, spoken as its corpus says, and their replies."""
+    voice, lines = Voice(), lines_of_domain()
+    dialogues = ((line, next(lines)) for line in lines)
+    pairs = list(islice((pair for pair in dialogues if pair[0]["split"] == "test"), count))
+    waveforms = [voice.speak(question["text"], 0, Delivery(**question["voice"])) for question, _ in pairs]
+    return waveforms, [reply["text"] for _, reply in pairs]
+
+
+def _run(work: Work, rows: int, size: int, name: str, said: dict[str, Ids]) -> None:
+    said[name] = in_batches(work, rows, size)
 
 
 def main() -> None:
     import torch
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("root", help="a dataset with dialogues of split test")
-    parser.add_argument("--model", required=True, help="an EchoX checkpoint")
-    parser.add_argument("--rows", type=int, default=3 * BATCH)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__)
+    parser.add_argument("--model", default=EchoParameters().model, help="an EchoX checkpoint (default: nano)")
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    dialogues = Dialogues.read(chosen.root, "test", chosen.rows)
-    waveforms = [decode_flac(audio) for audio in dialogues.audio()]
-    replies = [question["reply"] for question in dialogues.questions]
-    works = Works(EchoX.load(Path(chosen.model)), waveforms, replies, EchoParameters().max_units)
+    torch.set_num_threads(2)
+    waveforms, replies = spoken(chosen.limit or QUESTIONS)
+    works = Works(EchoX.load(Path(asset(chosen.model))), waveforms, replies, EchoParameters().max_units)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
-    print(f"{len(replies)} questions, {seconds:.0f} s, {chosen.threads} threads")
-    for work in (works.generated_then_t2c, works.given_then_t2c, works.generated_then_echo_decoder, works.hearing):
-        said: dict[int, Ids] = {}
+    print(f"{len(replies)} questions, {seconds:.0f} s")
+    ours, alone, theirs = f"echo-targets, {BATCH} at a time", "the same, 1 at a time", f"generate, {BATCH} at a time"
+    for work, by_transformers in (
+        (works.given_then_t2c, works.given_then_t2c_by_transformers),
+        (works.generated_then_t2c, works.generated_then_t2c_by_transformers),
+        (works.generated_then_echo_decoder, None),
+        (works.hearing, None),
+    ):
+        said: dict[str, Ids] = {}
+        runs = {
+            ours: (work, BATCH),
+            alone: (work, 1),
+            **({theirs: (by_transformers, BATCH)} if by_transformers else {}),
+        }
         print(f"\n{work.__name__.replace('_', ' ')}\n")
-        sizes = {f"{size} at a time": partial(_run, work, len(replies), size, said) for size in (BATCH, 1)}
-        compare({**sizes}, seconds, chosen.rounds)
-        ids = sum(map(len, said[1]))
-        differ = sum(alone != together for alone, together in zip(said[1], said[BATCH], strict=True))
-        print(f"{ids:,} ids; {differ} rows differ")
-        assert not differ, "a row depends on its neighbours"
+        contenders = {name: partial(_run, run, len(replies), size, name, said) for name, (run, size) in runs.items()}
+        compare(contenders, seconds, chosen.rounds)
+        for name in [name for name in said if name != ours]:
+            differ = sum(one != other for one, other in zip(said[ours], said[name], strict=True))
+            print(f"{sum(map(len, said[name])):,} ids; {differ} rows differ from those of {name}")
+        assert said[ours] == said[alone], "a row depends on its neighbours"
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def run(
         bool, typer.Option("--dry-run", help="Say what would be done and why, and what is missing; do nothing.")
     ] = False,
 ) -> None:
-    """Run a job: ingest, transcribe, align, tokenize, echo, publish.
+    """Run a job: ingest, transcribe, measure, align, tokenize, echo, publish.
 
     What is committed already is not done again, so the same command resumes a job that was stopped. Where a source says
     what is `expected` of it and ingest stored something else, that is said at the end, with exit code 1.
@@ -223,6 +223,9 @@ def inspect(
     sounds: Annotated[
         int, typer.Option(help="About how many rows get their sound, a sample of dialogues.", min=0)
     ] = 500,
+    vocoder: Annotated[
+        str | None, typer.Option(help="Directory of speechbrain's unit HiFi-GAN, which says the targets of those rows.")
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it to this machine; then every row has sound.")] = False,
 ) -> None:
     """Write a page to look at a dataset and listen to it: overview, search, and each utterance on a time axis.
@@ -233,7 +236,7 @@ def inspect(
     """
     from jobs.inspector.command import inspect_command
 
-    raise typer.Exit(inspect_command(root, out, sounds, serve))
+    raise typer.Exit(inspect_command(root, out, sounds, serve, vocoder))
 
 
 @app.command()
@@ -278,6 +281,19 @@ def fit_unit_language(
 
     chosen = workplace(overrides or [])
     raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value, chosen))
+
+
+@app.command()
+def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="The fences' file, .json.")]) -> None:
+    """Fit fences of the speech rate: 1.5 times the interquartile range beyond the quartiles of each corpus.
+
+    They are of the table `measures`; `rate_fences` of a stage that publishes is their file.
+
+    Example: echo-targets fit-fences out/calls fences.json
+    """
+    from jobs.fit import fit_fences_command
+
+    raise typer.Exit(fit_fences_command(root, out))
 
 
 @train.command()

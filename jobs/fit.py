@@ -1,4 +1,4 @@
-"""`echo-targets fit-codebook` and `fit-unit-language`: the same data and seed give the same file, on any runner."""
+"""`echo-targets fit-codebook`, `fit-unit-language`, `fit-fences`: same data, same seed, same file, on any runner."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
+from rich.table import Table as RichTable
 
-from jobs.config import Workplace
+from jobs.config import ConfigError, Workplace
 from jobs.run import run_job
 from jobs.screen import open_console
 from pipeline.job import Job
 from pipeline.plan import Committed
 from pipeline.runners.base import Keep, Part, Runner
 from pipeline.stage import StageSpec
+from schemas import KEY, MEASURES, UTTERANCES
 from schemas.layout import Dataset
 from transforms.codebook import fit_codebook
 from transforms.features import SampleFeaturesParameters
+from transforms.fences import Group, RateFences
 from transforms.models.encoders import open_encoder
 from transforms.models.whisper_encoder import HOP_SAMPLES
 from transforms.unit_counts import Sequences
@@ -118,6 +121,52 @@ def _total(runner: Runner, parts: list[Part], console: Console, count: CountUnit
 def count_part(part: Part, count: CountUnits) -> pa.Table:
     """Counts the units of a shard."""
     return count(_column(part, "units"))
+
+
+def fit_fences_command(root: str, out: str) -> int:
+    """Fits on the table `measures`, writes the file, and shows the fences."""
+    console = open_console()
+    rates = speech_rates(Dataset(root))
+    fences = RateFences.fit(rates)
+    if not fences.fences:
+        raise ConfigError(f"{root}: no utterance has a text, so there are no speech rates to fit fences on")
+    _parent(out)
+    fences.save(Path(out))
+    shown = RichTable("corpus", "language", "utterances", "q1", "q3", "low", "high", "outside", title="chars_per_s")
+    for fence in fences.fences:
+        found = rates[fence.corpus, fence.language]
+        outside = np.count_nonzero((found < fence.low) | (found > fence.high))
+        limits = [f"{value:.2f}" for value in (fence.q1, fence.q3, fence.low, fence.high)]
+        shown.add_row(
+            fence.corpus, fence.language, str(fence.count), *limits, f"{outside} ({outside / len(found):.2%})"
+        )
+    console.print(shown)
+    console.print(f"{out}: stages.publish_s2t.rate_fences={out}, and so for the others", markup=False, soft_wrap=True)
+    return 0
+
+
+def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
+    """The stored rates of each corpus and language, float32; rows without one are left out.
+
+    Raises:
+        ConfigError: nothing was measured.
+    """
+    if MEASURES.name not in dataset.tables():
+        raise ConfigError(f"{dataset.root} has no {MEASURES.name}: run a job with the stage measure on it first")
+    info = dataset.current(MEASURES.name)
+    spoken = dataset.committed(UTTERANCES.name, info.upstream[UTTERANCES.name], info.shards)
+    parts = []
+    for shard, manifest in dataset.committed(MEASURES.name, info.fingerprint, info.shards).items():
+        with dataset.open(manifest.output.path) as file:
+            measured = file.read([KEY, "chars_per_s"]).drop_null()
+        with dataset.open(spoken[shard].output.path) as file:
+            said = file.read([KEY, "corpus", "language"])
+        said = said.take(pc.index_in(measured[KEY], value_set=said[KEY].combine_chunks()))
+        groups = {name: said[name].cast(pa.string()) for name in ("corpus", "language")}
+        parts.append(pa.table(groups | {"rate": measured["chars_per_s"]}))
+    gathered = pa.concat_tables(parts).group_by(["corpus", "language"]).aggregate([("rate", "list")])
+    names = zip(gathered["corpus"].to_pylist(), gathered["language"].to_pylist(), strict=True)
+    return {name: rates.values.to_numpy() for name, rates in zip(names, gathered["rate_list"], strict=True)}
 
 
 def _codebooks(dataset: Dataset, parts: list[Part]) -> dict[str, int]:

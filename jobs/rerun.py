@@ -2,7 +2,7 @@
 
 A shard is made anew as `run` makes it: the same windows, checks and commit, in the plan's order, so its bytes are those
 of a full run. Only where a model would work on a row that it has worked on before, the row that it wrote is taken.
-Ingest and publish have no model and do their shards whole.
+Ingest, measure and publish have no model on the device and do their shards whole.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 STAGES: dict[str, str] = {
     "ingest": "transforms.ingest:Ingest",
     "transcribe": "transforms.transcribe:Transcribe",
+    "measure": "transforms.measure:Measure",
     "align": "transforms.align:Align",
     "tokenize": "transforms.tokenize:Tokenize",
     "echo": "transforms.echo:Echo",

@@ -67,7 +67,7 @@ def changes(before: StageInfo, after: StageInfo) -> list[str]:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list) and value:
+    if isinstance(value, dict) or (isinstance(value, list) and value):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _flat(f"{name}.{key}" if name else str(key), inner)
     else:

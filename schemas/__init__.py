@@ -5,6 +5,7 @@ from schemas.base import KEY, SAMPLE_RATE, Rule, Table
 from schemas.echo_targets import ECHO_TARGETS
 from schemas.entries import ENTRIES
 from schemas.features import FEATURES
+from schemas.measures import MEASURES
 from schemas.rejects import REJECTS
 from schemas.training import ECHO, S2T, T2C
 from schemas.transcripts import TRANSCRIPTS
@@ -17,6 +18,7 @@ TABLES: dict[str, Table] = {
         ENTRIES,
         UTTERANCES,
         TRANSCRIPTS,
+        MEASURES,
         ALIGNMENTS,
         UNITS,
         FEATURES,
@@ -35,6 +37,7 @@ __all__ = [
     "ENTRIES",
     "FEATURES",
     "KEY",
+    "MEASURES",
     "REJECTS",
     "S2T",
     "SAMPLE_RATE",

@@ -25,8 +25,10 @@ from transforms.audio import waveforms_of
 from transforms.base import Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.codebook import Codebook
 from transforms.models.embedded import ModelError
+from transforms.models.readers import open_reader, reader_weights
 from transforms.models.t2c import Decoded, model_digest
-from transforms.models.unit_reader import UnitReader, target_cer
+from transforms.models.unit_reader import target_cer
+from transforms.models.whisper_weights import EMBEDDED
 from transforms.prompts import PromptTemplate
 from transforms.responders import (
     Answer,
@@ -61,7 +63,9 @@ class EchoParameters(Parameters):
         codebook: the codebook whose units the model was trained on.
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for tokenize; null for units alone.
-        reader: directory of a reader of units, or `embedded:NAME`, that gives `target_cer`; null for none.
+        reader: what reads the targets back for `target_cer`: directory of a reader of units, or `embedded:NAME`, which
+            spells them, or of speechbrain's unit HiFi-GAN, which says them to Whisper; null for none.
+        reader_whisper: the Whisper model that hears a vocoder, as `transcribe` with faster-whisper takes it.
         segments: the streaming rule.
         max_units: the most units of a segment.
         seed: with a row's key it seeds what the row samples; stored with every row.
@@ -79,6 +83,7 @@ class EchoParameters(Parameters):
     prompt: str = "embedded:prompts/nano.json"
     unit_language: str | None = None
     reader: str | None = None
+    reader_whisper: str = EMBEDDED
     segments: SegmentRule = SegmentRule()
     max_units: PositiveInt = 1024
     seed: int = 0
@@ -86,7 +91,7 @@ class EchoParameters(Parameters):
     @property
     def files(self) -> set[str]:
         """Parameters that name files; their digests stand for them in a fingerprint."""
-        return {"model", "codebook", "prompt", "unit_language", "reader"}
+        return {"model", "codebook", "prompt", "unit_language", "reader", "reader_whisper"}
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,14 @@ class Echo(Transform):
 
     def weights(self) -> dict[str, str]:
         chosen = self.parameters
-        optional = {"unit_language": chosen.unit_language, "reader": chosen.reader}
+        language, reader = chosen.unit_language, chosen.reader
         return {
             **_model_digests(self._path),
             "tokenizer": digest_of(self._path / "tokenizer.json"),
             "codebook": Codebook.load(asset(chosen.codebook)).digest,
             "prompt": digest_of(asset(chosen.prompt)),
-            **{name: _digest(asset(file)) for name, file in optional.items() if file},
+            **({"unit_language": digest_of(asset(language))} if language else {}),
+            **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
         }
 
     def setup(self) -> None:
@@ -147,9 +153,9 @@ class Echo(Transform):
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
-        self._reader = UnitReader.load(asset(reader), self.device) if reader else None
+        self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
-            self._reader.check_codebook(self._codebook.id)
+            self._reader.check_codebook(self._codebook.id, self._codebook.size)
         self._tokenizer_id = f"tokenizer-{self.weights()['tokenizer'][:8]}"
 
     def _loaded(self) -> Responder:
@@ -309,10 +315,6 @@ def _model_digests(path: Path) -> dict[str, str]:
         "config": digest_of(path / "config.json"),
         "audio_tower": tower_digest(path, EchoXConfig.read(path)),
     }
-
-
-def _digest(path: Path) -> str:
-    return model_digest(path) if path.is_dir() else digest_of(path)
 
 
 def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:

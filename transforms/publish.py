@@ -7,38 +7,36 @@ else. A row that a threshold holds back is a reject of class `filtered_…`: the
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas import ALIGNMENTS, ECHO, ECHO_TARGETS, KEY, S2T, SAMPLE_RATE, T2C, TRANSCRIPTS, UNITS, UTTERANCES, Table
-from schemas.base import Mask
+from schemas import (
+    ALIGNMENTS,
+    ECHO,
+    ECHO_TARGETS,
+    KEY,
+    MEASURES,
+    S2T,
+    SAMPLE_RATE,
+    T2C,
+    TRANSCRIPTS,
+    UNITS,
+    UTTERANCES,
+    Table,
+)
 from schemas.rules import rows_with
-from transforms.base import FILTERED, Output, Parameters, Reject, Transform, joined
+from transforms.base import FILTERED, Output, Reject, Transform, digest_of, joined
 from transforms.echo import user_turns
+from transforms.filters import FILES, Check, SpeechFilters, Value, at_least, at_most, beyond, of, speech_checks
+from transforms.measure import text_of
 
 Role = Literal["user", "assistant", "narrator"]
 FLAC_SHARE = 16
 """How much less memory a second of FLAC takes than one that a model works on, at the least."""
-Value = Callable[[pa.RecordBatch], pa.Array]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A reason to hold rows back, seen on whole columns: only the rows that are held become Python objects.
-
-    Attributes:
-        name: the reject's class, after `filtered_`.
-        held: gives a mask of the rows that are held back (null counts as let through).
-        says: gives what to say of each held row, from these rows alone.
-    """
-
-    name: str
-    held: Callable[[pa.RecordBatch], Mask]
-    says: Callable[[pa.RecordBatch], Iterable[str]]
 
 
 class Publish(Transform):
@@ -46,6 +44,20 @@ class Publish(Transform):
 
     wants_audio = True
     window_rows: ClassVar[int] = 200  # what is copied is the audio
+    parameters: SpeechFilters
+
+    def meaning(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude=set(FILES))
+
+    def weights(self) -> dict[str, str]:
+        _ = self.speech_checks  # reads the files: a damaged one is refused before anything runs
+        named = ((name, getattr(self.parameters, name)) for name in FILES)
+        return {name: digest_of(path) for name, path in named if path}
+
+    @cached_property
+    def speech_checks(self) -> list[Check]:
+        """The checks that all training sets share."""
+        return list(speech_checks(self.parameters))
 
     @abstractmethod
     def checks(self) -> Iterable[Check]:
@@ -61,7 +73,7 @@ class Publish(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         (rows,) = batch.combine_chunks().to_batches()
-        rows = rows.append_column("text", _text(rows)).append_column("seconds", _seconds(rows))
+        rows = rows.append_column("text", text_of(rows)).append_column("seconds", _seconds(rows))
         passed = pa.repeat(True, len(rows))
         rejects: list[Reject] = []
         for check in self.checks():
@@ -76,26 +88,8 @@ class Publish(Transform):
         return Output(training.filter(passed) if rejects else training, rejects)
 
 
-def _text(rows: pa.RecordBatch) -> pa.StringArray:
-    """The reference where there is one, else the transcript, else nothing."""
-    reference = rows["reference_text"]
-    heard = pc.fill_null(_of(TRANSCRIPTS, "text")(rows), "")
-    is_there = pc.fill_null(pc.not_equal(reference, ""), False)
-    return pc.utf8_trim_whitespace(pc.if_else(is_there, reference, heard))
-
-
 def _seconds(rows: pa.RecordBatch) -> pa.DoubleArray:
     return pc.divide(rows["num_samples"].cast(pa.float64()), float(SAMPLE_RATE))
-
-
-def _rate(rows: pa.RecordBatch) -> pa.DoubleArray:
-    """Characters of the text a second."""
-    return pc.divide(pc.utf8_length(rows["text"]).cast(pa.float64()), rows["seconds"])
-
-
-def _of(table: Table, column: str) -> Value:
-    """A column of a joined table; null where the row has none."""
-    return lambda rows: pc.struct_field(rows[table.name], column)
 
 
 def _of_roles(rows: pa.Table, roles: list[Role]) -> pa.Table:
@@ -117,38 +111,17 @@ def _has_text() -> Check:
     )
 
 
-def _beyond(compare: Callable[..., Mask], scores: pa.Array, limit: float | None) -> Mask:
-    """Which scores are beyond a limit, in their own precision: the float32 nearest to 0.3 is above 0.3."""
-    return compare(scores, pa.scalar(limit, scores.type))
-
-
-def _at_most(name: str, limit: float | None, value: Value) -> Check:
-    return Check(
-        name,
-        lambda rows: _beyond(pc.greater, value(rows), limit),
-        lambda rows: [f"{name} {found:g} is above max_{name}={limit:g}" for found in value(rows).to_pylist()],
-    )
-
-
-def _at_least(name: str, limit: float | None, value: Value) -> Check:
-    return Check(
-        name,
-        lambda rows: _beyond(pc.less, value(rows), limit),
-        lambda rows: [f"{name} {found:g} is below min_{name}={limit:g}" for found in value(rows).to_pylist()],
-    )
-
-
 def _all_at_least(name: str, limit: float | None, lists: Value) -> Check:
-    """As `_at_least`, of the least in a row's list."""
+    """As `at_least`, of the least in a row's list."""
     return Check(
         name,
-        lambda rows: rows_with(lists(rows), _beyond(pc.less, pc.list_flatten(lists(rows)), limit)),
+        lambda rows: rows_with(lists(rows), beyond(pc.less, pc.list_flatten(lists(rows)), limit)),
         lambda rows: [f"{name} {min(found):g} is below min_{name}={limit:g}" for found in lists(rows).to_pylist()],
     )
 
 
 def _all_ended_by(stop_reasons: list[str]) -> Check:
-    reasons = _of(ECHO_TARGETS, "stop_reason")
+    reasons = of(ECHO_TARGETS, "stop_reason")
     allowed = pa.array(stop_reasons, pa.string())
 
     def others(rows: pa.RecordBatch) -> pa.BooleanArray:
@@ -174,20 +147,17 @@ def _turn(dialogue: pa.Array, turn: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(turn.cast(pa.string()), dialogue, " ")
 
 
-class S2TParameters(Parameters):
-    """Thresholds of training/s2t. A score that a row lacks holds nothing back; null switches a threshold off.
+class S2TParameters(SpeechFilters):
+    """Thresholds of training/s2t, beside those of every training set.
 
     Attributes:
         roles: whose turns.
-        min_seconds, max_seconds: length of the audio.
-        max_wer: of the transcript against the reference.
+        min_seconds: length of the audio.
         min_alignment_coverage: share of words with a time of their own.
     """
 
     roles: list[Role] = ["user", "narrator"]
     min_seconds: float | None = 0.3
-    max_seconds: float | None = 30.0
-    max_wer: float | None = 0.5
     min_alignment_coverage: float | None = 0.5
 
 
@@ -195,8 +165,8 @@ class PublishS2T(Publish):
     """Stage I: audio and its text, with the reply where the turn was answered."""
 
     name: ClassVar[str] = "publish_s2t"
-    version: ClassVar[int] = 3
-    reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS)
+    version: ClassVar[int] = 4
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ALIGNMENTS)
     writes = S2T
     Parameters = S2TParameters
     parameters: S2TParameters
@@ -209,32 +179,28 @@ class PublishS2T(Publish):
         limits = self.parameters
         return (
             _has_text(),
-            _at_least("seconds", limits.min_seconds, lambda rows: rows["seconds"]),
-            _at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"]),
-            _at_most("wer", limits.max_wer, _of(TRANSCRIPTS, "wer_vs_reference")),
-            _at_least("alignment_coverage", limits.min_alignment_coverage, _of(ALIGNMENTS, "coverage")),
+            at_least("seconds", limits.min_seconds, lambda rows: rows["seconds"]),
+            *self.speech_checks,
+            at_least("alignment_coverage", limits.min_alignment_coverage, of(ALIGNMENTS, "coverage")),
         )
 
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
         return {
-            "wer_vs_reference": _of(TRANSCRIPTS, "wer_vs_reference")(rows),
-            "alignment_coverage": _of(ALIGNMENTS, "coverage")(rows),
+            "wer_vs_reference": of(TRANSCRIPTS, "wer_vs_reference")(rows),
+            "alignment_coverage": of(ALIGNMENTS, "coverage")(rows),
         }
 
 
-class T2CParameters(Parameters):
-    """Thresholds of training/t2c.
+class T2CParameters(SpeechFilters):
+    """Thresholds of training/t2c, beside those of every training set.
 
     Attributes:
         roles: whose speech the decoder learns.
-        max_seconds: length of the audio.
-        max_wer: of the transcript against the reference.
-        max_chars_per_s, min_chars_per_s: speech rate of the text that is learnt.
+        min_chars_per_s, max_chars_per_s: as in every training set, but not off: a text that its speech has no time
+            for, or too much, is another's.
     """
 
     roles: list[Role] = ["assistant", "narrator"]
-    max_seconds: float | None = 30.0
-    max_wer: float | None = 0.5
     min_chars_per_s: float | None = 3.0
     max_chars_per_s: float | None = 40.0
 
@@ -243,8 +209,8 @@ class PublishT2C(Publish):
     """Stage II: a text and the units it is spoken with."""
 
     name: ClassVar[str] = "publish_t2c"
-    version: ClassVar[int] = 2
-    reads = (UTTERANCES, TRANSCRIPTS, UNITS)
+    version: ClassVar[int] = 3
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS)
     writes = T2C
     wants_audio = False
     window_rows = Transform.window_rows
@@ -255,37 +221,29 @@ class PublishT2C(Publish):
         return super().rows(_of_roles(window, self.parameters.roles), shard)
 
     def checks(self) -> Iterable[Check]:
-        limits = self.parameters
         return (
             _has(UNITS),
             _has_text(),
-            _at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"]),
-            _at_most("wer", limits.max_wer, _of(TRANSCRIPTS, "wer_vs_reference")),
-            _at_least("chars_per_s", limits.min_chars_per_s, _rate),
-            _at_most("chars_per_s", limits.max_chars_per_s, _rate),
+            *self.speech_checks,
         )
 
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        return {name: _of(UNITS, name)(rows) for name in UNITS.columns if name in T2C.columns and name != KEY}
+        return {name: of(UNITS, name)(rows) for name in UNITS.columns if name in T2C.columns and name != KEY}
 
 
-class EchoSetParameters(Parameters):
-    """Thresholds of training/echo.
+class EchoSetParameters(SpeechFilters):
+    """Thresholds of training/echo, beside those of every training set, which are of the user's turn.
 
     Attributes:
-        max_seconds: length of the user's audio.
         min_mean_logprob: of the worst segment.
         max_unit_error_rate: of the targets against the recorded units.
         max_target_cer: of what the targets are read as against the reply's text.
-        max_wer: of the user's transcript against its reference.
         stop_reasons: how every segment must have ended.
     """
 
-    max_seconds: float | None = 30.0
     min_mean_logprob: float | None = -2.0
     max_unit_error_rate: float | None = None
     max_target_cer: float | None = None
-    max_wer: float | None = 0.5
     stop_reasons: list[Literal["end", "length", "repetition"]] = ["end"]
 
 
@@ -293,15 +251,15 @@ class PublishEcho(Publish):
     """Stage III: the user's audio, the reply's tokens and segments, and the units of each."""
 
     name: ClassVar[str] = "publish_echo"
-    version: ClassVar[int] = 2
-    reads = (UTTERANCES, TRANSCRIPTS, ECHO_TARGETS)
+    version: ClassVar[int] = 3
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ECHO_TARGETS)
     writes = ECHO
     Parameters = EchoSetParameters
     parameters: EchoSetParameters
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         users = user_turns(window)
-        for table in (TRANSCRIPTS, ECHO_TARGETS):
+        for table in self.reads[1:]:
             users = joined(users, table, shard.get(table.name))
         return users
 
@@ -310,13 +268,12 @@ class PublishEcho(Publish):
         return (
             _has(ECHO_TARGETS),
             _has_text(),
-            _at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"]),
-            _at_most("wer", limits.max_wer, _of(TRANSCRIPTS, "wer_vs_reference")),
+            *self.speech_checks,
             _all_ended_by(list(limits.stop_reasons)),
-            _all_at_least("mean_logprob", limits.min_mean_logprob, _of(ECHO_TARGETS, "mean_logprob")),
-            _at_most("unit_error_rate", limits.max_unit_error_rate, _of(ECHO_TARGETS, "unit_error_rate")),
-            _at_most("target_cer", limits.max_target_cer, _of(ECHO_TARGETS, "target_cer")),
+            _all_at_least("mean_logprob", limits.min_mean_logprob, of(ECHO_TARGETS, "mean_logprob")),
+            at_most("unit_error_rate", limits.max_unit_error_rate, of(ECHO_TARGETS, "unit_error_rate")),
+            at_most("target_cer", limits.max_target_cer, of(ECHO_TARGETS, "target_cer")),
         )
 
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        return {name: _of(ECHO_TARGETS, name)(rows) for name in ECHO_TARGETS.columns if name != KEY}
+        return {name: of(ECHO_TARGETS, name)(rows) for name in ECHO_TARGETS.columns if name != KEY}

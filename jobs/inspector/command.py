@@ -10,17 +10,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from jobs.inspector.site import Site, sound_name, write_site
+from jobs.inspector.site import Site, write_site
 from schemas.base import UserError
+from transforms.models.vocoder import Vocoder
 
 LOOPBACK = "127.0.0.1"
 PORT = 8010
 
 
-def inspect_command(root: str, out: str, sounds: int, serve: bool) -> int:
+def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str | None) -> int:
     """Writes the page; with `serve`, serves it until Ctrl-C."""
     try:
-        site, sounding = write_site(root, Path(out), sounds)
+        voice = Vocoder(Path(vocoder)) if vocoder else None
+        site, sounding = write_site(root, Path(out), sounds, voice)
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; `pip install 'echo-targets[inspect]'` brings it") from error
     print(f"{out}/index.html: {site.source.total:,} rows, {sounding:,} of them with sound; open it in a browser")
@@ -57,10 +59,12 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.path == "/served.js":
             self._say(b"site.served = true\n")
             return
-        if (found := re.fullmatch(r"/data/sounds/(\d{6,9})\.js", self.path)) and int(found[1]) < self.site.source.total:
+        found = re.fullmatch(r"/data/((sounds|voices)/(\d{6,9}))\.js", self.path)
+        if found and int(found[3]) < self.site.source.total:
             with self.lock:
-                if not (self.site.folder / "data" / f"{sound_name(int(found[1]))}.js").is_file():
-                    self.site.put_any_sound(int(found[1]))
+                if not (self.site.folder / "data" / f"{found[1]}.js").is_file():
+                    put = self.site.put_any_sound if found[2] == "sounds" else self.site.put_any_voice
+                    put(int(found[3]))
         super().do_GET()
 
     def _say(self, script: bytes) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
-from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
+from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.base import UserError
 from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo
 
@@ -40,6 +40,10 @@ SCORES = (
     Score("compression_ratio", "of the transcript; high where it repeats itself"),
     Score("language_prob", "probability of the language"),
     Score("chars_per_s", "characters of the transcript a second"),
+    Score("loudness_lufs", "integrated loudness"),
+    Score("speech_share", "share of the audio in which somebody speaks"),
+    Score("unique_word_share", "different words by words of the text"),
+    Score("repeated_share", "share of the text in runs of five words that stand in it more than once"),
     Score("alignment_coverage", "share of words with a time of their own"),
     Score("units_per_s", "runs of units a second"),
     Score("unit_error_rate", "units of the echo target against the recorded ones"),
@@ -101,7 +105,7 @@ class Source:
         of = current[UTTERANCES.name]
         self.parts = {UTTERANCES.name: self._part(UTTERANCES.name, of)}
         self.left_out: list[str] = []
-        for name in (TRANSCRIPTS.name, ALIGNMENTS.name, UNITS.name):
+        for name in (TRANSCRIPTS.name, MEASURES.name, ALIGNMENTS.name, UNITS.name):
             if name in current:
                 part = self._part(name, current[name])
                 fits = part.info.upstream.get(UTTERANCES.name) == of
@@ -161,7 +165,7 @@ class Source:
         utterances = self._read(self.parts[UTTERANCES.name], shard, columns)
         tables = {
             name: {row[KEY]: row for row in self._read(self.parts.get(name), shard)}
-            for name in (TRANSCRIPTS.name, ALIGNMENTS.name, UNITS.name)
+            for name in (TRANSCRIPTS.name, MEASURES.name, ALIGNMENTS.name, UNITS.name)
         }
         versions = [{row[KEY]: row for row in self._read(part, shard)} for part in self.targets]
         turns = {(row["dialogue_id"], row["turn"]): place for place, row in enumerate(utterances) if row["dialogue_id"]}
@@ -326,7 +330,7 @@ def _scores(detail: Row, told: dict[str, Row | None], target: Row | None, apart:
         "denoising_cosine": min(target.get("denoising_cosine") or [], default=None),
         "versions_apart": apart,
     }
-    told_as_is = {**transcript, **target}
+    told_as_is = {**(told[MEASURES.name] or {}), **transcript, **target}
     values = (found[score.name] if score.name in found else told_as_is.get(score.name) for score in SCORES)
     return [math.nan if value is None else value for value in values]
 

@@ -28,6 +28,8 @@ from jobs.inspector.sound import HOP, MeanSpectra, encoded, listen
 from schemas import SAMPLE_RATE
 from schemas.base import UserError
 from schemas.storage import is_url
+from transforms.audio import encode_flac
+from transforms.models.vocoder import Vocoder, whole
 
 HERE = Path(__file__).parent
 MARK = "data/index.js"
@@ -37,11 +39,12 @@ EXAMPLES = 3
 
 
 class Site:
-    """A folder that the page is written to."""
+    """A folder that the page is written to; where there is a vocoder, it says the targets."""
 
-    def __init__(self, folder: Path, source: Source) -> None:
+    def __init__(self, folder: Path, source: Source, vocoder: Vocoder | None = None) -> None:
         self.folder = folder
         self.source = source
+        self.vocoder = vocoder
         self.spectra = MeanSpectra()
 
     def put(self, name: str, value: Any) -> None:
@@ -65,6 +68,29 @@ class Site:
         if units:
             self.spectra.add(units, bands)
 
+    def put_voice(self, number: int, detail: dict[str, Any]) -> None:
+        """Writes what a row's targets sound like, FLAC by version, null where one has none; nothing without a vocoder.
+
+        Raises:
+            UserError: a target's units are not the vocoder's.
+        """
+        if self.vocoder is None or "targets" not in detail:
+            return
+        segments = [target["segments"] if target else [] for target in detail["targets"]]
+        units = [whole([segment["units"] for segment in each]) for each in segments]
+        try:
+            said = self.vocoder(units)
+        except ValueError as error:
+            raise UserError(f"{detail['id']}: its targets are not of the vocoder's codebook ({error})") from error
+        flac = [encoded(encode_flac(np.rint(each * 32767).astype(np.int16))) if len(each) else None for each in said]
+        self.put(f"voices/{number:06d}", flac)
+
+    def put_any_voice(self, number: int) -> None:
+        """Writes the voice of any row, for a server that is asked for it; its units are in the page's own data."""
+        text = (self.folder / "data" / f"details/{number // PAGE:06d}.js").read_text()
+        rows = json.loads(text[text.index(",") + 1 : text.rindex(")")])
+        self.put_voice(number, rows[number % PAGE])
+
     def put_any_sound(self, number: int) -> None:
         """Writes the sound of any row, for a server that is asked for it."""
         ((_, flac),) = self.source.audio([number])
@@ -76,13 +102,14 @@ def sound_name(number: int) -> str:
     return f"sounds/{number:06d}"
 
 
-def write_site(root: str, folder: Path, sounds: int) -> tuple[Site, int]:
+def write_site(root: str, folder: Path, sounds: int, vocoder: Vocoder | None = None) -> tuple[Site, int]:
     """Writes the page of a root: shard by shard, `index.html` last.
 
     Args:
         root: a dataset's.
         folder: where to write; new, empty, or one that an earlier page lies in, which is replaced.
         sounds: about how many rows get their sound: the turns of a sample of dialogues, the same one each time.
+        vocoder: says the targets of these rows; none leaves them to a sketch.
 
     Returns:
         The site, and how many rows have sound.
@@ -92,7 +119,7 @@ def write_site(root: str, folder: Path, sounds: int) -> tuple[Site, int]:
     """
     source = Source(root)
     _clear(root, folder)
-    site = Site(folder, source)
+    site = Site(folder, source, vocoder)
     share = sounds / max(source.total, 1)
     corpora: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0, 0.0])
     names: dict[str, int] = {}
@@ -103,6 +130,7 @@ def write_site(root: str, folder: Path, sounds: int) -> tuple[Site, int]:
         chosen = {row.number: row for row in rows if row.lot < share}
         for number, flac in source.audio(list(chosen)):
             site.put_sound(number, flac, chosen[number].units)
+            site.put_voice(number, chosen[number].detail)
         sounding += len(chosen)
         for row in rows:
             sums = corpora[row.detail["corpus"], row.detail["split"], row.detail["language"]]
@@ -129,6 +157,7 @@ def write_site(root: str, folder: Path, sounds: int) -> tuple[Site, int]:
         "versions": _versions(source),
         "shards": _shards(source),
         "spectra": bool(site.spectra.codebook),
+        "voice": vocoder is not None,
     }
     site.put("index", index)
     _write_shell(site, sounding, _corpora(corpora))

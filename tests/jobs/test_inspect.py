@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from jobs.inspector.command import server
 from jobs.inspector.rows import diff, word_diff
@@ -24,6 +25,9 @@ from schemas.base import UserError
 from tests.jobs.inspect_root import ILL_ID, ILL_TEXT, NEW, OLD, ROWS, name, write_root
 from tests.jobs.test_cli import REPOSITORY, command, run
 from tests.schemas.samples import Root, num_samples
+from tests.transforms.speechbrain_checkpoints import make_vocoder, unit_hifigan
+from transforms.audio import decode_flac
+from transforms.models.vocoder import Vocoder
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +144,49 @@ def test_sound_is_the_tables_own(root: Root, site: Site) -> None:
     assert [base64.b64decode(value(site.folder, f"sounds/{number:06d}")["flac"]) for number in range(ROWS)] == flac
     wanted = [0, 39, 40, 69]
     assert list(site.source.audio(wanted)) == [(number, flac[number]) for number in wanted]
+
+
+@pytest.fixture(scope="module")
+def vocoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("speechbrain")
+    return make_vocoder(tmp_path_factory.mktemp("vocoder"), 101)
+
+
+def test_a_vocoder_says_the_targets_of_rows_with_sound(root: Root, vocoder: Path, tmp_path: Path) -> None:
+    site, _ = write_site(str(root.folder), tmp_path / "page", 8, Vocoder(vocoder))
+    rows, sounds = details(site.folder), value(site.folder, "rows/0000")["sounds"]
+    said = [number for number in range(ROWS) if sounds[number] == "1" and "targets" in rows[number]]
+    folder = site.folder / "data" / "voices"
+    assert value(site.folder, "index")["voice"] and 0 < len(said) < ROWS // 2
+    assert [int(path.stem) for path in sorted(folder.iterdir())] == said
+    library = unit_hifigan(vocoder)
+    for place, flac in enumerate(value(site.folder, f"voices/{said[0]:06d}")):
+        units = [unit for segment in rows[said[0]]["targets"][place]["segments"] for unit in segment["units"]]
+        kept = [unit for unit, before in zip(units, [None, *units], strict=False) if unit != before]
+        expected = library.decode_unit(torch.tensor(kept)[:, None])[0].numpy()
+        np.testing.assert_allclose(decode_flac(base64.b64decode(flac)), expected, atol=1e-4)
+    written = (folder / f"{said[0]:06d}.js").read_text()
+    site.put_any_voice(said[0])
+    assert (folder / f"{said[0]:06d}.js").read_text() == written
+    site.put_any_voice(1)
+    assert not (folder / "000001.js").exists()  # a reply has no targets
+    small = Vocoder(make_vocoder(tmp_path / "small", 31))
+    with pytest.raises(UserError, match=r"not of the vocoder's codebook \(units .* \[0, 30\)"):
+        write_site(str(root.folder), tmp_path / "page", ROWS, small)
+
+
+def test_a_server_says_any_rows_targets(root: Root, vocoder: Path, tmp_path: Path) -> None:
+    site, _ = write_site(str(root.folder), tmp_path / "page", 0, Vocoder(vocoder))
+    assert not (site.folder / "data" / "voices").exists()
+    with server(site) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        connection = HTTPConnection(*serving.server_address[:2], timeout=30)
+        for path, status in (("000068", 200), ("000069", 404), ("000070", 404)):
+            connection.request("GET", f"/data/voices/{path}.js")
+            answer = connection.getresponse()
+            assert (answer.status, answer.read() and None) == (status, None), path
+        serving.shutdown()
+    assert len(value(site.folder, "voices/000068")) == 2
 
 
 def test_peaks_and_spectrogram() -> None:

@@ -17,6 +17,8 @@ from jobs.inspector.command import server
 from jobs.inspector.site import Site, write_site
 from tests.jobs.inspect_root import ILL_TEXT, NEW, OLD, ROWS, name, write_root
 from tests.schemas.samples import Root
+from tests.transforms.speechbrain_checkpoints import make_vocoder
+from transforms.models.vocoder import Vocoder
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -220,6 +222,18 @@ def test_a_target_is_sketched(page: Page) -> None:
         "return [wave.filter((value, at) => at && value >= 0 !== wave[at - 1] >= 0).length, wave.length]"
     )
     assert crossings == pytest.approx(2 * 1000 * length / 16_000, rel=0.02)
+
+
+def test_a_target_is_said_by_a_vocoder(driver: Any, root: Root, tmp_path: Path) -> None:
+    pytest.importorskip("speechbrain")
+    voice = Vocoder(make_vocoder(tmp_path / "vocoder", 101))
+    spoken, _ = write_site(str(root.folder), tmp_path / "page", ROWS, voice)
+    page = Page(driver, (spoken.folder / "index.html").as_uri())
+    page.size(*DESK)
+    driver.get_log("browser")
+    page.row(8)
+    page.until(lambda: page.js("return document.querySelectorAll('#row article audio')[1]?.duration > 0.1"))
+    assert page.all("#row .sketch button") == [] and driver.get_log("browser") == []
 
 
 def test_what_means_ill_is_text(page: Page) -> None:

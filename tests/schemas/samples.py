@@ -99,6 +99,19 @@ def _transcript(number: int) -> Row:
     }
 
 
+def _measure(number: int) -> Row:
+    return {
+        "loudness_lufs": None if number % 2 else -23.5,
+        "speech_share": 0.75,
+        "longest_silence_samples": 4_000,
+        "chars_per_s": 11.0,
+        "unique_word_share": 1.0,
+        "longest_word": 5,
+        "longest_word_excess": 0.0,
+        "repeated_share": 0.0,
+    }
+
+
 def _alignment(number: int) -> Row:
     def item(symbol: str, char_start: int, start: int | None, end: int | None) -> Row:
         return {
@@ -214,6 +227,7 @@ _SAMPLES = {
     "entries": _entry,
     "utterances": _utterance,
     "transcripts": _transcript,
+    "measures": _measure,
     "alignments": _alignment,
     "units": _units,
     "features": _features,

@@ -131,6 +131,16 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "avg_logprob_range": inside("segments", 1, avg_logprob=0.1),
         "compression_ratio_range": inside("segments", 0, compression_ratio=math.inf),
     },
+    "measures": {
+        "loudness_lufs_range": put("loudness_lufs", -math.inf),
+        "speech_share_range": put("speech_share", 1.01),
+        "longest_silence_samples_range": put("longest_silence_samples", -1),
+        "chars_per_s_range": put("chars_per_s", -0.1),
+        "unique_word_share_range": put("unique_word_share", math.nan),
+        "longest_word_range": put("longest_word", 0),
+        "longest_word_excess_range": put("longest_word_excess", -0.1),
+        "repeated_share_range": put("repeated_share", 1.1),
+    },
     "alignments": {
         "tier_known": put("tier", "syllable"),
         "text_source_known": put("text_source", "guess"),
@@ -175,6 +185,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
 }
 CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "transcripts": {"segments_inside_audio": lambda row: row["segments"][1].update(end_sample=num_samples(2) + 1)},
+    "measures": {"silence_inside_audio": put("longest_silence_samples", num_samples(2) + 1)},
     "alignments": {"times_inside_audio": lambda row: row["items"][2].update(end_sample=num_samples(2) + 1)},
     "units": {
         "frames_cover_audio": lambda row: row.update(
@@ -578,7 +589,7 @@ print(sorted(heavy & sys.modules.keys()))
         check=True,
     )
     summary, heavy = done.stdout.splitlines()
-    assert "10 tables, 20 shards, 80 rows, nothing to complain about" in summary
+    assert "11 tables, 22 shards, 88 rows, nothing to complain about" in summary
     assert heavy == "[]"
 
 

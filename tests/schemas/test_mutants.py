@@ -123,6 +123,7 @@ def say_more(draw: Draw, row: Row) -> None:
 WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
 UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
 SEGMENTED = ("segment_char_ends", "unit_targets", "mean_logprob", "denoising_cosine", "stop_reason")
+SHARES = st.sampled_from(["speech_share", "unique_word_share", "repeated_share"])
 IDS = ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
 
 ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
@@ -140,13 +141,18 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "a turn before the first": (("utterances", *ECHO), put("turn", below(0))),
     "a probability that is none": (("transcripts",), put("language_prob", no_share())),
     "an error rate that is none": (("transcripts", "training/s2t"), put("wer_vs_reference", no_share(0, 1e4))),
-    "speech at no speed": (("transcripts",), put("chars_per_s", no_share(0, 1e5))),
+    "speech at no speed": (("transcripts", "measures"), put("chars_per_s", no_share(0, 1e5))),
     "segments that overlap": (("transcripts",), inside("segments", "start_sample", st.integers(0, 7_999), 1)),
     "a segment backwards": (("transcripts",), inside("segments", "end_sample", st.integers(-9, 7_999), 1)),
     "a segment before the audio": (("transcripts",), inside("segments", "start_sample", below(0), 0)),
     "silence that is no probability": (("transcripts",), inside("segments", "no_speech_prob", no_share())),
     "a logarithm above 0": (("transcripts",), inside("segments", "avg_logprob", no_share(-1e4, 0))),
     "a ratio that is none": (("transcripts",), inside("segments", "compression_ratio", no_share(0, 10_001))),
+    "a loudness below the gate": (("measures",), put("loudness_lufs", no_share(-70, 30))),
+    "a silence before it starts": (("measures",), put("longest_silence_samples", below(0))),
+    "a share of words that is none": (("measures",), lambda draw, row: row.update({draw(SHARES): draw(no_share())})),
+    "a word of no letters": (("measures",), put("longest_word", below(1))),
+    "a longest word that is shorter": (("measures",), put("longest_word_excess", no_share(0, 1e9))),
     "an unknown tier": (("alignments",), put("tier", words("word", "phone"))),
     "an unknown source of text": (("alignments",), put("text_source", words("reference", "transcript"))),
     "an unknown status": (("alignments",), put("status", words("ok", "partial", "failed"))),

@@ -10,13 +10,16 @@ import pytest
 
 from schemas.check import check_dataset
 from schemas.layout import Dataset
-from tests.transforms.rows import rejects, run_stages
+from tests.transforms.rows import apply, rejects, run_stages
+from tests.transforms.speechbrain_checkpoints import make_vocoder
 from transforms.assets import asset
 from transforms.codebook import Codebook
 from transforms.echo import Echo, EchoParameters, unit_error_rate
 from transforms.models.embedded import ModelError
+from transforms.models.readers import open_reader
 from transforms.models.t2c import T2C
 from transforms.models.unit_reader import UnitReader, UnitReaderConfig, target_cer
+from transforms.models.whisper_weights import EMBEDDED
 
 LINES = [
     ("a", 0, "Where is the nearest library?"),
@@ -95,6 +98,22 @@ def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
     rates = target_cer(reader, [row["response_text"] for row in rows], [row["unit_targets"] for row in rows])
     assert [row["target_cer"] for row in rows] == pytest.approx(rates, abs=1e-4)
     assert len({row["target_cer"] for row in rows}) == len(rows)
+
+
+def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None:
+    reader = str(make_vocoder(tmp_path, 101))
+    echo = Echo(EchoParameters.model_validate({**TEXT_ALONE, "reader": reader}))
+    echo.setup()
+    shard = {name: echoed.read(name) for name in ("utterances", "alignments", "units")}
+    rows = echo.rows(shard["utterances"], shard).slice(0, 2)
+    together = apply(echo, rows).rows.to_pylist()
+    assert together == [row for place in (0, 1) for row in apply(echo, rows.slice(place, 1)).rows.to_pylist()]
+    rates = target_cer(
+        open_reader(tmp_path, EMBEDDED, "cpu"),
+        [row["response_text"] for row in together],
+        [row["unit_targets"] for row in together],
+    )
+    assert [row["target_cer"] for row in together] == pytest.approx(rates, abs=1e-4)
 
 
 def test_a_reader_of_another_codebook_is_an_error(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, TRANSCRIPTS, UNITS, UTTERANCES
+from pipeline.stage import changes, describe
+from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, TRANSCRIPTS, UNITS, UTTERANCES
 from tests.schemas.samples import sample
 from transforms.base import joined, table_of
+from transforms.fences import FencesError, RateFences
+from transforms.models.embedded import ModelError
 from transforms.publish import (
     EchoSetParameters,
     PublishEcho,
@@ -23,6 +28,7 @@ ROW: dict[str, Any] = {
     "num_samples": 32_000,
     "reference_text": "Ten words or so, spoken.",
     "transcripts": {"wer_vs_reference": 0.2, "text": "ten words"},
+    "measures": {},
     "alignments": {"coverage": 0.9},
     "units": {},
     "echo_targets": {
@@ -39,9 +45,12 @@ NO_TEXT = {"reference_text": " ", "transcripts": None}
 
 def batch(*rows: dict[str, Any]) -> pa.Table:
     """What a publishing stage works on: rows of utterances with the other tables joined, None where there is none."""
-    own = [{name: row[name] for name in ("num_samples", "reference_text")} for row in rows]
+    own = [
+        {name: row[name] for name in ("num_samples", "reference_text", "corpus", "language") if name in row}
+        for row in rows
+    ]
     result = table_of([sample("utterances", number) | values for number, values in enumerate(own)], UTTERANCES)
-    for table in (TRANSCRIPTS, ALIGNMENTS, UNITS, ECHO_TARGETS):
+    for table in (TRANSCRIPTS, MEASURES, ALIGNMENTS, UNITS, ECHO_TARGETS):
         there = [(number, row[table.name]) for number, row in enumerate(rows) if row[table.name] is not None]
         result = joined(result, table, table_of([sample(table.name, number) | row for number, row in there], table))
     return result.append_column("response_text", pa.nulls(len(result), pa.string()))
@@ -92,6 +101,63 @@ def test_thresholds(transform: Any, changes: dict[str, Any], reason: str | None)
     assert (before, after) == (plain, plain)
 
 
+GERMAN = {"wer_vs_reference": 0.2, "text": "zehn", "language": "de", "language_prob": 0.9}
+TOLD = GERMAN | {"language_prob": None}
+
+
+@pytest.mark.parametrize(
+    ("limits", "changes", "reason"),
+    [
+        ({}, {"measures": None}, None),
+        ({}, {"measures": {"speech_share": 0.05}}, "speech_share"),
+        ({"min_speech_share": None}, {"measures": {"speech_share": 0.05}}, None),
+        ({}, {"measures": {"loudness_lufs": -55.0}}, "loudness_lufs"),
+        ({}, {"measures": {"loudness_lufs": None}}, None),
+        ({"max_loudness_lufs": -30.0}, {}, None),
+        ({"max_loudness_lufs": -10.0}, {"measures": {"loudness_lufs": -9.0}}, "loudness_lufs"),
+        ({"max_silence_s": 1.0}, {"measures": {"longest_silence_samples": 16_000}}, None),
+        ({"max_silence_s": 1.0}, {"measures": {"longest_silence_samples": 16_001}}, "silence_s"),
+        ({}, {"measures": {"unique_word_share": 0.4}}, None),
+        ({}, {"measures": {"unique_word_share": 0.3999}}, "unique_word_share"),
+        ({}, {"measures": {"unique_word_share": None, "longest_word": None, "repeated_share": None}}, None),
+        ({}, {"measures": {"longest_word": 24}}, None),
+        ({}, {"measures": {"longest_word": 25}}, "longest_word"),
+        ({}, {"measures": {"longest_word_excess": 9.0}}, None),
+        ({"max_longest_word_excess": 3.0}, {"measures": {"longest_word_excess": 3.5}}, "longest_word_excess"),
+        ({}, {"measures": {"repeated_share": 0.3}}, None),
+        ({}, {"measures": {"repeated_share": 0.31}}, "repeated_share"),
+        ({"max_repeated_share": None}, {"measures": {"repeated_share": 1.0}}, None),
+        ({"max_chars_per_s": 10}, {}, "chars_per_s"),
+        ({"min_chars_per_s": 13}, {}, "chars_per_s"),
+        ({}, {"transcripts": GERMAN}, None),
+        ({}, {"transcripts": GERMAN | {"language_prob": 0.69}}, "language_prob"),
+        ({}, {"transcripts": TOLD}, None),
+        ({"languages": ["en", "fr"]}, {"transcripts": GERMAN}, "language"),
+        ({"languages": ["en", "fr"]}, {"transcripts": TOLD}, None),
+        ({"languages": ["en", "fr"]}, {"transcripts": None}, None),
+        ({"languages": ["en", "de"]}, {"transcripts": GERMAN}, None),
+        ({"languages": []}, {"transcripts": GERMAN}, "language"),
+        ({"same_language": True}, {"transcripts": GERMAN}, "same_language"),
+        ({"same_language": True}, {"transcripts": TOLD}, None),
+        ({"same_language": True}, {"transcripts": GERMAN, "language": "de-AT"}, None),
+        ({"same_language": True}, {"transcripts": GERMAN, "language": "DE_at"}, None),
+        ({"same_language": True}, {"transcripts": GERMAN, "language": ""}, None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("stage", "parameters"),
+    [(PublishS2T, S2TParameters), (PublishT2C, T2CParameters), (PublishEcho, EchoSetParameters)],
+)
+def test_thresholds_of_every_set(
+    stage: Any, parameters: Any, limits: dict[str, Any], changes: dict[str, Any], reason: str | None
+) -> None:
+    transform = stage(parameters(**limits))
+    plain = held(transform, {})[0]
+    before, found, after = held(transform, {}, changes, {})
+    assert (found and found[0]) == (reason and f"filtered_{reason}")
+    assert (before, after) == (plain, plain)
+
+
 @pytest.mark.parametrize(
     ("transform", "changes", "message"),
     [
@@ -100,6 +166,21 @@ def test_thresholds(transform: Any, changes: dict[str, Any], reason: str | None)
         (PublishT2C(T2CParameters(min_chars_per_s=20)), {}, "chars_per_s 12 is below min_chars_per_s=20"),
         (PublishT2C(T2CParameters()), {"units": None}, "has no row in units"),
         (PublishT2C(T2CParameters()), NO_TEXT, "has neither reference text nor transcript"),
+        (
+            PublishS2T(S2TParameters(max_silence_s=0.2)),
+            {},
+            "silence_s 0.25 is above max_silence_s=0.2",
+        ),
+        (
+            PublishS2T(S2TParameters(languages=["en"])),
+            {"transcripts": GERMAN},
+            "language de is not in languages=['en']",
+        ),
+        (
+            PublishS2T(S2TParameters(same_language=True)),
+            {"transcripts": GERMAN},
+            "language de was heard, the corpus says en (same_language)",
+        ),
         (PublishEcho(EchoSetParameters(min_mean_logprob=-0.9)), {}, "mean_logprob -1 is below min_mean_logprob=-0.9"),
         (
             PublishEcho(EchoSetParameters()),
@@ -143,6 +224,62 @@ def test_a_score_that_is_the_threshold_passes() -> None:
         "alignments": {"coverage": 0.7},
     }
     assert held(PublishEcho(echo), row) == held(PublishS2T(s2t), row) == [None]
+
+
+def test_a_rate_outside_of_its_corpus_fences(tmp_path: Path) -> None:
+    """The row has 12 characters a second."""
+    rates = {
+        ("calls", "en"): np.array([12, 13, 14, 15]),
+        ("calls", "de"): np.array([20, 21, 22]),
+        ("slow", "en"): [5.0],
+    }
+    fences = RateFences.fit({group: np.asarray(values, np.float32) for group, values in rates.items()})
+    fences.save(tmp_path / "f.json")
+    transform = PublishS2T(S2TParameters(rate_fences=str(tmp_path / "f.json")))
+    rows = ({}, {"language": "de"}, {"corpus": "slow"}, {"corpus": "new"}, {"num_samples": 160_000})
+    reasons = held(transform, *rows)
+    low, high = 12.75 - 1.5 * 1.5, 14.25 + 1.5 * 1.5
+    assert reasons == [
+        None,
+        ("filtered_rate_fences", "chars_per_s 12 is outside of rate_fences 19 to 23"),
+        ("filtered_rate_fences", "chars_per_s 12 is outside of rate_fences 5 to 5"),
+        None,
+        ("filtered_rate_fences", f"chars_per_s 2.4 is outside of rate_fences {low:g} to {high:g}"),
+    ]
+
+
+def test_files_are_digests_in_the_fingerprint(tmp_path: Path) -> None:
+    fences = RateFences.fit({("calls", "en"): np.ones(4, np.float32)})
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        fences.save(tmp_path / folder / "f.json")
+    a, b = (PublishT2C(T2CParameters(rate_fences=str(tmp_path / folder / "f.json"))) for folder in ("a", "b"))
+    assert a.meaning() == b.meaning() == PublishT2C(T2CParameters()).meaning() and a.weights() == b.weights()
+    before, after = (describe(stage, {}, 1) for stage in (PublishT2C(T2CParameters()), a))
+    assert changes(before, after) == [f"weights.rate_fences: None, now {a.weights()['rate_fences'][:12]}…"]
+
+
+def test_files_that_can_not_be_used_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    with pytest.raises(FencesError, match="f: no such file of fences; fit one with `echo-targets fit-fences`"):
+        PublishT2C(T2CParameters(rate_fences=str(file))).weights()
+    with pytest.raises(ModelError, match="f: not a list of phrases, one a line, in UTF-8"):
+        PublishEcho(EchoSetParameters(phrases=str(file))).weights()
+    file.write_bytes(b"caf\xe9")
+    with pytest.raises(FencesError, match="f: not fences: "):
+        PublishT2C(T2CParameters(rate_fences=str(file))).weights()
+    with pytest.raises(ModelError, match="f: not a list of phrases, one a line, in UTF-8"):
+        PublishEcho(EchoSetParameters(phrases=str(file))).weights()
+
+
+def test_a_transcript_that_is_a_phrase_alone(tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("Thank you 2302208\n\nSubtitles by Jo\n  Bye. 7 \n")
+    transform = PublishS2T(S2TParameters(phrases=str(tmp_path / "en.txt")))
+    heard = ["Thank you.", "THANK YOU!", "thank you all", "Subtitles by Jo", "bye", "Thank you 2302208", "7"]
+    rows = [{"reference_text": None, "transcripts": {"text": text, "wer_vs_reference": None}} for text in heard]
+    reasons = held(transform, *rows, {"reference_text": "Thank you."})
+    assert [bool(reason) for reason in reasons] == [True, True, False, True, True, False, False, False]
+    assert reasons[0] == ("filtered_phrases", "is nothing but 'Thank you.', which is in phrases")
 
 
 def test_an_answered_turn_has_its_reply() -> None:

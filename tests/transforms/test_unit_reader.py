@@ -136,9 +136,9 @@ def test_a_unit_outside_the_codebook_is_an_error() -> None:
 
 
 def test_another_codebook_is_an_error() -> None:
-    tiny().check_codebook("letters")
+    tiny().check_codebook("letters", 60)
     with pytest.raises(ModelError, match="reads units of letters, not of whisper-tiny"):
-        tiny().check_codebook("whisper-tiny.en-l3-k100-e21812ec")
+        tiny().check_codebook("whisper-tiny.en-l3-k100-e21812ec", 60)
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -140,7 +140,7 @@ def test_a_multilingual_one_detects_or_is_told_the_language(ingested: Dataset, t
     )
     transcribe.setup()
     (row,) = apply(transcribe, rows).rows.to_pylist()
-    assert row["language"] in LANGUAGES
+    assert row["language"] in LANGUAGES and 0 < row["language_prob"] <= 1
 
     def align(language: str) -> dict[str, Any]:
         transform = Align(AlignParameters(method="attention", model=model, language=language))

@@ -50,6 +50,12 @@ WHISPER_TINY_EN = EmbeddedFile(
     "model/model.bin",
     "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
 )
+SILERO_VAD = EmbeddedFile(
+    "faster_whisper",
+    "faster-whisper==1.2.1",
+    "assets/silero_vad_v6.onnx",
+    "4cbf549b8326f60f80f2536d9eefeb450a9abe83365a098031c89719f1be17d2",
+)
 HAMA_CTC = EmbeddedFile(
     "hama",
     "hama==1.7.0",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from transforms.models.encoder import Encoder
+from transforms.models.speechbrain_encoder import SpeechbrainEncoder
 from transforms.models.ssl_encoders import SslEncoder
 from transforms.models.whisper_encoder import WhisperEncoder
 
-KINDS: tuple[type[Encoder], ...] = (SslEncoder, WhisperEncoder)
+KINDS: tuple[type[Encoder], ...] = (SpeechbrainEncoder, SslEncoder, WhisperEncoder)
 """In the order in which they are asked; Whisper's comes last, since it takes names of models too."""
 
 

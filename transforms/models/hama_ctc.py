@@ -11,7 +11,6 @@ import math
 import re
 import unicodedata
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 from queue import SimpleQueue
@@ -29,6 +28,7 @@ from transforms.models.embedded import (
     EmbeddedFile,
     ModelError,
 )
+from transforms.models.threads import in_threads
 
 if TYPE_CHECKING:
     from hama import ASRModel, G2PModel, Vocabulary
@@ -104,11 +104,10 @@ class CtcAligner(Aligner):
         self._idle: SimpleQueue[ASRModel] = SimpleQueue()
         for model in models:
             self._idle.put(model)
-        self._pool = ThreadPoolExecutor(len(models), "hearing")
         self._spoken = lru_cache(maxsize=1 << 18)(self._spell)
 
     def __call__(self, waveforms: list[np.ndarray], texts: list[str]) -> list[Alignment]:
-        heard = self._pool.map(lambda waveform: self.emissions(waveform) if len(waveform) else None, waveforms)
+        heard = in_threads(lambda waveform: self.emissions(waveform) if len(waveform) else None, waveforms)
         return [self._aligned(*each) for each in zip(waveforms, texts, heard, strict=True)]
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:

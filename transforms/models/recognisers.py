@@ -9,11 +9,14 @@ import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
+from transforms.models.threads import in_threads
+from transforms.models.whisper_encoder import log_mel
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
@@ -91,11 +94,11 @@ class FasterWhisper(Recogniser):
     @staticmethod
     def weights(model: str) -> str:
         if is_transformers(model):
-            made = f"{model.rstrip('/')}-ct2"
+            made = quote(f"{model.rstrip('/')}-ct2")
             raise ModelError(
                 f"{model} is a checkpoint of transformers; faster-whisper takes what this writes, once: "
-                f"ct2-transformers-converter --model {model} --output_dir {made} --quantization float16 "
-                f"--copy_files tokenizer.json preprocessor_config.json; or take backend: openai-whisper"
+                f"ct2-transformers-converter --model {quote(model)} --output_dir {made} --quantization float16 "
+                "--copy_files tokenizer.json preprocessor_config.json; or take backend: openai-whisper"
             )
         return weights_of(model)
 
@@ -114,8 +117,7 @@ class FasterWhisper(Recogniser):
         if temperature > 0:
             return self._sampler(windows, temperature, seed)
         whisper = self._whisper
-        features = np.stack([self._features(window) for window in windows])
-        encoded = whisper.encode(features)
+        encoded = whisper.encode(np.stack(in_threads(self._features, windows)))
         languages = self._languages(encoded, len(windows))
         results = whisper.model.generate(
             encoded,
@@ -179,11 +181,10 @@ class OpenAIWhisper(Recogniser):
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         import torch
-        from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
+        from whisper import DecodingOptions
 
-        mels = torch.stack(
-            [log_mel_spectrogram(pad_or_trim(window), self._whisper.dims.n_mels) for window in windows]
-        ).to(self.device)
+        mels = self._whisper.dims.n_mels
+        features = torch.stack([log_mel(window, WINDOW_SAMPLES, mels, self.device) for window in windows])
         options = DecodingOptions(
             language=self.language if self._whisper.is_multilingual else "en",
             temperature=temperature,
@@ -191,9 +192,14 @@ class OpenAIWhisper(Recogniser):
             without_timestamps=True,
             fp16=self.device != "cpu",
         )
+        chances: list[dict[str, float]] = [{}] * len(windows)
+        if options.language is None:  # `decode` detects it as well, but keeps its chances to itself
+            with torch.no_grad():
+                features = self._whisper.embed_audio(features.half() if options.fp16 else features)
+            chances = self._whisper.detect_language(features)[1]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            results = self._whisper.decode(mels, options)
+            results = self._whisper.decode(features, options)
         return [
             Heard(
                 result.text.strip(),
@@ -201,9 +207,9 @@ class OpenAIWhisper(Recogniser):
                 result.no_speech_prob,
                 temperature,
                 result.language,
-                result.language_probs[result.language] if result.language_probs else None,
+                chance.get(result.language),
             )
-            for result in (results if isinstance(results, list) else [results])
+            for result, chance in zip(results if isinstance(results, list) else [results], chances, strict=True)
         ]
 
 

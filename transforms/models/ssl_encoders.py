@@ -59,9 +59,13 @@ class SslEncoder(Encoder):
     def weights(self) -> str:
         sha = hashlib.sha256()
         small = [Path(self.model, name) for name in ("config.json", "preprocessor_config.json")]
-        for file in [*small, *weight_files(self.model)]:
+        for file in [*small, *self.tensor_files()]:
             sha.update(bytes.fromhex(sha256_of(file)))
         return sha.hexdigest()
+
+    def tensor_files(self) -> list[Path]:
+        """The files that hold its tensors."""
+        return weight_files(self.model)
 
     def name(self) -> str:
         """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
@@ -86,20 +90,20 @@ def do_normalize(model: str) -> bool:
     return bool(about.get("do_normalize", True))
 
 
-def normalized(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
-    return np.asarray((waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7), np.float32)
+def normalized(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
+    """Zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it; `eps` is added to the variance."""
+    return np.asarray((waveform - waveform.mean()) / np.sqrt(waveform.var() + eps), np.float32)
 
 
 class SslFeatures:
     """Hidden states after `layer` blocks (0 is before the first): transformers' `hidden_states[layer]`."""
 
-    def __init__(self, model: str, layer: int, device: str) -> None:
-        from transformers import AutoModel
+    eps = 1e-7
 
+    def __init__(self, model: str, layer: int, device: str) -> None:
         self._device = device
         self._normalize = do_normalize(model)
-        self._encoder = load_pretrained(AutoModel, model)
+        self._encoder = self.load(model)
         blocks = self._encoder.encoder.layers
         if not 0 <= layer <= len(blocks):
             raise ModelError(f"{model} has {len(blocks)} layers, the codebook is of layer {layer}: take the right one")
@@ -111,16 +115,24 @@ class SslFeatures:
         self._encoder.adapter = None
         self._encoder.to(device)
 
+    def load(self, model: str) -> Any:
+        """The whole network."""
+        from transformers import AutoModel
+
+        return load_pretrained(AutoModel, model)
+
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
-        return [hear(self._hidden, waveform, self._normalize, self._device) for waveform in waveforms]
+        return [hear(self._hidden, waveform, self._normalize, self._device, self.eps) for waveform in waveforms]
 
     def _hidden(self, waveform: Tensor) -> Tensor:
         hidden: Tensor = self._encoder(waveform).last_hidden_state
         return hidden
 
 
-def hear(forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: bool, device: str) -> np.ndarray:
+def hear(
+    forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: bool, device: str, eps: float = 1e-7
+) -> np.ndarray:
     """What a model says of each frame of a waveform, (num_frames, D) float32.
 
     The convolutions leave out the last frame or two, which they hear in part; the last whole one stands for them.
@@ -132,7 +144,7 @@ def hear(forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: b
     import torch
 
     if normalize:
-        waveform = normalized(waveform)
+        waveform = normalized(waveform, eps)
     parts = []
     for start in range(0, len(waveform), CHUNK_SAMPLES):
         chunk = waveform[start : start + CHUNK_SAMPLES]
@@ -162,9 +174,18 @@ def load_pretrained(kind: Any, model: str) -> Any:
     missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
     if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
         raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
-    if (hop := math.prod(loaded.config.conv_stride)) != HOP_SAMPLES:
-        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
+    check_hop(model, loaded.config)
     return loaded.eval()
+
+
+def check_hop(model: str, config: Any) -> None:
+    """Make sure that a frame is of `HOP_SAMPLES`.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if (hop := math.prod(config.conv_stride)) != HOP_SAMPLES:
+        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str
         if found[name].shape != expected[name].shape
     ]
     if problems:
-        raise ModelError(f"{path}: weights do not fit config.json: {', '.join(problems)}")
+        raise ModelError(f"{path}: its weights do not fit its configuration: {', '.join(problems)}")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], half: bool) -> None:

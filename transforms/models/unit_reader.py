@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from transforms.models.embedded import ModelError
+from transforms.models.reader import Reader
 from transforms.models.tensors import check_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class UnitReaderConfig(BaseModel):
     frames_per_unit: PositiveInt = 2
 
 
-class UnitReader:
+class UnitReader(Reader):
     """A reader of units.
 
     Attributes:
@@ -90,14 +91,17 @@ class UnitReader:
         (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
         write_tensors(path / "model.safetensors", self.module.state_dict(), half)
 
-    def check_codebook(self, codebook_id: str) -> None:
-        """Make sure that units of a codebook are what this reads.
-
-        Raises:
-            ModelError: it reads those of another.
-        """
+    def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
         if codebook_id != self.config.codebook_id:
             raise ModelError(f"the reader reads units of {self.config.codebook_id}, not of {codebook_id}")
+
+    def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
+        """The text of each reply: its segments are read one by one and joined by a space."""
+        read = iter(self.read([segment for segments in replies for segment in segments]))
+        return [" ".join(next(read) for _ in segments) for segments in replies]
+
+    def comparable(self, text: str) -> str:
+        return readable(text)
 
     def read(self, units: Sequence[Sequence[int]]) -> list[str]:
         """The text of each row of units, by greedy CTC decoding; a row's text does not depend on its neighbours.
@@ -130,34 +134,6 @@ class UnitReader:
         return str(self.module.head.weight.device)
 
 
-def target_cer(
-    reader: UnitReader, texts: Sequence[str], targets: Sequence[Sequence[Sequence[int]]]
-) -> list[float | None]:
-    """Character error rate of each reply's targets: its segments are read one by one and joined by a space.
-
-    Args:
-        reader: of the targets' codebook.
-        texts: what each reply is to say.
-        targets: for each reply, the units of its segments.
-    """
-    read = iter(reader.read([segment for segments in targets for segment in segments]))
-    return [
-        character_error_rate(text, " ".join(next(read) for _ in segments))
-        for text, segments in zip(texts, targets, strict=True)
-    ]
-
-
-def character_error_rate(reference: str, read: str) -> float | None:
-    """Edits that turn what was read into the reference, by the reference's characters, both as `readable`.
-
-    None where the reference has nothing readable.
-    """
-    from rapidfuzz.distance import Levenshtein
-
-    wanted = readable(reference)
-    return Levenshtein.distance(readable(read), wanted) / len(wanted) if wanted else None
-
-
 def readable(text: str) -> str:
     """A text as a reader spells it: English words in lower case without accents or punctuation, one space between.
 
@@ -168,6 +144,31 @@ def readable(text: str) -> str:
         return ""
     letters = "".join(character for character in folded if not unicodedata.combining(character))
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", letters))
+
+
+def target_cer(reader: Reader, texts: Sequence[str], targets: Sequence[Sequence[Sequence[int]]]) -> list[float | None]:
+    """Character error rate of each reply's targets.
+
+    Args:
+        reader: of the targets' codebook.
+        texts: what each reply is to say.
+        targets: for each reply, the units of its segments.
+    """
+    return [
+        character_error_rate(text, read, reader.comparable)
+        for text, read in zip(texts, reader.read_replies(targets), strict=True)
+    ]
+
+
+def character_error_rate(reference: str, read: str, comparable: Callable[[str], str] = readable) -> float | None:
+    """Edits that turn what was read into the reference, by the reference's characters, both as they are compared.
+
+    None where nothing of the reference can be compared.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    wanted = comparable(reference)
+    return Levenshtein.distance(comparable(read), wanted) / len(wanted) if wanted else None
 
 
 def spelt(symbols: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
 from transforms.models.embedded import ModelError
+from transforms.models.threads import in_threads
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, load_whisper, weights_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class AttentionAligner(Aligner):
             raise ModelError(f"{error}: Whisper's names of languages are en, de, zh and so on") from error
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
+        # One at a time: openai-whisper catches the attention by hooks on the model.
+        (alignment,) = in_threads(lambda pair: self._align(*pair), [(waveform, text)], at_once=1)
+        return alignment
+
+    def _align(self, waveform: np.ndarray, text: str) -> Alignment:
         import whisper
         from whisper.timing import find_alignment
 

@@ -15,6 +15,7 @@ const row = {
     const detail = await site.detail(number);
     const reply = detail.other?.says ? await site.detail(detail.other.number) : null;
     const [sound, replySound] = await Promise.all([site.sound(number), reply ? site.sound(detail.other.number) : null]);
+    const voices = detail.targets ? await site.voices(number) : [];
     if (opened !== this.opened) return;  // another one was asked for meanwhile
     const parts = [this.head(detail, number, place), ...this.text(detail), this.timeline(detail, sound, null, "this utterance")];
     if (detail.other && !detail.other.says) {
@@ -28,7 +29,7 @@ const row = {
         this.timeline(reply, replySound, borders, "the recorded reply"),
         borders && detail.targets.length > 1 ? el("p", { class: "note" }, "Cut into segments as version ", el("code", {}, site.index.versions[cut].fingerprint), " cuts it.") : "");
     }
-    if (detail.targets) parts.push(...this.targets(detail));
+    if (detail.targets) parts.push(...this.targets(detail, voices));
     parts.push(el("h2", {}, "Scores"), this.scores(number));
     section.replaceChildren(...parts);
     this.timelines.forEach((timeline) => timeline.draw());
@@ -84,17 +85,17 @@ const row = {
       el("p", { class: "note" }, same ? "Word for word the same." : el("span", {}, el("del", {}, "reference alone"), " ", el("ins", {}, "heard alone"), " Case and punctuation do not count."), flags)];
   },
 
-  targets(detail) {
+  targets(detail, voices) {
     const many = detail.targets.length > 1;
     return [el("h2", {}, many ? "Echo targets, version beside version" : "Echo target"),
       el("p", { class: "note legend" }, "Above each line the target, below it the recorded reply: ",
         el("span", { class: "pair s" }, el("i", {}, "12"), el("i", {}, "34")), " another unit, ",
         el("span", { class: "pair d" }, el("i", {}, "12"), el("i", {}, "")), " in the target alone, ",
         el("span", { class: "pair i" }, el("i", {}, ""), el("i", {}, "34")), " in the recording alone."),
-      el("div", { class: many ? "versions many" : "versions" }, ...detail.targets.map((target, version) => this.target(detail, target, version)))];
+      el("div", { class: many ? "versions many" : "versions" }, ...detail.targets.map((target, version) => this.target(detail, target, version, voices[version])))];
   },
 
-  target(detail, target, version) {
+  target(detail, target, version, voice) {
     const { fingerprint, differs } = site.index.versions[version];
     const title = el("h3", {}, el("code", {}, fingerprint), version === 0 ? el("span", { class: "badge" }, "current") : null);
     if (!target) return el("article", {}, title, el("p", { class: "note" }, "This version has no target for this turn."));
@@ -102,7 +103,7 @@ const row = {
     if (target.apart !== null) facts.push(["apart from current", shown("apart", target.apart)]);
     facts.push(["reply", target.source], ["model", target.model]);
     for (const [name, value] of Object.entries(differs)) facts.push([label(name), /^[0-9a-f]{60}$/.test(value) ? value.slice(0, 12) : value]);
-    return el("article", {}, title, this.facts(facts), this.sketch(target, detail), ...target.segments.map((segment, place) => this.segment(segment, place, target.segments.length)));
+    return el("article", {}, title, this.facts(facts), voice ? this.voice(voice) : this.sketch(target, detail), ...target.segments.map((segment, place) => this.segment(segment, place, target.segments.length)));
   },
 
   segment(segment, place, count) {
@@ -132,6 +133,14 @@ const row = {
       el("p", { class: "quote" }, count > 1 ? el("b", { class: "place" }, String(place + 1)) : null, segment.text.trim()),
       el("p", { class: "note" }, notes.filter(Boolean).join(" · ")),
       el("div", { class: "pairs" }, ...pairs));
+  },
+
+  /** A target as a vocoder says it. */
+  voice(flac) {
+    const url = URL.createObjectURL(new Blob([bytesOf(flac)], { type: "audio/flac" }));
+    this.urls.push(url);
+    return el("p", { class: "sketch" }, el("audio", { controls: true, src: url, "aria-label": "the target, said by a vocoder" }),
+      el("span", { class: "note" }, "Said by a vocoder, whose durations are its own."));
   },
 
   sketch(target, detail) {

@@ -74,6 +74,11 @@ const site = {
     return this.hasSound(number) ? this.get(`sounds/${String(number).padStart(6, "0")}`) : null;
   },
 
+  /** What a row's targets sound like, by version, where a vocoder has said them. */
+  async voices(number) {
+    return this.index.voice && this.hasSound(number) ? this.get(`voices/${String(number).padStart(6, "0")}`) : [];
+  },
+
   numberOf(id) {
     if (!this.numbers) this.numbers = new Map(this.ids.map((name, number) => [name, number]));
     return this.numbers.get(id);

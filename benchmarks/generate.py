@@ -1,0 +1,108 @@
+"""EchoX's two decoders under `generate` of transformers, to measure against: batched, greedy, the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
+
+from transforms.echox.model import EchoX, Prompt
+from transforms.models.decoding import padded_left
+from transforms.models.t2c_module import T2CModule
+
+Ids = list[list[int]]
+
+
+class Generating:
+    """Replies to prompts, and the units of texts, by `generate`."""
+
+    def __init__(self, echox: EchoX) -> None:
+        self._end_ids, self._t2c = sorted(echox.config.end_ids), echox.t2c
+        self._language_model = LlamaForCausalLM(echox.network.model.config).eval()
+        self._language_model.model, self._language_model.lm_head = echox.network.model, echox.network.lm_head
+        self._units = _Units(echox.t2c.module).eval()
+
+    def replies(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Ids:
+        """As `EchoX.respond`, but that a reply which loops goes on."""
+        embeddings, _ = padded_left([prompt.embeddings for prompt in prompts])
+        seen, _ = padded_left([prompt.seen for prompt in prompts])
+        settings = _greedy(max_new_tokens, self._end_ids)
+        with torch.inference_mode():
+            said = self._language_model.generate(
+                inputs_embeds=embeddings, attention_mask=seen, generation_config=settings
+            )
+        return _until(said, self._end_ids)
+
+    def speak(self, texts: Ids, max_units: int) -> Ids:
+        """Units as `T2C.generate`, but that one which loops goes on, and all may be as long as the longest."""
+        module, config = self._t2c.module, self._t2c.config
+        prompts = [module.adapter(module.embed(torch.tensor(config.prompt(text)))) for text in texts]
+        embeddings, mask = padded_left(prompts)
+        self._units.lengths = torch.tensor([len(prompt) for prompt in prompts])
+        limit = max(self._t2c.limit(len(text), max_units) for text in texts)
+        with torch.inference_mode():
+            said = self._units.generate(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                generation_config=_greedy(limit, [config.end_id]),
+                logits_processor=LogitsProcessorList([_UnitsAlone(module)]),
+            )
+        return [[token - config.text_vocab_size for token in ids] for ids in _until(said, [config.end_id])]
+
+
+class _Units(LlamaForCausalLM):
+    """The unit decoder: ids through its embeddings and adapter, at positions stretched as it was trained with."""
+
+    def __init__(self, module: T2CModule) -> None:
+        super().__init__(module.model.config)
+        self._module = [module]  # a list, or it would be a part
+        self.model, self.lm_head = module.model, module.lm_head
+        self.lengths = torch.zeros(0, dtype=torch.long)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        (module,) = self._module
+        inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        longest = int(self.lengths.max())
+        places = inputs["cache_position"][None] - (longest - self.lengths)[:, None]
+        inputs["position_ids"] = torch.stack(
+            [
+                module.positions(int(length), 1 + int(row[-1]))[row.clamp_min(0)]
+                for length, row in zip(self.lengths, places, strict=True)
+            ]
+        )
+        if inputs.get("inputs_embeds") is None:
+            inputs["inputs_embeds"] = module.adapter(module.embed(inputs.pop("input_ids")))
+        return inputs
+
+
+class _UnitsAlone(LogitsProcessor):
+    """Units and the end, and never the unit just emitted."""
+
+    def __init__(self, module: T2CModule) -> None:
+        config = module.config
+        self._barred = torch.ones(len(module.lm_head.weight), dtype=torch.bool)
+        self._barred[config.text_vocab_size : config.text_vocab_size + config.num_units] = False
+        self._barred[config.end_id] = False
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.masked_fill(self._barred, -torch.inf)
+        return scores.scatter(1, input_ids[:, -1:], -torch.inf) if input_ids.shape[1] else scores
+
+
+def _greedy(max_new_tokens: int, end_ids: list[int]) -> GenerationConfig:
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=end_ids, pad_token_id=end_ids[0]
+    )
+
+
+def _until(said: Tensor, end_ids: list[int]) -> Ids:
+    rows = []
+    for ids in said.tolist():
+        ends = [place for place, token in enumerate(ids) if token in end_ids]
+        rows.append(ids[: ends[0]] if ends else ids)
+    return rows

@@ -1,0 +1,268 @@
+"""Alignment with speechbrain's EncoderASR: the emissions of its own modules, and what its YAML can't do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from schemas import TRANSCRIPTS
+from schemas.layout import Dataset
+from tests.transforms.rows import apply, window
+from tests.transforms.speechbrain_checkpoints import make_encoder, save
+from tests.transforms.ssl_checkpoints import make_ssl
+from transforms.align import Align, AlignParameters
+from transforms.base import joined
+from transforms.models.embedded import ModelError
+from transforms.models.letter_ctc import LetterAligner
+from transforms.models.speechbrain_ctc import SpeechbrainCtc
+
+SIZE, NEURONS = 32, 24
+TEXTS = ["THE QUICK BROWN FOX", "JUMPS OVER A LAZY DOG'S BACK"]
+HYPERPARAMS = """
+# Model: wav2vec2 + DNN + CTC
+sample_rate: 16000
+wav2vec2_hub: facebook/wav2vec2-large-960h-lv60-self
+wav2vec2_folder: !ref <save_folder>/wav2vec2_checkpoint
+save_folder: !PLACEHOLDER
+activation: !name:torch.nn.LeakyReLU
+dnn_layers: 2
+dnn_neurons: {neurons}
+output_neurons: {outputs}
+blank_index: 0
+tokenizer: !new:speechbrain.dataio.encoder.CTCTextEncoder
+enc: {enc}
+{encoder}: !new:speechbrain.integrations.huggingface.wav2vec2.Wav2Vec2
+    source: !ref <wav2vec2_hub>
+    output_norm: {output_norm}
+    freeze: True
+    save_path: !ref <wav2vec2_folder>
+ctc_lin: !new:speechbrain.nnet.linear.Linear
+    input_size: !ref <dnn_neurons>
+    n_neurons: !ref <output_neurons>
+log_softmax: !new:speechbrain.nnet.activations.Softmax
+    apply_log: True
+asr_model: !new:torch.nn.ModuleList
+    - [!ref <enc>, !ref <ctc_lin>]
+encoder: !new:speechbrain.nnet.containers.LengthsCapableSequential
+    wav2vec2: !ref <wav2vec2>
+    enc: !ref <enc>
+    ctc_lin: !ref <ctc_lin>
+    log_softmax: !ref <log_softmax>
+decoding_function: !name:speechbrain.decoders.ctc_greedy_decode
+    blank_id: !ref <blank_index>
+modules:
+    encoder: !ref <encoder>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        wav2vec2: !ref <wav2vec2>
+        asr: !ref <asr_model>
+        tokenizer: !ref <tokenizer>
+"""
+VANILLA = """!new:speechbrain.lobes.models.VanillaNN.VanillaNN
+    input_shape: [null, null, 32]
+    activation: !ref <activation>
+    dnn_blocks: !ref <dnn_layers>
+    dnn_neurons: !ref <dnn_neurons>"""
+SEQUENTIAL = """!new:speechbrain.nnet.containers.Sequential
+    input_shape: [null, null, 32]
+    linear1: !name:speechbrain.nnet.linear.Linear
+        n_neurons: !ref <dnn_neurons>
+        bias: True
+    bn1: !name:speechbrain.nnet.normalization.BatchNorm1d
+    activation: !new:torch.nn.LeakyReLU
+    drop: !new:torch.nn.Dropout
+        p: 0.15
+    linear2: !name:speechbrain.nnet.linear.Linear
+        n_neurons: !ref <dnn_neurons>
+        bias: True
+    bn2: !name:speechbrain.nnet.normalization.BatchNorm1d
+    activation2: !new:torch.nn.LeakyReLU
+    drop2: !new:torch.nn.Dropout
+        p: 0.15"""
+
+
+def sequential() -> Any:
+    """What speechbrain makes of `SEQUENTIAL`."""
+    from functools import partial
+
+    from speechbrain.nnet.containers import Sequential
+    from speechbrain.nnet.linear import Linear
+    from speechbrain.nnet.normalization import BatchNorm1d
+
+    made = Sequential(
+        input_shape=[None, None, SIZE],
+        linear1=partial(Linear, n_neurons=NEURONS, bias=True),
+        bn1=BatchNorm1d,
+        activation=torch.nn.LeakyReLU(),
+        drop=torch.nn.Dropout(0.15),
+        linear2=partial(Linear, n_neurons=NEURONS, bias=True),
+        bn2=BatchNorm1d,
+        activation2=torch.nn.LeakyReLU(),
+        drop2=torch.nn.Dropout(0.15),
+    )
+    made(torch.randn(4, 50, SIZE))  # so that the norms have seen something
+    return made
+
+
+def vanilla() -> Any:
+    from speechbrain.lobes.models.VanillaNN import VanillaNN
+
+    return VanillaNN([None, None, SIZE], torch.nn.LeakyReLU, 2, NEURONS)
+
+
+def labels(path: Path) -> dict[str, int]:
+    """As recipes/LibriSpeech/ASR/CTC writes them."""
+    from speechbrain.dataio.encoder import CTCTextEncoder
+
+    encoder = CTCTextEncoder()
+    encoder.insert_blank(index=0)
+    encoder.update_from_iterable(TEXTS)
+    encoder.save(path)
+    return dict(encoder.lab2ind)
+
+
+def pieces(path: Path, **more: Any) -> dict[str, int]:
+    """As recipes/CommonVoice/ASR/CTC trains them: SentencePiece's characters."""
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    options = {"vocab_size": 30, "model_type": "char", "bos_id": -1, "eos_id": -1, "hard_vocab_limit": False, **more}
+    trainer = sentencepiece.SentencePieceTrainer
+    trainer.train(sentence_iterator=iter(TEXTS * 20), model_writer=model, minloglevel=2, **options)
+    path.write_bytes(model.getvalue())
+    read = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return {read.IdToPiece(number): number for number in range(read.GetPieceSize())}
+
+
+def make_asr(folder: Path, kind: str = "wav2vec2", norm: str = "layer", simple: bool = True, text: bool = True) -> Any:
+    """Saves a small EncoderASR of random weights; returns speechbrain's modules and the vocabulary."""
+    from speechbrain.nnet.activations import Softmax
+    from speechbrain.nnet.containers import LengthsCapableSequential
+    from speechbrain.nnet.linear import Linear
+
+    start = make_ssl(folder / "start", kind, norm)
+    vocabulary = (labels if text else pieces)(folder / "tokenizer.ckpt")
+    encoder = make_encoder(kind, start, output_norm=simple)
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copy(folder / "start" / name, folder / name)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        enc, linear = vanilla() if simple else sequential(), Linear(len(vocabulary), input_size=NEURONS)
+    save(folder / f"{kind}.ckpt", encoder)
+    save(folder / "asr.ckpt", torch.nn.ModuleList([enc, linear]))
+    (folder / "hyperparams.yaml").write_text(
+        HYPERPARAMS.format(
+            neurons=NEURONS,
+            outputs=len(vocabulary),
+            enc=VANILLA if simple else SEQUENTIAL,
+            encoder=kind,
+            output_norm=simple,
+        )
+    )
+    whole = LengthsCapableSequential(wav2vec2=encoder, enc=enc, ctc_lin=linear, log_softmax=Softmax(apply_log=True))
+    return whole.eval(), vocabulary
+
+
+def opened(folder: Path) -> LetterAligner:
+    aligner = LetterAligner(SpeechbrainCtc(str(folder), "cpu"))
+    aligner.setup()
+    return aligner
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched")
+@pytest.mark.parametrize(
+    ("kind", "norm", "simple", "text"),
+    [
+        ("wav2vec2", "layer", True, True),
+        ("wav2vec2", "layer", False, False),
+        ("hubert", "group", False, True),
+        ("wavlm", "layer", True, False),
+    ],
+)
+def test_emissions_are_those_of_speechbrain(
+    tmp_path: Path, speech: list[dict[str, Any]], kind: str, norm: str, simple: bool, text: bool
+) -> None:
+    modules, vocabulary = make_asr(tmp_path, kind, norm, simple, text)
+    waveform, _ = soundfile.read(speech[0]["audio"], dtype="float32")
+    with torch.inference_mode():
+        expected = modules(torch.from_numpy(waveform)[None], torch.ones(1))[0].numpy()
+    aligner = opened(tmp_path)
+    found, border = aligner.emissions(waveform)[: len(expected)], vocabulary[" " if text else "▁"]
+    np.testing.assert_allclose(np.delete(found, 0, 1), np.delete(expected, 0, 1), rtol=1e-3, atol=1e-4)
+    both = np.logaddexp(expected[:, 0], expected[:, border])
+    np.testing.assert_allclose(found[:, 0], both, rtol=1e-3, atol=1e-4)
+    assert aligner.tokens("Dog's") == tuple(vocabulary[letter] for letter in "DOG'S")
+    assert aligner.tokens("1998") is None and aligner.tokens("_") is None
+
+
+def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
+    make_asr(tmp_path / "a")
+    transform = Align(AlignParameters(model=str(tmp_path / "a")), "cpu")
+    before = transform.weights()
+    transform.setup()
+    rows = joined(window(ingested).slice(0, 3), TRANSCRIPTS, None)
+    output = apply(transform, rows)
+    assert output.rejects == []
+    for source, row in zip(rows.to_pylist(), output.rows.to_pylist(), strict=True):
+        assert [item["symbol"] for item in row["items"]] == source["reference_text"].split()
+        assert row["status"] == "ok"
+    moved = (tmp_path / "a").rename(tmp_path / "b")
+    assert Align(AlignParameters(model=str(moved)), "cpu").weights() == before
+    for name in ("hyperparams.yaml", "asr.ckpt", "tokenizer.ckpt", "wav2vec2.ckpt"):
+        whole = (moved / name).read_bytes()
+        (moved / name).write_bytes(whole + b"\n")
+        fresh = (tmp_path / name).absolute()
+        shutil.copytree(moved, fresh)
+        assert Align(AlignParameters(model=str(fresh)), "cpu").weights() != before
+        (moved / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("!name:torch.nn.LeakyReLU", "!name:os.mkdir", r"`!name:os\.mkdir` is not read; known are"),
+        ("!name:torch.nn.LeakyReLU", "!apply:torch.nn.LeakyReLU", r"is not read; known are"),
+        ("!name:torch.nn.LeakyReLU", "!name:torch.nn.RReLU\n    inplace: True", r"RReLU` is not read"),
+        ("VanillaNN.VanillaNN", "CRDNN.CRDNN", "what is read here is VanillaNN or Sequential"),
+        ("dnn_layers: 2", "dnn_layers: 3", r"asr\.ckpt: .*missing 0\.linear_1\.w"),
+        ("dnn_layers: 2", "dnn_layers: 1000000", "dnn_blocks is 1000000, no number up to 64"),
+        ("blank_index: 0", "blank_index: 400", "are not all among the"),
+        ("dnn_layers: 2", "dnn_layers: two", "dnn_blocks is 'two'"),
+        ("input_shape: [null, null, 32]", "input_shape: 32", "can't be made as it says"),
+        ("    freeze: True", "    output_all_hiddens: True", "its last alone"),
+        ("ctc_lin: !new", "ctc: !new", "has no `ctc_lin: !new:`"),
+    ],
+)
+def test_what_is_refused_says_why(tmp_path: Path, old: str, new: str, why: str) -> None:
+    make_asr(tmp_path)
+    path = tmp_path / "hyperparams.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ModelError, match=why):
+        opened(tmp_path)
+
+
+def test_directories_that_are_not_whole_or_not_of_letters(tmp_path: Path) -> None:
+    make_asr(tmp_path)
+    ctc = SpeechbrainCtc(str(tmp_path), "cpu")
+    pieces(tmp_path / "tokenizer.ckpt", model_type="bpe", vocab_size=40)
+    with pytest.raises(ModelError, match=r"tokenizer\.ckpt: .* is no letter; to align, take a model of letters"):
+        ctc.setup()
+    (tmp_path / "tokenizer.ckpt").write_bytes(b"\x80nonsense" * 20)
+    with pytest.raises(ModelError, match="neither labels nor a model of SentencePiece"):
+        ctc.setup()
+    (tmp_path / "tokenizer.ckpt").unlink()
+    with pytest.raises(ModelError, match=r"has no tokenizer\.ckpt or label_encoder\.txt"):
+        ctc.weights()
+    (tmp_path / "wav2vec2.ckpt").unlink()
+    with pytest.raises(ModelError, match="none of wav2vec2, HuBERT and WavLM"):
+        ctc.setup()
+    assert not SpeechbrainCtc.reads(make_ssl(tmp_path / "other", "hubert", head=True))

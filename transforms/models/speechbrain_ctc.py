@@ -1,0 +1,163 @@
+"""CTC models of speechbrain over letters: a directory of `EncoderASR` with wav2vec2, HuBERT or WavLM.
+
+`hyperparams.yaml` says how the layers between encoder and letters were made. It is read as data: what it names is made
+here where it is one of `LAYERS`, and refused otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transforms.models.embedded import ModelError, sha256_of
+from transforms.models.letter_ctc import DELIMITER, LetterCtc
+from transforms.models.speechbrain_encoder import EPS, SpeechbrainEncoder, checkpoint_of, load_encoder
+from transforms.models.speechbrain_files import (
+    HYPERPARAMS,
+    MOST_BYTES,
+    Hyperparams,
+    Tagged,
+    fill,
+    need_speechbrain,
+    read_state,
+)
+from transforms.models.ssl_encoders import do_normalize, hear
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEADS = ("asr.ckpt", "model.ckpt")
+"""The layers after the encoder, as published and as trained."""
+VOCABULARIES = ("tokenizer.ckpt", "label_encoder.txt", "label_encoder.ckpt")
+ENCODERS = ("Wav2Vec2", "HuBERT", "WavLM", "HuggingFaceWav2Vec2", "HuggingFaceHuBERT", "HuggingFaceWavLM")
+LAYERS = {
+    *(f"speechbrain.nnet.{name}" for name in ("linear.Linear", "normalization.BatchNorm1d", "normalization.LayerNorm")),
+    *(f"torch.nn.{name}" for name in ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Tanh", "Dropout", "Identity")),
+}
+MOST_BLOCKS = 64
+
+
+class SpeechbrainCtc(LetterCtc):
+    """A directory with `hyperparams.yaml`, an encoder of speechbrain, one of `HEADS` and one of `VOCABULARIES`."""
+
+    @staticmethod
+    def reads(model: str) -> bool:
+        return Path(model, HYPERPARAMS).is_file()
+
+    def weights(self) -> str:
+        digests = [SpeechbrainEncoder(self.model).weights()] if checkpoint_of(self.model) else []
+        digests += [sha256_of(self._file(*names)) for names in ((HYPERPARAMS,), HEADS, VOCABULARIES)]
+        return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
+
+    def setup(self) -> None:
+        need_speechbrain()
+        import torch
+
+        hyperparams = Hyperparams(Path(self.model))
+        encoder = checkpoint_of(self.model)
+        if encoder is None:
+            raise ModelError(f"{self.model}: its encoder is none of wav2vec2, HuBERT and WavLM, which alone are read")
+        about = hyperparams.made(encoder.stem, *ENCODERS)
+        if hyperparams.follow(about.get("output_all_hiddens")):
+            raise ModelError(f"{hyperparams.path}: all layers of the encoder together are not read, but its last alone")
+        self._output_norm = bool(hyperparams.follow(about.get("output_norm")))
+        self._normalize = do_normalize(self.model)
+        self._encoder = load_encoder(self.model).to(self.device)
+        with torch.device("meta"):
+            self._head = _head(hyperparams)
+        fill(self._head, read_state(self._file(*HEADS)), self._file(*HEADS))
+        self._head.to(self.device)
+        size = self._head[1].w.out_features
+        self.letters, blank = _letters(self._file(*VOCABULARIES)), hyperparams.get("blank_index", 0)
+        if not isinstance(blank, int) or not all(0 <= each < size for each in [blank, *self.letters.values()]):
+            raise ModelError(f"{self.model}: the letters and the blank are not all among the {size} that it hears")
+        self.blank = blank
+
+    def log_probs(self, waveform: np.ndarray) -> np.ndarray:
+        return hear(self._forward, waveform, self._normalize, self.device, EPS)
+
+    def _forward(self, waveform: Tensor) -> Tensor:
+        import torch
+
+        hidden: Tensor = self._encoder(waveform).last_hidden_state
+        if self._output_norm:
+            hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[1:])  # over time too, as speechbrain does
+        enc, linear = self._head
+        logits: Tensor = linear(enc(hidden))
+        return logits.log_softmax(-1)
+
+    def _file(self, *names: str) -> Path:
+        found = next((path for name in names if (path := Path(self.model, name)).is_file()), None)
+        if found is None:
+            raise ModelError(f"{self.model} has no {' or '.join(names)}; copy the whole directory of speechbrain")
+        return found
+
+
+def _head(hyperparams: Hyperparams) -> Any:
+    """`enc` and `ctc_lin` in a list, as their checkpoint has them.
+
+    Raises:
+        ModelError: they are made of what is not read here.
+    """
+    import torch
+    from speechbrain.lobes.models.VanillaNN import VanillaNN
+    from speechbrain.nnet.containers import Sequential
+    from speechbrain.nnet.linear import Linear
+
+    enc = hyperparams.given("enc", "VanillaNN", "Sequential")
+    linear = hyperparams.given("ctc_lin", "Linear")
+    vanilla = hyperparams.get("enc").named.endswith("VanillaNN")
+    made = {name: _layer(hyperparams, value) if isinstance(value, Tagged) else value for name, value in enc.items()}
+    blocks = made.get("dnn_blocks", 2)
+    if vanilla and not (isinstance(blocks, int) and 0 < blocks <= MOST_BLOCKS):
+        raise ModelError(f"{hyperparams.path}: dnn_blocks is {blocks!r}, no number up to {MOST_BLOCKS}")
+    try:
+        return torch.nn.ModuleList([(VanillaNN if vanilla else Sequential)(**made), Linear(**linear)])
+    except Exception as error:  # whatever the classes say to arguments that don't fit
+        raise ModelError(f"{hyperparams.path}: `enc` and `ctc_lin` can't be made as it says ({error})") from error
+
+
+def _layer(hyperparams: Hyperparams, tagged: Tagged) -> Any:
+    """A layer (`!new:`) or what makes one (`!name:`), of `LAYERS` alone."""
+    kind, _, name = tagged.tag.partition(":")
+    given = tagged.value or {}
+    if name not in LAYERS or kind not in ("new", "name") or not isinstance(given, dict):
+        raise ModelError(f"{hyperparams.path}: `!{tagged.tag}` is not read; known are {', '.join(sorted(LAYERS))}")
+    module, _, attribute = name.rpartition(".")
+    arguments = {key: hyperparams.follow(value) for key, value in given.items()}
+    made = partial(getattr(import_module(module), attribute), **arguments)
+    return made() if kind == "new" else made
+
+
+def _letters(path: Path) -> dict[str, int]:
+    """Letters and their ids, of a `CTCTextEncoder` or of SentencePiece's characters.
+
+    Raises:
+        ModelError: the file is neither, or its tokens are not letters.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from speechbrain.dataio.encoder import CTCTextEncoder
+
+    if path.stat().st_size > MOST_BYTES:
+        raise ModelError(f"{path} has over {MOST_BYTES:,} bytes: not a vocabulary of letters")
+    labels = CTCTextEncoder()
+    try:
+        labels.load(path)
+        tokens = {str(label): number for label, number in labels.lab2ind.items()}
+    except (ValueError, SyntaxError):  # not its text, so it is SentencePiece's
+        pieces = SentencePieceProcessor()
+        try:
+            pieces.Load(str(path))
+        except (RuntimeError, OSError) as error:
+            raise ModelError(f"{path}: neither labels nor a model of SentencePiece ({error}); copy it again") from error
+        plain = [n for n in range(pieces.GetPieceSize()) if not (pieces.IsControl(n) or pieces.IsUnknown(n))]
+        tokens = {pieces.IdToPiece(number): number for number in plain}
+    tokens = {token: number for token, number in tokens.items() if not (token[:1] == "<" and token[-1:] == ">")}
+    if pieces_of_words := [token for token in tokens if len(token) > 1]:
+        raise ModelError(f"{path}: {pieces_of_words[0]!r} is no letter; to align, take a model of letters")
+    return {DELIMITER if token in (" ", "▁") else token: number for token, number in tokens.items()}

@@ -1,0 +1,168 @@
+"""Files of speechbrain read as data: `hyperparams.yaml` makes objects of whatever it names, here it makes none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from transforms.models.embedded import ModelError
+from transforms.models.tensors import check_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HYPERPARAMS = "hyperparams.yaml"
+MOST_BYTES = 1_000_000
+
+
+def need_speechbrain() -> None:
+    """Make sure that speechbrain is installed.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if find_spec("speechbrain") is None:
+        raise ModelError("speechbrain is not installed: pip install -c constraints.txt '.[speechbrain]'")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A value with a tag, such as `!new:torch.nn.ReLU`.
+
+    Attributes:
+        tag: `new:torch.nn.ReLU`.
+        value: what follows it: a mapping, a list or a string.
+    """
+
+    tag: str
+    value: Any
+
+    @property
+    def named(self) -> str:
+        """What the tag would make or call: `torch.nn.ReLU`."""
+        return self.tag.partition(":")[2]
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML and inert tags; without aliases, so that what is read is no larger than its file."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias")
+        return super().compose_node(parent, index)
+
+
+def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Tagged:
+    if isinstance(node, yaml.MappingNode):
+        return Tagged(tag, loader.construct_mapping(node, deep=True))
+    if isinstance(node, yaml.SequenceNode):
+        return Tagged(tag, loader.construct_sequence(node, deep=True))
+    return Tagged(tag, node.value)
+
+
+_Loader.add_multi_constructor("!", _tagged)
+
+
+class Hyperparams:
+    """What `hyperparams.yaml` says.
+
+    Args:
+        folder: the directory that it lies in.
+
+    Raises:
+        ModelError: it is missing, or not YAML as speechbrain writes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / HYPERPARAMS
+        try:
+            if self.path.stat().st_size > MOST_BYTES:
+                raise ModelError(f"{self.path} has over {MOST_BYTES:,} bytes: not hyperparameters")
+            self._top = yaml.load(self.path.read_text(encoding="utf-8"), _Loader)
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            raise ModelError(f"{self.path} can't be read ({error}); copy the whole directory of speechbrain") from error
+        if not isinstance(self._top, dict):
+            raise ModelError(f"{self.path} names no values; copy the whole directory of speechbrain")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A value by its name, references followed; the default where there is none."""
+        return self.follow(self._top.get(name, default))
+
+    def follow(self, value: Any) -> Any:
+        """What a value is, or refers to by `!ref <name>`.
+
+        Raises:
+            ModelError: it refers to nothing, in a circle, or to more than a name.
+        """
+        for _ in range(len(self._top) + 1):
+            if not isinstance(value, Tagged) or value.tag != "ref":
+                return value
+            name = str(value.value).removeprefix("<").removesuffix(">")
+            if value.value != f"<{name}>" or name not in self._top:
+                break
+            value = self._top[name]
+        raise ModelError(f"{self.path}: `!ref {value.value}` can't be followed; write the value itself in its place")
+
+    def given(self, name: str, *kinds: str) -> dict[str, Any]:
+        """What an object would be made with, by `made`, references followed."""
+        return {key: self.follow(value) for key, value in self.made(name, *kinds).items()}
+
+    def made(self, name: str, *kinds: str) -> dict[str, Any]:
+        """What an object would be made with, as it is written.
+
+        Args:
+            name: of the object.
+            kinds: the classes that it may be of, by the last part of their names.
+
+        Raises:
+            ModelError: there is no such object, or it is of another class.
+        """
+        made = self.get(name)
+        if not isinstance(made, Tagged) or not made.tag.startswith("new:") or not isinstance(made.value, dict):
+            raise ModelError(f"{self.path} has no `{name}: !new:` with {' or '.join(kinds)}")
+        if made.named.rpartition(".")[2] not in kinds:
+            raise ModelError(f"{self.path}: `{name}` is {made.named}; what is read here is {' or '.join(kinds)}")
+        return made.value
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.ckpt` file, with the names that torch has today.
+
+    Raises:
+        ModelError: it is missing, damaged, or holds more than tensors.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of torch, pickle, zipfile
+        raise ModelError(f"{path}: no checkpoint of plain tensors ({error}); copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):
+        raise ModelError(f"{path}: not a state dict of tensors")
+    for name, each in state.items():
+        if each.layout != torch.strided or each.untyped_storage().nbytes() < each.numel() * each.element_size():
+            raise ModelError(f"{path}: {name} claims more numbers than the file holds")
+    return {_today(name): each for name, each in state.items()}
+
+
+def _today(name: str) -> str:
+    """A name of weight norm's tensors before torch 2.1 as those after."""
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        if name.endswith(f".{old}"):
+            return f"{name.removesuffix(old)}parametrizations.weight.{new}"
+    return name
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Gives a module, made on the device `meta`, its tensors; float32, in evaluation mode.
+
+    Raises:
+        ModelError: the file's tensors are not the module's.
+    """
+    check_tensors(path, module.state_dict(), state)
+    module.load_state_dict(state, assign=True)
+    module.float().eval()
