@@ -279,6 +279,8 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, safe: bool) -> None
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="is no Whisper"):
         weights_of(str(folder))
+    with pytest.raises(ModelError, match="is not there"):
+        weights_of(str(tmp_path / "nowhere"))
 
 
 def test_a_pickle_with_more_than_tensors_does_not_run(small: Path) -> None:

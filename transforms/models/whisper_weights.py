@@ -88,6 +88,8 @@ def weights_of(model: str) -> str:
         return hashlib.sha256("".join([*map(sha256_of, small), digest(path)]).encode()).hexdigest()
     if path.is_dir():
         raise ModelError(f"{path} is no Whisper: no model.bin of CTranslate2, no config.json with model_type whisper")
+    if path.is_absolute():
+        raise ModelError(f"{path} is not there: give a Whisper's directory or file, or a name")
     return model
 
 
