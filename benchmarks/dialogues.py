@@ -53,7 +53,7 @@ class Dialogues:
     def questions(self) -> list[Row]:
         """The user's turns, each with its `reply` and, where there are any, the `units` of it."""
         rows = self.utterances.drop_columns(["audio"]).to_pylist()
-        units = dict(zip(self.units[KEY].to_pylist(), self.units["units"].to_pylist(), strict=True))
+        units = {row[KEY]: row["units"][0] for row in self.units.select([KEY, "units"]).to_pylist()}
         replies = {(row["dialogue_id"], row["turn"]): row for row in rows if row["role"] == "assistant"}
         asked = [(row, replies.get((row["dialogue_id"], row["turn"] + 1))) for row in rows if row["role"] == "user"]
         return [

@@ -373,14 +373,17 @@ class Tokenize(StandIn):
         frames = -(-batch["num_samples"].to_numpy() // HOP)
         found = units_of(seeds_of(batch[KEY]), frames, 6)
         kinds = {field.name: field.type for field in UNITS.schema}
+        units = lists(found.runs, found.units, kinds["units"].value_type)
         values = {
             KEY: batch[KEY],
             "codebook_id": category("rehearsal-k1000", count),
             "codebook_size": pa.array(np.full(count, LANGUAGE_UNITS * SHADES, np.int32)),
+            "num_codebooks": pa.array(np.ones(count, np.int8)),
             "layer": pa.array(np.full(count, 9, np.int8)),
+            "sampling_rate": pa.array(np.full(count, SAMPLE_RATE, np.int32)),
             "hop_samples": pa.array(np.full(count, HOP, np.int16)),
             "num_frames": pa.array(frames, pa.int32()),
-            "units": lists(found.runs, found.units, kinds["units"]),
+            "units": lists(np.ones(count, np.int64), units, kinds["units"]),
             "durations": lists(found.runs, found.durations, kinds["durations"]),
             "unit_words": lists(found.word_counts, found.words, kinds["unit_words"]),
             "unit_language_id": category("rehearsal-words", count),
@@ -414,7 +417,7 @@ class Echo(StandIn):
         tokens = chars // CHARS_PER_TOKEN + 1
         segments = tokens // TOKENS_PER_SEGMENT + 1
         found = units_of(seeds, frames, 7)
-        recorded = pc.struct_field(units, "units")
+        recorded = pc.list_flatten(pc.struct_field(units, "units"))
         recorded_runs = pc.list_value_length(recorded).to_numpy().astype(np.int64)
         char_ends = np.cumsum(pieces(chars, segments)) - np.repeat(np.cumsum(chars) - chars, segments)
         kinds = {field.name: field.type for field in ECHO_TARGETS.schema}

@@ -24,8 +24,11 @@ CUDA = "cu128"
 """What constraints.txt's CUDA is called in the index of torch."""
 LOAD = """
 import importlib, sys
+module, _, start = sys.argv[1].partition(":")
 try:
-    importlib.import_module(sys.argv[1])
+    loaded = importlib.import_module(module)
+    if start:
+        getattr(loaded, start)()
 except BaseException as error:
     said = str(error).strip().splitlines()
     sys.exit(f"{type(error).__name__}: {said[0] if said else ''}")

@@ -17,11 +17,13 @@ from rich.table import Table as RichTable
 from jobs.config import ConfigError, Workplace
 from jobs.run import run_job
 from jobs.screen import open_console
+from jobs.versions import must_be_readable
 from pipeline.job import Job
 from pipeline.plan import Committed
 from pipeline.runners.base import Keep, Part, Runner
 from pipeline.stage import StageSpec
 from schemas import KEY, MEASURES, UTTERANCES
+from schemas.base import UserError
 from schemas.layout import Dataset
 from transforms.codebook import fit_codebook
 from transforms.features import SampleFeaturesParameters
@@ -91,14 +93,12 @@ def fit_unit_language_command(
     """Fits on the table `units` and writes the file."""
     console = open_console()
     dataset = Dataset(root)
+    must_be_readable(dataset, "units")
     parts = [(root, manifest.output.path) for manifest in dataset.manifests("units")]
-    books = _codebooks(dataset, parts)
-    if len(books) != 1:
-        console.print(f"{root}: units of {len(books)} codebooks, expected one", style="red", markup=False)
-        return 2
-    sizes = {"num_units": books.popitem()[1], "vocab_size": vocab_size, "max_word_units": max_word_units}
+    num_units = _codebook_size(dataset, parts)
+    sizes = {"num_units": num_units, "vocab_size": vocab_size, "max_word_units": max_word_units}
     if mode == "bpe":
-        sequences = (units.as_py() for part in parts for units in _column(part, "units"))
+        sequences = (units.as_py() for part in parts for units in _units(part))
         language = UnitLanguage.fit(sequences, **sizes, mode="bpe")
     else:
         with workplace.open_runner() as runner:
@@ -120,7 +120,7 @@ def _total(runner: Runner, parts: list[Part], console: Console, count: CountUnit
 
 def count_part(part: Part, count: CountUnits) -> pa.Table:
     """Counts the units of a shard."""
-    return count(_column(part, "units"))
+    return count(_units(part))
 
 
 def fit_fences_command(root: str, out: str) -> int:
@@ -169,15 +169,31 @@ def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
     return {name: rates.values.to_numpy() for name, rates in zip(names, gathered["rate_list"], strict=True)}
 
 
-def _codebooks(dataset: Dataset, parts: list[Part]) -> dict[str, int]:
-    """Sizes of the codebooks that units are of, by id."""
-    found: dict[str, int] = {}
+def _units(part: Part) -> pa.ChunkedArray:
+    """The units of each row, of a single codebook."""
+    return pc.list_flatten(_column(part, "units"))
+
+
+def _codebook_size(dataset: Dataset, parts: list[Part]) -> int:
+    """Size of the codebook that all units are of.
+
+    Raises:
+        UserError: they are of several, or there are none.
+    """
+    found: set[tuple[str, int, int]] = set()
     for _, path in parts:
         with dataset.open(path) as file:
-            pairs = file.read(["codebook_id", "codebook_size"]).unify_dictionaries().combine_chunks()
-        for pair in pairs.group_by(pairs.column_names).aggregate([]).to_pylist():
-            found[pair["codebook_id"]] = pair["codebook_size"]
-    return found
+            named = file.read(["codebook_id", "codebook_size", "num_codebooks"]).unify_dictionaries().combine_chunks()
+        found.update(tuple(row.values()) for row in named.group_by(named.column_names).aggregate([]).to_pylist())
+    if len(found) != 1:
+        raise UserError(f"{dataset.root}: units of {len(found)} codebooks, expected one")
+    ((name, size, codebooks),) = found
+    if codebooks != 1:
+        raise UserError(
+            f"{dataset.root}: {name} gives {codebooks} units a frame, and a unit language has words of single ones: "
+            "tokenize with num_codebooks=1"
+        )
+    return size
 
 
 def _column(part: Part, name: str) -> pa.ChunkedArray:

@@ -21,7 +21,7 @@ class Backend(NamedTuple):
 
     Attributes:
         stage: of the pipeline, or what else it is for.
-        package, module: its distribution, and the module that must load.
+        package, module: its distribution, and the module that must load; behind a colon, what starts it.
         extra: of this package, which installs it.
         does: what for.
         files: weights inside it, whose digests must be those of the pinned release.
@@ -35,6 +35,7 @@ class Backend(NamedTuple):
     files: tuple[EmbeddedFile, ...] = ()
 
 
+FAIRSEQ2 = "transforms.models.fairseq2_checkpoint:start_fairseq2"
 BACKENDS = (
     Backend("ingest", "soundfile", "soundfile", "ingest", "WAV, FLAC, MP3, Ogg"),
     Backend("ingest", "av", "av", "ingest", "AAC, M4A and the rest, with an FFmpeg of its own"),
@@ -46,15 +47,16 @@ BACKENDS = (
     Backend("align", "torchaudio", "torchaudio", "align", "forced alignment"),
     Backend("align", "hama", "hama", "demo", "English phonemes, the default"),
     Backend("align", "transformers", "transformers", "echo", "wav2vec2, HuBERT or WavLM with a CTC head over letters"),
-    Backend("align", "fairseq2", "fairseq2", "fairseq2", "its wav2vec2 CTC recognisers"),
+    Backend("align", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 CTC recognisers"),
     Backend("align", "speechbrain", "speechbrain", "speechbrain", "its EncoderASR over letters"),
     Backend("align", "threadpoolctl", "threadpoolctl", "align", "one thread an utterance; transcribe too"),
     Backend("align", "openai-whisper", "whisper", "transcribe", "Whisper's cross-attention"),
     Backend("tokenize", "openai-whisper", "whisper", "transcribe", "Whisper encoders"),
     Backend("tokenize", "transformers", "transformers", "echo", "HuBERT, WavLM, wav2vec2, XLSR; EnCodec, DAC, Mimi"),
-    Backend("tokenize", "fairseq2", "fairseq2", "fairseq2", "its wav2vec2 and XLSR encoders"),
-    Backend("tokenize", "fairseq2n", "fairseq2n", "fairseq2", "the native part of fairseq2"),
+    Backend("tokenize", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 and XLSR encoders"),
+    Backend("tokenize", "fairseq2n", FAIRSEQ2, "fairseq2", "the native part of fairseq2"),
     Backend("tokenize", "speechbrain", "speechbrain", "speechbrain", "encoders that it trained"),
+    Backend("tokenize", "s3tokenizer", "s3tokenizer", "cosyvoice", "CosyVoice2's speech tokenizer"),
     Backend("tokenize", "numba", "numba", "fit", "unit languages"),
     Backend("measure", "faster-whisper", "faster_whisper.vad", "transcribe", "speech, by Silero's VAD", (SILERO_VAD,)),
     Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs it"),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.config import ConfigError, find, read_values
 from jobs.screen import open_console
+from jobs.versions import must_be_readable
 from schemas.layout import Dataset
 from transforms.models.t2c import T2CConfig, character_tokenizer
 from transforms.models.t2c_training import Recipe, Row, train_t2c
@@ -109,6 +110,7 @@ def table_of(dataset: Dataset, table: str, columns: list[str], stage: str) -> pa
     """
     if table not in dataset.tables():
         raise ConfigError(f"{dataset.root} has no {table}: run a job with the stage {stage} on it first")
+    must_be_readable(dataset, table)
     return dataset.read(table, columns)
 
 
@@ -127,10 +129,15 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
     Raises:
         ConfigError: there are none, or they are of several codebooks.
     """
-    columns = ["text", "units", "split", "codebook_id", "codebook_size"]
+    columns = ["text", "units", "split", "codebook_id", "codebook_size", "num_codebooks"]
     table = table_of(dataset, "training/t2c", columns, "publish_t2c")
     books = set(table["codebook_id"].to_pylist())
     if len(books) != 1:
         raise ConfigError(f"{dataset.root}: training/t2c holds units of {len(books)} codebooks, expected one")
-    rows, held_out = split_rows(table, lambda row: (row["text"], row["units"]))
+    if (codebooks := table["num_codebooks"][0].as_py()) != 1:
+        raise ConfigError(
+            f"{dataset.root}: training/t2c holds {codebooks} units a frame, and the models here learn single ones: "
+            "tokenize with num_codebooks=1"
+        )
+    rows, held_out = split_rows(table, lambda row: (row["text"], row["units"][0]))
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()

@@ -247,7 +247,7 @@ class _Shards:
         if entry.path != expected:
             yield Finding(kind.name, name, "manifest", f"names {entry.path}, expected {expected}")
             return
-        findings = list(_check_bytes(self.dataset, entry, kind, name, digest=self.rows))
+        findings = list(check_bytes(self.dataset, entry, kind, name, digest=self.rows))
         yield from findings
         if findings:
             return
@@ -322,7 +322,8 @@ def _counts(categories: pa.ChunkedArray) -> list[dict[str, object]]:
     return counts
 
 
-def _check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str, digest: bool) -> Iterator[Finding]:
+def check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str, digest: bool) -> Iterator[Finding]:
+    """Findings of a file that is not the one its manifest vouches for, by its size, and where asked by its digest."""
     if not digest:
         size = dataset.storage.size(entry.path)
         if size is None:
@@ -367,4 +368,4 @@ def _unknown(
         yield Finding(table.name, shard, "key_resolves", f"is not in {where.name}", key)
 
 
-__all__ = ["UNREADABLE", "Finding", "LayoutError", "check_dataset", "check_file", "metadata"]
+__all__ = ["UNREADABLE", "Finding", "LayoutError", "check_bytes", "check_dataset", "check_file", "metadata"]

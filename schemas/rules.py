@@ -36,6 +36,25 @@ def equal_neighbours(lists: pa.ListArray) -> pa.BooleanArray:
     return _pairs(lists, pc.equal)
 
 
+def equal_neighbours_in_all(tracks: pa.ListArray, count: pa.Array) -> pa.BooleanArray:
+    """Rows in which, at some place, `count` of the row's lists have an element equal to the one before it.
+
+    Args:
+        tracks: a list of lists a row.
+    """
+    lists = pc.list_flatten(tracks)
+    values, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
+    equal = pc.and_(pc.equal(parents[:-1], parents[1:]), pc.equal(values[:-1], values[1:]))
+    at = pc.indices_nonzero(equal).cast(pa.int64())
+    of = parents.take(at)
+    starts = pc.subtract(pc.cumulative_sum(lengths(lists)), lengths(lists))
+    row = pc.list_parent_indices(tracks).take(of)
+    places = pc.value_counts(pc.add(pc.shift_left(row, 32), pc.subtract(at, starts.take(of))))
+    row = pc.shift_right(pc.struct_field(places, "values"), 32)
+    everywhere = pc.equal(pc.struct_field(places, "counts"), count.take(row).cast(pa.int64()))
+    return _marks(tracks, row.filter(everywhere))
+
+
 def not_increasing(lists: pa.ListArray) -> pa.BooleanArray:
     """Rows in which a list element is not above the one before it."""
     return _pairs(lists, pc.greater_equal)

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from schemas.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
 from schemas.echo_targets import ECHO_TARGETS
-from schemas.rules import not_empty_rule, range_rule
+from schemas.rules import lengths, not_empty_rule, range_rule
 from schemas.units import UNITS
 
 SAME_AUDIO = Rule(
@@ -52,9 +52,17 @@ S2T = Table(
     row_group_rows=100,
 )
 
+OF_THE_TOKENIZER = ("layer", "sampling_rate", "hop_samples")
+"""Columns of units that tell how, and not what."""
+
+
+def _t2c_from_1(rows: pa.Table) -> pa.Table:
+    return UNITS.migrations["1.0.0"](rows).drop_columns(["sampling_rate"])
+
+
 T2C = Table(
     name="training/t2c",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -63,7 +71,7 @@ T2C = Table(
             column("language", CATEGORY),
             column("speaker_id", pa.string(), nullable=True),
             column("text", pa.string()),
-            *(UNITS.schema.field(name) for name in UNITS.columns if name not in (KEY, "layer", "hop_samples")),
+            *(UNITS.schema.field(name) for name in UNITS.columns if name not in (KEY, *OF_THE_TOKENIZER)),
         ]
     ),
     means={
@@ -73,11 +81,10 @@ T2C = Table(
     },
     rules=(
         not_empty_rule("text"),
-        *(rule for rule in UNITS.rules if rule.name not in ("layer_range", "hop_samples_range")),
-        Rule(
-            "units_present", "there is at least one unit", lambda rows: pc.equal(pc.list_value_length(rows["units"]), 0)
-        ),
+        *(rule for rule in UNITS.rules if rule.name.removesuffix("_range") not in OF_THE_TOKENIZER),
+        Rule("units_present", "there is at least one unit", lambda rows: pc.equal(lengths(rows["durations"]), 0)),
     ),
+    migrations={"1.0.0": _t2c_from_1},
 )
 
 ECHO = Table(

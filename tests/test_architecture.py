@@ -26,6 +26,7 @@ HEAVY = {
     "ctranslate2",
     "fairseq2",
     "speechbrain",
+    "s3tokenizer",
     "datasets",
     "ray",
     "apache_beam",

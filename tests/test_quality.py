@@ -152,7 +152,7 @@ def test_a_model_is_measured_on_the_held_out_dialogues(corpus: Path) -> None:
     keys = {row[KEY] for row in quality.questions}
     assert all(rows.keys() == keys for name, rows in quality.runs.items() if name != "generated")
     assert {row["decode_id"] for row in quality.runs["echo"].values()} == {"echo-greedy"}
-    recorded = {row[KEY]: row["units"] for row in Dataset(str(corpus / "root")).read("units").to_pylist()}
+    recorded = {row[KEY]: row["units"][0] for row in Dataset(str(corpus / "root")).read("units").to_pylist()}
     echox = EchoX.load(corpus / "model")
     pairs = []
     for row in quality.questions:

@@ -65,5 +65,5 @@ def test_every_step_runs(tmp_path: Path) -> None:
     assert figures["tokenize"].drawing > 0
     dataset = Dataset(str(tmp_path))
     published = dataset.read("training/t2c").to_pylist()
-    values = sum(1 + len(row["units"]) + len(row["durations"]) for row in published)
+    values = sum(1 + len(row["units"][0]) + len(row["durations"]) for row in published)
     assert figures["read training/t2c"].note == f"{values:,} values"

@@ -11,6 +11,7 @@ from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
 from transforms.forced_alignment import Aligner, Alignment
 from transforms.models.embedded import ModelError
+from transforms.models.fairseq2_ctc import Fairseq2Ctc
 from transforms.models.hama_ctc import CtcAligner
 from transforms.models.letter_ctc import LetterAligner, LetterCtc
 from transforms.models.speechbrain_ctc import SpeechbrainCtc
@@ -18,7 +19,7 @@ from transforms.models.ssl_ctc import SslCtc
 from transforms.models.whisper_attention import AttentionAligner
 from transforms.models.whisper_weights import EMBEDDED
 
-LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc)
+LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc, Fairseq2Ctc)
 """Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
 
 
@@ -27,8 +28,8 @@ class AlignParameters(Parameters):
 
     Attributes:
         method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
-        model: for `ctc`, a directory of transformers or of speechbrain's `EncoderASR` with wav2vec2, HuBERT or WavLM
-            and a CTC head over letters, which aligns its language; null for the embedded model of English phonemes.
+        model: for `ctc`, a directory of transformers, fairseq2 or speechbrain's `EncoderASR` with wav2vec2, HuBERT or
+            WavLM and a CTC head over letters, which aligns its language; null for the embedded one of English phonemes.
             For `attention`, a Whisper, as `transcribe` takes it; null for the embedded one.
         language: of the text, which a multilingual Whisper has to be told.
         text: which text to align; `reference` takes the transcript where a row has no reference.

@@ -151,13 +151,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of equal units as one unit with a duration.
+    """Runs of equal frames as one frame with a duration.
 
     Args:
-        units: (T,) integers, one a frame.
+        units: (T,) integers, one a frame; or (T, Q), one of each of Q codebooks.
 
     Returns:
-        (N,) int16 with no equal neighbours, and (N,) uint16 frames.
+        (N,) or (N, Q) int16 with no equal neighbours, and (N,) uint16 frames.
 
     Raises:
         ValueError: a run is longer than 65,535 frames (22 minutes), which neither column can write.
@@ -165,7 +165,8 @@ def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     frames = np.asarray(units, np.int16)
     if not len(frames):
         return frames, np.zeros(0, np.uint16)
-    starts = np.flatnonzero(np.r_[True, frames[1:] != frames[:-1]])
+    differs = frames[1:] != frames[:-1]
+    starts = np.flatnonzero(np.r_[True, differs.any(axis=1) if frames.ndim == 2 else differs])
     durations = np.diff(starts, append=len(frames))
     if durations.max() > LONGEST_RUN:
         raise ValueError(f"a unit lasts {durations.max()} frames, more than {LONGEST_RUN}: cut the recording first")
@@ -173,8 +174,8 @@ def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """The inverse of `collapse`: (N,) units and their frames back to (T,) int16."""
-    return np.repeat(np.asarray(units, np.int16), durations)
+    """The inverse of `collapse`: (N,) or (N, Q) units and their frames back to (T,) or (T, Q) int16."""
+    return np.repeat(np.asarray(units, np.int16), durations, axis=0)
 
 
 def fit_codebook(

@@ -22,12 +22,13 @@ from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNI
 from schemas.echo_targets import STOP_REASONS
 from transforms.assets import asset
 from transforms.audio import waveforms_of
-from transforms.base import Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
-from transforms.codebook import Codebook
+from transforms.base import Before, Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.models.embedded import ModelError
 from transforms.models.readers import open_reader, reader_weights
 from transforms.models.t2c import Decoded, model_digest
 from transforms.models.unit_reader import target_cer
+from transforms.models.unit_tokenizer import UnitTokenizer
+from transforms.models.unit_tokenizers import open_tokenizer
 from transforms.models.whisper_weights import EMBEDDED
 from transforms.prompts import PromptTemplate
 from transforms.responders import (
@@ -60,7 +61,8 @@ class EchoParameters(Parameters):
         max_tokens: the most tokens of a generated reply.
         temperature: of sampling a reply; 0 takes the likeliest token.
         dtype: what EchoX computes in.
-        codebook: the codebook whose units the model was trained on.
+        codebook, encoder, layer: whose units the model was trained on, as tokenize takes `codebook`, `model` and
+            `layer`; of a codec the first codebook.
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for tokenize; null for units alone.
         reader: what reads the targets back for `target_cer`: directory of a reader of units, or `embedded:NAME`, which
@@ -80,6 +82,8 @@ class EchoParameters(Parameters):
     temperature: NonNegativeFloat = 0.0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     codebook: str = "embedded:codebook-tiny.en-l3-k100.safetensors"
+    encoder: str = EMBEDDED
+    layer: int | None = None
     prompt: str = "embedded:prompts/nano.json"
     unit_language: str | None = None
     reader: str | None = None
@@ -90,8 +94,16 @@ class EchoParameters(Parameters):
 
     @property
     def files(self) -> set[str]:
-        """Parameters that name files; their digests stand for them in a fingerprint."""
-        return {"model", "codebook", "prompt", "unit_language", "reader", "reader_whisper"}
+        """Parameters that name files, or what of them is meant; their digests stand for them in a fingerprint."""
+        return {"model", "codebook", "encoder", "layer", "prompt", "unit_language", "reader", "reader_whisper"}
+
+    def open_codebook(self) -> UnitTokenizer:
+        """The tokenizer of the model's units, to ask for its codebook; it is not loaded.
+
+        Raises:
+            ModelError: it can't be used.
+        """
+        return open_tokenizer(self.codebook, self.encoder, self.layer, num_codebooks=1)
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class Echo(Transform):
 
     name: ClassVar[str] = "echo"
     version: ClassVar[int] = 2
+    before = Before(2, "1.0.0", anew=("other_codebook",))
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -140,7 +153,7 @@ class Echo(Transform):
         return {
             **_model_digests(self._path),
             "tokenizer": digest_of(self._path / "tokenizer.json"),
-            "codebook": Codebook.load(asset(chosen.codebook)).digest,
+            "codebook": chosen.open_codebook().digest,
             "prompt": digest_of(asset(chosen.prompt)),
             **({"unit_language": digest_of(asset(language))} if language else {}),
             **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
@@ -148,14 +161,14 @@ class Echo(Transform):
 
     def setup(self) -> None:
         chosen = self.parameters
-        self._codebook = Codebook.load(asset(chosen.codebook))
+        self._codebook = chosen.open_codebook()
         self._responder = self._loaded()
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
-            self._reader.check_codebook(self._codebook.id, self._codebook.size)
+            self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
         self._tokenizer_id = f"tokenizer-{self.weights()['tokenizer'][:8]}"
 
     def _loaded(self) -> Responder:
@@ -238,10 +251,6 @@ class Echo(Transform):
             return Reject(row[KEY], "no_reply", f"{turn} is no assistant's turn that could be read")
         if not text and not generates:
             return Reject(row[KEY], "no_reply_text", f"{turn} has neither reference text nor transcript")
-        units = reply["units"]
-        if units is not None and units["codebook_id"] != self._codebook.id:
-            message = f"the units of {turn} are of {units['codebook_id']}, the model's of {self._codebook.id}"
-            return Reject(row[KEY], "other_codebook", message)
         longest = max(map(len, audio), default=0)
         if isinstance(self._responder, EchoXResponder) and longest > self._responder.max_samples:
             most = self._responder.max_samples / SAMPLE_RATE
@@ -254,7 +263,8 @@ class Echo(Transform):
         segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
         char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
         said = answer.text == _reply_text(row["reply"])
-        return _Draft(row, answer, segments, char_ends, _recorded(row["reply"], char_ends) if said else None)
+        recorded = _recorded(row["reply"], char_ends, self._codebook.codebook_id) if said else None
+        return _Draft(row, answer, segments, char_ends, recorded)
 
     def _row(self, draft: _Draft, decoded: list[Decoded]) -> dict[str, Any]:
         row, language, answer = draft.row, self._unit_language, draft.answer
@@ -280,7 +290,7 @@ class Echo(Transform):
             "recorded_units": draft.recorded,
             "echo_model_id": self._responder.id,
             "decode_id": self._speech.id,
-            "codebook_id": self._codebook.id,
+            "codebook_id": self._codebook.codebook_id,
             "seed": self.parameters.seed,
             "mean_logprob": [rounded(segment.mean_logprob) for segment in decoded],
             "hidden_text_agreement": rounded(self._responder.agreement(answer)),
@@ -326,19 +336,24 @@ def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:
     return [*kept[:-1], ends[-1]]
 
 
-def _recorded(reply: dict[str, Any], char_ends: list[int]) -> list[list[int]] | None:
-    """The reply's recorded units by segment; those of a single segment need no alignment."""
+def _recorded(reply: dict[str, Any], char_ends: list[int], codebook_id: str) -> list[list[int]] | None:
+    """The reply's recorded units by segment, where they are of the model's codebook.
+
+    Those of a single segment need no alignment.
+    """
     units, alignment = reply["units"], reply["alignments"]
-    if units is None:
+    if units is None or units["codebook_id"] != codebook_id:
         return None
+    (codebook,) = units["units"]
     if len(char_ends) == 1:
-        return [units["units"]]
+        return [codebook]
     if alignment is None or alignment["status"] == "failed":
         return None
     wanted = "reference" if reply["utterances"]["reference_text"] else "transcript"
     if alignment["text_source"] != wanted:
         return None
-    cut = recorded_segments(units["units"], units["durations"], units["hop_samples"], alignment["items"], char_ends)
+    frame = units["hop_samples"] * SAMPLE_RATE / units["sampling_rate"]
+    cut = recorded_segments(codebook, units["durations"], frame, alignment["items"], char_ends)
     return None if cut is None else [segment.tolist() for segment in cut]
 
 

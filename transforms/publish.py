@@ -29,7 +29,7 @@ from schemas import (
     Table,
 )
 from schemas.rules import rows_with
-from transforms.base import FILTERED, Output, Reject, Transform, digest_of, joined
+from transforms.base import FILTERED, Before, Output, Reject, Transform, digest_of, joined
 from transforms.echo import user_turns
 from transforms.filters import FILES, Check, SpeechFilters, Value, at_least, at_most, beyond, of, speech_checks
 from transforms.measure import text_of
@@ -210,6 +210,7 @@ class PublishT2C(Publish):
 
     name: ClassVar[str] = "publish_t2c"
     version: ClassVar[int] = 3
+    before = Before(3, "1.0.0")
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS)
     writes = T2C
     wants_audio = False

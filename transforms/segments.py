@@ -70,7 +70,7 @@ def _score(text: str, end: int) -> float:
 def recorded_segments(
     units: Sequence[int],
     durations: Sequence[int],
-    hop_samples: int,
+    frame_samples: float,
     words: Sequence[dict[str, Any]],
     char_ends: Sequence[int],
 ) -> list[np.ndarray] | None:
@@ -80,6 +80,7 @@ def recorded_segments(
 
     Args:
         units, durations: the recording's collapsed units.
+        frame_samples: 16 kHz samples a frame.
         words: the `items` of its word alignment over the same text.
         char_ends: exclusive character end of each segment.
 
@@ -93,7 +94,7 @@ def recorded_segments(
         after = [word["start_sample"] for word in words if word["char_start"] >= end]
         if not before or not after or before[-1] is None or after[0] is None:
             return None
-        border = round((before[-1] + after[0]) / 2 / hop_samples)
+        border = round((before[-1] + after[0]) / 2 / frame_samples)
         borders.append(min(max(border, borders[-1]), len(frames)))
     borders.append(len(frames))
     return [collapse(frames[start:end])[0] for start, end in pairwise(borders)]

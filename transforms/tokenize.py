@@ -1,4 +1,4 @@
-"""tokenize: speech as units of a codebook, 50 a second, runs collapsed, and as words of a unit language."""
+"""tokenize: speech as units of one or more codebooks, runs collapsed, and as words of a unit language."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from pydantic import PositiveInt
 
 from schemas import KEY, SAMPLE_RATE, UNITS, UTTERANCES
 from transforms.assets import asset
 from transforms.audio import with_waveforms, without_waveforms
-from transforms.base import Output, Parameters, Transform, digest_of, table_of
-from transforms.codebook import Codebook, collapse
+from transforms.base import Before, Output, Parameters, Transform, digest_of, table_of
+from transforms.codebook import collapse
 from transforms.models.embedded import ModelError
-from transforms.models.encoders import open_encoder
-from transforms.models.kmeans_file import read_centroids
-from transforms.models.whisper_encoder import HOP_SAMPLES, padded_seconds
+from transforms.models.unit_tokenizer import UnitTokenizer
+from transforms.models.unit_tokenizers import open_tokenizer
+from transforms.models.whisper_encoder import padded_seconds
 from transforms.models.whisper_weights import EMBEDDED
 from transforms.unit_language import UnitLanguage
 
@@ -24,47 +25,36 @@ class TokenizeParameters(Parameters):
     """Parameters of tokenize.
 
     Attributes:
-        model: the Whisper model whose encoder gives the features, as `transcribe` takes it, or a directory of
-            transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR.
+        model: the encoder that a k-means codebook is of: a Whisper model, as `transcribe` takes it, or a directory of
+            transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR. A codec is its own.
         codebook: a file of `echo-targets fit-codebook`, or `embedded:NAME`; or the k-means file (a joblib pickle) of
             fairseq or speechbrain.
         layer: of which layer a k-means file is, which does not say so itself; other codebooks do.
+        num_codebooks: how many of a codec's codebooks, the first ones; null for all of them.
         unit_language: a file of `echo-targets fit-unit-language`, or `embedded:NAME`; null for units alone.
     """
 
     model: str = EMBEDDED
     codebook: str = "embedded:codebook-tiny.en-l3-k100.safetensors"
     layer: int | None = None
+    num_codebooks: PositiveInt | None = None
     unit_language: str | None = None
 
+    def open(self) -> UnitTokenizer:
+        """The tokenizer that is named, not yet loaded.
 
-def open_codebook(parameters: TokenizeParameters) -> Codebook:
-    """The codebook that the parameters name, of either kind.
-
-    Raises:
-        ModelError: the file can't be used, or its layer is not known or said twice.
-    """
-    path, layer = asset(parameters.codebook), parameters.layer
-    if path.suffix == ".safetensors":
-        codebook = Codebook.load(path)
-        if layer not in (None, codebook.layer):
-            raise ModelError(f"{path} is of layer {codebook.layer}, `layer` says {layer}: leave `layer` out")
-        return codebook
-    if layer is None:
-        raise ModelError(f"{path} does not say which layer it is of: set `layer`, such as 11 for mHuBERT's km1000")
-    centroids = read_centroids(path)
-    plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
-    try:
-        return Codebook(open_encoder(parameters.model).name(), layer, HOP_SAMPLES, centroids, *plain)
-    except ValueError as error:
-        raise ModelError(f"{path}: not a usable codebook: {error}") from error
+        Raises:
+            ModelError: it can't be used.
+        """
+        return open_tokenizer(self.codebook, self.model, self.layer, self.num_codebooks)
 
 
 class Tokenize(Transform):
-    """Nearest centroid of each frame's features."""
+    """Units of each frame, as the tokenizer says them."""
 
     name: ClassVar[str] = "tokenize"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    before = Before(1, "1.0.0")
     reads = (UTTERANCES,)
     writes = UNITS
     wants_audio = True
@@ -74,21 +64,25 @@ class Tokenize(Transform):
     parameters: TokenizeParameters
 
     def meaning(self) -> dict[str, Any]:
-        return {}  # files, all of them: their digests stand for them
+        return {}  # files, all of them, and what they are asked for: their digests stand for them
 
     def weights(self) -> dict[str, str]:
         language = self.parameters.unit_language
         return {
-            "encoder": open_encoder(self.parameters.model).weights(),
-            "codebook": open_codebook(self.parameters).digest,
+            **self.parameters.open().weights(),
             **({"unit_language": digest_of(asset(language))} if language else {}),
         }
 
     def setup(self) -> None:
-        self.codebook = open_codebook(self.parameters)
+        self.tokenizer = self.parameters.open()
         language = self.parameters.unit_language
         self.unit_language = UnitLanguage.load(asset(language)) if language else None
-        self._features = open_encoder(self.parameters.model).features(self.codebook.layer, self.device)
+        if self.unit_language and self.tokenizer.num_codebooks != 1:
+            raise ModelError(
+                f"{self.parameters.codebook} gives {self.tokenizer.num_codebooks} units a frame, a unit language has "
+                "words of single ones: leave `unit_language` out, or set num_codebooks=1"
+            )
+        self.tokenizer.setup(self.device)
 
     def costs(self, rows: pa.Table) -> list[int]:
         return [padded_seconds(samples) * SAMPLE_RATE for samples in rows["num_samples"].to_pylist()]
@@ -99,23 +93,25 @@ class Tokenize(Transform):
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
         rows = [
-            self._row(key, features)
-            for key, features in zip(batch[KEY].to_pylist(), self._features(waveforms), strict=True)
+            self._row(key, frames)
+            for key, frames in zip(batch[KEY].to_pylist(), self.tokenizer(waveforms), strict=True)
         ]
         return Output(table_of(rows, UNITS))
 
-    def _row(self, key: str, features: np.ndarray) -> dict[str, Any]:
-        units, durations = collapse(self.codebook.quantize(features))
-        language = self.unit_language
+    def _row(self, key: str, frames: np.ndarray) -> dict[str, Any]:
+        runs, durations = collapse(frames)
+        tokenizer, language = self.tokenizer, self.unit_language
         return {
             KEY: key,
-            "codebook_id": self.codebook.id,
-            "codebook_size": self.codebook.size,
-            "layer": self.codebook.layer,
-            "hop_samples": self.codebook.hop_samples,
-            "num_frames": len(features),
-            "units": units,
+            "codebook_id": tokenizer.codebook_id,
+            "codebook_size": tokenizer.codebook_size,
+            "num_codebooks": tokenizer.num_codebooks,
+            "layer": tokenizer.layer,
+            "sampling_rate": tokenizer.sampling_rate,
+            "hop_samples": tokenizer.hop_samples,
+            "num_frames": len(frames),
+            "units": list(runs.T),
             "durations": durations,
-            "unit_words": language.encode(units.tolist()) if language else None,
+            "unit_words": language.encode(runs[:, 0].tolist()) if language else None,
             "unit_language_id": language.id if language else None,
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
+from jobs.versions import must_be_readable
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.base import UserError
 from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo
@@ -107,6 +108,7 @@ class Source:
         self.left_out: list[str] = []
         for name in (TRANSCRIPTS.name, MEASURES.name, ALIGNMENTS.name, UNITS.name):
             if name in current:
+                must_be_readable(self.dataset, name)
                 part = self._part(name, current[name])
                 fits = part.info.upstream.get(UTTERANCES.name) == of
                 self.parts.update({name: part} if fits else {})
@@ -256,8 +258,9 @@ def _aligned(row: Row | None) -> Row:
 def _units(row: Row | None) -> Row:
     if row is None:
         return {}
-    named = {"codebook": row["codebook_id"], "hop": row["hop_samples"] / SAMPLE_RATE}
-    return named | {"units": row["units"], "durations": row["durations"]}
+    first, *others = row["units"]
+    named = {"codebook": row["codebook_id"], "hop": row["hop_samples"] / row["sampling_rate"]}
+    return named | {"units": first, "others": others, "durations": row["durations"]}
 
 
 def _target(row: Row, current: Row | None, words: Row | None) -> Row:

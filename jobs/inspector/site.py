@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from jobs.inspector.rows import SCORES, PageRow, Source, short_text
-from jobs.inspector.sound import HOP, MeanSpectra, encoded, listen
+from jobs.inspector.sound import HOP, MeanSpectra, encoded, hop_of, listen
 from schemas import SAMPLE_RATE
 from schemas.base import UserError
 from schemas.storage import is_url
@@ -61,7 +61,7 @@ class Site:
             UserError: it can't be decoded.
         """
         try:
-            value, bands = listen(flac, units["hop_samples"] if units else HOP)
+            value, bands = listen(flac, hop_of(units) if units else HOP)
         except RuntimeError as error:  # libsndfile's
             raise UserError(f"utterance {number}: damaged audio ({error}); see `echo-targets check`") from error
         self.put(sound_name(number), value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from schemas import SAMPLE_RATE
 from transforms.audio import decode_flac
 
-HOP = 320
+HOP = Fraction(320)
 FFT = 1024
 BANDS = 64
 FLOOR = -100.0
@@ -26,20 +27,25 @@ def encoded(data: bytes | np.ndarray) -> str:
     return base64.b64encode(data if isinstance(data, bytes) else data.tobytes()).decode()
 
 
-def listen(flac: bytes, hop: int) -> tuple[dict[str, Any], np.ndarray]:
+def listen(flac: bytes, hop: Fraction) -> tuple[dict[str, Any], np.ndarray]:
     """What the page needs of one utterance's audio.
 
     Args:
         flac: 16 kHz mono.
-        hop: samples of a frame of the spectrogram, those of a unit where there are units.
+        hop: samples at 16 kHz of a frame of the spectrogram, those of a unit where there are units.
 
     Returns:
         The sound file's value, and the spectrogram, (frames, BANDS) uint8.
     """
     waveform = decode_flac(flac)
     bands = spectrogram(waveform, hop)
-    value = {"flac": encoded(flac), "peaks": encoded(peaks(waveform)), "hop": hop, "spectrogram": encoded(bands)}
+    value = {"flac": encoded(flac), "peaks": encoded(peaks(waveform)), "hop": float(hop), "spectrogram": encoded(bands)}
     return value, bands
+
+
+def hop_of(units: dict[str, Any]) -> Fraction:
+    """Samples at 16 kHz of a frame of a row of `units`."""
+    return Fraction(units["hop_samples"] * SAMPLE_RATE, units["sampling_rate"])
 
 
 def peaks(waveform: np.ndarray) -> np.ndarray:
@@ -49,13 +55,12 @@ def peaks(waveform: np.ndarray) -> np.ndarray:
     return np.minimum(padded.max(axis=1) * 255, 255).astype(np.uint8)
 
 
-def spectrogram(waveform: np.ndarray, hop: int) -> np.ndarray:
+def spectrogram(waveform: np.ndarray, hop: Fraction) -> np.ndarray:
     """(frames, BANDS) uint8: mean magnitude of each mel band in steps of dB, frames centred on those of the units."""
     frames = -(-len(waveform) // hop)
-    before = (FFT - hop) // 2
-    padded = np.pad(waveform, (before, frames * hop + FFT - before - len(waveform)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, FFT)[: frames * hop : hop]
-    blocks = [_decibels(windows[start : start + BLOCK]) for start in range(0, frames, BLOCK)]
+    starts = np.arange(frames) * hop.numerator // hop.denominator + FFT - int((FFT - hop) // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, (FFT, FFT + int(hop))), FFT)
+    blocks = [_decibels(windows[starts[place : place + BLOCK]]) for place in range(0, frames, BLOCK)]
     return np.concatenate(blocks) if blocks else np.zeros((0, BANDS), np.uint8)
 
 
@@ -86,7 +91,7 @@ def _bands() -> np.ndarray:
 
 
 class MeanSpectra:
-    """The mean spectrum and the mean duration of each unit of a codebook, over the utterances that were listened to."""
+    """The mean spectrum and duration of each unit of a (first) codebook, over the utterances that were listened to."""
 
     def __init__(self) -> None:
         self.codebook = ""
@@ -101,7 +106,7 @@ class MeanSpectra:
             self.sums, self.frames, self.runs = np.zeros((size, BANDS)), np.zeros(size, int), np.zeros(size, int)
         if units["codebook_id"] != self.codebook:
             return
-        runs = np.asarray(units["units"], int)
+        runs = np.asarray(units["units"][0], int)
         frames = np.repeat(runs, units["durations"])[: len(bands)]
         np.add.at(self.sums, frames, bands[: len(frames)])
         np.add.at(self.frames, frames, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.schemas.samples import HOP, Root, Row, arrow, key, num_samples, sample
+from tests.schemas.samples import Root, Row, arrow, key, num_samples, sample
 from transforms.audio import encode_flac
 
 ROWS = 70
@@ -43,10 +43,12 @@ def _transcript(number: int) -> Row:
 
 
 def _units(number: int) -> Row:
-    frames = -(-num_samples(number) // HOP)
+    row = _row("units", number)
+    frames = row["num_frames"]
     runs = -(-frames // 4)
     durations = [4] * (runs - 1) + [frames - 4 * (runs - 1)]
-    return _row("units", number, units=[(number + 7 * run) % 100 for run in range(runs)], durations=durations)
+    first = [(number + 7 * run) % 100 for run in range(runs)]
+    return row | {"units": [first, [5] * runs][: row["num_codebooks"]], "durations": durations}
 
 
 def _alignment(number: int) -> Row:

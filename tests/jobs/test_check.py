@@ -175,7 +175,7 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
     utterances[4] |= {"num_samples": num_samples(4) - 1}
     units[5] |= {"codebook_size": 101}
     audio_of_training[6] |= other
-    units[7] |= {"units": [1], "durations": [units[7]["num_frames"]]}
+    units[7] |= {"units": [[1]], "durations": [units[7]["num_frames"]]}
     assert found() == {
         ("utterances", "0", "audio_sha256"),
         ("utterances", "1", "audio_decodes"),

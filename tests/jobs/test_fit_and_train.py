@@ -12,7 +12,9 @@ from jobs.config import ConfigError, Workplace
 from jobs.fit import fit_codebook_command, fit_unit_language_command
 from jobs.train import train_reader_command, train_t2c_command
 from jobs.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
+from schemas.base import UserError
 from schemas.layout import Dataset
+from tests.schemas.samples import Root, sample
 from tests.transforms.rows import run_stages
 from transforms.assets import asset
 from transforms.codebook import Codebook, fit_report
@@ -56,7 +58,7 @@ def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_
     run_stages(Path(dataset.root), {"ingest": ingest, "tokenize": {"codebook": file}})
     try:
         assert dataset.tables()["units"] != before
-        assert max(unit for row in dataset.read("units").to_pylist() for unit in row["units"]) < 8
+        assert max(unit for row in dataset.read("units").to_pylist() for unit in row["units"][0]) < 8
         assert (Path(dataset.root) / "units" / before / "stage.json").is_file()
     finally:
         run_stages(Path(dataset.root), {"ingest": ingest, "tokenize": {}})
@@ -70,7 +72,7 @@ def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     language = UnitLanguage.load(tmp_path / "a")
     for row in dataset.read("units").to_pylist():
-        assert language.decode(language.encode(row["units"])) == row["units"]
+        assert language.decode(language.encode(row["units"][0])) == row["units"][0]
 
 
 def test_train_t2c_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
@@ -182,3 +184,18 @@ def test_missing_weights_are_named() -> None:
 
     with pytest.raises(ModelError, match=r"nowhere has no config\.json"):
         Echo(EchoParameters(model="nowhere")).weights()
+
+
+def test_several_codebooks_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    for table in ("units", "training/t2c"):
+        root.put(table, [sample(table, 2), sample(table, 6)])  # two units a frame
+    said = "2 units a frame.*tokenize with num_codebooks=1"
+    with pytest.raises(UserError, match=said):
+        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", Workplace())
+    for train, config in ((train_t2c_command, "train-t2c"), (train_reader_command, "train-reader")):
+        with pytest.raises(UserError, match=said):
+            train(str(root.folder), str(tmp_path / "model"), config, [])
+    root.put("units", [sample("units", 1), sample("units", 2)])
+    with pytest.raises(UserError, match="units of 2 codebooks, expected one"):
+        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", Workplace())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from jobs.inspector.command import server
 from jobs.inspector.rows import diff, word_diff
 from jobs.inspector.site import Site, write_site
-from jobs.inspector.sound import FLOOR, STEP, MeanSpectra, centres, peaks, spectrogram
+from jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centres, peaks, spectrogram
 from schemas.base import UserError
 from tests.jobs.inspect_root import ILL_ID, ILL_TEXT, NEW, OLD, ROWS, name, write_root
 from tests.jobs.test_cli import REPOSITORY, command, run
@@ -71,7 +72,9 @@ def test_every_row_is_there_with_what_the_tables_say(root: Root, site: Site) -> 
     assert np.isnan(columns["unit_error_rate"][1::2]).all()
     assert columns["unit_error_rate"][::2] == pytest.approx(np.arange(0, ROWS, 2) / 100)
     for number, units in enumerate(root.dataset.read("units").to_pylist()):
-        assert (rows[number]["units"], rows[number]["durations"]) == (units["units"], units["durations"])
+        told = rows[number]
+        assert ([told["units"], *told["others"]], told["durations"]) == (units["units"], units["durations"])
+        assert told["hop"] * units["num_frames"] == pytest.approx(rows[number]["seconds"], abs=told["hop"])
         assert rows[number]["seconds"] == round(num_samples(number) / 16_000, 4)
     assert rows[4]["words"] == [
         ["hello", 0.006, 0.438, False],
@@ -191,14 +194,19 @@ def test_a_server_says_any_rows_targets(root: Root, vocoder: Path, tmp_path: Pat
 
 def test_peaks_and_spectrogram() -> None:
     waveform = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000).astype(np.float32)
-    bands = spectrogram(waveform, 320)
-    assert bands.shape == (50, 64) and spectrogram(waveform[:16_001], 320).shape == (50, 64)
+    bands = spectrogram(waveform, HOP)
+    assert bands.shape == (50, 64) and spectrogram(waveform[:16_001], HOP).shape == (50, 64)
+    click = np.zeros(16_000, np.float32)
+    click[8_000] = 1
+    for hop, frames in ((HOP, 50), (Fraction(640, 3), 75), (Fraction(1280), 13)):
+        heard = spectrogram(click, hop)
+        assert heard.shape == (frames, 64) and (hop > 1024 or heard.sum(axis=1).argmax() == (8_000 - 1) // hop)
     middle = bands[25]
     assert middle.argmax() == np.abs(centres() - 1000).argmin()
     assert -12 < FLOOR + STEP * middle.max() <= 0  # a full-scale sine, spread over a band
     assert peaks(waveform * 0.5).tolist() == [127] * 100
     heard = MeanSpectra()
-    units = {"codebook_id": "k", "codebook_size": 3, "units": [2, 0], "durations": [30, 20]}
+    units = {"codebook_id": "k", "codebook_size": 3, "units": [[2, 0]], "durations": [30, 20]}
     heard.add(units, np.repeat(np.array([[10], [40]], np.uint8), [30, 20], axis=0).repeat(64, axis=1))
     means = np.frombuffer(base64.b64decode(heard.value()["bands"]), np.uint8).reshape(3, 64)
     assert means[:, 0].tolist() == [40, 0, 10] and heard.value()["frames"] == [20, 0, 30]

@@ -119,7 +119,7 @@ def test_fitting_anywhere_gives_the_same_files(root: Path, tmp_path: Path) -> No
         for name, contents in found.items():
             contents.add((tmp_path / name).read_bytes())
     assert {name: len(contents) for name, contents in found.items()} == {"words.json": 1, "book.safetensors": 1}
-    units = Dataset(str(root)).read("units")["units"].to_pylist()
+    units = [row for (row,) in Dataset(str(root)).read("units")["units"].to_pylist()]
     assert UnitLanguage.load(tmp_path / "words.json") == UnitLanguage.fit(units, num_units=100, vocab_size=200)
 
 
@@ -130,5 +130,5 @@ def test_a_unit_language_counted_by_ray(root: Path) -> None:
     parts = [(str(root), manifest.output.path) for manifest in Dataset(str(root)).manifests("units")]
     with RayRunner(RayOptions.model_validate({})) as runner:
         counted = fit_ngrams(lambda count, keep: runner.total(parts, partial(count_part, count=count), keep), **sizes)
-    units = Dataset(str(root)).read("units")["units"].to_pylist()
+    units = [row for (row,) in Dataset(str(root)).read("units")["units"].to_pylist()]
     assert counted.digest == UnitLanguage.fit(units, **sizes).digest

@@ -247,6 +247,8 @@ NULLS: list[tuple[str, str, Any]] = [
     ("alignments", "items", [sample("alignments")["items"][0] | {"symbol": None}]),
     ("utterances", "audio", None),
     ("units", "units", None),
+    ("units", "units", [[1, 2, 1], None]),
+    ("units", "units", [[1, None, 1]]),
     ("units", "durations", [1, None, 2]),
     ("echo_targets", "unit_targets", [[1, 2, 1], None]),
     ("echo_targets", "unit_targets", [[1, None, 1], [7]]),

@@ -149,14 +149,18 @@ def _features(number: int) -> Row:
 
 
 def _units(number: int) -> Row:
-    frames = -(-num_samples(number) // HOP)
+    several = number % 4 == 2
+    rate = 24_000 if several else 16_000
+    frames = -(-num_samples(number) * rate // (16_000 * HOP))
     return {
-        "codebook_id": "k100",
+        "codebook_id": "codec" if several else "k100",
         "codebook_size": 100,
-        "layer": 3,
+        "num_codebooks": 2 if several else 1,
+        "layer": None if several else 3,
+        "sampling_rate": rate,
         "hop_samples": HOP,
         "num_frames": frames,
-        "units": [99, 0, 99],
+        "units": [[99, 0, 99], [7, 7, 8]] if several else [[99, 0, 99]],
         "durations": [1, frames - 3, 2],
         "unit_words": [5, 6] if number % 2 else None,
         "unit_language_id": "words" if number % 2 else None,
@@ -214,7 +218,7 @@ def _s2t(number: int) -> Row:
 
 def _t2c(number: int) -> Row:
     named = {"corpus": "calls", "split": "train", "language": "en", "speaker_id": None, "text": "hello"}
-    return {**named, **_without(_units(number), "layer", "hop_samples")}
+    return {**named, **_without(_units(number), "layer", "sampling_rate", "hop_samples")}
 
 
 def _echo(number: int) -> Row:

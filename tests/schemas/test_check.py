@@ -95,12 +95,17 @@ ECHO_MUTANTS = {
 UNIT_MUTANTS = {
     "codebook_id_present": put("codebook_id", ""),
     "codebook_size_range": put("codebook_size", 40_000),
-    "units_in_codebook": put("units", [99, 100, 99]),
-    "units_collapsed": put("units", [99, 99, 0]),
-    "units_lengths": put("units", [99, 0]),
+    "num_codebooks_range": lambda row: row.update(num_codebooks=0, units=[]),
+    "units_codebooks": put("units", [[99, 0, 99]]),
+    "units_in_codebook": put("units", [[99, 0, 99], [7, 100, 7]]),
+    "units_collapsed": put("units", [[99, 99, 0], [7, 7, 8]]),
+    "units_lengths": put("units", [[99, 0, 99], [7, 8]]),
     "durations_range": lambda row: row.update(durations=[0, row["num_frames"], 0]),
     "durations_sum": lambda row: row.update(num_frames=row["num_frames"] + 1),
-    "unit_words_range": lambda row: row.update(unit_words=[5, -6], unit_language_id="words"),
+    "unit_words_range": lambda row: row.update(
+        num_codebooks=1, units=row["units"][:1], unit_words=[5, -6], unit_language_id="words"
+    ),
+    "unit_words_codebook": lambda row: row.update(unit_words=[5, 6], unit_language_id="words"),
     "unit_language_named": put("unit_language_id", "words"),
 }
 MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
@@ -151,7 +156,12 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "times_paired": inside("items", 1, end_sample=7_000),
         "score_range": inside("items", 0, score=-0.1),
     },
-    "units": {**UNIT_MUTANTS, "layer_range": put("layer", -1), "hop_samples_range": put("hop_samples", -320)},
+    "units": {
+        **UNIT_MUTANTS,
+        "layer_range": put("layer", -1),
+        "sampling_rate_range": put("sampling_rate", 0),
+        "hop_samples_range": put("hop_samples", -320),
+    },
     "features": {
         "encoder_present": put("encoder", ""),
         "layer_range": put("layer", -1),
@@ -179,7 +189,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "training/t2c": {
         **UNIT_MUTANTS,
         "text_present": put("text", ""),
-        "units_present": put("units", []),
+        "units_present": lambda row: row.update(units=[[], []], durations=[], num_frames=0),
     },
     "training/echo": {**ECHO_MUTANTS, "text_present": put("text", ""), "num_samples_range": put("num_samples", 0)},
 }
@@ -245,6 +255,22 @@ def test_frames_of_audio_that_is_no_multiple_of_the_hop(tmp_path: Path) -> None:
         assert rules_of(check(root)) == rules
 
 
+@pytest.mark.parametrize(
+    ("rate", "hop", "length", "frames"),
+    [(44_100, 512, 16_000, 87), (24_000, 320, 16_000, 75), (24_000, 320, 16_001, 76), (24_000, 1920, 1280, 1)],
+)
+def test_frames_that_are_no_whole_number_of_samples(
+    tmp_path: Path, rate: int, hop: int, length: int, frames: int
+) -> None:
+    """The codecs' rates are exact: 86.13, 75 and 12.5 frames a second."""
+    for off in (-1, 0, 1):
+        root = Root(tmp_path / f"{off}")
+        root.put("utterances", [sample("utterances") | {"num_samples": length}])
+        row = sample("units") | {"sampling_rate": rate, "hop_samples": hop, "units": [[7]]}
+        root.put("units", [row | {"num_frames": frames + off, "durations": [frames + off]}] if frames + off else [])
+        assert rules_of(check(root)) == ({"frames_cover_audio"} if off and frames + off else set())
+
+
 def test_a_hop_of_zero_is_a_finding_not_a_division(tmp_path: Path) -> None:
     root = Root(tmp_path)
     root.put("utterances", samples("utterances", 1))
@@ -290,9 +316,9 @@ def test_a_missing_a_surplus_and_a_moved_column(name: str) -> None:
     ("name", "field"),
     [
         ("units", column("num_frames", pa.int64())),
-        ("units", column("units", list_of(pa.int32()))),
-        ("units", column("units", pa.large_list(pa.field("element", pa.int16(), nullable=False)))),
-        ("units", column("units", pa.list_(pa.int16()))),  # elements may be null
+        ("units", column("units", list_of(list_of(pa.int32())))),
+        ("units", column("units", pa.large_list(pa.field("element", list_of(pa.int16()), nullable=False)))),
+        ("units", column("units", list_of(pa.list_(pa.int16())))),  # elements may be null
         ("units", column("codebook_id", pa.string())),
         ("units", column("num_frames", pa.int32(), nullable=True)),
         ("utterances", column("audio_sha256", pa.binary(32))),
@@ -395,7 +421,7 @@ def test_a_changed_byte_changes_the_digest(root: Root) -> None:
     assert [(finding.rule, finding.table) for finding in found] == [("digest", "units")]
 
 
-@pytest.mark.parametrize("name", ["utterance_id", "units.list.element", "codebook_size"])
+@pytest.mark.parametrize("name", ["utterance_id", "units.list.element.list.element", "codebook_size"])
 def test_a_damaged_page_is_caught_by_its_checksum(root: Root, name: str) -> None:
     """Even where someone made the manifest agree."""
     data = root.file("units", 0, 2).read_bytes()
@@ -563,7 +589,8 @@ def test_ten_thousand_rows(name: str, tmp_path: Path) -> None:
     assert check(root) == []
     rule = "units_in_codebook" if name == "units" else "unit_targets_raw"
     for at in (0, 9_999, 10_000, count - 1):
-        rows[at] |= {"units": [99, 100, 99]} if name == "units" else {"unit_targets": [[], [3, 3]]}
+        odd = [[99, 100, 99]] * rows[at].get("num_codebooks", 0)
+        rows[at] |= {"units": odd} if name == "units" else {"unit_targets": [[], [3, 3]]}
     root.put(name, rows)
     expected = {(rule, key(at)) for at in (0, 9_999, 10_000, count - 1)}
     assert {(finding.rule, finding.row) for finding in check(root)} == expected
@@ -600,3 +627,18 @@ def test_the_schema_of_every_table_is_what_it_says() -> None:
         assert table.row_group_rows in (100, 1000)
         assert all(name.partition(".")[0] in table.columns for name in table.unchecked)
     assert TABLES["units"].schema.field("codebook_id").type == CATEGORY
+
+
+def test_rows_of_units_1_become_rows_of_this_version() -> None:
+    """Also of a slice, and of rows without words."""
+    rows = [row for row in samples("units", 8) if row["num_codebooks"] == 1]
+    added = ("num_codebooks", "sampling_rate")
+    old = pa.table(
+        {name: pa.array([row[name] for row in rows]) for name in TABLES["units"].columns if name not in added}
+    )
+    first = [row["units"][0] for row in rows]
+    old = old.set_column(old.column_names.index("units"), "units", pa.array(first, list_of(pa.int16())))
+    for table in (old, old.slice(1, 3)):
+        new = TABLES["units"].migrations["1.0.0"](table).select(TABLES["units"].columns).cast(TABLES["units"].schema)
+        assert new.to_pylist() == rows[1:4] if len(table) == 3 else rows
+        assert list(check_file(opened(parquet(new, TABLES["units"], "any")), TABLES["units"], "p")) == []

@@ -58,7 +58,7 @@ CHANGES: dict[str, tuple[Contract, bool, str]] = {
     "a null that may not be": (column(UNITS, "unit_words", nullable=False), True, "unit_words was"),
     "a null that may be": (column(UNITS, "units", nullable=True), True, "units was"),
     "a meaning": (column(UNITS, "durations", means="milliseconds"), True, "means “milliseconds”"),
-    "a name": (column(UNITS, "layer", name="depth"), True, "column layer (int8 not null) is gone"),
+    "a name": (column(UNITS, "layer", name="depth"), True, "column layer (int8) is gone"),
     "a column less": (replace(UNITS, columns=UNITS.columns[:-1]), True, "unit_language_id"),
     "a column more": (replace(UNITS, columns=(*UNITS.columns, Column("mood", "string", True))), False, "mood (string)"),
     "a column more, never null": (
@@ -93,17 +93,17 @@ def test_more_words_are_looser_and_fewer_are_not() -> None:
 @pytest.mark.parametrize(
     ("change", "version", "wanted"),
     [
-        ("nothing of note", "1.0.0", None),
-        ("nothing of note", "1.0.1", None),
-        ("nothing of note", "0.9.9", "went back"),
-        ("a column more", "1.0.0", "wants 1.1.0"),
-        ("a column more", "1.0.7", "wants 1.1.0"),
-        ("a column more", "1.1.0", None),
-        ("a column more", "2.0.0", None),
-        ("a type", "1.0.0", "wants 2.0.0"),
-        ("a type", "1.9.0", "wants 2.0.0"),
-        ("a type", "2.0.0", None),
-        ("a type", "0.1.0", "went back"),
+        ("nothing of note", "2.0.0", None),
+        ("nothing of note", "2.0.1", None),
+        ("nothing of note", "1.9.9", "went back"),
+        ("a column more", "2.0.0", "wants 2.1.0"),
+        ("a column more", "2.0.7", "wants 2.1.0"),
+        ("a column more", "2.1.0", None),
+        ("a column more", "3.0.0", None),
+        ("a type", "2.0.0", "wants 3.0.0"),
+        ("a type", "2.9.0", "wants 3.0.0"),
+        ("a type", "3.0.0", None),
+        ("a type", "1.1.0", "went back"),
     ],
 )
 def test_the_version_says_what_kind_of_change_it_is(change: str, version: str, wanted: str | None) -> None:
@@ -154,12 +154,12 @@ def test_against_a_dataset_and_a_shard(tmp_path: Path) -> None:
     root.put("utterances", samples("utterances", 2))
     root.put("units", samples("units", 2))
     assert told(str(root.folder)) == []
-    rows = arrow("units", samples("units", 2)).drop_columns(["layer"])
+    rows = arrow("units", samples("units", 2)).drop_columns(["num_frames"])
     old = parquet(rows, TABLES["units"], root.tables["units"], {"schema_version": "0.3.0"})
     root.put_file("units", 0, old, 2)
-    expected = [("units", "breaking", True)]  # the version fits: 0.3.0 to 1.0.0
+    expected = [("units", "breaking", True)]  # the version fits: 0.3.0 to 2.0.0
     assert told(str(root.folder)) == told(str(root.file("units"))) == expected
-    newer = published(tmp_path / "contract", replace(UNITS, schema_version="2.0.0"))
+    newer = published(tmp_path / "contract", replace(UNITS, schema_version="3.0.0"))
     assert told(newer, str(root.folder)) == [("units", "breaking", True), ("units", "schema_version", True)]
 
 
@@ -170,7 +170,7 @@ def test_against_a_dataset_and_a_shard(tmp_path: Path) -> None:
         ("units.json", b"{"),
         ("units.json", b"[]"),
         ("units.json", b'{"table": "units"}'),
-        ("units.json", UNITS.to_json().replace("1.0.0", "two").encode()),
+        ("units.json", UNITS.to_json().replace("2.0.0", "two").encode()),
         ("units.json", replace(UNITS, table="phonemes").to_json().encode()),
         ("part.parquet", None),
         ("part.parquet", b"PAR1 and no more"),

@@ -83,16 +83,42 @@ def inside(column: str, field: str, values: st.SearchStrategy, position: int | N
     return change
 
 
+def one_of_lists(column: str, values: st.SearchStrategy) -> Callable[[Draw, Row], None]:
+    """One element of one of a list of lists replaced."""
+
+    def change(draw: Draw, row: Row) -> None:
+        row[column] = list(map(list, row[column]))
+        of = draw(st.sampled_from(row[column]))
+        of[draw(st.integers(0, len(of) - 1))] = draw(values)
+
+    return change
+
+
 def one_less(draw: Draw, row: Row, *columns: str) -> None:
     column = draw(st.sampled_from([name for name in columns if row[name]]))
     row[column] = row[column][:-1]
 
 
 def repeat_a_unit(draw: Draw, row: Row) -> None:
-    at = draw(st.integers(0, len(row["units"]) - 1))
-    for column, value in (("units", row["units"][at]), ("durations", 1)):
-        row[column] = [*row[column][:at], value, *row[column][at:]]
+    at = draw(st.integers(0, len(row["durations"]) - 1))
+    row["units"] = [[*units[: at + 1], *units[at:]] for units in row["units"]]
+    row["durations"] = [*row["durations"][:at], 1, *row["durations"][at:]]
     row["num_frames"] += 1
+
+
+def one_unit_less(draw: Draw, row: Row) -> None:
+    of = draw(st.integers(0, len(row["units"]) - 1))
+    row["units"] = [units[:-1] if number == of else units for number, units in enumerate(row["units"])]
+
+
+def another_number_of_codebooks(draw: Draw, row: Row) -> None:
+    """Also where the lists that are left, or one of them twice, would keep every other rule."""
+    row["units"] = row["units"] * 2 if draw(st.booleans()) else row["units"][:-1]
+
+
+def words_of_several_codebooks(draw: Draw, row: Row) -> None:
+    row |= {"num_codebooks": 2, "units": row["units"][:1] * 2, "unit_words": [draw(st.integers(0, 9))]}
+    row["unit_language_id"] = "words"
 
 
 def repeat_a_target(draw: Draw, row: Row) -> None:
@@ -163,17 +189,25 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "letters backwards": (("alignments",), inside("items", "char_start", st.integers(-9, 4), 1)),
     "half a time": (("alignments",), half_a_time),
     "a score that is none": (("alignments",), inside("items", "score", no_share(), 0)),
-    "a unit above the codebook": (UNITS, one_of_list("units", st.integers(100, MUCH))),
-    "a unit below 0": (UNITS, one_of_list("units", st.integers(-MUCH, -1))),
+    "a unit above the codebook": (UNITS, one_of_lists("units", st.integers(100, MUCH))),
+    "a unit below 0": (UNITS, one_of_lists("units", st.integers(-MUCH, -1))),
     "a unit twice": (UNITS, repeat_a_unit),
-    "a duration too few": (UNITS, lambda draw, row: one_less(draw, row, "units", "durations")),
+    "a duration too few": (UNITS, lambda draw, row: one_less(draw, row, "durations")),
+    "a unit of a codebook too few": (UNITS, one_unit_less),
+    "a codebook more, or less": (UNITS, another_number_of_codebooks),
+    "no codebooks": (UNITS, put("num_codebooks", st.integers(-128, 0))),
+    "no sampling rate of the units": (("units",), put("sampling_rate", below(1))),
+    "words of several codebooks": (UNITS, words_of_several_codebooks),
     "a unit of no duration": (UNITS, one_of_list("durations", st.just(0))),
     "frames that are none of the durations'": (UNITS, put("num_frames", st.integers(-9, 49) | st.integers(70, MUCH))),
     "a codebook of no size": (UNITS, put("codebook_size", below(1) | st.integers(32_768, 2**31 - 1))),
     "a codebook without a name": (UNITS, put("codebook_id", st.just(""))),
     "words of no unit language": (UNITS, half_a_unit_language),
     "a word below 0": (UNITS, lambda draw, row: row.update(unit_words=[draw(below(0))], unit_language_id="words")),
-    "no units": (("training/t2c",), lambda draw, row: row.update(units=[], durations=[], num_frames=0)),
+    "no units": (
+        ("training/t2c",),
+        lambda draw, row: row.update(units=[[] for _ in row["units"]], durations=[], num_frames=0),
+    ),
     "no hop": (("units", "features"), put("hop_samples", below(1))),
     "no such layer": (("units", "features"), put("layer", st.integers(-128, -1))),
     "frames out of order": (("features",), swap_frames),
@@ -235,9 +269,11 @@ def test_a_valid_shard_passes(data: st.DataObject) -> None:
                 row[field.name] = data.draw(st.sampled_from([row[field.name], None]))
     for row in rows if name in UNITS else ():
         size = data.draw(st.integers(1, 32_767))
-        units = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=30))
-        row["units"] = [unit for unit, before in zip(units, [None, *units], strict=False) if unit != before]
-        row["durations"] = [data.draw(st.integers(1, 65_535)) for _ in row["units"]]
+        codebooks = [st.integers(0, min(size - 1, data.draw(st.integers(1, size)))) for _ in row["units"]]
+        frames = data.draw(st.lists(st.tuples(*codebooks), min_size=1, max_size=30))
+        runs = [frame for frame, before in zip(frames, [None, *frames], strict=False) if frame != before]
+        row["units"] = list(zip(*runs, strict=True))
+        row["durations"] = [data.draw(st.integers(1, 65_535)) for _ in runs]
         row |= {"codebook_size": size, "num_frames": sum(row["durations"])}
     assert findings(shard(name, arrow(name, rows)), name) == []
 

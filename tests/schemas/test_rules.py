@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from schemas.base import CATEGORY, Rule, column, list_of
 from schemas.rules import (
     equal_neighbours,
+    equal_neighbours_in_all,
     field_of,
     lengths,
     lengths_rule,
@@ -64,6 +65,17 @@ def agree(block: Callable[[pa.ListArray], pa.Array], oracle: Callable[[list[Any]
 def test_rows_with(data: st.DataObject, rows: Lists) -> None:
     block = lambda lists: rows_with(lists, pc.greater(pc.list_flatten(lists), 3))  # noqa: E731
     agree(block, lambda row: any(value > 3 for value in row))(data, rows, pa.int16())
+
+
+@given(st.data(), st.lists(st.lists(st.lists(st.integers(0, 1), max_size=6), max_size=3), max_size=8))
+def test_equal_neighbours_in_all(data: st.DataObject, rows: Lists) -> None:
+    """Also of lists of unequal lengths, and of more or fewer than are asked for."""
+    array, expected = cut(data, list_of(pa.int16()), rows)
+    counts = [data.draw(st.sampled_from([max(1, len(row or [])), 1, 2])) for row in expected]
+    found = equal_neighbours_in_all(array, pa.array(counts, pa.int8())).to_pylist()
+    for row, count, marked in zip(expected, counts, found, strict=True):
+        equal = [place for track in row or [] for place, pair in enumerate(pairwise(track)) if pair[0] == pair[1]]
+        assert marked == any(equal.count(place) == count for place in equal)
 
 
 @given(st.data(), lists_of_small)

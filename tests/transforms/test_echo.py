@@ -10,6 +10,7 @@ import pytest
 
 from schemas.check import check_dataset
 from schemas.layout import Dataset
+from tests.transforms.codec_checkpoints import make_codec
 from tests.transforms.rows import apply, rejects, run_stages
 from tests.transforms.speechbrain_checkpoints import make_vocoder
 from transforms.assets import asset
@@ -20,6 +21,7 @@ from transforms.models.readers import open_reader
 from transforms.models.t2c import T2C
 from transforms.models.unit_reader import UnitReader, UnitReaderConfig, target_cer
 from transforms.models.whisper_weights import EMBEDDED
+from transforms.tokenize import TokenizeParameters
 
 LINES = [
     ("a", 0, "Where is the nearest library?"),
@@ -82,7 +84,7 @@ def test_segments_are_of_text_tokens_and_units_alike(echoed: Dataset) -> None:
 
 def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     row = echoed.read("echo_targets").to_pylist()[0]
-    units = {row["utterance_id"]: row["units"] for row in echoed.read("units").to_pylist()}["a1"]
+    units = {row["utterance_id"]: row["units"][0] for row in echoed.read("units").to_pylist()}["a1"]
     assert len(row["recorded_units"]) == len(row["unit_targets"])
     joined = [unit for segment in row["recorded_units"] for unit in segment]
     collapsed = [unit for place, unit in enumerate(joined) if place == 0 or joined[place - 1] != unit]
@@ -90,6 +92,45 @@ def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     rate = unit_error_rate(row["unit_targets"], row["recorded_units"])
     assert row["unit_error_rate"] == pytest.approx(rate, abs=1e-4)
     assert 0 < row["unit_error_rate"] < 0.8
+
+
+def test_units_of_another_codebook_are_not_recorded_units(echoed: Dataset, tmp_path: Path) -> None:
+    """Nor are those of several codebooks; the targets are the same."""
+    folder = Path(echoed.root).parent
+    stages = {
+        "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
+        "tokenize": {"codebook": make_codec(tmp_path / "mimi", "Mimi")},
+        "echo": TEXT_ALONE,
+    }
+    dataset, reports = run_stages(tmp_path / "root", stages)
+    assert reports["echo"].reasons == {"no_reply": 1}
+    rows = dataset.read("echo_targets").to_pylist()
+    assert [(row["recorded_units"], row["unit_error_rate"]) for row in rows] == [(None, None)] * 2
+    theirs = echoed.read("echo_targets")
+    assert [row["unit_targets"] for row in rows] == theirs["unit_targets"].to_pylist()
+    assert [row["codebook_id"] for row in rows] == theirs["codebook_id"].to_pylist()
+
+
+def test_a_codebook_is_named_as_tokenize_names_it(tmp_path: Path) -> None:
+    """A codec, of which the first codebook is meant, or a k-means file; a fingerprint has what they mean."""
+    import joblib
+    import numpy as np
+    from sklearn.cluster import KMeans
+
+    codec = {"codebook": make_codec(tmp_path / "mimi", "Mimi")}
+    file = str(tmp_path / "km.bin")
+    joblib.dump(KMeans(4, n_init=1).fit(np.random.default_rng(0).normal(size=(50, 8))), file)
+    for named, tokenize in (
+        ({}, TokenizeParameters()),
+        (codec, TokenizeParameters(**codec, num_codebooks=1)),
+        ({"codebook": file, "layer": 2}, TokenizeParameters(codebook=file, layer=2)),
+    ):
+        echo = Echo(EchoParameters.model_validate({**TEXT_ALONE, **named}))
+        assert echo.weights()["codebook"] == tokenize.open().digest
+        assert echo.parameters.open_codebook().codebook_id == tokenize.open().codebook_id
+        assert not {"codebook", "encoder", "layer"} & echo.meaning().keys()
+    with pytest.raises(ModelError, match="set `layer`"):
+        Echo(EchoParameters.model_validate({**TEXT_ALONE, "codebook": file})).weights()
 
 
 def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:

@@ -65,10 +65,10 @@ def test_units_are_those_of_discrete_ssl(
         for row in apply(tokenize, table).rows.to_pylist():
             waveform = torch.from_numpy(heard[row[KEY]])[None]
             whole, _, runs = quantizer.encode(waveform, SSL_layers=[layer], deduplicates=[True])
-            assert row["units"] == (runs[0, :, 0] - layer * K - 1).tolist()
-            frames = np.repeat(row["units"], row["durations"])
+            assert row["units"] == [(runs[0, :, 0] - layer * K - 1).tolist()]
+            frames = np.repeat(row["units"][0], row["durations"])
             assert frames[: whole.shape[1]].tolist() == whole[0, :, 0].tolist()
-            assert len(set(row["units"])) > 5
+            assert len(set(row["units"][0])) > 5
 
 
 def test_files_of_its_newer_quantizer(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_units_by_fairseq_recipe_and_through_the_whole_stage(
         x = torch.from_numpy(features[row[KEY]])
         dist = x.pow(2).sum(1, keepdim=True) - 2 * torch.matmul(x, centroids) + centroids.pow(2).sum(0, keepdim=True)
         units, durations = collapse(dist.argmin(dim=1).numpy())
-        assert row["units"] == units.tolist() and row["durations"][:-1] == durations.tolist()[:-1]
+        assert row["units"] == [units.tolist()] and row["durations"][:-1] == durations.tolist()[:-1]
         assert row["codebook_id"].startswith(f"{SslEncoder(model).name()}-l3-k20-")
 
     lines = [json.dumps({"id": row["id"], "audio": str(row["audio"]), "text": row["text"]}) for row in speech[:2]]

@@ -36,9 +36,10 @@ def test_units_are_the_nearest_centroids(ingested: Dataset, tokenize: Tokenize) 
         standard = (features - book.mean) / book.std
         nearest = np.linalg.norm(standard[:, None] - book.centroids[None], axis=2).argmin(axis=1)
         units, durations = collapse(nearest)
-        assert row["units"] == units.tolist() and row["durations"] == durations.tolist()
+        assert row["units"] == [units.tolist()] and row["durations"] == durations.tolist()
         assert row["num_frames"] == num_frames(source["num_samples"])
-        assert (row["codebook_id"], row["codebook_size"], row["hop_samples"]) == (book.id, 100, 320)
+        assert (row["codebook_id"], row["codebook_size"], row["num_codebooks"]) == (book.id, 100, 1)
+        assert (row["layer"], row["sampling_rate"], row["hop_samples"]) == (3, SAMPLE_RATE, 320)
 
 
 def test_neighbours_order_and_batch_size_change_nothing(ingested: Dataset, tokenize: Tokenize) -> None:
@@ -88,9 +89,9 @@ def test_more_than_thirty_seconds(long_utterance: dict) -> None:
 def test_words_spell_the_units(ingested: Dataset, tokenize: Tokenize) -> None:
     language = UnitLanguage.load(asset("embedded:unit-language-k100.json"))
     for row in apply(tokenize, window(ingested).slice(0, 3)).rows.to_pylist():
-        assert language.decode(row["unit_words"]) == row["units"]
+        assert [language.decode(row["unit_words"])] == row["units"]
         assert row["unit_language_id"] == language.id
-        assert len(row["unit_words"]) < len(row["units"])
+        assert len(row["unit_words"]) < len(row["units"][0])
 
 
 def test_the_fingerprint_follows_the_files_and_not_their_place(tmp_path: Path) -> None:

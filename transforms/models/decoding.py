@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LlamaModel
+from transformers import LlamaModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 64
+"""Steps that a cache has room for when it grows."""
 
 
 class RunningBatch:
@@ -36,7 +40,7 @@ class RunningBatch:
         embeddings, mask = padded_left(prompts)
         placed = padded_left(positions)[0] if positions else positions_of(mask)
         self._mask = padded_left(seen)[0] if seen else mask
-        self._past = DynamicCache()
+        self._past = Cache(layer_class_to_replicate=RoomyLayer)
         self.states = self._run(embeddings, placed)
 
     def step(self, rows: Sequence[int], embeddings: Tensor, positions: Tensor) -> None:
@@ -64,6 +68,41 @@ class RunningBatch:
         )
         states: Tensor = read.last_hidden_state[:, -1]
         return states
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer's keys and values, at the start of tensors with room for more.
+
+    A step writes its own there; transformers' layer copies all that is cached at each step.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: object = None) -> tuple[Tensor, Tensor]:
+        """Adds (rows, heads, tokens, size) keys and values; returns all of them."""
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if not start:
+            self.lazy_initialization(key_states)
+            self._all = key_states[:, :, :0], value_states[:, :, :0]
+        if end > self._all[0].shape[-2]:
+            self._all = _grown(self._all[0], start, end + ROOM), _grown(self._all[1], start, end + ROOM)
+        for whole, new in zip(self._all, (key_states, value_states), strict=True):
+            whole[:, :, start:end] = new
+        return self._show(end)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Rows that take the place of all."""
+        self._all = self._all[0][indices], self._all[1][indices]
+        self._show(self.get_seq_length())
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = shown = self._all[0][:, :, :length], self._all[1][:, :, :length]
+        return shown
+
+
+def _grown(states: Tensor, used: int, room: int) -> Tensor:
+    grown = states.new_empty(*states.shape[:2], room, states.shape[-1])
+    grown[:, :, :used] = states[:, :, :used]
+    return grown
 
 
 def _causal(seen: Tensor, queries: int) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from transforms.models.encoder import Encoder
+from transforms.models.fairseq2_encoder import Fairseq2Encoder
 from transforms.models.speechbrain_encoder import SpeechbrainEncoder
 from transforms.models.ssl_encoders import SslEncoder
 from transforms.models.whisper_encoder import WhisperEncoder
 
-KINDS: tuple[type[Encoder], ...] = (SpeechbrainEncoder, SslEncoder, WhisperEncoder)
+KINDS: tuple[type[Encoder], ...] = (SpeechbrainEncoder, SslEncoder, Fairseq2Encoder, WhisperEncoder)
 """In the order in which they are asked; Whisper's comes last, since it takes names of models too."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.letter_ctc import LetterCtc
-from transforms.models.ssl_encoders import SslEncoder, do_normalize, hear, is_ssl, load_pretrained
+from transforms.models.ssl_encoders import SslEncoder, do_normalize, hear, is_ssl, load_ssl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class SslCtc(LetterCtc):
 
         self.letters = _letters(Path(self.model, "vocab.json"))
         self._normalize = do_normalize(self.model)
-        self._network = load_pretrained(AutoModelForCTC, self.model).to(self.device)
+        self._network = load_ssl(AutoModelForCTC, self.model).to(self.device)
         self.blank = int(self._network.config.pad_token_id)
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:

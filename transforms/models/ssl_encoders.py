@@ -46,7 +46,7 @@ def weight_files(model: str) -> list[Path]:
 def is_ssl(model: str) -> bool:
     """Whether a model is a directory of transformers with one of these encoders."""
     path = Path(model, "config.json")
-    return path.is_file() and _json(path).get("model_type") in MODEL_TYPES
+    return path.is_file() and read_json(path).get("model_type") in MODEL_TYPES
 
 
 class SslEncoder(Encoder):
@@ -69,7 +69,7 @@ class SslEncoder(Encoder):
 
     def name(self) -> str:
         """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
-        return f"{_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
+        return f"{read_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
 
     def features(self, layer: int, device: str) -> SslFeatures:
         return SslFeatures(self.model, layer, device)
@@ -84,7 +84,7 @@ def do_normalize(model: str) -> bool:
     path = Path(model, "preprocessor_config.json")
     if not path.is_file():
         raise ModelError(f"{path} is missing: it says whether waveforms are normalised; copy the whole checkpoint")
-    about = _json(path)
+    about = read_json(path)
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
         raise ModelError(f"{path}: the encoder is for {rate} Hz, the pipeline hears {SAMPLE_RATE} Hz: take another one")
     return bool(about.get("do_normalize", True))
@@ -119,7 +119,7 @@ class SslFeatures:
         """The whole network."""
         from transformers import AutoModel
 
-        return load_pretrained(AutoModel, model)
+        return load_ssl(AutoModel, model)
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
@@ -155,6 +155,17 @@ def hear(
     return np.concatenate(parts)
 
 
+def load_ssl(kind: Any, model: str) -> Any:
+    """An encoder, with or without a head, as `load_pretrained` gives it.
+
+    Raises:
+        ModelError: as there, or its frames are of another length.
+    """
+    loaded = load_pretrained(kind, model)
+    check_hop(model, loaded.config)
+    return loaded
+
+
 def load_pretrained(kind: Any, model: str) -> Any:
     """A model from a local directory, float32, in evaluation mode.
 
@@ -174,7 +185,6 @@ def load_pretrained(kind: Any, model: str) -> Any:
     missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
     if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
         raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
-    check_hop(model, loaded.config)
     return loaded.eval()
 
 
@@ -188,9 +198,16 @@ def check_hop(model: str, config: Any) -> None:
         raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint.
+
+    Raises:
+        ModelError: it can't be read.
+    """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not readable as JSON ({error}); copy the checkpoint again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected a JSON object; copy the checkpoint again")
     return found

@@ -26,6 +26,7 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str
         if found[name].shape != expected[name].shape
     ]
     if problems:
+        problems[5:] = [f"and {len(problems) - 5} more"] * (len(problems) > 5)
         raise ModelError(f"{path}: its weights do not fit its configuration: {', '.join(problems)}")
 
 

@@ -162,7 +162,7 @@ class Timeline {
     if (word) said.push(`“${word[0]}”`);
     if (this.starts?.length) {
       let run = this.starts.findLastIndex((start) => start <= time);
-      if (run >= 0) said.push(`unit ${this.detail.units[run]}, ${Math.round(this.detail.durations[run] * this.detail.hop * 1000)} ms`);
+      if (run >= 0) said.push(`unit ${[this.detail.units, ...this.detail.others].map((units) => units[run]).join(" ")}, ${Math.round(this.detail.durations[run] * this.detail.hop * 1000)} ms`);
     }
     if (this.borders.length) said.push(`segment ${this.borders.filter((border) => border <= time).length + 1}`);
     this.readout.textContent = said.join(" · ");

@@ -1,0 +1,65 @@
+"""Units of an encoder's layer: the nearest of K centroids of every 20 ms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from schemas import SAMPLE_RATE
+from transforms.codebook import Codebook
+from transforms.models.embedded import ModelError
+from transforms.models.encoders import open_encoder
+from transforms.models.kmeans_file import read_centroids
+from transforms.models.unit_tokenizer import Named, UnitTokenizer
+from transforms.models.whisper_encoder import HOP_SAMPLES
+
+
+class KmeansTokenizer(UnitTokenizer):
+    """A codebook of `fit-codebook`, or a k-means file (a joblib pickle) of fairseq or speechbrain, and its encoder."""
+
+    num_codebooks = 1
+    sampling_rate = SAMPLE_RATE
+
+    @staticmethod
+    def reads(path: Path) -> bool:
+        return True
+
+    def __init__(self, named: Named) -> None:
+        self.codebook = open_codebook(named)
+        self.codebook_id, self.digest, self.codebook_size = self.codebook.id, self.codebook.digest, self.codebook.size
+        self.layer, self.hop_samples = self.codebook.layer, self.codebook.hop_samples
+        self._encoder = open_encoder(named.encoder)
+
+    def weights(self) -> dict[str, str]:
+        return {"encoder": self._encoder.weights(), "codebook": self.digest}
+
+    def setup(self, device: str) -> None:
+        self._features = self._encoder.features(self.codebook.layer, device)
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [self.codebook.quantize(features)[:, None] for features in self._features(waveforms)]
+
+
+def open_codebook(named: Named) -> Codebook:
+    """A codebook of either kind.
+
+    Raises:
+        ModelError: the file can't be used, or its layer is not known or said twice.
+    """
+    path, layer = named.codebook, named.layer
+    if named.num_codebooks not in (None, 1):
+        raise ModelError(f"{path} is one codebook, `num_codebooks` says {named.num_codebooks}: leave it out")
+    if path.suffix == ".safetensors":
+        codebook = Codebook.load(path)
+        if layer not in (None, codebook.layer):
+            raise ModelError(f"{path} is of layer {codebook.layer}, `layer` says {layer}: leave `layer` out")
+        return codebook
+    if layer is None:
+        raise ModelError(f"{path} does not say which layer it is of: set `layer`, such as 11 for mHuBERT's km1000")
+    centroids = read_centroids(path)
+    plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
+    try:
+        return Codebook(open_encoder(named.encoder).name(), layer, HOP_SAMPLES, centroids, *plain)
+    except ValueError as error:
+        raise ModelError(f"{path}: not a usable codebook: {error}") from error
