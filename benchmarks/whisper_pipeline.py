@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.common import SAMPLE_RATE
 from transforms.models.embedded import WHISPER_TINY_EN
+from transforms.models.whisper_names import to_transformers
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 
-NAMES = (
-    ("blocks", "layers"),
-    (r"mlp\.0", "fc1"),
-    (r"mlp\.2", "fc2"),
-    ("mlp_ln", "final_layer_norm"),
-    ("cross_attn", "encoder_attn"),
-    (r"(?<!_)attn", "self_attn"),
-    ("attn_ln", "attn_layer_norm"),
-    ("query", "q_proj"),
-    (r"\bkey", "k_proj"),
-    ("value", "v_proj"),
-    (r"attn\.out", "attn.out_proj"),
-    ("positional_embedding", "embed_positions.weight"),
-    ("token_embedding", "embed_tokens"),
-    ("ln_post", "layer_norm"),
-    (r"decoder\.ln\b", "decoder.layer_norm"),
-)
-"""From openai-whisper's names of tensors to those of transformers."""
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
 
 
 def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
     """What hears waveforms of at most 30 s, greedily and without timestamps, so many at a time."""
-    from transformers import (
-        GenerationConfig,
-        WhisperConfig,
-        WhisperFeatureExtractor,
-        WhisperForConditionalGeneration,
-        WhisperTokenizerFast,
-        pipeline,
-    )
+    from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
     from transformers.utils import logging
-    from whisper.tokenizer import get_tokenizer
 
     logging.set_verbosity_error()
+    model = embedded_in_transformers()
+    file = WHISPER_TINY_EN.locate().parent / "tokenizer.json"
+    tokenizer = WhisperTokenizerFast(tokenizer_file=str(file), pad_token="<|endoftext|>")
+    hear = pipeline(
+        "automatic-speech-recognition",
+        model=model,
+        tokenizer=tokenizer,
+        feature_extractor=WhisperFeatureExtractor(feature_size=model.config.num_mel_bins),
+        batch_size=batch,
+        generate_kwargs={"num_beams": 1},  # it would take five
+    )
+
+    def run(waveforms: Sequence[np.ndarray]) -> list[str]:
+        inputs = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
+        return [said["text"] for said in hear(inputs)]
+
+    return run
+
+
+def embedded_in_transformers() -> WhisperForConditionalGeneration:
+    """The embedded Whisper as transformers' own model, in evaluation mode."""
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+    from whisper.tokenizer import get_tokenizer
+
     source = load_whisper(EMBEDDED)
     sizes, special = source.dims, get_tokenizer(multilingual=False)
     ids = {
@@ -68,7 +69,7 @@ def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
         **ids,
     )
     model = WhisperForConditionalGeneration(config)
-    state = {f"model.{_renamed(name)}": tensor for name, tensor in source.state_dict().items()}
+    state = {f"model.{to_transformers(name)}": tensor for name, tensor in source.state_dict().items()}
     model.load_state_dict(state | {"proj_out.weight": state["model.decoder.embed_tokens.weight"]})
     model.generation_config = GenerationConfig(
         **ids,
@@ -80,26 +81,6 @@ def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
         no_timestamps_token_id=special.no_timestamps,
         is_multilingual=False,
         return_timestamps=False,
+        alignment_heads=source.alignment_heads.indices().T.tolist(),
     )
-    file = WHISPER_TINY_EN.locate().parent / "tokenizer.json"
-    tokenizer = WhisperTokenizerFast(tokenizer_file=str(file), pad_token="<|endoftext|>")
-    hear = pipeline(
-        "automatic-speech-recognition",
-        model=model.eval(),
-        tokenizer=tokenizer,
-        feature_extractor=WhisperFeatureExtractor(feature_size=sizes.n_mels),
-        batch_size=batch,
-        generate_kwargs={"num_beams": 1},  # it would take five
-    )
-
-    def run(waveforms: Sequence[np.ndarray]) -> list[str]:
-        inputs = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
-        return [said["text"] for said in hear(inputs)]
-
-    return run
-
-
-def _renamed(name: str) -> str:
-    for pattern, theirs in NAMES:
-        name = re.sub(pattern, theirs, name)
-    return name
+    return model.eval()

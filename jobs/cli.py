@@ -400,11 +400,21 @@ def reader(
 
 
 @app.command()
-def backends() -> None:
-    """Show which backends are installed and load, and what to install for the rest."""
+def backends(
+    name: Annotated[
+        str | None, typer.Argument(help="A stage (`align`), a package (`fairseq2`) or an extra (`demo`); all without.")
+    ] = None,
+) -> None:
+    """Show which libraries are installed and load here, and the line that installs or mends each of the others.
+
+    Each is loaded in a process of its own, which takes some seconds. A version other than the tested one is named, as
+    is a GPU that torch does not see; the digests of embedded weights are compared.
+
+    Example: echo-targets backends fairseq2
+    """
     from jobs.backends import backends_command
 
-    raise typer.Exit(backends_command())
+    raise typer.Exit(backends_command(name))
 
 
 def main() -> None:

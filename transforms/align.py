@@ -17,8 +17,8 @@ from transforms.models.letter_ctc import LetterAligner, LetterCtc
 from transforms.models.speechbrain_ctc import SpeechbrainCtc
 from transforms.models.ssl_ctc import SslCtc
 from transforms.models.whisper_attention import AttentionAligner
+from transforms.models.whisper_weights import EMBEDDED
 
-METHODS: dict[str, type[Aligner]] = {"ctc": CtcAligner, "attention": AttentionAligner}
 LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc, Fairseq2Ctc)
 """Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
 
@@ -30,11 +30,14 @@ class AlignParameters(Parameters):
         method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
         model: for `ctc`, a directory of transformers, fairseq2 or speechbrain's `EncoderASR` with wav2vec2, HuBERT or
             WavLM and a CTC head over letters, which aligns its language; null for the embedded one of English phonemes.
+            For `attention`, a Whisper, as `transcribe` takes it; null for the embedded one.
+        language: of the text, which a multilingual Whisper has to be told.
         text: which text to align; `reference` takes the transcript where a row has no reference.
     """
 
     method: Literal["ctc", "attention"] = "ctc"
     model: str | None = None
+    language: str = "en"
     text: Literal["reference", "transcript"] = "reference"
 
 
@@ -51,7 +54,8 @@ class Align(Transform):
     parameters: AlignParameters
 
     def meaning(self) -> dict[str, Any]:
-        return self.parameters.model_dump(mode="json", exclude={"model"})
+        only_attention = {"language"} if self.parameters.method == "ctc" else set()
+        return self.parameters.model_dump(mode="json", exclude={"model"} | only_attention)
 
     def weights(self) -> dict[str, str]:
         return self._open().weights()
@@ -62,10 +66,10 @@ class Align(Transform):
 
     def _open(self) -> Aligner:
         chosen = self.parameters
+        if chosen.method == "attention":
+            return AttentionAligner(chosen.model or EMBEDDED, self.device, chosen.language)
         if chosen.model is None:
-            return METHODS[chosen.method]()
-        if chosen.method != "ctc":
-            raise ModelError(f"align.model is {chosen.model}, which method={chosen.method} does not take: leave it out")
+            return CtcAligner()
         kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
         if kind is None:
             raise ModelError(f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known")

@@ -318,7 +318,7 @@ def _model_digests(path: Path) -> dict[str, str]:
         return {"model": model_digest(path)}
     from transforms.echox.config import EchoXConfig
     from transforms.echox.model import tower_digest
-    from transforms.echox.weights import digest
+    from transforms.models.checkpoints import digest
 
     return {
         "model": digest(path),

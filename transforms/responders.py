@@ -170,7 +170,7 @@ class EchoXResponder(Responder):
         self, path: Path, device: str, dtype: str, prompt: Path, max_tokens: int, temperature: float, seed: int
     ) -> None:
         from transforms.echox.model import EchoX
-        from transforms.echox.weights import digest
+        from transforms.models.checkpoints import digest
 
         self._echox: EchoX = EchoX.load(path, device, dtype)
         if self._echox.tokenizer is None:

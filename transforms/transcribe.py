@@ -14,7 +14,7 @@ from schemas import KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, rounded, table_of
 from transforms.models.recognisers import BACKENDS, WINDOW_SAMPLES, Heard
-from transforms.models.whisper_weights import EMBEDDED, weights_of
+from transforms.models.whisper_weights import EMBEDDED
 
 SEARCHED = 10 * SAMPLE_RATE
 QUIET_FRAME = SAMPLE_RATE // 5
@@ -24,7 +24,7 @@ class TranscribeParameters(Parameters):
     """Parameters of transcribe. The thresholds are those of Whisper (Radford et al. 2022, section 4.5).
 
     Attributes:
-        backend: `faster-whisper` or `openai-whisper`.
+        backend: `faster-whisper`, or `openai-whisper`, which reads checkpoints of transformers too.
         model: `embedded:tiny.en`, a model's directory or file, or a name that the backend downloads.
         language: of the speech; null lets a multilingual model detect it.
         temperatures: tried in turn, for those windows alone whose result so far fails a threshold.
@@ -71,7 +71,7 @@ class Transcribe(Transform):
         return self.parameters.model_dump(mode="json", exclude={"model"})
 
     def weights(self) -> dict[str, str]:
-        return {"whisper": weights_of(self.parameters.model)}
+        return {"whisper": BACKENDS[self.parameters.backend].weights(self.parameters.model)}
 
     def setup(self) -> None:
         chosen = self.parameters

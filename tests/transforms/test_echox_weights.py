@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.transforms.tiny_echox import SPEC, weights, write_checkpoint
 from transforms.echox.audio_tower import AudioTower
 from transforms.echox.model import EchoX
-from transforms.echox.weights import digest, read_tensors
+from transforms.models.checkpoints import digest, read_tensors
 from transforms.models.embedded import ModelError
 
 Change = Callable[[dict[str, torch.Tensor]], Any]

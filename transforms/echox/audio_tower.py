@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transforms.models.checkpoints import read_json, read_tensors
 from transforms.models.embedded import ModelError
 from transforms.models.tensors import check_tensors
 from transforms.models.whisper_encoder import HOP_SAMPLES, encode, log_mel
+from transforms.models.whisper_names import from_transformers
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 
 if TYPE_CHECKING:
@@ -28,18 +28,6 @@ SIZES = {
     "n_head": "encoder_attention_heads",
     "n_layer": "encoder_layers",
 }
-NAMES = (
-    (r"embed_positions\.weight", "positional_embedding"),
-    (r"^layer_norm\.", "ln_post."),
-    (r"^layers\.", "blocks."),
-    (r"\.self_attn_layer_norm\.", ".attn_ln."),
-    (r"\.final_layer_norm\.", ".mlp_ln."),
-    (r"\.self_attn\.([qkv])_proj\.", lambda found: f".attn.{dict(q='query', k='key', v='value')[found[1]]}."),
-    (r"\.self_attn\.out_proj\.", ".attn.out."),
-    (r"\.fc1\.", ".mlp.0."),
-    (r"\.fc2\.", ".mlp.2."),
-)
-"""Hugging Face's names of an encoder's tensors, and openai-whisper's."""
 
 
 class AudioTower:
@@ -75,8 +63,6 @@ class AudioTower:
         if model == EMBEDDED:
             encoder = load_whisper(model).encoder
         else:
-            from transforms.echox.weights import read_tensors
-
             encoder = _encoder(Path(model), read_tensors(Path(model), device))
         encoder = encoder.to(device=device, dtype=dtype).eval()
         for module in encoder.modules():
@@ -105,28 +91,24 @@ def _encoder(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoder:
     from whisper.model import AudioEncoder, Linear
 
     try:
-        config = json.loads((path / "config.json").read_bytes())
+        config = read_json(path / "config.json")
         encoder = AudioEncoder(**{ours: int(config[theirs]) for ours, theirs in SIZES.items()})
         width, inner = int(config["d_model"]), int(config["encoder_ffn_dim"])
         for block in encoder.blocks:  # openai-whisper knows but the four times that its own models have
             block.mlp[0], block.mlp[2] = Linear(width, inner), Linear(inner, width)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}/config.json: not the sizes of a Whisper encoder ({error!r})") from error
-    state = encoder_names(tensors)
+    state = _state(tensors)
     check_tensors(path, encoder.state_dict(), state)
     encoder.load_state_dict(state)
     return encoder
 
 
-def encoder_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors of a Hugging Face checkpoint under openai-whisper's names."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        short = name.removeprefix("model.")
-        if short.startswith(("decoder.", "proj_out.")):
-            continue
-        short = short.removeprefix("encoder.")
-        for theirs, ours in NAMES:
-            short = re.sub(theirs, ours, short)
-        renamed[short] = tensor
-    return renamed
+def _state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's tensors of a Hugging Face checkpoint, of an encoder alone too, under openai-whisper's names."""
+    parts = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return {
+        from_transformers(f"encoder.{name.removeprefix('encoder.')}").removeprefix("encoder."): tensor
+        for name, tensor in parts.items()
+        if not name.startswith(("decoder.", "proj_out."))
+    }

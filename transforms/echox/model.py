@@ -13,7 +13,7 @@ import numpy as np
 
 from transforms.echox.audio_tower import AudioTower
 from transforms.echox.config import EchoXConfig
-from transforms.echox.weights import digest, read_tensors
+from transforms.models.checkpoints import digest, read_tensors
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C, StopReason, looping_tail
 from transforms.models.tensors import check_tensors

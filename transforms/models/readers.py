@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transforms.models.embedded import sha256_of
 from transforms.models.reader import Reader
+from transforms.models.recognisers import FasterWhisper
 from transforms.models.unit_reader import UnitReader
 from transforms.models.vocoder import is_vocoder, vocoder_digest
 from transforms.models.vocoder_reader import VocoderReader
-from transforms.models.whisper_weights import weights_of
 
 
 def open_reader(path: Path, whisper: str, device: str) -> Reader:
@@ -29,5 +29,5 @@ def open_reader(path: Path, whisper: str, device: str) -> Reader:
 def reader_weights(path: Path, whisper: str) -> dict[str, str]:
     """What stands for a reader in a fingerprint: digests by name."""
     if is_vocoder(path):
-        return {"reader": vocoder_digest(path), "reader_whisper": weights_of(whisper)}
+        return {"reader": vocoder_digest(path), "reader_whisper": FasterWhisper.weights(whisper)}
     return {"reader": sha256_of(path / "model.safetensors")}

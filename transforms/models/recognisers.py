@@ -9,6 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
 from transforms.models.threads import in_threads
 from transforms.models.whisper_encoder import log_mel
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -61,6 +62,15 @@ class Recogniser(ABC):
     def __init__(self, model: str, device: str, language: str | None, best_of: int) -> None:
         self.model, self.device, self.language, self.best_of = model, device, language, best_of
 
+    @staticmethod
+    def weights(model: str) -> str:
+        """What stands for the model in a fingerprint.
+
+        Raises:
+            ModelError: files are missing, or the backend does not read their format.
+        """
+        return weights_of(model)
+
     @abstractmethod
     def setup(self) -> None:
         """Loads the model.
@@ -80,6 +90,17 @@ class FasterWhisper(Recogniser):
     It seeds its random numbers once per thread, so what it samples depends on all it sampled before. At a
     temperature above 0 the same weights decode in torch instead.
     """
+
+    @staticmethod
+    def weights(model: str) -> str:
+        if is_transformers(model):
+            made = quote(f"{model.rstrip('/')}-ct2")
+            raise ModelError(
+                f"{model} is a checkpoint of transformers; faster-whisper takes what this writes, once: "
+                f"ct2-transformers-converter --model {quote(model)} --output_dir {made} --quantization float16 "
+                "--copy_files tokenizer.json preprocessor_config.json; or take backend: openai-whisper"
+            )
+        return weights_of(model)
 
     def setup(self) -> None:
         try:
@@ -156,6 +177,7 @@ class OpenAIWhisper(Recogniser):
 
     def setup(self) -> None:
         self._whisper = load_whisper(self.model, self.device)
+        check_vocabulary(self.model, self._whisper.dims.n_vocab)
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         import torch
@@ -170,6 +192,11 @@ class OpenAIWhisper(Recogniser):
             without_timestamps=True,
             fp16=self.device != "cpu",
         )
+        chances: list[dict[str, float]] = [{}] * len(windows)
+        if options.language is None:  # `decode` detects it as well, but keeps its chances to itself
+            with torch.no_grad():
+                features = self._whisper.embed_audio(features.half() if options.fp16 else features)
+            chances = self._whisper.detect_language(features)[1]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             results = self._whisper.decode(features, options)
@@ -180,9 +207,9 @@ class OpenAIWhisper(Recogniser):
                 result.no_speech_prob,
                 temperature,
                 result.language,
-                result.language_probs[result.language] if result.language_probs else None,
+                chance.get(result.language),
             )
-            for result in (results if isinstance(results, list) else [results])
+            for result, chance in zip(results if isinstance(results, list) else [results], chances, strict=True)
         ]
 
 

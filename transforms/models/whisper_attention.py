@@ -14,7 +14,7 @@ import numpy as np
 from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
 from transforms.models.embedded import ModelError
 from transforms.models.threads import in_threads
-from transforms.models.whisper_weights import EMBEDDED, load_whisper, weights_of
+from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, load_whisper, weights_of
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -54,9 +54,12 @@ class AttentionAligner(Aligner):
         except ImportError as error:
             raise ModelError("openai-whisper is not installed: pip install openai-whisper") from error
         self._whisper: Whisper = load_whisper(self.model, self.device)
-        self._tokenizer: Tokenizer = get_tokenizer(
-            self._whisper.is_multilingual, num_languages=self._whisper.num_languages, language=self.language
-        )
+        check_vocabulary(self.model, self._whisper.dims.n_vocab)
+        many, languages = self._whisper.is_multilingual, self._whisper.num_languages
+        try:
+            self._tokenizer: Tokenizer = get_tokenizer(many, num_languages=languages, language=self.language)
+        except ValueError as error:
+            raise ModelError(f"{error}: Whisper's names of languages are en, de, zh and so on") from error
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
         # One at a time: openai-whisper catches the attention by hooks on the model.

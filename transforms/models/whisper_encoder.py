@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transforms.models.embedded import ModelError
 from transforms.models.encoder import Encoder
-from transforms.models.whisper_weights import load_whisper, weights_of
+from transforms.models.whisper_weights import is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,9 @@ class WhisperEncoder(Encoder):
         return weights_of(self.model)
 
     def name(self) -> str:
+        """The model's name; of a directory of transformers, the digest of its files."""
+        if is_transformers(self.model):
+            return f"whisper-{self.weights()[:8]}"
         return f"whisper-{self.model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
 
     def features(self, layer: int, device: str) -> WhisperFeatures:
@@ -47,6 +51,8 @@ class WhisperFeatures:
     def __init__(self, model: str, layer: int, device: str) -> None:
         self.layer = layer
         self._whisper = load_whisper(model, device)
+        if not 0 <= layer <= (layers := self._whisper.dims.n_audio_layer):
+            raise ModelError(f"{model} has {layers} layers, the codebook is of layer {layer}: take the right one")
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Features of each waveform, (num_frames, D) float32, 50 frames a second.

@@ -1,4 +1,7 @@
-"""Tensors of a checkpoint's directory: safetensors, in one file or in shards, with a LoRA adapter merged in."""
+"""Tensors of a checkpoint's directory: in one file or in shards, with a LoRA adapter merged in.
+
+The files are those of Hugging Face's libraries: safetensors or, where there are none, `pytorch_model.bin`.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,36 @@ from transforms.models.embedded import ModelError, sha256_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""A whole checkpoint's file, in the order in which they are looked for; the index of its shards adds `.index.json`."""
 LORA, LORA_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT = "base_model.model."
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a checkpoint.
+    """The files of a checkpoint that hold its tensors.
 
     Raises:
         ModelError: there are none, or the index names a file that is missing or outside the directory.
     """
-    if (path / ONE).is_file():
-        return [path / ONE]
-    index = _json(path / INDEX)
-    names = set(index.get("weight_map", {}).values())
-    for name in sorted(names):
-        if Path(name).name != name or not (path / name).is_file():
-            raise ModelError(f"{path / INDEX} names {name!r}, which is no file beside it")
+    for name in FILES:
+        if (path / name).is_file():
+            return [path / name]
+        if (path / f"{name}.index.json").is_file():
+            return _shards(path / f"{name}.index.json")
+    places = ", ".join(f"no {name} and no {name}.index.json" for name in FILES)
+    raise ModelError(f"{path} has {places}: not a checkpoint; copy it again")
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise ModelError(f"{index} names {name!r}, which is no file beside it")
     if not names:
-        raise ModelError(f"{path / INDEX} names no files")
-    return [path / name for name in sorted(names)]
+        raise ModelError(f"{index} names no files")
+    return [index.parent / name for name in names]
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -55,13 +67,13 @@ def digest(path: Path) -> str:
     files = [path / LORA, path / LORA_CONFIG] if (path / LORA_CONFIG).is_file() else weight_files(path)
     parts = [sha256_of(file) for file in files]
     if (path / LORA_CONFIG).is_file():
-        parts.append(digest(_base(path, _json(path / LORA_CONFIG))))
+        parts.append(digest(_base(path, read_json(path / LORA_CONFIG))))
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _merged(path: Path, device: str) -> dict[str, Tensor]:
     # LoRA (Hu et al. 2021, section 4.1) as peft stores it: W + alpha / r * B A.
-    config = _json(path / LORA_CONFIG)
+    config = read_json(path / LORA_CONFIG)
     tensors = read_tensors(_base(path, config), device)
     adapter = {name.removeprefix(PEFT): tensor for name, tensor in _read(path / LORA, device).items()}
     try:
@@ -98,17 +110,36 @@ def _read(file: Path, device: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if file.suffix == ".bin":
+        return _read_pickled(file, device)
     try:
         return load_file(file, device=device)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file}: missing or damaged ({error})") from error
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_pickled(file: Path, device: str) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of the zip, of the pickle, or of what it names
+        raise ModelError(f"{file}: damaged, or more than tensors ({error})") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ModelError(f"{file}: not tensors by their names: save the model's state_dict")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object that a JSON file of a checkpoint holds.
+
+    Raises:
+        ModelError: the file is missing, or holds something else.
+    """
     try:
         found = json.loads(file.read_bytes())
     except OSError as error:
-        raise ModelError(f"{file.parent} has no {ONE} and no {INDEX}: not a checkpoint ({error})") from error
+        raise ModelError(f"{file}: {error.strerror}: copy the whole checkpoint") from error
     except ValueError as error:
         raise ModelError(f"{file}: not JSON ({error})") from error
     if not isinstance(found, dict):

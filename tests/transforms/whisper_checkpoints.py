@@ -1,0 +1,58 @@
+"""Whisper checkpoints of transformers, made by its own classes and saved in its own format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transforms.models.embedded import WHISPER_TINY_EN
+from transforms.models.whisper_weights import VOCABULARIES
+
+
+def make_whisper(folder: Path, vocab_size: int = 51864, safe: bool = True, shard: str = "5GB", **more: Any) -> str:
+    """Saves a Whisper of random weights, 3 and 2 blocks of 32; returns its directory.
+
+    Args:
+        safe: as safetensors, or as `pytorch_model.bin`.
+        shard: the largest file.
+    """
+    import torch
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    shape = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
+    shape |= {"encoder_attention_heads": 4, "decoder_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=vocab_size, **(shape | more)))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4)  # far enough from zero for attention that is not flat
+    model.generation_config.alignment_heads = [[0, 1], [1, 0]]
+    model.save_pretrained(folder, safe_serialization=safe, max_shard_size=shard)
+    write_vocabulary(folder, VOCABULARIES[vocab_size])
+    return str(folder)
+
+
+def write_vocabulary(folder: Path, name: str) -> None:
+    """Writes `vocab.json`: the tokens of openai-whisper, as transformers spells their bytes."""
+    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+    from whisper.tokenizer import get_encoding
+
+    encoding, letters = get_encoding(name), bytes_to_unicode()
+    tokens = [encoding.decode_single_token_bytes(id) for id in range(encoding.eot_token)]
+    vocabulary = {"".join(letters[byte] for byte in token): id for id, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+
+
+def export_embedded(folder: Path) -> str:
+    """Saves the embedded Whisper as transformers does, in half precision as it came; returns the directory."""
+    from transformers import WhisperFeatureExtractor
+
+    from benchmarks.whisper_pipeline import embedded_in_transformers
+
+    embedded_in_transformers().half().save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    shutil.copy(WHISPER_TINY_EN.locate().parent / "tokenizer.json", folder)
+    return str(folder)
