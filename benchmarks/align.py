@@ -22,7 +22,7 @@ Starts = list[list[int]]
 
 
 def main(limit: int | None, rounds: int) -> None:
-    waveforms, texts, _ = speech(every=5, limit=limit)
+    waveforms, texts, _ = speech(every=10, limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     aligner, attention = CtcAligner(), AttentionAligner()
     aligner.setup()

@@ -1,6 +1,6 @@
 """EchoX in batches against the release's way, one row at a time, and against `generate` of transformers: the same ids.
 
-python -m benchmarks.echo [--limit 48] [--rounds 5] [--model DIR]
+python -m benchmarks.echo [--limit 32] [--rounds 5] [--model DIR]
 
 The questions are of nano's test dialogues, spoken by the embedded voice beforehand; two threads.
 """
@@ -28,7 +28,7 @@ from transforms.prompts import PromptTemplate
 if TYPE_CHECKING:
     from transforms.echox.model import Prompt
 
-QUESTIONS = 48
+QUESTIONS = 32
 Ids = list[list[int]]
 Work = Callable[[slice], Ids]
 

@@ -23,7 +23,7 @@ def main(limit: int | None, rounds: int) -> None:
     from sklearn.cluster import KMeans
     from whisper import log_mel_spectrogram, pad_or_trim
 
-    waveforms, _, _ = speech(limit=limit)
+    waveforms, _, _ = speech(every=3, limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     book = Codebook.load(asset(TokenizeParameters().codebook))
     features = WhisperFeatures(EMBEDDED, book.layer, "cpu")
