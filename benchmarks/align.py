@@ -1,4 +1,4 @@
-"""align against `forced_align` one at a time, and a trellis and backtrack in Python, on the same emissions.
+"""align against `forced_align` one at a time, and the trellis and backtrack of WhisperX, on the same emissions.
 
 python -m benchmarks.align [--limit N] [--rounds 5]
 
@@ -47,7 +47,7 @@ def main(limit: int | None, rounds: int) -> None:
 
         return run
 
-    names = ("forced_align, one at a time", "trellis and backtrack in Python")
+    names = ("forced_align, one at a time", "WhisperX's trellis and backtrack")
     contenders = {"echo-targets": ours, names[0]: plain(names[0], _viterbi), names[1]: plain(names[1], _trellis)}
     print(f"{len(waveforms)} utterances, {seconds / 60:.1f} minutes\n")
     compare(contenders, seconds, rounds)
@@ -65,7 +65,7 @@ def _viterbi(log_probs: np.ndarray, targets: list[int], blank: int) -> list[int]
 def _trellis(log_probs: np.ndarray, targets: list[int], blank: int) -> list[int]:
     """First frame of each token, by the trellis and greedy backtrack of torchaudio's tutorial on forced alignment.
 
-    WhisperX's own began as these; its later search by beams is not rebuilt here.
+    WhisperX aligns by these too.
     """
     import torch
 

@@ -49,7 +49,6 @@ BACKENDS = (
     Backend("align", "transformers", "transformers", "echo", "wav2vec2, HuBERT or WavLM with a CTC head over letters"),
     Backend("align", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 CTC recognisers"),
     Backend("align", "speechbrain", "speechbrain", "speechbrain", "its EncoderASR over letters"),
-    Backend("align", "threadpoolctl", "threadpoolctl", "align", "one thread an utterance; transcribe too"),
     Backend("align", "openai-whisper", "whisper", "transcribe", "Whisper's cross-attention"),
     Backend("tokenize", "openai-whisper", "whisper", "transcribe", "Whisper encoders"),
     Backend("tokenize", "transformers", "transformers", "echo", "HuBERT, WavLM, wav2vec2, XLSR; EnCodec, DAC, Mimi"),

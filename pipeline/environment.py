@@ -15,7 +15,6 @@ def worker_environment(threads: int) -> dict[str, str]:
     """
     return {
         "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(4 * GIBIBYTE),

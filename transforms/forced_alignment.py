@@ -7,9 +7,11 @@ import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+
+from transforms.models.threads import in_threads
 
 SHORTEST_WORD = 320  # samples: one frame of the aligners
 
@@ -63,7 +65,13 @@ class Span(NamedTuple):
 
 
 class Aligner(ABC):
-    """Finds the words of a text in speech."""
+    """Finds the words of a text in speech.
+
+    Attributes:
+        at_once: 1 where the model may not be called from several threads.
+    """
+
+    at_once: ClassVar[int | None] = None
 
     @abstractmethod
     def weights(self) -> dict[str, str]:
@@ -78,8 +86,13 @@ class Aligner(ABC):
         """
 
     @abstractmethod
+    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
+        """Aligns one utterance: float32, 16 kHz mono."""
+
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
         """Aligns one utterance: float32, 16 kHz mono."""
+        (alignment,) = self([waveform], [text])
+        return alignment
 
     def __call__(self, waveforms: list[np.ndarray], texts: list[str]) -> list[Alignment]:
         """Aligns utterances, each by itself: float32, 16 kHz mono, and what is said in each.
@@ -87,7 +100,8 @@ class Aligner(ABC):
         Raises:
             ValueError: there are not as many texts as waveforms.
         """
-        return [self.align(waveform, text) for waveform, text in zip(waveforms, texts, strict=True)]
+        pairs = list(zip(waveforms, texts, strict=True))
+        return in_threads(lambda pair: self._aligned(*pair), pairs, self.at_once)
 
 
 def words_of(text: str) -> list[tuple[str, int, int]]:

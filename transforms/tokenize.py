@@ -14,6 +14,7 @@ from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Before, Output, Parameters, Transform, digest_of, table_of
 from transforms.codebook import collapse
 from transforms.models.embedded import ModelError
+from transforms.models.kmeans_tokenizer import KmeansTokenizer
 from transforms.models.threads import hear_each
 from transforms.models.unit_tokenizer import UnitTokenizer
 from transforms.models.unit_tokenizers import open_tokenizer
@@ -32,7 +33,7 @@ class TokenizeParameters(Parameters):
             fairseq or speechbrain.
         layer: of which layer a k-means file is, which does not say so itself; other codebooks do.
         num_codebooks: how many of a codec's codebooks, the first ones; null for all of them.
-        dtype: what products are computed in. bfloat16 is about twice as fast on processors that have it, and gives some
+        dtype: what an encoder's products are computed in. bfloat16 is faster on processors that have it, and gives some
             frames to other centroids.
         unit_language: a file of `echo-targets fit-unit-language`, or `embedded:NAME`; null for units alone.
     """
@@ -50,7 +51,10 @@ class TokenizeParameters(Parameters):
         Raises:
             ModelError: it can't be used.
         """
-        return open_tokenizer(self.codebook, self.model, self.layer, self.num_codebooks)
+        tokenizer = open_tokenizer(self.codebook, self.model, self.layer, self.num_codebooks)
+        if self.dtype != "float32" and not isinstance(tokenizer, KmeansTokenizer):
+            raise ModelError(f"{self.codebook} computes in float32: dtype={self.dtype} is for encoders, leave it out")
+        return tokenizer
 
 
 class Tokenize(Transform):

@@ -83,7 +83,7 @@ def test_what_it_can_not_say_and_what_is_refused(tmp_path: Path) -> None:
     aligner.setup()
     assert aligner.tokens("1998") is None and aligner.tokens("naïve") is None
     assert aligner.tokens("well-known") == aligner.tokens("wellknown")
-    with pytest.raises(ModelError, match="leave it out"):
+    with pytest.raises(ModelError, match="no Whisper model"):
         Align(AlignParameters(method="attention", model=model)).setup()
     (tmp_path / "vocab.json").write_text(json.dumps({"eng": VOCABULARY}))
     with pytest.raises(ModelError, match="keep the one you align"):

@@ -1,7 +1,7 @@
 """Units of neural codecs: EnCodec, DAC and Mimi of transformers, the first ones of their residual codebooks.
 
 Each utterance is heard alone, resampled to the codec's rate: the convolutions and the LSTM or Transformer of a padded
-batch would hear the padding, and a batch sums in another order than one utterance. On a CPU, one thread hears one.
+batch would hear the padding, and a batch sums in another order than one utterance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from schemas import SAMPLE_RATE
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.ssl_encoders import load_pretrained, read_json, weight_files
-from transforms.models.threads import in_threads
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
 CHUNK_SECONDS = 100
@@ -120,7 +119,7 @@ class Codec(UnitTokenizer):
         return {"bandwidth": min(enough)}
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        return in_threads(self._units, waveforms, None if self._device == "cpu" else 1)
+        return [self._units(waveform) for waveform in waveforms]
 
     def _units(self, waveform: np.ndarray) -> np.ndarray:
         import soxr

@@ -14,6 +14,7 @@ import warnings
 from functools import lru_cache
 from itertools import pairwise
 from queue import SimpleQueue
+from threading import Lock
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,6 @@ from transforms.models.embedded import (
     EmbeddedFile,
     ModelError,
 )
-from transforms.models.threads import in_threads
 
 if TYPE_CHECKING:
     from hama import ASRModel, G2PModel, Vocabulary
@@ -104,23 +104,17 @@ class CtcAligner(Aligner):
         self._idle: SimpleQueue[ASRModel] = SimpleQueue()
         for model in models:
             self._idle.put(model)
-        self._spoken = lru_cache(maxsize=1 << 18)(self._spell)
+        self._spoken, self._spelling = lru_cache(maxsize=1 << 18)(self._spell), Lock()
 
-    def __call__(self, waveforms: list[np.ndarray], texts: list[str]) -> list[Alignment]:
-        heard = in_threads(lambda waveform: self.emissions(waveform) if len(waveform) else None, waveforms)
-        return [self._aligned(*each) for each in zip(waveforms, texts, heard, strict=True)]
-
-    def align(self, waveform: np.ndarray, text: str) -> Alignment:
-        (alignment,) = self([waveform], [text])
-        return alignment
-
-    def _aligned(self, waveform: np.ndarray, text: str, log_probs: np.ndarray | None) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
         words = words_of(text)
-        if log_probs is None:
+        if not len(waveform):
             return failed("the audio is empty")
-        phonemes = [self.phonemes(symbol) for symbol, _, _ in words]
+        with self._spelling:
+            phonemes = [self.phonemes(symbol) for symbol, _, _ in words]
         if not any(phonemes):
             return alignment_of(words, [None] * len(words), len(waveform))
+        log_probs = self.emissions(waveform)
         return align_tokens(words, phonemes, log_probs, self.blank, len(waveform), PEAK_LAG, LAST_PHONEME)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ class LetterAligner(Aligner):
     def setup(self) -> None:
         self._ctc.setup()
 
-    def align(self, waveform: np.ndarray, text: str) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
         words = words_of(text)
         if not len(waveform):
             return failed("the audio is empty")

@@ -12,7 +12,6 @@ import numpy as np
 
 from schemas import SAMPLE_RATE
 from transforms.models.embedded import ModelError, sha256_of
-from transforms.models.threads import in_threads
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
 MARK = "quantizer._codebook.project_down.weight"
@@ -70,8 +69,7 @@ class S3Tokenizer(UnitTokenizer):
         self._model = model.eval().to(device)
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        units = in_threads(self._units, waveforms, None if self._device == "cpu" else 1)
-        return [self.fitted(found, len(waveform)) for found, waveform in zip(units, waveforms, strict=True)]
+        return [self.fitted(self._units(waveform), len(waveform)) for waveform in waveforms]
 
     def _units(self, waveform: np.ndarray) -> np.ndarray:
         import torch

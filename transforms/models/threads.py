@@ -6,15 +6,18 @@ bits of an utterance do not depend on the number of threads, as they do where a 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import current_thread
 from typing import TypeVar
 
 import numpy as np
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+POOL = "hearing"
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_once: int | None = None) -> list[Result]:
@@ -28,7 +31,13 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_onc
     """
     import torch
 
-    return list(_pool(at_once or torch.get_num_threads()).map(function, items))
+    assert not current_thread().name.startswith(POOL), "a thread of the pool would wait for itself"
+
+    def alone(item: Item) -> Result:
+        _alone()  # each time: what else runs here, such as numba, sets the thread's number too
+        return function(item)
+
+    return list(_pool(at_once or torch.get_num_threads()).map(alone, items))
 
 
 def hear_each(
@@ -54,10 +63,23 @@ def hear_each(
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "hearing", initializer=_alone)
+    return ThreadPoolExecutor(threads, POOL)
 
 
 def _alone() -> None:
-    from threadpoolctl import threadpool_limits
+    """Holds this thread's products to itself: OpenMP and MKL keep a number for each thread."""
+    import torch
 
-    threadpool_limits(1, "openmp")  # of this thread: OpenMP keeps a number for each
+    torch.get_num_threads()  # a thread's first use of torch sets its number, so it comes before ours
+    for setter in _setters():
+        setter(1)
+
+
+@cache
+def _setters() -> list[Callable[[int], object]]:
+    """Of torch's OpenMP and of its MKL, where it has them."""
+    import torch
+
+    library = ctypes.CDLL(torch._C.__file__)
+    names = ("omp_set_num_threads", "MKL_Set_Num_Threads_Local")
+    return [getattr(library, name) for name in names if hasattr(library, name)]

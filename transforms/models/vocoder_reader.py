@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from transforms.models.reader import Reader
 from transforms.models.recognisers import FasterWhisper
+from transforms.models.threads import in_threads
 from transforms.models.vocoder import Vocoder, whole
 from transforms.transcribe import cut_windows, normalize
 
@@ -31,15 +34,20 @@ class VocoderReader(Reader):
         self._vocoder.check_codebook(codebook_id, codebook_size)
 
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
-        return [self._read(whole(segments)) for segments in replies]
+        # one thread computes the samples: shared, their last bits would hang on how many there are
+        said = in_threads(self._say, [whole(segments) for segments in replies], at_once=1)
+        return [self._hear(waveform) for waveform in said]
 
     def comparable(self, text: str) -> str:
         """By Whisper's English normaliser: lower case, no punctuation, numbers as digits, contractions in full."""
         return normalize(text, "en")
 
-    def _read(self, units: list[int]) -> str:
-        if not units:
+    def _say(self, units: list[int]) -> np.ndarray:
+        (waveform,) = self._vocoder([units]) if units else [np.zeros(0, np.float32)]
+        return waveform
+
+    def _hear(self, waveform: np.ndarray) -> str:
+        if not len(waveform):
             return ""
-        (waveform,) = self._vocoder([units])
         heard = self._recognise([samples for _, samples in cut_windows(waveform)])
         return " ".join(window.text for window in heard if window.text)

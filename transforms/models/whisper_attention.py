@@ -13,7 +13,6 @@ import numpy as np
 
 from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
 from transforms.models.embedded import ModelError
-from transforms.models.threads import in_threads
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, load_whisper, weights_of
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ class AttentionAligner(Aligner):
         language: of the text; a multilingual model needs to know.
     """
 
+    at_once = 1  # openai-whisper catches the attention by hooks on the model
+
     def __init__(self, model: str = EMBEDDED, device: str = "cpu", language: str = "en") -> None:
         self.model, self.device, self.language = model, device, language
 
@@ -61,12 +62,7 @@ class AttentionAligner(Aligner):
         except ValueError as error:
             raise ModelError(f"{error}: Whisper's names of languages are en, de, zh and so on") from error
 
-    def align(self, waveform: np.ndarray, text: str) -> Alignment:
-        # One at a time: openai-whisper catches the attention by hooks on the model.
-        (alignment,) = in_threads(lambda pair: self._align(*pair), [(waveform, text)], at_once=1)
-        return alignment
-
-    def _align(self, waveform: np.ndarray, text: str) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
         import whisper
         from whisper.timing import find_alignment
 

@@ -108,7 +108,8 @@ def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> l
         raise ValueError(f"waveforms of one batch must pad to one length of at most 30 s, not {sorted(seconds)} s")
     num_samples = max(seconds) * SAMPLE_RATE
     with torch.inference_mode():
-        mels = [log_mel(waveform, num_samples, model.dims.n_mels, model.device) for waveform in waveforms]
+        with torch.autocast(model.device.type, enabled=False):  # a logarithm wants all its bits
+            mels = [log_mel(waveform, num_samples, model.dims.n_mels, model.device) for waveform in waveforms]
         features = encode(model.encoder, torch.stack(mels), layer).float().cpu().numpy()
     return [row[: num_frames(len(waveform))] for row, waveform in zip(features, waveforms, strict=True)]
 
