@@ -131,7 +131,7 @@ def load(module: str) -> str:
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs code in this environment's Python."""
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True)
 
 
 def pins() -> dict[str, str]:

@@ -72,7 +72,10 @@ class Align(Transform):
             return CtcAligner()
         kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
         if kind is None:
-            raise ModelError(f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known")
+            raise ModelError(
+                f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known: "
+                "transformers has config.json, fairseq2 model.yaml, speechbrain hyperparams.yaml (docs/BACKENDS.md)"
+            )
         return LetterAligner(kind(chosen.model, self.device))
 
     def prepare(self, batch: pa.Table) -> pa.Table:

@@ -54,7 +54,8 @@ class SampleFeatures(Transform):
         return {"encoder": open_encoder(self.parameters.model).weights()}
 
     def setup(self) -> None:
-        self._features = open_encoder(self.parameters.model).features(self.parameters.layer, self.device)
+        encoder = open_encoder(self.parameters.model)
+        self._name, self._features = encoder.name(), encoder.features(self.parameters.layer, self.device)
 
     def wanted(self, rows: pa.Table) -> pa.BooleanArray:
         pairs = zip(rows[KEY].to_pylist(), rows["num_samples"].to_pylist(), strict=True)
@@ -86,7 +87,7 @@ class SampleFeatures(Transform):
     def _row(self, key: str, features: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
         return {
             KEY: key,
-            "encoder": open_encoder(self.parameters.model).name(),
+            "encoder": self._name,
             "layer": self.parameters.layer,
             "hop_samples": HOP_SAMPLES,
             "width": features.shape[1],

@@ -161,6 +161,23 @@ def test_through_the_whole_stage(
     assert dataset.read("training/t2c")["num_codebooks"].to_pylist() == [tokenizer.num_codebooks] * 3
 
 
+def test_half_precision_is_for_encoders(codecs: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match="dtype=bfloat16 is for encoders"):
+        Tokenize(TokenizeParameters(codebook=next(iter(codecs.values())), dtype="bfloat16")).weights()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_stage_hears_more_utterances_than_there_are_threads(
+    codecs: dict[str, str], ingested: Dataset, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    stage = Tokenize(TokenizeParameters(codebook=next(iter(codecs.values()))))
+    stage.setup()
+    assert len(apply(stage, window(ingested).slice(0, 3)).rows) == 3
+
+
 def test_words_of_units_want_a_single_codebook(codecs: dict[str, str], ingested: Dataset) -> None:
     language = "embedded:unit-language-k100.json"
     several = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], unit_language=language))

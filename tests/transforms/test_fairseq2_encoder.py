@@ -168,6 +168,13 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
     with pytest.raises(ModelError, match="not readable as YAML"):
         Fairseq2Encoder.reads(str(tmp_path / "c"))
     assert not (tmp_path / "it-ran").exists()
+    torch.save({"model": {"mask_emb": torch.zeros(1).expand(1 << 40)}}, tmp_path / "a" / "model.pt")
+    with pytest.raises(ModelError, match="claims more numbers than the file holds"):
+        Fairseq2Features(model, 2, "cpu")
+    merged = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+    (tmp_path / "c" / "model.yaml").write_text(f"model_family: wav2vec2\na0: &a0 {{x: 1}}\n{merged}")
+    with pytest.raises(ModelError, match="YAML aliases"):
+        Fairseq2Encoder.reads(str(tmp_path / "c"))
     doubled = "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
     card = f"model_family: wav2vec2\na0: &a0 []\n{doubled}model_config: {{encoder_config: {{model_dim: *a39}}}}\n"
     (tmp_path / "b" / "model.yaml").write_text(card)

@@ -15,7 +15,7 @@ from schemas.layout import Dataset
 from tests.transforms.rows import apply, run_stages, window
 from tests.transforms.ssl_checkpoints import KINDS, make_ssl
 from transforms.audio import decode_flac
-from transforms.codebook import collapse
+from transforms.codebook import Codebook, collapse
 from transforms.models import ssl_encoders
 from transforms.models.embedded import ModelError
 from transforms.models.ssl_encoders import SslEncoder, SslFeatures
@@ -112,6 +112,30 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
         SslEncoder(model).weights()
     with pytest.raises(ModelError, match="a frame is 160 samples"):
         SslFeatures(make_ssl(tmp_path / "b", "wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 1)), 2, "cpu")
+
+
+def test_an_index_names_files_beside_it_alone(tmp_path: Path) -> None:
+    model = make_ssl(tmp_path / "model", "hubert")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = {"weight_map": {"encoder.layer_norm.weight": "../elsewhere.safetensors"}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    for use in (SslEncoder(model).weights, lambda: SslFeatures(model, 2, "cpu")):
+        with pytest.raises(ModelError, match="no file beside it"):
+            use()
+
+
+def test_a_codebook_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    model, other = make_ssl(tmp_path / "one", "hubert"), make_ssl(tmp_path / "two", "wavlm")
+    plain = np.zeros(32, np.float32), np.ones(32, np.float32)
+    book = Codebook(SslEncoder(model).name(), 2, 320, np.eye(4, 32, dtype=np.float32), *plain)
+    book.save(tmp_path / "book.safetensors", {})
+    parameters = {"codebook": str(tmp_path / "book.safetensors")}
+    assert Tokenize(TokenizeParameters(model=model, **parameters)).weights()["codebook"] == book.digest
+    for given in (other, TokenizeParameters().model):
+        with pytest.raises(ModelError, match="give its own"):
+            Tokenize(TokenizeParameters(model=given, **parameters)).weights()
+    with pytest.raises(ModelError, match="of no codec"):
+        TokenizeParameters(codebook=str(tmp_path)).open()
 
 
 def test_units_by_fairseq_recipe_and_through_the_whole_stage(

@@ -289,6 +289,9 @@ def test_a_pickle_with_more_than_tensors_does_not_run(small: Path) -> None:
     with pytest.raises(ModelError, match="more than tensors"):
         load_whisper(str(small))
     assert not (small / "ran").exists()
+    torch.save({"model.x": torch.zeros(1).expand(1 << 40)}, small / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="claims more numbers than the file holds"):
+        load_whisper(str(small))
     torch.save([torch.zeros(1)], small / "pytorch_model.bin")
     with pytest.raises(ModelError, match="not tensors by their names"):
         load_whisper(str(small))

@@ -101,8 +101,10 @@ def _merged(path: Path, device: str) -> dict[str, Tensor]:
 
 def _base(path: Path, config: dict[str, Any]) -> Path:
     base = path / str(config.get("base_model_name_or_path"))
-    if not base.is_dir() or base.resolve() == path.resolve():
-        raise ModelError(f"{path / LORA_CONFIG}: base_model_name_or_path {base} is no directory: give the base's path")
+    if not base.is_dir() or (base / LORA_CONFIG).is_file():
+        raise ModelError(
+            f"{path / LORA_CONFIG}: base_model_name_or_path {base} is no directory of a whole model: give its path"
+        )
     return base
 
 
@@ -111,23 +113,43 @@ def _read(file: Path, device: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if file.suffix == ".bin":
-        return _read_pickled(file, device)
+        return {name: tensor.to(device) for name, tensor in read_pickled(file).items()}
     try:
         return load_file(file, device=device)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file}: missing or damaged ({error})") from error
 
 
-def _read_pickled(file: Path, device: str) -> dict[str, Tensor]:
+def read_pickled(file: Path) -> dict[str, Tensor]:
+    """Tensors by their names of a file of `torch.save`; nothing of the file runs.
+
+    Raises:
+        ModelError: it is missing, damaged, holds more than tensors, or a tensor claims more than the file holds.
+    """
     import torch
 
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of the zip, of the pickle, or of what it names
-        raise ModelError(f"{file}: damaged, or more than tensors ({error})") from error
+        raise ModelError(f"{file}: damaged, or more than tensors ({error}); copy it again") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise ModelError(f"{file}: not tensors by their names: save the model's state_dict")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        check_held(file, name, tensor)
+    return tensors
+
+
+def check_held(file: Path, name: str, tensor: Tensor) -> None:
+    """Make sure that a file held all of a tensor's numbers: strides can make many of few.
+
+    Raises:
+        ModelError: it did not.
+    """
+    import torch
+
+    size = tensor.numel() * tensor.element_size()
+    if tensor.layout != torch.strided or tensor.untyped_storage().nbytes() < size:
+        raise ModelError(f"{file}: {name} claims more numbers than the file holds")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from schemas import SAMPLE_RATE
+from transforms.models.checkpoints import read_json, weight_files
 from transforms.models.embedded import ModelError, sha256_of
-from transforms.models.ssl_encoders import load_pretrained, read_json, weight_files
+from transforms.models.ssl_encoders import load_pretrained
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
 CHUNK_SECONDS = 100
@@ -57,7 +58,7 @@ class Codec(UnitTokenizer):
     @staticmethod
     def reads(path: Path) -> bool:
         config = path / "config.json"
-        return config.is_file() and read_json(config).get("model_type") in FAMILIES
+        return config.is_file() and str(read_json(config).get("model_type")) in FAMILIES
 
     def __init__(self, named: Named) -> None:
         import transformers
@@ -71,12 +72,12 @@ class Codec(UnitTokenizer):
             there = int(getattr(config, family.codebooks) if family.codebooks else config.num_quantizers)
             self.codebook_size, self.sampling_rate = int(config.codebook_size), int(config.sampling_rate)
             self.hop_samples = math.prod(map(int, getattr(config, family.ratios))) * (2 if family.halved else 1)
-        except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelError(f"{self._folder}/config.json: not a configuration of {family.name} ({error})") from error
         self._check(there, named)
         self.num_codebooks = named.num_codebooks or there
         files = hashlib.sha256()
-        for file in (self._folder / "config.json", *weight_files(str(self._folder))):
+        for file in (self._folder / "config.json", *weight_files(self._folder)):
             files.update(bytes.fromhex(sha256_of(file)))
         self.digest = hashlib.sha256(f"{files.hexdigest()} {self.num_codebooks}".encode()).hexdigest()
         self.codebook_id = f"{kind}-{files.hexdigest()[:8]}-q{self.num_codebooks}-k{self.codebook_size}"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from transforms.models.checkpoints import check_held
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.ssl_encoders import CHUNK_SAMPLES
 from transforms.models.tensors import check_tensors
@@ -97,8 +98,8 @@ class Fairseq2Checkpoint:
             if self.card_file.stat().st_size > MAX_CARD_BYTES:
                 raise ModelError(f"{self.card_file} is larger than any card: write the few lines of docs/BACKENDS.md")
             text = self.card_file.read_text(encoding="utf-8")
-            card = yaml.safe_load(text)
             aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader))
+            card = {} if aliases else yaml.safe_load(text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ModelError(f"{self.card_file}: not readable as YAML ({_innermost(error)}): copy it again") from error
         if not isinstance(card, dict):
@@ -205,7 +206,10 @@ class Fairseq2Checkpoint:
 
         def wanted(state_dict: dict[str, object]) -> dict[str, object]:
             renamed = in_fairseq2_names(state_dict, sizes)
-            return {name: tensor for name, tensor in renamed.items() if name.startswith(parts)}
+            kept = {name: tensor for name, tensor in renamed.items() if name.startswith(parts)}
+            for name, tensor in kept.items():
+                check_held(path, name, tensor)
+            return dict(kept)
 
         options = ModelCheckpointLoadOptions(restrict=True, state_dict_converter=wanted)
         try:

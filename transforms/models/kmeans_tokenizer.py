@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from transforms.models.encoders import open_encoder
 from transforms.models.kmeans_file import read_centroids
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 from transforms.models.whisper_encoder import HOP_SAMPLES
+
+DIGEST = re.compile(r"-[0-9a-f]{8}$")
+"""At the end of an encoder's name: it says which files it is."""
 
 
 class KmeansTokenizer(UnitTokenizer):
@@ -32,7 +36,14 @@ class KmeansTokenizer(UnitTokenizer):
         self._encoder = open_encoder(named.encoder)
 
     def weights(self) -> dict[str, str]:
+        self._check_encoder()
         return {"encoder": self._encoder.weights(), "codebook": self.digest}
+
+    def _check_encoder(self) -> None:
+        names = self.codebook.encoder, self._encoder.name()
+        # a name without a digest is a Whisper's directory, which may have moved
+        if names[0] != names[1] and any(DIGEST.search(name) for name in names):
+            raise ModelError(f"{self.codebook.id} is of the encoder {names[0]}, `model` is {names[1]}: give its own")
 
     def setup(self, device: str) -> None:
         self._features = self._encoder.features(self.codebook.layer, device)
@@ -48,6 +59,8 @@ def open_codebook(named: Named) -> Codebook:
         ModelError: the file can't be used, or its layer is not known or said twice.
     """
     path, layer = named.codebook, named.layer
+    if path.is_dir():
+        raise ModelError(f"{path} is a directory, but of no codec (EnCodec, DAC, Mimi): see docs/BACKENDS.md")
     if named.num_codebooks not in (None, 1):
         raise ModelError(f"{path} is one codebook, `num_codebooks` says {named.num_codebooks}: leave it out")
     if path.suffix == ".safetensors":

@@ -112,7 +112,10 @@ def _head(hyperparams: Hyperparams) -> Any:
     enc = hyperparams.given("enc", "VanillaNN", "Sequential")
     linear = hyperparams.given("ctc_lin", "Linear")
     vanilla = hyperparams.get("enc").named.endswith("VanillaNN")
-    made = {name: _layer(hyperparams, value) if isinstance(value, Tagged) else value for name, value in enc.items()}
+    try:
+        made = {name: _layer(hyperparams, value) if isinstance(value, Tagged) else value for name, value in enc.items()}
+    except TypeError as error:  # arguments that a layer does not take
+        raise ModelError(f"{hyperparams.path}: a layer of `enc` can't be made as it says ({error})") from error
     blocks = made.get("dnn_blocks", 2)
     if vanilla and not (isinstance(blocks, int) and 0 < blocks <= MOST_BLOCKS):
         raise ModelError(f"{hyperparams.path}: dnn_blocks is {blocks!r}, no number up to {MOST_BLOCKS}")
@@ -149,7 +152,7 @@ def _letters(path: Path) -> dict[str, int]:
     try:
         labels.load(path)
         tokens = {str(label): number for label, number in labels.lab2ind.items()}
-    except (ValueError, SyntaxError):  # not its text, so it is SentencePiece's
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # not its text, so it is SentencePiece's
         pieces = SentencePieceProcessor()
         try:
             pieces.Load(str(path))

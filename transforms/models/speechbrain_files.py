@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from transforms.models.checkpoints import read_pickled
 from transforms.models.embedded import ModelError
 from transforms.models.tensors import check_tensors
 
@@ -135,18 +136,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: it is missing, damaged, or holds more than tensors.
     """
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of torch, pickle, zipfile
-        raise ModelError(f"{path}: no checkpoint of plain tensors ({error}); copy it again") from error
-    if not isinstance(state, dict) or not all(isinstance(each, torch.Tensor) for each in state.values()):
-        raise ModelError(f"{path}: not a state dict of tensors")
-    for name, each in state.items():
-        if each.layout != torch.strided or each.untyped_storage().nbytes() < each.numel() * each.element_size():
-            raise ModelError(f"{path}: {name} claims more numbers than the file holds")
-    return {_today(name): each for name, each in state.items()}
+    return {_today(name): each for name, each in read_pickled(path).items()}
 
 
 def _today(name: str) -> str:

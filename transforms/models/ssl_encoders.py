@@ -7,13 +7,13 @@ convolutions of a batch sum in another order than those of one utterance, so uni
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transforms.models.checkpoints import read_json, weight_files
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.encoder import Encoder
 from transforms.models.whisper_encoder import HOP_SAMPLES, SAMPLE_RATE, num_frames
@@ -28,19 +28,6 @@ CHUNK_SAMPLES = 100 * SAMPLE_RATE
 """Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
 SHORTEST_SAMPLES = 400
 """What the convolutions need for one frame; shorter utterances are filled with silence."""
-
-
-def weight_files(model: str) -> list[Path]:
-    """The files of a checkpoint that hold tensors: safetensors, or else `pytorch_model*.bin`.
-
-    Raises:
-        ModelError: there are none.
-    """
-    folder = Path(model)
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise ModelError(f"{folder} holds neither model.safetensors nor pytorch_model.bin: copy the whole checkpoint")
-    return files
 
 
 def is_ssl(model: str) -> bool:
@@ -65,7 +52,7 @@ class SslEncoder(Encoder):
 
     def tensor_files(self) -> list[Path]:
         """The files that hold its tensors."""
-        return weight_files(self.model)
+        return weight_files(Path(self.model))
 
     def name(self) -> str:
         """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
@@ -175,7 +162,7 @@ def load_pretrained(kind: Any, model: str) -> Any:
     Raises:
         ModelError: files are missing or damaged, or lack some of the model's tensors.
     """
-    weight_files(model)
+    weight_files(Path(model))
     try:
         loaded, about = kind.from_pretrained(
             model, local_files_only=True, weights_only=True, output_loading_info=True, dtype="float32"
@@ -196,18 +183,3 @@ def check_hop(model: str, config: Any) -> None:
     """
     if (hop := math.prod(config.conv_stride)) != HOP_SAMPLES:
         raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint.
-
-    Raises:
-        ModelError: it can't be read.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON ({error}); copy the checkpoint again") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: expected a JSON object; copy the checkpoint again")
-    return found

@@ -128,7 +128,9 @@ class Vocoder:
             ModelError: it says more or fewer.
         """
         if codebook_size != self.codebook_size:
-            raise ModelError(f"{self._path} says {self.codebook_size} units, {codebook_id} has {codebook_size}")
+            raise ModelError(
+                f"{self._path} says {self.codebook_size} units, {codebook_id} has {codebook_size}: take its own"
+            )
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """The speech of each row, float32 at 16 kHz; rows are said one by one, so that none changes another.

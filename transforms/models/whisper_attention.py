@@ -53,7 +53,9 @@ class AttentionAligner(Aligner):
         try:
             from whisper.tokenizer import get_tokenizer
         except ImportError as error:
-            raise ModelError("openai-whisper is not installed: pip install openai-whisper") from error
+            raise ModelError(
+                "openai-whisper is not installed: pip install -c constraints.txt '.[transcribe]'"
+            ) from error
         self._whisper: Whisper = load_whisper(self.model, self.device)
         check_vocabulary(self.model, self._whisper.dims.n_vocab)
         many, languages = self._whisper.is_multilingual, self._whisper.num_languages

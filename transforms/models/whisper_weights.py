@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from whisper.model import Whisper
 
 EMBEDDED = "embedded:tiny.en"
+BESIDE_CTRANSLATE2 = ("config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.json", "vocabulary.txt")
+"""What shapes a model of CTranslate2 beside its weights, where it is there."""
 VOCABULARIES = {51864: "gpt2", 51865: "multilingual", 51866: "multilingual"}
 """Sizes of openai-whisper's vocabularies, and their names there: English, 99 and 100 languages."""
 SIZES = {
@@ -82,7 +84,8 @@ def weights_of(model: str) -> str:
     if path.is_file():
         return sha256_of(path)
     if (path / "model.bin").is_file():
-        return sha256_of(path / "model.bin")
+        files = [path / name for name in ("model.bin", *BESIDE_CTRANSLATE2) if (path / name).is_file()]
+        return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
     if is_transformers(model):
         small = [file for file in (path / "config.json", path / "generation_config.json") if file.is_file()]
         return hashlib.sha256("".join([*map(sha256_of, small), digest(path)]).encode()).hexdigest()
@@ -181,11 +184,19 @@ def _whisper(
             n_text_head=text_heads,
             n_text_layer=_count(state, "decoder"),
         )
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise ModelError(f"{directory}: not the tensors of a Whisper ({error}): copy the whole checkpoint") from error
     for width, heads in ((audio_state, audio_heads), (text_state, text_heads)):
         if heads < 1 or width % heads:
             raise ModelError(f"{directory}: {heads} attention heads do not share a width of {width}: see config.json")
+    for side, width, layers in (
+        ("encoder", audio_state, dims.n_audio_layer),
+        ("decoder", text_state, dims.n_text_layer),
+    ):
+        for layer in range(layers):  # before the network is made: a name or two could claim any size
+            held = state.get(f"{side}.blocks.{layer}.attn.query.weight")
+            if held is None or tuple(held.shape) != (width, width):
+                raise ModelError(f"{directory}: {side} layer {layer} is not {width} wide: copy the whole checkpoint")
     model = Whisper(dims)
     check_tensors(directory, _named(model.state_dict()), _named(state))
     model.load_state_dict(state)
