@@ -17,14 +17,13 @@ from rich.table import Table as RichTable
 from jobs.config import ConfigError, Workplace
 from jobs.run import run_job
 from jobs.screen import open_console
-from jobs.versions import must_be_readable
 from pipeline.job import Job
 from pipeline.plan import Committed
 from pipeline.runners.base import Keep, Part, Runner
 from pipeline.stage import StageSpec
 from schemas import KEY, MEASURES, UTTERANCES
 from schemas.base import UserError
-from schemas.layout import Dataset
+from schemas.layout import Dataset, must_be_readable
 from transforms.codebook import fit_codebook
 from transforms.features import SampleFeaturesParameters
 from transforms.fences import Group, RateFences

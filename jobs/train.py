@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.config import ConfigError, find, read_values
 from jobs.screen import open_console
-from jobs.versions import must_be_readable
-from schemas.layout import Dataset
+from schemas.layout import Dataset, must_be_readable
 from transforms.models.t2c import T2CConfig, character_tokenizer
 from transforms.models.t2c_training import Recipe, Row, train_t2c
 from transforms.models.training_run import RunRecipe

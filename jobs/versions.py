@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas import ENTRIES, KEY, TABLES, UTTERANCES
+from schemas import ENTRIES, KEY, UTTERANCES
 from schemas.base import CATEGORY
 from schemas.layout import Dataset, LayoutError, Manifest, StageInfo
 
@@ -57,20 +57,6 @@ def side(place: str, table: str, root: str) -> Side:
     else:
         info = dataset.current(table)
     return Side(dataset, info, dataset.committed(table, info.fingerprint, info.shards), _plan_of(dataset, info))
-
-
-def must_be_readable(dataset: Dataset, table: str) -> None:
-    """Make sure that a table's current version is in the form that this code reads.
-
-    Raises:
-        LayoutError: it is not, or the table is not there.
-    """
-    there, wanted = dataset.current(table).schema_version, TABLES[table].version
-    if there.split(".")[0] != wanted.split(".")[0]:
-        raise LayoutError(
-            f"{dataset.root}: {table} is {there}, this version reads {wanted}: rewrite it with `echo-targets migrate "
-            f"{dataset.root} CONFIG`, or run the job again"
-        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType
 
+from schemas import TABLES
 from schemas.base import UserError
 from schemas.storage import Storage, open_root, storage_of
 
@@ -261,3 +262,17 @@ class Dataset:
         """A table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""
         parts = [self.open(manifest.output.path).read(columns) for manifest in self.manifests(table)]
         return pa.concat_tables([part.unify_dictionaries() for part in parts])
+
+
+def must_be_readable(dataset: Dataset, table: str) -> None:
+    """Make sure that a table's current version is in the form that this code reads.
+
+    Raises:
+        LayoutError: it is not, or the table is not there.
+    """
+    there, wanted = dataset.current(table).schema_version, TABLES[table].version
+    if there.split(".")[0] != wanted.split(".")[0]:
+        raise LayoutError(
+            f"{dataset.root}: {table} is {there}, this version reads {wanted}: rewrite it with `echo-targets migrate "
+            f"{dataset.root} CONFIG`, or run the job again"
+        )

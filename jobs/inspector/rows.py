@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
-from jobs.versions import must_be_readable
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.base import UserError
-from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo
+from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo, must_be_readable
 
 Row = dict[str, Any]
 Edit = tuple[str, int, int]

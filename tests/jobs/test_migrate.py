@@ -31,6 +31,7 @@ WRITTEN = Path(__file__).parent / "data" / "units_1"
 CONFIG = str(WRITTEN / "job.yaml")
 GIVEN = [f"texts={WRITTEN / 'lines.jsonl'}"]
 CHANGED = ("units", "echo_targets", "training/t2c", "training/echo")
+from transforms.trainer.reading import TargetReader
 
 
 @pytest.fixture
@@ -161,6 +162,7 @@ def test_what_reads_the_old_form_says_what_to_do(root: Path, tmp_path: Path) -> 
         lambda: fit_unit_language_command(str(root), out, 150, 4, "ngram", Workplace()),
         lambda: train_reader_command(str(root), out, "train-reader", []),
         lambda: inspect_command(str(root), out, 0, False, None),
+        lambda: TargetReader(str(root), "training/t2c"),
     ):
         with pytest.raises(LayoutError, match=r"is 1\.0\.0, this version reads 2\.0\.0: .*echo-targets migrate"):
             read()

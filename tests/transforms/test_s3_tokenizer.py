@@ -67,6 +67,10 @@ def test_units_are_the_packages_whatever_the_neighbours(
         assert units[:, 0].tolist() == [*theirs, theirs[-1]][: len(units)]
         assert np.array_equal(tokenizer([waveform])[0], units)
     assert len({unit for units in together for unit in units[:, 0].tolist()}) > 50
+    many = np.concatenate(waveforms)
+    for seconds in (29.99, 30.01, 52.0, 52.5, 55.9, 56.1, 79.0):  # the last window may be little more than overlap
+        some = np.resize(many, round(seconds * SAMPLE_RATE))
+        assert tokenizer([some])[0].shape == (-(-len(some) // 640), 1)
     for length in (1, 200, 639, 640, 641, 1281):
         assert tokenizer([waveforms[0][5000 : 5000 + length]])[0].shape == (-(-length // 640), 1)
     assert len(waveforms[-1]) > 30 * SAMPLE_RATE

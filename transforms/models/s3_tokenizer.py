@@ -1,12 +1,14 @@
 """Units of CosyVoice2's supervised speech tokenizer: 25 a second, 6,561 of them by finite scalar quantisation.
 
 The package s3tokenizer has the network. Its weights are read from a safetensors file of its `state_dict`, whose shapes
-say the network's sizes. Each utterance is heard alone; those above 30 s in the package's own overlapping windows.
+say the network's sizes. Each utterance is heard alone; those above 30 s in windows that overlap by 4 s, of which each
+gives its middle.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +16,15 @@ from schemas import SAMPLE_RATE
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MARK = "quantizer._codebook.project_down.weight"
 """A tensor that tells such a file from others."""
 HEAD_WIDTH = 64
 """Of each attention head, whatever their number: the rotary embedding's."""
+WINDOW, OVERLAP, MELS_PER_UNIT = 3000, 400, 4
+"""Frames of 10 ms. The package's own windows over longer audio are these, but that its last one may be all overlap."""
 SHORTEST_SAMPLES = 640
 """Shorter utterances are filled with silence to a frame, which the spectrogram needs."""
 
@@ -77,9 +84,21 @@ class S3Tokenizer(UnitTokenizer):
 
         filled = np.pad(waveform, (0, max(0, SHORTEST_SAMPLES - len(waveform))))
         mel = log_mel_spectrogram(torch.from_numpy(filled).to(self._device), self._mels)
+        starts = range(0, max(1, mel.shape[1] - OVERLAP), WINDOW - OVERLAP)
+        parts = [self._window(mel[:, start : start + WINDOW]) for start in starts]
+        edge = OVERLAP // 2 // MELS_PER_UNIT
+        whole = [
+            part[edge if number else 0 : None if number == len(parts) - 1 else -edge]
+            for number, part in enumerate(parts)
+        ]
+        return np.concatenate(whole)[:, None]
+
+    def _window(self, mel: Tensor) -> np.ndarray:
+        import torch
+
         units, lengths = self._model.quantize(mel[None], torch.tensor([mel.shape[1]], device=self._device))
         found: np.ndarray = units[0, : int(lengths[0])].cpu().numpy()
-        return found[:, None]
+        return found
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

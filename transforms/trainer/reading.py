@@ -19,7 +19,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from schemas.base import UserError
-from schemas.layout import Dataset, LayoutError
+from schemas.layout import Dataset, LayoutError, must_be_readable
 
 Row: TypeAlias = dict[str, Any]
 Filter: TypeAlias = tuple[str, str, Any]
@@ -74,7 +74,7 @@ class TargetReader:
         seed: of the order; None reads the shards as they lie, and of each window the longest rows first.
 
     Raises:
-        LayoutError: there is no such table.
+        LayoutError: there is no such table, or another version of the code wrote it.
         UserError: it has no such column.
     """
 
@@ -91,6 +91,7 @@ class TargetReader:
         seed: int | None = 0,
     ) -> None:
         dataset = Dataset(root)
+        must_be_readable(dataset, table)
         info = dataset.current(table)
         committed = dataset.committed(table, info.fingerprint, info.shards).values()
         self._root = root
