@@ -26,12 +26,12 @@ from schemas.check import check_dataset
 from schemas.layout import Dataset, LayoutError, Manifest
 from tests.pipeline.stand_ins import Inline, files
 from tests.transforms.rows import rejects
+from transforms.trainer.reading import TargetReader
 
 WRITTEN = Path(__file__).parent / "data" / "units_1"
 CONFIG = str(WRITTEN / "job.yaml")
 GIVEN = [f"texts={WRITTEN / 'lines.jsonl'}"]
 CHANGED = ("units", "echo_targets", "training/t2c", "training/echo")
-from transforms.trainer.reading import TargetReader
 
 
 @pytest.fixture
