@@ -168,7 +168,8 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
     with pytest.raises(ModelError, match="not readable as YAML"):
         Fairseq2Encoder.reads(str(tmp_path / "c"))
     assert not (tmp_path / "it-ran").exists()
-    torch.save({"model": {"mask_emb": torch.zeros(1).expand(1 << 40)}}, tmp_path / "a" / "model.pt")
+    claimed = {name: torch.zeros(1).expand(1 << 40) for name in network.state_dict() if name.startswith("encoder.")}
+    torch.save({"model": network.state_dict() | claimed}, tmp_path / "a" / "model.pt")
     with pytest.raises(ModelError, match="claims more numbers than the file holds"):
         Fairseq2Features(model, 2, "cpu")
     merged = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))

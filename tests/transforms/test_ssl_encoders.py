@@ -108,7 +108,7 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="whether waveforms are normalised"):
         SslFeatures(model, 2, "cpu")
     (tmp_path / "a" / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="copy the whole checkpoint"):
+    with pytest.raises(ModelError, match="not a checkpoint; copy it again"):
         SslEncoder(model).weights()
     with pytest.raises(ModelError, match="a frame is 160 samples"):
         SslFeatures(make_ssl(tmp_path / "b", "wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 1)), 2, "cpu")

@@ -41,8 +41,9 @@ class KmeansTokenizer(UnitTokenizer):
 
     def _check_encoder(self) -> None:
         names = self.codebook.encoder, self._encoder.name()
-        # a name without a digest is a Whisper's directory, which may have moved
-        if names[0] != names[1] and any(DIGEST.search(name) for name in names):
+        kinds, digests = {name.partition("-")[0] for name in names}, list(map(DIGEST.search, names))
+        # a name without a digest says nothing of the files: they may be the same elsewhere
+        if names[0] != names[1] and (len(kinds) > 1 or all(digests)):
             raise ModelError(f"{self.codebook.id} is of the encoder {names[0]}, `model` is {names[1]}: give its own")
 
     def setup(self, device: str) -> None:
