@@ -1,24 +1,26 @@
 """The stages of `folder.yaml` on the real speech, in one process: time, share of it inside models, peak memory, WER.
 
-python -m benchmarks.job
+python -m benchmarks.job [--limit N]
 
 Where the rest goes, as a flame graph:
 
-py-spy record --threads --rate 50 -o flame.svg -- python -m benchmarks.job
+py-spy record --rate 50 -o docs/images/flame.svg -- python -m benchmarks.job --limit 40
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import jiwer
 
-from benchmarks.common import SAMPLE_RATE, SPEECH
+from benchmarks.common import SAMPLE_RATE, SPEECH, chosen
 from jobs.config import load
 from jobs.run import job_of
 from pipeline.commit import open_stage, set_current
@@ -60,9 +62,12 @@ class Stopwatch:
             self._inside, self._since = self._inside + change, now
 
 
-def main() -> None:
+def main(limit: int | None) -> None:
     with tempfile.TemporaryDirectory() as root:
-        settings = load("folder", [f"manifest={SPEECH / 'manifest.jsonl'}", f"root={root}"])
+        lines = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][:limit]
+        manifest = Path(root, "speech.jsonl")
+        manifest.write_text("".join(json.dumps(row | {"audio": str(SPEECH / row["audio"])}) + "\n" for row in lines))
+        settings = load("folder", [f"manifest={manifest}", f"root={root}"])
         job, dataset = job_of(settings), Dataset(root)
         job.plan.commit(dataset)
         print("| stage | seconds | real-time factor | inside the model | peak memory, GB |")
@@ -95,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(chosen(__doc__).limit)

@@ -42,7 +42,7 @@ def main(limit: int | None, rounds: int) -> None:
     as_dataset, as_ray = datasets.Dataset(plain), ray.data.from_arrow(plain)
 
     with tempfile.TemporaryDirectory() as temporary:
-        folders = {name: Path(temporary) / name for name in ("ours", "datasets", "ray")}
+        folders = {name: Path(temporary) / name for name in ("ours", "datasets", "ray", "alone")}
 
         def ours() -> None:
             _empty(folders["ours"])
@@ -59,11 +59,18 @@ def main(limit: int | None, rounds: int) -> None:
             _empty(folders["ray"])
             as_ray.write_parquet(str(folders["ray"]))
 
+        def write_alone() -> None:
+            _empty(folders["alone"])
+            options = {"write_page_index": True, "write_page_checksum": True, "use_content_defined_chunking": True}
+            path = folders["alone"] / "all.parquet"
+            pq.write_table(rows, path, compression="zstd", row_group_size=UNITS.row_group_rows, **options)
+
         print(f"{len(rows)} rows\n")
         contenders = {
             "echo-targets, ShardWriter": ours,
             "datasets, to_parquet": with_datasets,
             "Ray Data, write_parquet": with_ray,
+            "pyarrow, our settings, no check": write_alone,
         }
         with_ray()  # starts its workers, which is not timed
         compare(contenders, seconds * TIMES, rounds, len(rows))

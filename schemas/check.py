@@ -80,11 +80,15 @@ def _check_rows(
 
 
 def batches(file: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
-    """The checked columns of a shard, a row group at a time."""
+    """The checked columns of a shard, a row group at a time; the next one is read meanwhile."""
     names = [file.schema.column(position).path for position in range(len(file.schema))]
     wanted = [name for name in names if name not in table.unchecked]
-    for group in range(file.num_row_groups):
-        yield from file.read_row_group(group, wanted).combine_chunks().to_batches()
+    reading = None
+    with ThreadPoolExecutor(1) as reader:
+        for group in [*range(file.num_row_groups), None]:
+            before, reading = reading, None if group is None else reader.submit(file.read_row_group, group, wanted)
+            if before is not None:
+                yield from before.result().combine_chunks().to_batches()
 
 
 def metadata(table: Table, fingerprint: str) -> dict[str, str]:
