@@ -22,7 +22,7 @@ BATCH = 8
 def main(limit: int | None, rounds: int) -> None:
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-    waveforms, references, _ = speech(every=7, limit=limit)
+    waveforms, references, _ = speech(every=14, limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     heard: dict[str, list[str]] = {}
     transformers_pipeline = asr_pipeline(BATCH)
