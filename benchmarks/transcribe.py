@@ -12,9 +12,9 @@ from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from benchmarks.whisper_pipeline import asr_pipeline
 from pipeline.batching import pack
 from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.recognisers import WINDOW_SAMPLES, FasterWhisper
+from transforms.models.recognisers import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import normalize
+from transforms.transcribe import Transcribe, TranscribeParameters, Window, normalize
 
 BATCH = 8
 
@@ -27,8 +27,8 @@ def main(limit: int | None, rounds: int) -> None:
     heard: dict[str, list[str]] = {}
     transformers_pipeline = asr_pipeline(BATCH)
 
-    ours = FasterWhisper(EMBEDDED, "cpu", "en", 5)
-    ours.setup()
+    stage = Transcribe(TranscribeParameters())
+    stage.setup()
     torch_model = load_whisper(EMBEDDED)
     their_model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8")
     pipeline = BatchedInferencePipeline(model=their_model)
@@ -37,9 +37,10 @@ def main(limit: int | None, rounds: int) -> None:
         texts = [""] * len(waveforms)
         costs = [WINDOW_SAMPLES] * len(waveforms)
         for batch in pack(costs, BATCH * WINDOW_SAMPLES):
-            for place, result in zip(batch, ours([waveforms[place] for place in batch]), strict=True):
+            windows = [Window(number, 0, waveforms[place]) for number, place in enumerate(batch)]
+            for place, result in zip(batch, stage._decode(windows, list(map(str, batch))), strict=True):
                 texts[place] = result.text
-        heard["echo-targets, faster-whisper backend"] = texts
+        heard["echo-targets, as the stage decodes"] = texts
 
     def run_openai() -> None:
         heard["openai-whisper transcribe, per file"] = [
@@ -61,7 +62,7 @@ def main(limit: int | None, rounds: int) -> None:
         heard["transformers ASR pipeline, batched"] = transformers_pipeline(waveforms)
 
     contenders = {
-        "echo-targets, faster-whisper backend": run_ours,
+        "echo-targets, as the stage decodes": run_ours,
         "openai-whisper transcribe, per file": run_openai,
         "faster-whisper transcribe, per file": run_faster,
         "faster-whisper BatchedInferencePipeline": run_batched,
