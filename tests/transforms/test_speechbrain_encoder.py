@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transforms.models.encoders import open_encoder
 from transforms.models.kmeans_file import read_centroids
 from transforms.models.speechbrain_encoder import SpeechbrainEncoder
 from transforms.models.ssl_encoders import SslEncoder
+from transforms.models.threads import in_threads
 from transforms.tokenize import Tokenize, TokenizeParameters
 
 LAYERS = (1, 3)
@@ -62,9 +64,10 @@ def test_units_are_those_of_discrete_ssl(
         book = str(tmp_path / "hub" / "kmeans" / f"LibriSpeech_{kind}_k{K}_L{layer}.pt")
         tokenize = Tokenize(TokenizeParameters(model=model, codebook=book, layer=layer))
         tokenize.setup()
+        encode = partial(quantizer.encode, SSL_layers=[layer], deduplicates=[True])
         for row in apply(tokenize, table).rows.to_pylist():
             waveform = torch.from_numpy(heard[row[KEY]])[None]
-            whole, _, runs = quantizer.encode(waveform, SSL_layers=[layer], deduplicates=[True])
+            ((whole, _, runs),) = in_threads(encode, [waveform], at_once=1)  # as the stage hears
             assert row["units"] == [(runs[0, :, 0] - layer * K - 1).tolist()]
             frames = np.repeat(row["units"][0], row["durations"])
             assert frames[: whole.shape[1]].tolist() == whole[0, :, 0].tolist()

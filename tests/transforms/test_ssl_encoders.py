@@ -19,6 +19,7 @@ from transforms.codebook import Codebook, collapse
 from transforms.models import ssl_encoders
 from transforms.models.embedded import ModelError
 from transforms.models.ssl_encoders import SslEncoder, SslFeatures
+from transforms.models.threads import in_threads
 from transforms.models.whisper_encoder import num_frames
 from transforms.tokenize import Tokenize, TokenizeParameters
 
@@ -148,7 +149,8 @@ def test_units_by_fairseq_recipe_and_through_the_whole_stage(
 
     model = make_ssl(tmp_path / "hubert", "hubert")
     heard = {row[KEY]: decode_flac(row["audio"]["bytes"]) for row in window(ingested).slice(0, 3).to_pylist()}
-    features = {key: by_transformers(model, waveform, 3) for key, waveform in heard.items()}
+    alone = in_threads(lambda waveform: by_transformers(model, waveform, 3), heard.values(), at_once=1)
+    features = dict(zip(heard, alone, strict=True))
     book = str(tmp_path / "km.bin")
     joblib.dump(MiniBatchKMeans(20, random_state=0, n_init=1).fit(np.concatenate(list(features.values()))), book)
 
