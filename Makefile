@@ -30,7 +30,11 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.transcribe
 	$(BIN)/python -m benchmarks.align
+	$(BIN)/python -m benchmarks.units
+	$(BIN)/python -m benchmarks.echo
+	$(BIN)/python -m benchmarks.llama
 	$(BIN)/python -m benchmarks.write
+	$(BIN)/python -m benchmarks.whole
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.page

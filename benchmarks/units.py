@@ -1,6 +1,6 @@
 """The unit language's `encode_batch` against sentencepiece's unigram model: the same words, scores and sequences.
 
-python -m benchmarks.units [--limit N] [--rounds 5]        # needs sentencepiece
+python -m benchmarks.units [--limit N] [--rounds 5]
 
 Each sequence is an utterance of the real speech; the whole is encoded twenty times over. sentencepiece is given
 our vocabulary, so the two should write the same words but where its 32-bit scores tie, and the sequences as strings,
