@@ -5,74 +5,73 @@ python -m benchmarks.transcribe [--limit N] [--rounds 5]
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
 import jiwer
 import numpy as np
+from torch import get_num_threads
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from benchmarks.whisper_pipeline import asr_pipeline
 from pipeline.batching import pack
 from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.recognisers import WINDOW_SAMPLES
+from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 from transforms.transcribe import Transcribe, TranscribeParameters, Window, normalize
 
 BATCH = 8
+Waveforms: TypeAlias = list[np.ndarray]
 
 
 def main(limit: int | None, rounds: int) -> None:
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-    waveforms, references, _ = speech(every=14, limit=limit)
-    seconds = sum(map(len, waveforms)) / SAMPLE_RATE
-    heard: dict[str, list[str]] = {}
-    transformers_pipeline = asr_pipeline(BATCH)
-
     stage = Transcribe(TranscribeParameters())
     stage.setup()
     torch_model = load_whisper(EMBEDDED)
-    their_model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8")
+    their_model = WhisperModel(
+        str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=get_num_threads()
+    )
     pipeline = BatchedInferencePipeline(model=their_model)
 
-    def run_ours() -> None:
+    def ours(waveforms: Waveforms) -> list[str]:
         texts = [""] * len(waveforms)
-        costs = [WINDOW_SAMPLES] * len(waveforms)
-        for batch in pack(costs, BATCH * WINDOW_SAMPLES):
+        lengths = [len(waveform) for waveform in waveforms]
+        for batch in pack([WINDOW_SAMPLES] * len(waveforms), lengths, BATCH * WINDOW_SAMPLES):
             windows = [Window(number, 0, waveforms[place]) for number, place in enumerate(batch)]
             for place, result in zip(batch, stage._decode(windows, list(map(str, batch))), strict=True):
                 texts[place] = result.text
-        heard["echo-targets, as the stage decodes"] = texts
+        return texts
 
-    def run_openai() -> None:
-        heard["openai-whisper transcribe, per file"] = [
-            torch_model.transcribe(waveform, language="en", fp16=False)["text"] for waveform in waveforms
-        ]
+    def openai(waveforms: Waveforms) -> list[str]:
+        return [torch_model.transcribe(waveform, language="en", fp16=False)["text"] for waveform in waveforms]
 
-    def run_faster() -> None:
-        heard["faster-whisper transcribe, per file"] = [
-            "".join(part.text for part in their_model.transcribe(waveform, language="en", beam_size=1)[0])
-            for waveform in waveforms
-        ]
+    def faster(waveforms: Waveforms) -> list[str]:
+        heard = (their_model.transcribe(waveform, language="en", beam_size=1)[0] for waveform in waveforms)
+        return ["".join(part.text for part in parts) for parts in heard]
 
-    def run_batched() -> None:
-        heard["faster-whisper BatchedInferencePipeline"] = [
-            "".join(part.text for part in _batched(pipeline, waveform)) for waveform in waveforms
-        ]
+    def batched(waveforms: Waveforms) -> list[str]:
+        return ["".join(part.text for part in _batched(pipeline, waveform)) for waveform in waveforms]
 
-    def run_transformers() -> None:
-        heard["transformers ASR pipeline, batched"] = transformers_pipeline(waveforms)
-
-    contenders = {
-        "echo-targets, as the stage decodes": run_ours,
-        "openai-whisper transcribe, per file": run_openai,
-        "faster-whisper transcribe, per file": run_faster,
-        "faster-whisper BatchedInferencePipeline": run_batched,
-        "transformers ASR pipeline, batched": run_transformers,
+    ways: dict[str, Callable[[Waveforms], list[str]]] = {
+        "echo-targets, as the stage decodes": ours,
+        "openai-whisper transcribe, per file": openai,
+        "faster-whisper transcribe, per file": faster,
+        "faster-whisper BatchedInferencePipeline": batched,
+        "transformers ASR pipeline, batched": asr_pipeline(BATCH),
     }
-    print(f"{len(waveforms)} utterances, {seconds / 60:.1f} minutes, tiny.en; WER after Whisper's normaliser\n")
-    compare(contenders, seconds, rounds)
+    timed, _, _ = speech(every=5, limit=limit)
+    seconds = sum(map(len, timed)) / SAMPLE_RATE
+    print(f"{len(timed)} utterances, {seconds / 60:.1f} minutes, tiny.en\n")
+    compare({name: partial(way, timed) for name, way in ways.items()}, seconds, rounds)
+
+    waveforms, references, _ = speech(limit=limit)
     wanted = [normalize(text, "en") for text in references]
-    for name, texts in heard.items():
-        print(f"WER {jiwer.wer(wanted, [normalize(text, 'en') for text in texts]):.2%}  {name}")
+    print(f"\nword error rate on {len(waveforms)} utterances, after Whisper's normaliser\n")
+    for name, way in ways.items():
+        print(f"{jiwer.wer(wanted, [normalize(text, 'en') for text in way(waveforms)]):.2%}  {name}", flush=True)
 
 
 def _batched(pipeline: object, waveform: np.ndarray) -> object:

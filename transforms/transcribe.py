@@ -13,7 +13,8 @@ import pyarrow as pa
 from schemas import KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, rounded, table_of
-from transforms.models.recognisers import BACKENDS, WINDOW_SAMPLES, Heard
+from transforms.models.recognisers import BACKENDS, Heard
+from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED
 
 SEARCHED = 10 * SAMPLE_RATE
@@ -59,7 +60,7 @@ class Transcribe(Transform):
     """Decodes all windows of a batch at once, then those that failed at the next temperature."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True

@@ -101,17 +101,33 @@ def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> l
     Raises:
         ValueError: the waveforms pad to different lengths, or are longer than the encoder's window.
     """
-    import torch
-
     seconds = {padded_seconds(len(waveform)) for waveform in waveforms}
     if len(seconds) != 1 or max(seconds) > WINDOW_SECONDS:
         raise ValueError(f"waveforms of one batch must pad to one length of at most 30 s, not {sorted(seconds)} s")
-    num_samples = max(seconds) * SAMPLE_RATE
+    features = hidden_states(model, waveforms, max(seconds) * SAMPLE_RATE, layer)
+    return [row[: num_frames(len(waveform))] for row, waveform in zip(features, waveforms, strict=True)]
+
+
+def hidden_states(
+    model: Whisper, waveforms: list[np.ndarray], num_samples: int, layers: int | None = None
+) -> np.ndarray:
+    """What the encoder gives for waveforms that silence fills to one length.
+
+    Args:
+        model: an openai-whisper model in evaluation mode.
+        waveforms: float32, 16 kHz mono, at most `num_samples` each.
+        num_samples: a multiple of 320, at most 30 s.
+        layers: as `encode` takes it.
+
+    Returns:
+        (B, num_samples / 320, n_audio_state) float32.
+    """
+    import torch
+
     with torch.inference_mode():
         with torch.autocast(model.device.type, enabled=False):  # a logarithm wants all its bits
             mels = [log_mel(waveform, num_samples, model.dims.n_mels, model.device) for waveform in waveforms]
-        features = encode(model.encoder, torch.stack(mels), layer).float().cpu().numpy()
-    return [row[: num_frames(len(waveform))] for row, waveform in zip(features, waveforms, strict=True)]
+        return encode(model.encoder, torch.stack(mels), layers).float().cpu().numpy()
 
 
 def encode(encoder: AudioEncoder, mels: torch.Tensor, layers: int | None = None) -> torch.Tensor:
