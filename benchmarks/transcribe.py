@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import jiwer
 import numpy as np
-from torch import get_num_threads
+from torch import get_num_threads, set_num_threads
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from benchmarks.whisper_pipeline import asr_pipeline
@@ -31,9 +31,11 @@ def main(limit: int | None, rounds: int) -> None:
     stage = Transcribe(TranscribeParameters())
     stage.setup()
     torch_model = load_whisper(EMBEDDED)
+    threads = get_num_threads()
     their_model = WhisperModel(
-        str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=get_num_threads()
+        str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=threads
     )
+    set_num_threads(threads)  # CTranslate2 gives torch's OpenMP its own number
     pipeline = BatchedInferencePipeline(model=their_model)
 
     def ours(waveforms: Waveforms) -> list[str]:

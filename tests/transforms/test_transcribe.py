@@ -8,6 +8,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+import torch
 
 from schemas import KEY, SAMPLE_RATE
 from schemas.layout import Dataset
@@ -105,6 +106,26 @@ def test_fallback_goes_to_those_alone_that_fail(ingested: Dataset, fast: Transcr
     assert calls == [(3, 0.0), (1, 0.2)]
     assert [row["flags"] for row in found] == [[], ["fallback"], []]
     assert found[1]["text"].count("the the") == 0
+
+
+def test_loading_leaves_torch_its_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        transcriber()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_change_nothing(ingested: Dataset) -> None:
+    rows, before, found = window(ingested), torch.get_num_threads(), []
+    for backend in BACKENDS:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(apply(transcriber(backend=backend), rows).rows)
+    torch.set_num_threads(before)
+    assert found[0].equals(found[1]) and found[2].equals(found[3])
 
 
 def test_sampling_depends_on_its_seed_alone(ingested: Dataset, fast: Transcribe) -> None:

@@ -187,10 +187,12 @@ class FasterWhisper(OpenAIWhisper):
                 raise ModelError(f"no Whisper model {self.model!r}: {error}") from error
         super().setup()
         directory = str(WHISPER_TINY_EN.locate().parent) if self.model == EMBEDDED else self.model
-        on_cpu = {"compute_type": "int8", "cpu_threads": 1, "num_workers": torch.get_num_threads()}
+        threads = torch.get_num_threads()
+        on_cpu = {"compute_type": "int8", "cpu_threads": 1, "num_workers": threads}
         on_gpu = {"compute_type": "float16"}
         chosen: dict[str, Any] = on_cpu if self.device == "cpu" else on_gpu
         self._faster: WhisperModel = WhisperModel(directory, device=self.device, **chosen)
+        torch.set_num_threads(threads)  # CTranslate2 gives its own number to the OpenMP that both use
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         if temperature > 0:
