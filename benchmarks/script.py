@@ -9,6 +9,7 @@ openai-whisper's encoder in its windows of 30 s, scikit-learn's nearest centroid
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def main(manifest: Path, out: Path) -> None:
     from sklearn.cluster import KMeans
     from whisper import log_mel_spectrogram, pad_or_trim
 
-    whisper = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8")
+    directory, threads = str(WHISPER_TINY_EN.locate().parent), os.cpu_count() or 1
+    whisper = WhisperModel(directory, device="cpu", compute_type="int8", cpu_threads=threads)
     aligner, encoder = CtcAligner(), load_whisper(EMBEDDED).encoder
     aligner.setup()
     book = Codebook.load(asset(TokenizeParameters().codebook))

@@ -23,7 +23,7 @@ WORKERS = 2
 
 
 def main(limit: int | None, rounds: int) -> None:
-    waveforms, texts, paths = speech(every=15, limit=limit)
+    waveforms, texts, paths = speech(every=5, limit=limit)
     seconds = sum(map(len, waveforms)) / SAMPLE_RATE
     with tempfile.TemporaryDirectory() as temporary:
         folder, number = Path(temporary), count()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from transforms.base import Before, Output, Parameters, Reject, Transform, diges
 from transforms.models.embedded import ModelError
 from transforms.models.readers import open_reader, reader_weights
 from transforms.models.t2c import Decoded, model_digest
+from transforms.models.threads import by_one_thread
 from transforms.models.unit_reader import target_cer
 from transforms.models.unit_tokenizer import UnitTokenizer
 from transforms.models.unit_tokenizers import open_tokenizer
@@ -44,6 +45,9 @@ from transforms.responders import (
 )
 from transforms.segments import SegmentRule, recorded_segments
 from transforms.unit_language import UnitLanguage
+
+if TYPE_CHECKING:
+    from transforms.echox.network import Heard
 
 CHARS_PER_SECOND = 15
 
@@ -228,19 +232,27 @@ class Echo(Transform):
         asked = [self._asked(row, turns) for row, turns in zip(rows, audio, strict=True)]
         rejects = [turn for turn in asked if isinstance(turn, Reject)]
         turns = [(row, turn) for row, turn in zip(rows, asked, strict=True) if not isinstance(turn, Reject)]
+        heard = self._responder.hear([turn for _, turn in turns])
+        written, empty = by_one_thread(lambda: self._answered(turns, heard), self.device)
+        if self._reader:
+            spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
+            for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):
+                row["target_cer"] = rounded(rate)
+        return Output(table_of(written, ECHO_TARGETS), [*rejects, *empty])
+
+    def _answered(
+        self, turns: list[tuple[dict[str, Any], Asked]], heard: list[list[Heard]]
+    ) -> tuple[list[dict[str, Any]], list[Reject]]:
         drafts: list[_Draft] = []
-        for (row, _), answer in zip(turns, self._responder.answer([turn for _, turn in turns]), strict=True):
+        rejects: list[Reject] = []
+        answers = self._responder.answer([turn for _, turn in turns], heard)
+        for (row, _), answer in zip(turns, answers, strict=True):
             if answer.text.strip():
                 drafts.append(self._draft(row, answer))
             else:
                 rejects.append(Reject(row[KEY], "empty_reply", f"the model's reply is empty ({answer.stop_reason})"))
         decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments], self._speech))
-        written = [self._row(draft, [next(decoded) for _ in draft.segments]) for draft in drafts]
-        if self._reader:
-            spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
-            for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):
-                row["target_cer"] = rounded(rate)
-        return Output(table_of(written, ECHO_TARGETS), rejects)
+        return [self._row(draft, [next(decoded) for _ in draft.segments]) for draft in drafts], rejects
 
     def _asked(self, row: dict[str, Any], audio: list[np.ndarray]) -> Asked | Reject:
         """A turn as a responder takes it, or why it can't be answered."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C, Decoded, StopReason, model_digest
+from transforms.models.threads import side_by_side
 from transforms.prompts import PromptTemplate
 from transforms.segments import text_scores
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from transforms.echox.model import EchoX, Prompt
+    from transforms.echox.network import Heard
 
 Text = Literal["hidden", "response"]
 Decoder = Literal["t2c", "echo"]
@@ -112,9 +114,13 @@ class Responder(ABC):
     id: str
     tokenizer: Tokenizer
 
+    def hear(self, turns: Sequence[Asked]) -> list[list[Heard]]:
+        """The audio of user's turns as the model hears it; nothing for who does not listen."""
+        return [[] for _ in turns]
+
     @abstractmethod
-    def answer(self, turns: Sequence[Asked]) -> list[Answer]:
-        """The replies to user's turns."""
+    def answer(self, turns: Sequence[Asked], heard: Sequence[list[Heard]]) -> list[Answer]:
+        """The replies to user's turns that were heard."""
 
     @abstractmethod
     def say(self, segments: Sequence[Segment], speech: Speech) -> list[Decoded]:
@@ -141,7 +147,7 @@ class TextResponder(Responder):
         self.tokenizer = self._t2c.tokenizer
         self.id = f"t2c-{model_digest(path)[:8]}"
 
-    def answer(self, turns: Sequence[Asked]) -> list[Answer]:
+    def answer(self, turns: Sequence[Asked], heard: Sequence[list[Heard]]) -> list[Answer]:
         return [self._given(turn.reply or "") for turn in turns]
 
     def _given(self, text: str) -> Answer:
@@ -172,6 +178,7 @@ class EchoXResponder(Responder):
         from transforms.echox.model import EchoX
         from transforms.models.checkpoints import digest
 
+        self._device = device
         self._echox: EchoX = EchoX.load(path, device, dtype)
         if self._echox.tokenizer is None:
             raise ModelError(f"{path} has no tokenizer.json: put the language model's own beside its weights")
@@ -185,10 +192,12 @@ class EchoXResponder(Responder):
         """The longest turn it can hear, 16 kHz samples."""
         return self._echox.tower.max_samples
 
-    def answer(self, turns: Sequence[Asked]) -> list[Answer]:
+    def hear(self, turns: Sequence[Asked]) -> list[list[Heard]]:
+        return side_by_side(self._echox.hear, [turn.audio for turn in turns], self._device)
+
+    def answer(self, turns: Sequence[Asked], heard: Sequence[list[Heard]]) -> list[Answer]:
         if not turns:
             return []
-        heard = self._echox.hear([turn.audio for turn in turns])
         prompts = [self._echox.prompt(self._ids(turn), dialogue) for turn, dialogue in zip(turns, heard, strict=True)]
         generates = any(turn.reply is None for turn in turns)
         return self._generated(turns, prompts) if generates else self._given(turns, prompts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from schemas.check import check_dataset
 from schemas.layout import Dataset
@@ -60,6 +62,33 @@ def rows_of(dataset: Dataset) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def given(corpus: Path) -> dict[str, dict[str, Any]]:
     return rows_of(echoed(corpus, text="hidden"))
+
+
+@pytest.mark.parametrize("parameters", [{"text": "hidden"}, {"response": "generated", "decoder": "echo"}])
+def test_one_thread_computes_so_that_last_bits_do_not_hang_on_how_many_there_are(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]
+) -> None:
+    numbers: dict[str, set[int]] = {}
+
+    def spied(name: str) -> Callable[..., Any]:
+        work = getattr(EchoX, name)
+
+        def spy(*args: Any, **options: Any) -> Any:
+            numbers.setdefault(name, set()).add(torch.get_num_threads())
+            return work(*args, **options)
+
+        return spy
+
+    for name in ("hear", "states", "respond", "hidden_ids", "denoised", "denoising_cosines"):
+        monkeypatch.setattr(EchoX, name, spied(name))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        echoed(corpus, seed=3, **parameters)
+    finally:
+        torch.set_num_threads(before)
+    assert set().union(*numbers.values()) == {1}
+    assert {"hear", "hidden_ids", "denoising_cosines"} < set(numbers)
 
 
 def test_replies_that_are_given(corpus: Path, given: dict[str, dict[str, Any]]) -> None:

@@ -191,14 +191,15 @@ def test_faster_whisper_says_how_to_convert_and_reads_what_that_gives(
     assert row["wer_vs_reference"] < 0.3
 
 
-def test_ctranslate2_in_8_bits_is_read_back_as_numbers(exported: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantization", ["int8", "int8_bfloat16", "bfloat16"])
+def test_ctranslate2_of_fewer_bits_is_read_back_as_numbers(exported: str, tmp_path: Path, quantization: str) -> None:
     from ctranslate2.converters import TransformersConverter
 
-    TransformersConverter(exported).convert(str(tmp_path / "int8"), quantization="int8")
-    exact, eighths = load_whisper(EMBEDDED).state_dict(), load_whisper(str(tmp_path / "int8")).state_dict()
+    TransformersConverter(exported).convert(str(tmp_path / "small"), quantization=quantization)
+    exact, coarse = load_whisper(EMBEDDED).state_dict(), load_whisper(str(tmp_path / "small")).state_dict()
     for name, tensor in exact.items():
-        assert (eighths[name] - tensor).abs().max() <= tensor.abs().max() / 200, name
-    assert not [name for name in read_ctranslate2(tmp_path / "int8" / "model.bin") if name.endswith("_scale")]
+        assert (coarse[name] - tensor).abs().max() <= tensor.abs().max() / 200, name
+    assert not [name for name in read_ctranslate2(tmp_path / "small" / "model.bin") if name.endswith("_scale")]
 
 
 Change = Callable[[dict[str, torch.Tensor]], Any]

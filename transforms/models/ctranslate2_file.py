@@ -16,12 +16,14 @@ import numpy as np
 
 from transforms.models.embedded import ModelError
 
-DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
+BFLOAT16 = 5
+"""The upper half of a float32, which numpy reads as an integer of 16 bits."""
 MAX_TENSOR_BYTES = 1 << 32
 
 
 def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a CTranslate2 `model.bin`, by name; half precision and 8-bit integers come back as float32.
+    """All tensors of a CTranslate2 `model.bin`, by name, of whatever type there, as float32.
 
     Raises:
         ModelError: the file is not a Whisper model in CTranslate2's binary version 6, or it ends early.
@@ -48,11 +50,14 @@ def _dequantized(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _tensor(file: BinaryIO) -> tuple[str, np.ndarray]:
     name = _string(file)
     shape = [_number(file, "I") for _ in range(_number(file, "B"))]
-    dtype = np.dtype(DTYPES[_number(file, "B")])
+    kind = _number(file, "B")
+    dtype = np.dtype(DTYPES[kind])
     size = _number(file, "I")
     if size > MAX_TENSOR_BYTES:
         raise ValueError(f"tensor {name} claims {size} bytes")
     array = np.frombuffer(file.read(size), dtype).reshape(shape)
+    if kind == BFLOAT16:
+        return name, (array.astype(np.uint32) << 16).view(np.float32)
     return name, array.astype(np.float32 if dtype.kind == "f" else dtype)
 
 

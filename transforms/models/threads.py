@@ -40,14 +40,32 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_onc
     return list(_pool(at_once or torch.get_num_threads()).map(alone, items))
 
 
+def side_by_side(function: Callable[[list[Item]], list[Result]], items: list[Item], device: str) -> list[Result]:
+    """What a function gives for a batch: item by item in threads on a CPU, for all at once elsewhere.
+
+    Args:
+        function: safe to call from several threads; what it gives for an item does not depend on its neighbours.
+        device: a torch device, where it computes.
+    """
+    if device != "cpu":
+        return function(items)
+    return [result for (result,) in in_threads(lambda item: function([item]), items)]
+
+
+def by_one_thread(function: Callable[[], Result], device: str) -> Result:
+    """What a function gives; on a CPU, one thread computes it."""
+    if device != "cpu":
+        return function()
+    (result,) = in_threads(lambda _: function(), [None], at_once=1)
+    return result
+
+
 def hear_each(
     model: Callable[[list[np.ndarray]], list[np.ndarray]], waveforms: list[np.ndarray], device: str, dtype: str
 ) -> list[np.ndarray]:
-    """What a model gives for each waveform: side by side on a CPU, in one batch elsewhere.
+    """What a model gives for each waveform, `side_by_side`.
 
     Args:
-        model: safe to call from several threads; what it gives for a waveform does not depend on its neighbours.
-        device: a torch device, where the model is.
         dtype: float32, or what the products of a model in float32 are computed in.
     """
     import torch
@@ -56,9 +74,7 @@ def hear_each(
         with torch.autocast(device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
             return model(some)
 
-    if device != "cpu":
-        return hear(waveforms)
-    return [heard for (heard,) in in_threads(lambda waveform: hear([waveform]), waveforms)]
+    return side_by_side(hear, waveforms, device)
 
 
 def fastest_dtype(device: str) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from transforms.models.embedded import ModelError
 from transforms.models.reader import Reader
 from transforms.models.tensors import check_tensors, write_tensors
+from transforms.models.threads import by_one_thread
 
 if TYPE_CHECKING:
     from transforms.models.unit_reader_module import UnitReaderModule
@@ -97,7 +98,8 @@ class UnitReader(Reader):
 
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
         """The text of each reply: its segments are read one by one and joined by a space."""
-        read = iter(self.read([segment for segments in replies for segment in segments]))
+        flat = [segment for segments in replies for segment in segments]
+        read = iter(by_one_thread(lambda: self.read(flat), self._device))
         return [" ".join(next(read) for _ in segments) for segments in replies]
 
     def comparable(self, text: str) -> str:
