@@ -212,7 +212,8 @@ def test_a_checkpoint_of_torch_is_read_as_weights_alone(codecs: dict[str, str], 
     folder = make_codec(tmp_path / "bin", "Encodec", safe=False)
     assert np.array_equal(opened(folder)([waveform])[0], opened(codecs["Encodec"])([waveform])[0])
     file = Path(folder, "pytorch_model.bin")
-    torch.save({"encoder.layers.0.conv.bias": Path}, file)  # a pickle that names something
+    named = {"encoder.layers.0.conv.bias": Path, "filling": torch.zeros(300_000)}
+    torch.save(named, file)  # a pickle that names something
     with pytest.raises(ModelError, match="not a checkpoint that transformers reads"):
         opened(folder)
     file.unlink()

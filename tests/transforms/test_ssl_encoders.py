@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,27 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
         SslEncoder(model).weights()
     with pytest.raises(ModelError, match="a frame is 160 samples"):
         SslFeatures(make_ssl(tmp_path / "b", "wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 1)), 2, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"hidden_size": 1 << 19}, "a model of 6,.* numbers, its weights are .* bytes: copy the whole checkpoint"),
+        ({"num_conv_pos_embeddings": 1 << 28}, "a model of .* numbers"),
+        ({"conv_dim": [1 << 24] * 7}, "a model of .* numbers"),
+        ({"num_hidden_layers": 100_000_000}, "num_hidden_layers is 100000000, at most 1000 are read"),
+        ({"num_attention_heads": 0}, "not a checkpoint that transformers reads"),
+    ],
+    ids=str,
+)
+def test_a_configuration_can_not_claim_what_its_weights_do_not_hold(
+    tmp_path: Path, claim: dict[str, Any], message: str
+) -> None:
+    model = make_ssl(tmp_path, "hubert")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | claim))
+    with pytest.raises(ModelError, match=message):
+        SslFeatures(model, 2, "cpu")
 
 
 def test_an_index_names_files_beside_it_alone(tmp_path: Path) -> None:

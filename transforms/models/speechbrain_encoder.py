@@ -11,7 +11,7 @@ from typing import Any
 
 from transforms.models.embedded import ModelError
 from transforms.models.speechbrain_files import fill, read_state
-from transforms.models.ssl_encoders import SslEncoder, SslFeatures, check_hop, is_ssl
+from transforms.models.ssl_encoders import SslEncoder, SslFeatures, check_hop, is_ssl, network_of
 
 CHECKPOINTS = ("wav2vec2.ckpt", "hubert.ckpt", "wavlm.ckpt")
 PREFIXES = ("model.wav2vec2.", "model.hubert.", "model.wavlm.", "model.")
@@ -54,8 +54,7 @@ def load_encoder(model: str) -> Any:
     Raises:
         ModelError: files are missing or damaged, or the tensors are not those of the configuration.
     """
-    import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     path = checkpoint_of(model)
     if path is None or not is_ssl(model):
@@ -66,11 +65,11 @@ def load_encoder(model: str) -> Any:
     state = read_state(path)
     prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)), "")
     try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-        with torch.device("meta"):
-            encoder = AutoModel.from_config(config)
+        encoder = network_of(AutoModel, model)
+    except ModelError:
+        raise
     except Exception as error:  # transformers raises what it likes
         raise ModelError(f"{model}/config.json: not an encoder's configuration ({error}); copy it again") from error
-    check_hop(model, config)
+    check_hop(model, encoder.config)
     fill(encoder, {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}, path)
     return encoder

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MODEL_TYPES = ("hubert", "wav2vec2", "wavlm")
 CHUNK_SAMPLES = 100 * SAMPLE_RATE
 """Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
+MOST_LAYERS = 1_000
 SHORTEST_SAMPLES = 400
 """What the convolutions need for one frame; shorter utterances are filled with silence."""
 
@@ -160,19 +161,48 @@ def load_pretrained(kind: Any, model: str) -> Any:
         kind: a class of transformers with `from_pretrained`.
 
     Raises:
-        ModelError: files are missing or damaged, or lack some of the model's tensors.
+        ModelError: files are missing or damaged, lack some of the model's tensors, or the configuration claims a larger
+            model than they hold.
     """
-    weight_files(Path(model))
+    files = weight_files(Path(model))
     try:
+        _check_claims(kind, model, sum(file.stat().st_size for file in files))
         loaded, about = kind.from_pretrained(
             model, local_files_only=True, weights_only=True, output_loading_info=True, dtype="float32"
         )
+    except ModelError:
+        raise
     except Exception as error:  # safetensors, torch and transformers each raise their own
         raise ModelError(f"{model}: not a checkpoint that transformers reads ({error}); copy it again") from error
     missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
     if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
         raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
     return loaded.eval()
+
+
+def network_of(kind: Any, model: str) -> Any:
+    """The network that a directory's `config.json` claims, without numbers (on torch's device `meta`).
+
+    Raises:
+        ModelError: it has more layers than are read.
+        Exception: what transformers raises of a configuration that can't be.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    for name, value in config.to_dict().items():
+        if "layers" in name and isinstance(value, int) and value > MOST_LAYERS:
+            raise ModelError(f"{model}/config.json: {name} is {value}, at most {MOST_LAYERS} are read")
+    with torch.device("meta"):
+        return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+
+
+def _check_claims(kind: Any, model: str, held: int) -> None:
+    """Refuses a configuration that claims more numbers than the weights have bytes, before any of them is made."""
+    if (claimed := sum(tensor.numel() for tensor in network_of(kind, model).state_dict().values())) > held:
+        about = f"a model of {claimed:,} numbers, its weights are {held:,} bytes"
+        raise ModelError(f"{model}/config.json: {about}: copy the whole checkpoint")
 
 
 def check_hop(model: str, config: Any) -> None:
