@@ -29,6 +29,7 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.job
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.transcribe
+	$(BIN)/python -m benchmarks.whisper_parts
 	$(BIN)/python -m benchmarks.align
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.echo

@@ -40,8 +40,7 @@ def main(limit: int | None, rounds: int) -> None:
 
     def ours(waveforms: Waveforms) -> list[str]:
         texts = [""] * len(waveforms)
-        lengths = [len(waveform) for waveform in waveforms]
-        for batch in pack([WINDOW_SAMPLES] * len(waveforms), lengths, BATCH * WINDOW_SAMPLES):
+        for batch in pack([WINDOW_SAMPLES] * len(waveforms), BATCH * WINDOW_SAMPLES):
             windows = [Window(number, 0, waveforms[place]) for number, place in enumerate(batch)]
             for place, result in zip(batch, stage._decode(windows, list(map(str, batch))), strict=True):
                 texts[place] = result.text

@@ -152,7 +152,7 @@ def _batches(dataset: Dataset, worker: Loaded | Isolated, task: ShardTask) -> It
         costs = transform.costs(rows)
         samples = rows["num_samples"].to_pylist() if "num_samples" in rows.column_names else costs
         window = _Window(rows[KEY].to_pylist(), sum(samples))
-        packed = list(pack(costs, samples, budget, transform.equal_costs))
+        packed = list(pack(costs, budget, transform.equal_costs))
         for number, positions in enumerate(packed, 1):
             batch = rows.take(positions)
             prepared = _prepared(transform, batch) if isinstance(worker, Loaded) else None

@@ -22,7 +22,7 @@ from schemas import TRANSCRIPTS
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.transforms.rows import apply, run_stages, window
-from tests.transforms.whisper_checkpoints import export_embedded, make_whisper
+from tests.transforms.whisper_checkpoints import export_embedded, make_whisper, write_tokenizer
 from transforms.align import Align, AlignParameters
 from transforms.audio import decode_flac
 from transforms.base import joined
@@ -200,6 +200,31 @@ def test_ctranslate2_of_fewer_bits_is_read_back_as_numbers(exported: str, tmp_pa
     for name, tensor in exact.items():
         assert (coarse[name] - tensor).abs().max() <= tensor.abs().max() / 200, name
     assert not [name for name in read_ctranslate2(tmp_path / "small" / "model.bin") if name.endswith("_scale")]
+
+
+def test_both_backends_detect_one_language(ingested: Dataset, tmp_path: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    model = make_whisper(tmp_path / "small", 51865)
+    write_tokenizer(Path(model), "multilingual")
+    chosen = {"model": str(tmp_path / "old"), "language": None, "temperatures": [0.0]}
+    TransformersConverter(model, copy_files=["tokenizer.json"]).convert(chosen["model"])
+    with pytest.raises(ModelError, match="no lang_ids to detect a language by: set `language`"):
+        Transcribe(TranscribeParameters.model_validate(chosen)).setup()
+    languages = {f"<|{language}|>": 50259 + place for place, language in enumerate(LANGUAGES) if place < 99}
+    generation = Path(model, "generation_config.json")
+    said = {"lang_to_id": languages, "_from_model_config": False}
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | said))
+    TransformersConverter(model, copy_files=["tokenizer.json"]).convert(str(tmp_path / "ct2"))
+    rows, heard = window(ingested), []
+    for backend, path in (("openai-whisper", model), ("faster-whisper", str(tmp_path / "ct2"))):
+        chosen = {"backend": backend, "model": path, "language": None, "temperatures": [0.0]}
+        transcribe = Transcribe(TranscribeParameters.model_validate(chosen))
+        transcribe.setup()
+        heard.append(apply(transcribe, rows).rows.to_pylist())
+    for one, two in zip(*heard, strict=True):
+        assert one["language"] == two["language"] and one["language"] in LANGUAGES
+        assert one["language_prob"] == pytest.approx(two["language_prob"], abs=0.02)
 
 
 Change = Callable[[dict[str, torch.Tensor]], Any]

@@ -46,6 +46,20 @@ def write_vocabulary(folder: Path, name: str) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
 
 
+def write_tokenizer(folder: Path, name: str) -> None:
+    """Writes `tokenizer.json` with openai-whisper's tokens and special tokens, which spells, but does not merge."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from whisper.tokenizer import get_encoding
+
+    encoding = get_encoding(name)
+    write_vocabulary(folder, name)
+    tokenizer = Tokenizer(models.BPE(vocab=json.loads((folder / "vocab.json").read_text()), merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = [encoding.decode([id]) for id in range(encoding.eot_token, encoding.n_vocab)]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
 def export_embedded(folder: Path) -> str:
     """Saves the embedded Whisper as transformers does, in half precision as it came; returns the directory."""
     from transformers import WhisperFeatureExtractor

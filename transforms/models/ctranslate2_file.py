@@ -3,7 +3,7 @@
 The container is described by `ctranslate2/specs/model_spec.py` (binary version 6); its Whisper
 tensor names by `ctranslate2/specs/whisper_spec.py`. Linear 0 of a self-attention is query, key and value
 stacked; linear 1 of a cross-attention is key and value stacked. Whisper's key projection has no bias, so the
-key third of a stacked bias is zero.
+key third of a stacked bias is zero. Of tensors that are equal, the file has one, and names the others after them all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
             if version != 6 or specification != "WhisperSpec":
                 raise ModelError(f"{path}: expected a WhisperSpec of binary version 6, found {specification} {version}")
             _number(file, "I")  # revision of the specification
-            return _dequantized(dict(_tensor(file) for _ in range(_number(file, "I"))))
+            tensors = dict(_tensor(file) for _ in range(_number(file, "I")))
+            aliases = [(_string(file), _string(file)) for _ in range(_number(file, "I"))]
+            return _dequantized(tensors | {alias: tensors[name] for alias, name in aliases})
         except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
             raise ModelError(f"{path}: not a CTranslate2 model, or cut short ({error})") from error
 

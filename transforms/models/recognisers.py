@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transforms.models.checkpoints import read_json
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
 from transforms.models.threads import fastest_dtype, hear_each, in_threads
-from transforms.models.whisper_encoder import (
-    HOP_SAMPLES,
-    SAMPLE_RATE,
-    WINDOW_SAMPLES,
-    WINDOW_SECONDS,
-    hidden_states,
-    padded_seconds,
-)
+from transforms.models.whisper_encoder import WINDOW_SAMPLES, hidden_states
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
@@ -154,9 +147,8 @@ class OpenAIWhisper(Recogniser):
 class FasterWhisper(OpenAIWhisper):
     """CTranslate2's decoder, in 8-bit integers on a CPU and half precision on a GPU.
 
-    It attends to the speech and the first silence after it alone, which is faster and better: of the silence up to 30 s
-    it makes words. At a temperature above 0 openai-whisper decodes whole windows, since CTranslate2 seeds its random
-    numbers once per thread, so what it samples depends on all it sampled before.
+    It seeds its random numbers once per thread, so what it samples depends on all it sampled before. At a temperature
+    above 0 openai-whisper decodes instead.
     """
 
     @staticmethod
@@ -189,44 +181,31 @@ class FasterWhisper(OpenAIWhisper):
         directory = str(WHISPER_TINY_EN.locate().parent) if self.model == EMBEDDED else self.model
         threads = torch.get_num_threads()
         on_cpu = {"compute_type": "int8", "cpu_threads": 1, "num_workers": threads}
-        on_gpu = {"compute_type": "float16"}
+        kind, _, index = self.device.partition(":")
+        on_gpu = {"compute_type": "float16", "device_index": int(index or 0)}
         chosen: dict[str, Any] = on_cpu if self.device == "cpu" else on_gpu
-        self._faster: WhisperModel = WhisperModel(directory, device=self.device, **chosen)
+        self._faster: WhisperModel = WhisperModel(directory, device=kind, **chosen)
         torch.set_num_threads(threads)  # CTranslate2 gives its own number to the OpenMP that both use
+        detects = self._faster.model.is_multilingual and not self.language
+        if detects and not read_json(Path(directory, "config.json")).get("lang_ids"):
+            raise ModelError(f"{directory}/config.json has no lang_ids to detect a language by: set `language`")
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         if temperature > 0:
             return super().__call__(windows, temperature, seed)
         encoded = self._encoded(windows)
-        equals: dict[int, list[int]] = defaultdict(list)
-        for number, window in enumerate(windows):
-            equals[min(padded_seconds(len(window)) + 1, WINDOW_SECONDS)].append(number)
-        most = TOGETHER if self.device == "cpu" else len(windows)
-        groups = [
-            (seconds * SAMPLE_RATE // HOP_SAMPLES, numbers[start : start + most])
-            for seconds, numbers in equals.items()
-            for start in range(0, len(numbers), most)
-        ]
+        if self.device != "cpu":
+            return self._greedy(encoded)
+        groups = [encoded[start : start + TOGETHER] for start in range(0, len(encoded), TOGETHER)]
+        return [heard for group in in_threads(self._greedy, groups) for heard in group]
 
-        def decode(group: tuple[int, list[int]]) -> list[Heard]:
-            frames, numbers = group
-            return self._greedy(np.stack([encoded[number] for number in numbers]), frames)
-
-        decoded = in_threads(decode, groups) if self.device == "cpu" else map(decode, groups)
-        heard = {
-            number: result
-            for (_, numbers), results in zip(groups, decoded, strict=True)
-            for number, result in zip(numbers, results, strict=True)
-        }
-        return [heard[number] for number in range(len(windows))]
-
-    def _greedy(self, encoded: np.ndarray, frames: int) -> list[Heard]:
+    def _greedy(self, encoded: list[np.ndarray]) -> list[Heard]:
         from ctranslate2 import StorageView
 
-        faster = self._faster
-        languages = self._languages(encoded)
+        faster, states = self._faster, StorageView.from_array(np.stack(encoded))
+        languages = self._languages(states, len(encoded))
         results = faster.model.generate(
-            StorageView.from_array(np.ascontiguousarray(encoded[:, :frames])),
+            states,
             [self._prompt(language) for language, _ in languages],
             beam_size=1,
             max_length=faster.max_length,
@@ -237,12 +216,10 @@ class FasterWhisper(OpenAIWhisper):
         )
         return [self._heard(result, *language) for result, language in zip(results, languages, strict=True)]
 
-    def _languages(self, encoded: np.ndarray) -> list[tuple[str, float | None]]:
-        from ctranslate2 import StorageView
-
+    def _languages(self, encoded: Any, count: int) -> list[tuple[str, float | None]]:
         if self.language or not self._faster.model.is_multilingual:
-            return [(self.language or "en", None)] * len(encoded)
-        detected = self._faster.model.detect_language(StorageView.from_array(encoded))
+            return [(self.language or "en", None)] * count
+        detected = self._faster.model.detect_language(encoded)
         return [(best[0][0].strip("<|>"), float(best[0][1])) for best in detected]
 
     def _prompt(self, language: str) -> list[int]:

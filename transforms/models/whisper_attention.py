@@ -50,13 +50,9 @@ class AttentionAligner(Aligner):
         return {"whisper": weights_of(self.model)}
 
     def setup(self) -> None:
-        try:
-            from whisper.tokenizer import get_tokenizer
-        except ImportError as error:
-            raise ModelError(
-                "openai-whisper is not installed: pip install -c constraints.txt '.[transcribe]'"
-            ) from error
         self._whisper: Whisper = load_whisper(self.model, self.device)
+        from whisper.tokenizer import get_tokenizer
+
         check_vocabulary(self.model, self._whisper.dims.n_vocab)
         many, languages = self._whisper.is_multilingual, self._whisper.num_languages
         try:

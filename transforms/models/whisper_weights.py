@@ -51,9 +51,12 @@ def load_whisper(model: str, device: str = "cpu") -> Whisper:
         device: a torch device.
 
     Raises:
-        ModelError: the files are missing, damaged or not a Whisper model.
+        ModelError: the files are missing, damaged or not a Whisper model, or openai-whisper is not installed.
     """
-    import whisper
+    try:
+        import whisper
+    except ImportError as error:
+        raise ModelError("openai-whisper is not installed: pip install -c constraints.txt '.[transcribe]'") from error
 
     directory = WHISPER_TINY_EN.locate().parent if model == EMBEDDED else Path(model)
     if (directory / "model.bin").is_file():
