@@ -49,7 +49,7 @@ def main(limit: int | None, rounds: int) -> None:
 
     waveforms, references, _ = speech(limit=limit)
     wanted = [normalize(text, "en") for text in references]
-    contexts = {"the speech and 1 s": 1, "the speech and 4 s": 4, "30 s": 30}
+    contexts = {"30 s": 30, "the speech and 1 s": 1, "the speech and 4 s": 4}
     whole = next(iter(encoders.values()))(timed)
     print("\ndecoder, by what it attends to\n")
     decoders = {name: partial(_decode, recogniser, timed, whole, silence) for name, silence in contexts.items()}

@@ -18,16 +18,13 @@ import numpy as np
 
 from transforms.models.checkpoints import read_json
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
-from transforms.models.threads import fastest_dtype, hear_each, in_threads
+from transforms.models.threads import fastest_dtype, hear_each, in_threads, side_by_side
 from transforms.models.whisper_encoder import WINDOW_SAMPLES, hidden_states
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
-
-TOGETHER = 4
-"""Windows that one thread of a CPU decodes at once: more of them wait for each other's caches."""
 
 
 @dataclass(frozen=True)
@@ -193,11 +190,7 @@ class FasterWhisper(OpenAIWhisper):
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
         if temperature > 0:
             return super().__call__(windows, temperature, seed)
-        encoded = self._encoded(windows)
-        if self.device != "cpu":
-            return self._greedy(encoded)
-        groups = [encoded[start : start + TOGETHER] for start in range(0, len(encoded), TOGETHER)]
-        return [heard for group in in_threads(self._greedy, groups) for heard in group]
+        return side_by_side(self._greedy, self._encoded(windows), self.device)
 
     def _greedy(self, encoded: list[np.ndarray]) -> list[Heard]:
         from ctranslate2 import StorageView
