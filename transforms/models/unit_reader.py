@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,8 +98,7 @@ class UnitReader(Reader):
 
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
         """The text of each reply: its segments are read one by one and joined by a space."""
-        flat = [segment for segments in replies for segment in segments]
-        read = iter(by_one_thread(lambda: self.read(flat), self._device))
+        read = iter(self.read([segment for segments in replies for segment in segments]))
         return [" ".join(next(read) for _ in segments) for segments in replies]
 
     def comparable(self, text: str) -> str:
@@ -117,19 +116,24 @@ class UnitReader(Reader):
         Raises:
             ValueError: a unit is not in the codebook.
         """
-        import torch
-
-        from transforms.models.unit_reader_module import padded
-
         rows = [list(map(int, row)) for row in units]
         check_units(rows, self.config.codebook_size)
         texts = [""] * len(rows)
         for batch in _batches(rows):
-            with torch.inference_mode():
-                best = self.module(*padded([rows[row] for row in batch], self._device)).argmax(-1).tolist()
-            for row, symbols in zip(batch, best, strict=True):
+            likeliest = partial(self._likeliest, [rows[row] for row in batch])
+            for row, symbols in zip(batch, by_one_thread(likeliest, self._device), strict=True):
                 texts[row] = spelt(symbols[: len(rows[row]) * self.config.frames_per_unit])
         return texts
+
+    def _likeliest(self, rows: list[list[int]]) -> list[list[int]]:
+        """The likeliest symbol of each CTC frame."""
+        import torch
+
+        from transforms.models.unit_reader_module import padded
+
+        with torch.inference_mode():
+            likeliest: list[list[int]] = self.module(*padded(rows, self._device)).argmax(-1).tolist()
+        return likeliest
 
     @cached_property
     def _device(self) -> str:
