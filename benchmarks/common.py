@@ -16,17 +16,17 @@ SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 SAMPLE_RATE = 16_000
 
 
-def options(about: str | None) -> argparse.ArgumentParser:
+def options(about: str | None, rounds: int = 5) -> argparse.ArgumentParser:
     """`--limit` and `--rounds` of a benchmark, whose docstring's first line is its help."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
     parser.add_argument("--limit", type=int, help="the first so many only: a look, not a figure")
-    parser.add_argument("--rounds", type=int, default=5, help="paired runs (default: 5)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"paired runs (default: {rounds})")
     return parser
 
 
-def chosen(about: str | None) -> argparse.Namespace:
+def chosen(about: str | None, rounds: int = 5) -> argparse.Namespace:
     """What was given for them, where a benchmark takes nothing else."""
-    return options(about).parse_args()
+    return options(about, rounds).parse_args()
 
 
 def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], list[str], list[Path]]:

@@ -1,87 +1,104 @@
-"""transcribe against openai-whisper and faster-whisper file by file, and the batched pipelines of two libraries.
+"""transcribe against openai-whisper, faster-whisper and transformers: seconds and word error rate, by kind of speech.
 
-python -m benchmarks.transcribe [--limit N] [--rounds 5]
+python -m benchmarks.transcribe [--limit N] [--rounds 1]
+
+Each contender transcribes each set of benchmarks/speech_sets.py, with timestamps and greedily, in turn. A time is worth
+nothing without the error rate beside it.
 """
 
 from __future__ import annotations
 
+import statistics
+import sys
+import time
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias
 
 import jiwer
 import numpy as np
 from torch import get_num_threads, set_num_threads
 
-from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
+from benchmarks.common import chosen
+from benchmarks.speech_sets import SpeechSet, speech_sets
 from benchmarks.whisper_pipeline import asr_pipeline
-from pipeline.batching import pack
 from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters, Window, normalize
+from transforms.transcribe import Transcribe, TranscribeParameters, normalize
 
 BATCH = 8
 Waveforms: TypeAlias = list[np.ndarray]
+Contenders: TypeAlias = dict[str, Callable[[Waveforms], list[str]]]
 
 
 def main(limit: int | None, rounds: int) -> None:
+    contenders = _contenders()
+    ratios: dict[str, list[float]] = {name: [] for name in contenders}
+    print(f"| set | {' | '.join(contenders)} |")
+    print(f"| --- |{' --- |' * len(contenders)}")
+    for speech in speech_sets(limit):
+        taken: dict[str, list[float]] = {name: [] for name in contenders}
+        rates: dict[str, float] = {}
+        for number in range(rounds):
+            for name, transcribe in contenders.items():
+                print(f"{speech.name}, round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+                started = time.perf_counter()
+                texts = transcribe(speech.waveforms)
+                taken[name].append(time.perf_counter() - started)
+                rates[name] = _error_rate(speech, texts)
+        ours = taken[next(iter(contenders))]
+        for name, seconds in taken.items():
+            ratios[name] += [other / own for other, own in zip(seconds, ours, strict=True)]
+        cells = (f"{rates[name]:.2%}, {statistics.median(taken[name]):.1f} s" for name in contenders)
+        about = f"{speech.name}: {len(speech.waveforms)}, {speech.seconds / 60:.1f} min"
+        print(f"| {about} | {' | '.join(cells)} |", flush=True)
+    spread = (f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in ratios.values())
+    print(f"| times ours | {' | '.join(spread)} |")
+
+
+def _error_rate(speech: SpeechSet, texts: list[str]) -> float:
+    """Word errors by words of the references, after Whisper's normalizer."""
+    wanted, found = ([normalize(text, "en") for text in each] for each in (speech.texts, texts))
+    return float(jiwer.wer(wanted, found))
+
+
+def _contenders() -> Contenders:
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
     stage = Transcribe(TranscribeParameters())
     stage.setup()
     torch_model = load_whisper(EMBEDDED)
     threads = get_num_threads()
-    their_model = WhisperModel(
-        str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=threads
-    )
-    set_num_threads(threads)  # CTranslate2 gives torch's OpenMP its own number
-    pipeline = BatchedInferencePipeline(model=their_model)
+    model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=threads)
+    set_num_threads(threads)  # CTranslate2 sets the number of threads of torch's OpenMP to its own
+    pipeline = BatchedInferencePipeline(model=model)
 
     def ours(waveforms: Waveforms) -> list[str]:
-        texts = [""] * len(waveforms)
-        for batch in pack([WINDOW_SAMPLES] * len(waveforms), BATCH * WINDOW_SAMPLES):
-            windows = [Window(number, 0, waveforms[place]) for number, place in enumerate(batch)]
-            for place, result in zip(batch, stage._decode(windows, list(map(str, batch))), strict=True):
-                texts[place] = result.text
-        return texts
+        batches = (waveforms[start : start + BATCH] for start in range(0, len(waveforms), BATCH))
+        return [found.text for batch in batches for found in stage.transcribe(batch, [""] * len(batch))]
 
     def openai(waveforms: Waveforms) -> list[str]:
         return [torch_model.transcribe(waveform, language="en", fp16=False)["text"] for waveform in waveforms]
 
     def faster(waveforms: Waveforms) -> list[str]:
-        heard = (their_model.transcribe(waveform, language="en", beam_size=1)[0] for waveform in waveforms)
-        return ["".join(part.text for part in parts) for parts in heard]
+        found = (model.transcribe(waveform, language="en", beam_size=1)[0] for waveform in waveforms)
+        return ["".join(segment.text for segment in segments) for segments in found]
 
     def batched(waveforms: Waveforms) -> list[str]:
-        return ["".join(part.text for part in _batched(pipeline, waveform)) for waveform in waveforms]
+        found = (
+            pipeline.transcribe(waveform, language="en", beam_size=1, batch_size=BATCH, without_timestamps=False)[0]
+            for waveform in waveforms
+        )
+        return ["".join(segment.text for segment in segments) for segments in found]
 
-    ways: dict[str, Callable[[Waveforms], list[str]]] = {
-        "echo-targets, as the stage decodes": ours,
-        "openai-whisper transcribe, per file": openai,
-        "faster-whisper transcribe, per file": faster,
-        "faster-whisper BatchedInferencePipeline": batched,
-        "transformers ASR pipeline, batched": asr_pipeline(BATCH),
+    return {
+        "ours": ours,
+        "openai-whisper": openai,
+        "faster-whisper": faster,
+        "faster-whisper, batched": batched,
+        "transformers": asr_pipeline(BATCH),
     }
-    timed, _, _ = speech(every=5, limit=limit)
-    seconds = sum(map(len, timed)) / SAMPLE_RATE
-    print(f"{len(timed)} utterances, {seconds / 60:.1f} minutes, tiny.en\n")
-    compare({name: partial(way, timed) for name, way in ways.items()}, seconds, rounds)
-
-    waveforms, references, _ = speech(limit=limit)
-    wanted = [normalize(text, "en") for text in references]
-    print(f"\nword error rate on {len(waveforms)} utterances, after Whisper's normaliser\n")
-    for name, way in ways.items():
-        print(f"{jiwer.wer(wanted, [normalize(text, 'en') for text in way(waveforms)]):.2%}  {name}", flush=True)
-
-
-def _batched(pipeline: object, waveform: np.ndarray) -> object:
-    whole = [{"start": 0.0, "end": len(waveform) / SAMPLE_RATE}]
-    return pipeline.transcribe(  # type: ignore[attr-defined]
-        waveform, language="en", beam_size=1, batch_size=BATCH, vad_filter=False, clip_timestamps=whole
-    )[0]
 
 
 if __name__ == "__main__":
-    options = chosen(__doc__)
-    main(options.limit, options.rounds)
+    arguments = chosen(__doc__, rounds=1)
+    main(arguments.limit, arguments.rounds)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
-    """What hears waveforms of at most 30 s, greedily and without timestamps, so many at a time."""
+    """Return a function that transcribes waveforms greedily and with timestamps, `batch` at a time."""
     from transformers import WhisperFeatureExtractor, WhisperTokenizerFast, pipeline
     from transformers.utils import logging
 
@@ -36,7 +36,7 @@ def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
 
     def run(waveforms: Sequence[np.ndarray]) -> list[str]:
         inputs = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
-        return [said["text"] for said in hear(inputs)]
+        return [said["text"] for said in hear(inputs, return_timestamps=True)]
 
     return run
 

@@ -1,6 +1,7 @@
 """transcripts: what a recogniser heard, with the scores that a filter needs."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
 from schemas.rules import field_of, outside, range_rule, rows_with, spans_beyond, spans_disordered
@@ -19,7 +20,7 @@ SEGMENT = pa.struct(
 
 TRANSCRIPTS = Table(
     name="transcripts",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -28,6 +29,7 @@ TRANSCRIPTS = Table(
             column("language", CATEGORY),
             column("language_prob", pa.float32(), nullable=True),
             column("segments", list_of(SEGMENT)),
+            column("speech_covered", pa.float32(), nullable=True),
             column("wer_vs_reference", pa.float32(), nullable=True),
             column("chars_per_s", pa.float32()),
             column("flags", list_of(pa.string())),
@@ -39,20 +41,39 @@ TRANSCRIPTS = Table(
         "text_normalized": "the text as the word error rate compares it",
         "language": "language that was heard, or that the recogniser was told",
         "language_prob": "probability of the language; null where it was told",
-        "segments": "the recogniser's segments: samples at 16 kHz; mean natural log-probability of the tokens; "
-        "probability that nobody speaks; bytes of the text by bytes of its zlib compression",
+        "segments": "stretches of text between two of Whisper's timestamps: samples at 16 kHz; and of the window that a "
+        "segment was decoded in, mean natural log-probability of the tokens, probability that nobody speaks, bytes of "
+        "the text by bytes of its zlib compression",
+        "speech_covered": "share of the speech, as a voice activity detector finds it, that lies inside segments; null "
+        "where it finds none",
         "wer_vs_reference": "words substituted, deleted and inserted by words of the reference; null without one",
         "chars_per_s": "characters of the text a second of audio",
-        "flags": "what a person should look at",
+        "flags": "what a person should look at, of the whole row or of a window of it: empty, fallback (decoded at a "
+        "temperature above the first), low_logprob, no_speech, repetition, uncovered_speech (more than a second of "
+        "speech in one stretch lies outside all segments)",
     },
     rules=(
         range_rule("language_prob", 0, 1),
+        range_rule("speech_covered", 0, 1),
         range_rule("wer_vs_reference", 0, 1e4),
         range_rule("chars_per_s", 0, 1e5),
         Rule(
             "segments_monotone",
             "segments start in order and do not overlap",
             lambda rows: spans_disordered(rows["segments"], "start_sample", "end_sample"),
+        ),
+        Rule(
+            "segments_not_empty",
+            "segments have text and end after they start",
+            lambda rows: rows_with(
+                rows["segments"],
+                pc.or_(
+                    pc.greater_equal(
+                        field_of(rows["segments"], "start_sample"), field_of(rows["segments"], "end_sample")
+                    ),
+                    pc.equal(field_of(rows["segments"], "text"), ""),
+                ),
+            ),
         ),
         Rule(
             "no_speech_prob_range",

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
 from schemas.base import Mask
+from schemas.rules import rows_with
 from transforms.base import Parameters
 from transforms.fences import RateFences
 from transforms.measure import chars_per_s
 from transforms.models.embedded import ModelError
 
+Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "repetition", "uncovered_speech"]
 Value = Callable[[pa.RecordBatch], pa.Array]
 
 
@@ -43,6 +46,9 @@ class SpeechFilters(Parameters):
     Attributes:
         max_seconds: length of the audio.
         max_wer: of the transcript against the reference.
+        drop_flags: a transcript with one of these flags is dropped. `uncovered_speech`: it lacks a second or more of
+            what is said, though its scores may be good.
+        min_speech_covered: share of the speech inside the transcript's segments.
         min_chars_per_s, max_chars_per_s: speech rate of the text.
         rate_fences: a file of `echo-targets fit-fences`; a rate must lie inside of the fences of its corpus and
             language. Of a corpus that the file does not know nothing is held back.
@@ -62,6 +68,8 @@ class SpeechFilters(Parameters):
 
     max_seconds: float | None = 30.0
     max_wer: float | None = 0.5
+    drop_flags: list[Flag] = ["uncovered_speech"]
+    min_speech_covered: float | None = None
     min_chars_per_s: float | None = None
     max_chars_per_s: float | None = None
     rate_fences: str | None = None
@@ -91,6 +99,8 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     """
     yield at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"])
     yield at_most("wer", limits.max_wer, of(TRANSCRIPTS, "wer_vs_reference"))
+    yield from map(_flagged, limits.drop_flags)
+    yield at_least("speech_covered", limits.min_speech_covered, of(TRANSCRIPTS, "speech_covered"))
     yield at_least("chars_per_s", limits.min_chars_per_s, rate)
     yield at_most("chars_per_s", limits.max_chars_per_s, rate)
     if limits.rate_fences:
@@ -143,6 +153,15 @@ def at_least(name: str, limit: float | None, value: Value) -> Check:
         lambda rows: beyond(pc.less, value(rows), limit),
         lambda rows: [f"{name} {found:g} is below min_{name}={limit:g}" for found in value(rows).to_pylist()],
     )
+
+
+def _flagged(flag: Flag) -> Check:
+    flags = of(TRANSCRIPTS, "flags")
+
+    def held(rows: pa.RecordBatch) -> Mask:
+        return rows_with(flags(rows), pc.equal(pc.list_flatten(flags(rows)), flag))
+
+    return Check(flag, held, lambda rows: [f"its transcript is flagged {flag} (drop_flags)"] * len(rows))
 
 
 def _silence(rows: pa.RecordBatch) -> pa.DoubleArray:

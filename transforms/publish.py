@@ -165,7 +165,7 @@ class PublishS2T(Publish):
     """Stage I: audio and its text, with the reply where the turn was answered."""
 
     name: ClassVar[str] = "publish_s2t"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ALIGNMENTS)
     writes = S2T
     Parameters = S2TParameters
@@ -209,8 +209,8 @@ class PublishT2C(Publish):
     """Stage II: a text and the units it is spoken with."""
 
     name: ClassVar[str] = "publish_t2c"
-    version: ClassVar[int] = 3
-    before = Before(3, "1.0.0")
+    version: ClassVar[int] = 4
+    before = Before(4, "1.0.0")
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS)
     writes = T2C
     wants_audio = False
@@ -252,7 +252,7 @@ class PublishEcho(Publish):
     """Stage III: the user's audio, the reply's tokens and segments, and the units of each."""
 
     name: ClassVar[str] = "publish_echo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ECHO_TARGETS)
     writes = ECHO
     Parameters = EchoSetParameters

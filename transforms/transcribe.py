@@ -2,65 +2,47 @@
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 
 from schemas import KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
-from transforms.base import Output, Parameters, Transform, rounded, table_of
-from transforms.models.recognisers import BACKENDS, Heard
+from transforms.base import Output, Transform, rounded, table_of
+from transforms.models.long_form import DecodingRules, LongForm, Segment, Transcription
+from transforms.models.recognisers import BACKENDS, DecodedWindow
+from transforms.models.voice_activity import VoiceActivity
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED
 
-SEARCHED = 10 * SAMPLE_RATE
-QUIET_FRAME = SAMPLE_RATE // 5
+MOST_UNCOVERED = SAMPLE_RATE
+"""Samples of speech in one stretch that may lie outside all segments before the row is flagged."""
 
 
-class TranscribeParameters(Parameters):
-    """Parameters of transcribe. The thresholds are those of Whisper (Radford et al. 2022, section 4.5).
+class TranscribeParameters(DecodingRules):
+    """Parameters of transcribe.
 
     Attributes:
         backend: `faster-whisper`, or `openai-whisper`, which reads checkpoints of transformers too.
         model: `embedded:tiny.en`, a model's directory or file, or a name that the backend downloads.
         language: of the speech; null lets a multilingual model detect it.
-        temperatures: tried in turn, for those windows alone whose result so far fails a threshold.
-        compression_ratio_threshold: above it, a result repeats itself.
-        logprob_threshold: mean log-probability below which a result is not trusted.
-        no_speech_threshold: with a low mean log-probability, a probability above it means silence: no fallback.
         best_of: samples to choose from at a temperature above 0.
-        seed: of the sampling.
+        The rest as in `DecodingRules`.
     """
 
     backend: Literal["faster-whisper", "openai-whisper"] = "faster-whisper"
     model: str = EMBEDDED
     language: str | None = "en"
-    temperatures: list[float] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    compression_ratio_threshold: float = 2.4
-    logprob_threshold: float = -1.0
-    no_speech_threshold: float = 0.6
     best_of: int = 5
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of an utterance of at most 30 s."""
-
-    utterance: int
-    start: int
-    samples: np.ndarray
 
 
 class Transcribe(Transform):
-    """Decodes all windows of a batch at once, then those that failed at the next temperature."""
+    """Transcribes the utterances of a batch together."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True
@@ -72,12 +54,14 @@ class Transcribe(Transform):
         return self.parameters.model_dump(mode="json", exclude={"model"})
 
     def weights(self) -> dict[str, str]:
-        return {"whisper": BACKENDS[self.parameters.backend].weights(self.parameters.model)}
+        whisper = BACKENDS[self.parameters.backend].weights(self.parameters.model)
+        return {"whisper": whisper, "vad": VoiceActivity().weights()}
 
     def setup(self) -> None:
         chosen = self.parameters
-        self._recognise = BACKENDS[chosen.backend](chosen.model, self.device, chosen.language, chosen.best_of)
-        self._recognise.setup()
+        recogniser = BACKENDS[chosen.backend](chosen.model, self.device, chosen.language, chosen.best_of)
+        recogniser.setup()
+        self.transcribe = LongForm(recogniser, chosen)
 
     def costs(self, rows: pa.Table) -> list[int]:
         # Whisper's encoder sees whole windows, however short the speech in them.
@@ -89,91 +73,50 @@ class Transcribe(Transform):
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
         rows = batch.to_pylist()
-        windows = [
-            Window(number, start, samples)
-            for number, waveform in enumerate(waveforms)
-            for start, samples in cut_windows(waveform)
-        ]
-        heard = self._decode(windows, [row[KEY] for row in rows])
-        written = []
-        for number, row in enumerate(rows):
-            pairs = [
-                (window, result) for window, result in zip(windows, heard, strict=True) if window.utterance == number
-            ]
-            written.append(self._row(row, pairs))
-        return Output(table_of(written, TRANSCRIPTS))
+        found = self.transcribe(waveforms, [row[KEY] for row in rows])
+        return Output(table_of(map(self._row, rows, found), TRANSCRIPTS))
 
-    def _decode(self, windows: list[Window], keys: list[str]) -> list[Heard]:
-        first, *fallbacks = self.parameters.temperatures
-        results = self._recognise([window.samples for window in windows], first)
-        for temperature in fallbacks:
-            for number, window in enumerate(windows):
-                if self._fails(results[number]):
-                    # Alone and from a seed of its own: what is sampled must not depend on who else failed.
-                    name = f"{self.parameters.seed} {keys[window.utterance]} {window.start} {temperature}"
-                    (results[number],) = self._recognise([window.samples], temperature, zlib.crc32(name.encode()))
-        return results
-
-    def _fails(self, heard: Heard) -> bool:
-        unsure = heard.avg_logprob < self.parameters.logprob_threshold
-        if unsure and heard.no_speech_prob > self.parameters.no_speech_threshold:
-            return False
-        return unsure or heard.compression_ratio > self.parameters.compression_ratio_threshold
-
-    def _row(self, row: dict[str, Any], pairs: list[tuple[Window, Heard]]) -> dict[str, Any]:
-        text = " ".join(heard.text for _, heard in pairs if heard.text)
-        language = pairs[0][1].language
-        normalized = normalize(text, language)
+    def _row(self, row: dict[str, Any], found: Transcription) -> dict[str, Any]:
+        language = found.windows[0].language
+        normalized = normalize(found.text, language)
         return {
             KEY: row[KEY],
-            "text": text,
+            "text": found.text,
             "text_normalized": normalized,
             "language": language,
-            "language_prob": rounded(pairs[0][1].language_prob),
-            "segments": [
-                {
-                    "start_sample": window.start,
-                    "end_sample": window.start + len(window.samples),
-                    "text": heard.text,
-                    "avg_logprob": rounded(heard.avg_logprob),
-                    "no_speech_prob": rounded(heard.no_speech_prob),
-                    "compression_ratio": rounded(heard.compression_ratio),
-                }
-                for window, heard in pairs
-            ],
+            "language_prob": rounded(found.windows[0].language_prob),
+            "segments": [_segment(segment) for segment in found.segments],
+            "speech_covered": rounded(found.speech_covered),
             "wer_vs_reference": rounded(word_error_rate(row["reference_text"], normalized, language)),
-            "chars_per_s": rounded(len(text) * SAMPLE_RATE / row["num_samples"]),
-            "flags": sorted({flag for _, heard in pairs for flag in self._flags(heard)}),
+            "chars_per_s": rounded(len(found.text) * SAMPLE_RATE / row["num_samples"]),
+            "flags": self._flags(found),
         }
 
-    def _flags(self, heard: Heard) -> list[str]:
-        found = {
-            "empty": not heard.text,
-            "fallback": heard.temperature > self.parameters.temperatures[0],
-            "low_logprob": heard.avg_logprob < self.parameters.logprob_threshold,
-            "no_speech": heard.no_speech_prob > self.parameters.no_speech_threshold,
-            "repetition": heard.compression_ratio > self.parameters.compression_ratio_threshold,
+    def _flags(self, found: Transcription) -> list[str]:
+        def is_any(broken: Callable[[DecodedWindow], bool]) -> bool:
+            return any(broken(window) for window in found.windows)
+
+        chosen = self.parameters
+        flags = {
+            "empty": not found.text,
+            "fallback": is_any(lambda window: window.temperature > chosen.temperatures[0]),
+            "low_logprob": is_any(lambda window: window.avg_logprob < chosen.logprob_threshold),
+            "no_speech": is_any(lambda window: window.no_speech_prob > chosen.no_speech_threshold),
+            "repetition": is_any(lambda window: window.compression_ratio > chosen.compression_ratio_threshold),
+            "uncovered_speech": any(end - start > MOST_UNCOVERED for start, end in found.uncovered),
         }
-        return [flag for flag, holds in found.items() if holds]
+        return [flag for flag, holds in flags.items() if holds]
 
 
-def cut_windows(waveform: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Cuts long audio where it is quietest in the last 10 s of each 30 s, so that a cut seldom falls into a word.
-
-    Args:
-        waveform: (num_samples,) float32 at 16 kHz.
-
-    Returns:
-        Start sample and samples of each window; together they are the waveform.
-    """
-    windows, start = [], 0
-    while len(waveform) - start > WINDOW_SAMPLES:
-        searched = waveform[start + WINDOW_SAMPLES - SEARCHED : start + WINDOW_SAMPLES]
-        energy = np.square(searched.reshape(-1, QUIET_FRAME)).sum(axis=1)
-        end = start + WINDOW_SAMPLES - SEARCHED + int(energy.argmin()) * QUIET_FRAME + QUIET_FRAME // 2
-        windows.append((start, waveform[start:end]))
-        start = end
-    return [*windows, (start, waveform[start:])]
+def _segment(segment: Segment) -> dict[str, Any]:
+    return {
+        "start_sample": segment.start,
+        "end_sample": segment.end,
+        "text": segment.text,
+        "avg_logprob": rounded(segment.window.avg_logprob),
+        "no_speech_prob": rounded(segment.window.no_speech_prob),
+        "compression_ratio": rounded(segment.window.compression_ratio),
+    }
 
 
 def normalize(text: str, language: str) -> str:

@@ -93,6 +93,7 @@ def _transcript(number: int) -> Row:
             {"start_sample": 0, "end_sample": 8_000, **segment},
             {"start_sample": 8_000, "end_sample": num_samples(number), **segment},
         ],
+        "speech_covered": None if number % 2 else 0.97,
         "wer_vs_reference": 0.5,
         "chars_per_s": 11.0,
         "flags": ["loud", "short"] if number % 3 else [],

@@ -75,6 +75,15 @@ def held(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
         (PublishS2T(S2TParameters()), {"num_samples": 31 * 16_000}, "seconds"),
         (PublishS2T(S2TParameters(max_wer=0.1)), {}, "wer"),
         (PublishS2T(S2TParameters(max_wer=0.1)), {"transcripts": None}, None),
+        *(
+            (publish, {"transcripts": {"flags": ["fallback", "uncovered_speech"]}}, "uncovered_speech")
+            for publish in (PublishS2T(S2TParameters()), PublishT2C(T2CParameters()), PublishEcho(EchoSetParameters()))
+        ),
+        (PublishS2T(S2TParameters(drop_flags=[])), {"transcripts": {"flags": ["uncovered_speech"]}}, None),
+        (PublishS2T(S2TParameters(drop_flags=["fallback"])), {"transcripts": {"flags": ["fallback"]}}, "fallback"),
+        (PublishS2T(S2TParameters()), {"transcripts": {"speech_covered": 0.2}}, None),
+        (PublishS2T(S2TParameters(min_speech_covered=0.5)), {"transcripts": {"speech_covered": 0.2}}, "speech_covered"),
+        (PublishS2T(S2TParameters(min_speech_covered=0.5)), {"transcripts": {"speech_covered": None}}, None),
         (PublishS2T(S2TParameters(max_wer=None)), {"transcripts": {"wer_vs_reference": 9.0, "text": "x"}}, None),
         (PublishS2T(S2TParameters(min_alignment_coverage=0.95)), {}, "alignment_coverage"),
         (PublishT2C(T2CParameters()), {}, None),

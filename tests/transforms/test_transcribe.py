@@ -1,22 +1,29 @@
-"""Both backends on real speech: same columns, scores that hold, long audio, fallback for failures alone."""
+"""Both backends on real speech: every sentence, real times, scores that hold, fallback for failures alone."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import jiwer
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from schemas import KEY, SAMPLE_RATE
 from schemas.layout import Dataset
-from tests.transforms.rows import apply, run_stages, window
-from transforms.models.recognisers import BACKENDS, Heard
+from tests.transforms.rows import apply, window
+from transforms.audio import decode_flac
+from transforms.models.long_form import DecodingRules, LongForm, Transcription
+from transforms.models.phrases import Phrase
+from transforms.models.recognisers import BACKENDS, DecodedWindow
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters, cut_windows, normalize, word_error_rate
+from transforms.transcribe import Transcribe, TranscribeParameters, normalize, word_error_rate
+
+FLOOR = 1e-4
+"""Level of the noise in a made pause: a microphone never gives digital silence."""
 
 
 def transcriber(**parameters: object) -> Transcribe:
@@ -30,7 +37,37 @@ def fast() -> Transcribe:
     return transcriber()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.fixture(scope="module", params=list(BACKENDS))
+def either(request: pytest.FixtureRequest, fast: Transcribe) -> Transcribe:
+    return fast if request.param == "faster-whisper" else transcriber(backend=request.param)
+
+
+@pytest.fixture(scope="module")
+def clips(speech: list[dict[str, Any]]) -> list[tuple[np.ndarray, str]]:
+    """Ten clips of 3 to 14 s, each with its text."""
+    rows = [row for row in speech if 3 < row["duration"] < 14][::12][:10]
+    return [(soundfile.read(row["audio"], dtype="float32")[0], row["text"]) for row in rows]
+
+
+def pause(seconds: float) -> np.ndarray:
+    return (np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE)) * FLOOR).astype(np.float32)
+
+
+def heard(transform: Transcribe, *waveforms: np.ndarray) -> list[Transcription]:
+    return transform.transcribe(waveforms, [str(place) for place in range(len(waveforms))])
+
+
+def errors(reference: str, text: str) -> jiwer.WordOutput:
+    return jiwer.process_words(normalize(reference, "en"), normalize(text, "en"))
+
+
+def check_segments(found: Transcription, num_samples: int) -> None:
+    borders = [border for segment in found.segments for border in (segment.start, segment.end)]
+    assert borders == sorted(borders) and all(0 <= border <= num_samples for border in borders)
+    assert all(segment.start < segment.end and segment.text.strip() == segment.text for segment in found.segments)
+    assert all(segment.text for segment in found.segments)
+
+
 def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> None:
     rows = window(ingested)
     output = apply(transcriber(backend=backend), rows)
@@ -39,9 +76,12 @@ def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> N
     references = [normalize(text, "en") for text in rows["reference_text"].to_pylist()]
     assert jiwer.wer(references, [row["text_normalized"] for row in found]) < 0.15
     for row, samples, reference in zip(found, rows["num_samples"].to_pylist(), references, strict=True):
-        (segment,) = row["segments"]
-        assert (segment["start_sample"], segment["end_sample"]) == (0, samples)
-        assert -1 < segment["avg_logprob"] < 0 and 0 <= segment["no_speech_prob"] < 0.6
+        borders = [border for segment in row["segments"] for border in (segment["start_sample"], segment["end_sample"])]
+        assert borders and borders == sorted(borders) and borders[0] >= 0 and borders[-1] <= samples
+        assert row["text"] == " ".join(segment["text"] for segment in row["segments"])
+        assert all(-1 < segment["avg_logprob"] < 0 for segment in row["segments"])
+        assert all(0 <= segment["no_speech_prob"] < 0.6 for segment in row["segments"])
+        assert row["speech_covered"] > 0.9 and "uncovered_speech" not in row["flags"]
         assert row["wer_vs_reference"] == pytest.approx(jiwer.wer(reference, row["text_normalized"]), abs=1e-4)
         assert row["chars_per_s"] == pytest.approx(len(row["text"]) * SAMPLE_RATE / samples, abs=1e-3)
 
@@ -59,53 +99,128 @@ def test_neighbours_and_batch_size_change_nothing(ingested: Dataset, fast: Trans
     assert [part.to_pylist()[0] for part in alone] == together.slice(0, 4).to_pylist()
 
 
-def test_a_minute_of_speech_is_cut_where_it_is_quiet(long_utterance: dict, tmp_path: Path, fast: Transcribe) -> None:
-    import json
-
-    (tmp_path / "m.jsonl").write_text(json.dumps(long_utterance))
-    source = {"kind": "manifest", "corpus": "speech", "manifest": str(tmp_path / "m.jsonl")}
-    dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
-    (row,) = apply(fast, window(dataset)).rows.to_pylist()
-    segments = row["segments"]
-    assert len(segments) >= 3
-    assert segments[0]["start_sample"] == 0
-    assert all(one["end_sample"] == two["start_sample"] for one, two in pairwise(segments))
-    assert all(segment["end_sample"] - segment["start_sample"] <= WINDOW_SAMPLES for segment in segments)
-    assert row["wer_vs_reference"] < 0.2
-
-
-def test_windows_are_the_waveform_and_are_cut_at_silence() -> None:
-    loud = np.random.default_rng(0).normal(0, 0.1, 70 * SAMPLE_RATE).astype(np.float32)
-    loud[25 * SAMPLE_RATE : 26 * SAMPLE_RATE] = 0
-    windows = cut_windows(loud)
-    assert np.array_equal(np.concatenate([samples for _, samples in windows]), loud)
-    assert 25 * SAMPLE_RATE <= len(windows[0][1]) <= 26 * SAMPLE_RATE
-    assert [start for start, _ in windows] == np.cumsum([0] + [len(samples) for _, samples in windows[:-1]]).tolist()
-    assert cut_windows(loud[:WINDOW_SAMPLES])[0][1] is not None and len(cut_windows(loud[:WINDOW_SAMPLES])) == 1
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.0, 10.0])
+def test_the_sentence_after_a_pause_is_transcribed(
+    either: Transcribe, clips: list[tuple[np.ndarray, str]], seconds: float
+) -> None:
+    pairs = list(zip(clips[:6:2], clips[1:6:2], strict=True))
+    joined = [np.concatenate([one, pause(seconds), two]) for (one, _), (two, _) in pairs]
+    alone = [found.text for found in heard(either, *(waveform for pair in pairs for waveform, _ in pair))]
+    for found, waveform, ((one, first), (_, second)), texts in zip(
+        heard(either, *joined), joined, pairs, pairwise_texts(alone), strict=True
+    ):
+        check_segments(found, len(waveform))
+        reference = f"{first} {second}"
+        by_itself = errors(reference, " ".join(texts))
+        assert errors(reference, found.text).deletions <= by_itself.deletions + 1
+        assert found.speech_covered is not None and found.speech_covered > 0.95
+        assert any(segment.start >= len(one) - SAMPLE_RATE // 2 for segment in found.segments)
 
 
-def test_fallback_goes_to_those_alone_that_fail(ingested: Dataset, fast: Transcribe) -> None:
-    rows = window(ingested).slice(0, 3)
-    recognise, calls = fast._recognise, []
+def pairwise_texts(texts: list[str]) -> list[tuple[str, str]]:
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("before", [1.5, 12.0, 25.0, 31.0])
+def test_silence_before_the_speech_costs_no_word(
+    fast: Transcribe, clips: list[tuple[np.ndarray, str]], before: float
+) -> None:
+    (waveform, reference), padded = clips[0], np.concatenate([pause(before), clips[0][0]])
+    (alone,), (found,) = heard(fast, waveform), heard(fast, padded)
+    check_segments(found, len(padded))
+    assert errors(reference, found.text).wer <= errors(reference, alone.text).wer + 0.1
+    assert found.speech_covered is not None and found.speech_covered > 0.9
+
+
+@pytest.mark.parametrize("seconds", [29.9, 30.0, 30.1])
+def test_the_border_of_a_window_costs_no_word(
+    fast: Transcribe, clips: list[tuple[np.ndarray, str]], seconds: float
+) -> None:
+    waveform = np.concatenate([part for waveform, _ in clips for part in (waveform, pause(0.5))])
+    (found,) = heard(fast, waveform[: int(seconds * SAMPLE_RATE)])
+    check_segments(found, int(seconds * SAMPLE_RATE))
+    assert found.speech_covered is not None and found.speech_covered > 0.95
+
+
+def test_a_recording_of_minutes_loses_and_doubles_nothing(
+    either: Transcribe, clips: list[tuple[np.ndarray, str]]
+) -> None:
+    waveform = np.concatenate([part for waveform, _ in clips for part in (waveform, pause(0.7))])
+    reference = " ".join(text for _, text in clips)
+    alone = " ".join(found.text for found in heard(either, *(waveform for waveform, _ in clips)))
+    (found,) = heard(either, waveform)
+    check_segments(found, len(waveform))
+    assert len(waveform) > 2 * WINDOW_SAMPLES
+    assert errors(reference, found.text).wer <= errors(reference, alone).wer + 0.03
+    assert found.speech_covered is not None and found.speech_covered > 0.95
+
+
+def test_fallback_goes_to_those_alone_that_fail(clips: list[tuple[np.ndarray, str]], fast: Transcribe) -> None:
+    recogniser, calls = fast.transcribe._recogniser, []
 
     class Failing:
         """The real model, its first result for the second window made a repetition."""
 
-        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
+        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
             calls.append((len(windows), temperature))
-            heard = recognise(windows, temperature, seed)
-            if temperature == 0:
-                heard[1] = Heard("the " * 100, -0.1, 0.0, 0.0, "en", None)
-            return heard
+            found = recogniser(windows, temperature, seed)
+            if temperature == 0 and len(windows) == 3:
+                found[1] = decoded(Phrase(0, len(windows[1]), "the " * 100), resume=len(windows[1]))
+            return found
 
-    fast._recognise = Failing()  # type: ignore[assignment]
-    try:
-        found = apply(fast, rows).rows.to_pylist()
-    finally:
-        fast._recognise = recognise
-    assert calls == [(3, 0.0), (1, 0.2)]
-    assert [row["flags"] for row in found] == [[], ["fallback"], []]
-    assert found[1]["text"].count("the the") == 0
+    transcribe = LongForm(Failing(), DecodingRules())  # type: ignore[arg-type]
+    found = transcribe([waveform for waveform, _ in clips[:3]], ["0", "1", "2"])
+    assert calls[:2] == [(3, 0.0), (1, 0.2)]
+    assert [fast._flags(each) for each in found] == [[], ["fallback"], []]
+    assert found[1].text.count("the the") == 0
+
+
+@pytest.mark.parametrize("lost", ["the second sentence", "the first sentence"])
+def test_speech_without_text_is_decoded_again(fast: Transcribe, clips: list[tuple[np.ndarray, str]], lost: str) -> None:
+    (one, first), (two, second) = clips[:2]
+    waveform, border = np.concatenate([one, pause(2), two]), len(one) + SAMPLE_RATE
+    recogniser, calls = fast.transcribe._recogniser, []
+
+    class Losing:
+        """The real model, one sentence of its first result lost."""
+
+        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            calls.append(len(windows[0]))
+            found = recogniser(windows, temperature, seed)
+            if len(calls) == 1:
+                kept = (
+                    Phrase(0, len(one), first)
+                    if lost == "the second sentence"
+                    else Phrase(border, len(waveform), second)
+                )
+                found[0] = decoded(kept, resume=len(windows[0]))
+            return found
+
+    (found,) = LongForm(Losing(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
+    check_segments(found, len(waveform))
+    assert len(calls) == 2 and calls[1] < len(waveform) - SAMPLE_RATE
+    assert errors(f"{first} {second}", found.text).wer < 0.2
+    assert "uncovered_speech" not in fast._flags(found)
+
+
+def test_speech_that_stays_without_text_is_flagged(fast: Transcribe, clips: list[tuple[np.ndarray, str]]) -> None:
+    one, two = clips[0][0], clips[1][0]
+
+    class Deaf:
+        """A model that transcribes the first sentence and nothing else."""
+
+        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            said = [Phrase(0, len(one), "The first.")] if len(windows[0]) > len(one) + len(two) else []
+            return [decoded(*said, resume=len(windows[0]))]
+
+    waveform = np.concatenate([one, pause(2), two])
+    (found,) = LongForm(Deaf(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
+    assert found.text == "The first." and "uncovered_speech" in fast._flags(found)
+    assert found.speech_covered == pytest.approx(len(one) / (len(one) + len(two)), abs=0.15)
+
+
+def decoded(*phrases: Phrase, resume: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> DecodedWindow:
+    return DecodedWindow(list(phrases), resume, avg_logprob, no_speech_prob, 0.0, "en", None)
 
 
 def test_loading_leaves_torch_its_threads() -> None:
@@ -128,19 +243,22 @@ def test_threads_change_nothing(ingested: Dataset) -> None:
     assert found[0].equals(found[1]) and found[2].equals(found[3])
 
 
-def test_sampling_depends_on_its_seed_alone(ingested: Dataset, fast: Transcribe) -> None:
-    from transforms.audio import decode_flac
-
+def test_sampling_depends_on_its_seed_alone(ingested: Dataset, either: Transcribe) -> None:
     waveform = decode_flac(window(ingested)["audio"][0]["bytes"].as_py())
-    drawn = [fast._recognise([waveform], 1.0, seed)[0].text for seed in (1, 1, 2, 3)]
+    drawn = [either.transcribe._recogniser([waveform], 1.0, seed)[0].text for seed in (1, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) > 1
 
 
 def test_silence_is_flagged_and_not_invented_upon(fast: Transcribe) -> None:
-    assert not fast._fails(Heard("you", -1.5, 0.9, 0.0, "en", None))
-    assert fast._fails(Heard("you", -1.5, 0.1, 0.0, "en", None))
-    assert "no_speech" in fast._flags(Heard("you", -1.5, 0.9, 0.0, "en", None))
+    rules, said = DecodingRules(), Phrase(0, 9, "you")
+    silent = decoded(said, resume=9, avg_logprob=-1.5, no_speech_prob=0.9)
+    unsure = decoded(said, resume=9, avg_logprob=-1.5, no_speech_prob=0.1)
+    assert rules.is_silent(silent) and not rules.fails(silent)
+    assert rules.fails(unsure) and not rules.is_silent(unsure)
+    (found,) = heard(fast, pause(20))
+    assert found.speech == [] and found.speech_covered is None
+    assert fast._flags(found) in (["empty", "no_speech"], ["empty", "low_logprob", "no_speech"])
 
 
 def test_word_error_rate_needs_reference_words() -> None:
@@ -150,8 +268,6 @@ def test_word_error_rate_needs_reference_words() -> None:
 
 def test_embedded_weights_are_the_same_model_in_both_libraries(speech: list[dict]) -> None:
     import ctranslate2
-    import soundfile
-    import torch
     import whisper
     from faster_whisper import WhisperModel
 

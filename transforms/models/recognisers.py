@@ -1,7 +1,8 @@
 """Whisper behind one interface: decoded by faster-whisper (CTranslate2) or openai-whisper (torch), of the same weights.
 
 The encoder is openai-whisper's on both sides, since torch multiplies faster than CTranslate2 where a processor has
-bfloat16, and one thread a window faster than all of them on one. Both decode without timestamps.
+bfloat16, and one thread a window faster than all of them on one. Both decode with timestamps: without them Whisper
+stops at the first pause.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from transforms.models.checkpoints import read_json
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
+from transforms.models.phrases import Phrase, split_phrases
 from transforms.models.threads import fastest_dtype, hear_each, in_threads, side_by_side
 from transforms.models.whisper_encoder import WINDOW_SAMPLES, hidden_states
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
@@ -26,22 +28,33 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
 
+FIRST_PHRASE_TICKS = 50
+"""The first phrase starts within 1 s of its window, as in both libraries' `transcribe`."""
+
 
 @dataclass(frozen=True)
-class Heard:
-    """What was heard in one window.
+class DecodedWindow:
+    """What Whisper decodes from one window.
 
     Attributes:
-        avg_logprob: mean log-probability of the tokens, the end among them.
+        phrases: in order, inside the window.
+        resume: sample of the window from which decoding has to go on; the window's length where it was decoded whole.
+        avg_logprob: mean natural log-probability of the tokens, end-of-text included.
         language_prob: None where the language was given.
     """
 
-    text: str
+    phrases: list[Phrase]
+    resume: int
     avg_logprob: float
     no_speech_prob: float
     temperature: float
     language: str
     language_prob: float | None
+
+    @property
+    def text(self) -> str:
+        """All phrases, as decoded."""
+        return "".join(phrase.text for phrase in self.phrases).strip()
 
     @property
     def compression_ratio(self) -> float:
@@ -50,8 +63,12 @@ class Heard:
         return len(data) / len(zlib.compress(data))
 
 
+Encoded: TypeAlias = tuple[np.ndarray, int]
+"""A window's hidden states, (1500, n_audio_state) float32, and its samples without the padding."""
+
+
 class Recogniser(ABC):
-    """A Whisper model that decodes windows in batches. What it hears in a window does not depend on the others.
+    """A Whisper model that decodes windows in batches. A window's result does not depend on the others.
 
     Args:
         model: as `load_whisper` takes it.
@@ -81,16 +98,17 @@ class Recogniser(ABC):
         self._whisper = load_whisper(self.model, self.device)
 
     @abstractmethod
-    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
+    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
         """Decodes windows of at most 30 s, float32 at 16 kHz; greedy at temperature 0, else sampled from `seed`."""
 
-    def _encoded(self, windows: list[np.ndarray]) -> list[np.ndarray]:
-        """(1500, n_audio_state) float32 for each: the encoder is used to whole windows, silence after the speech."""
+    def _encoded(self, windows: list[np.ndarray]) -> list[Encoded]:
+        """Encode each window, padded with silence to the 30 s that the encoder was trained on."""
 
         def encode(some: list[np.ndarray]) -> list[np.ndarray]:
             return list(hidden_states(self._whisper, some, WINDOW_SAMPLES))
 
-        return hear_each(encode, windows, self.device, fastest_dtype(self.device))
+        states = hear_each(encode, windows, self.device, fastest_dtype(self.device))
+        return list(zip(states, map(len, windows), strict=True))
 
 
 class OpenAIWhisper(Recogniser):
@@ -100,17 +118,17 @@ class OpenAIWhisper(Recogniser):
         super().setup()
         check_vocabulary(self.model, self._whisper.dims.n_vocab)
 
-    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
-        def decode(some: list[np.ndarray]) -> list[Heard]:
-            return self._decode(np.stack(some), temperature, seed)
+    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+        def decode(some: list[Encoded]) -> list[DecodedWindow]:
+            return self._sample(some, temperature, seed)
 
         encoded = self._encoded(windows)
         if self.device != "cpu":
             return decode(encoded)
-        # its caches hang on the model's own modules: one window after the other
-        return [heard for (heard,) in in_threads(lambda one: decode([one]), encoded, at_once=1)]
+        # openai-whisper keeps its caches in hooks on the model's modules: one window after the other
+        return [window for (window,) in in_threads(lambda one: decode([one]), encoded, at_once=1)]
 
-    def _decode(self, encoded: np.ndarray, temperature: float, seed: int) -> list[Heard]:
+    def _sample(self, encoded: list[Encoded], temperature: float, seed: int) -> list[DecodedWindow]:
         import torch
         from whisper import DecodingOptions
 
@@ -118,10 +136,11 @@ class OpenAIWhisper(Recogniser):
             language=self.language if self._whisper.is_multilingual else "en",
             temperature=temperature,
             best_of=self.best_of if temperature > 0 else None,
-            without_timestamps=True,
             fp16=self.device != "cpu",
         )
-        features = torch.from_numpy(encoded).to(self.device, torch.float16 if options.fp16 else torch.float32)
+        features = torch.from_numpy(np.stack([states for states, _ in encoded])).to(
+            self.device, torch.float16 if options.fp16 else torch.float32
+        )
         chances: list[dict[str, float]] = [{}] * len(features)
         if options.language is None:  # `decode` detects it as well, but keeps its chances to itself
             chances = self._whisper.detect_language(features)[1]
@@ -129,16 +148,23 @@ class OpenAIWhisper(Recogniser):
             torch.manual_seed(seed)
             results = self._whisper.decode(features, options)
         return [
-            Heard(
-                result.text.strip(),
+            DecodedWindow(
+                *self._split(result.tokens, result.language, num_samples),
                 result.avg_logprob,
                 result.no_speech_prob,
                 temperature,
                 result.language,
                 chance.get(result.language),
             )
-            for result, chance in zip(results, chances, strict=True)
+            for result, chance, (_, num_samples) in zip(results, chances, encoded, strict=True)
         ]
+
+    def _split(self, tokens: list[int], language: str, num_samples: int) -> tuple[list[Phrase], int]:
+        from whisper.tokenizer import get_tokenizer
+
+        model = self._whisper
+        tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages, language=language)
+        return split_phrases(tokens, tokenizer.timestamp_begin, num_samples, tokenizer.decode)
 
 
 class FasterWhisper(OpenAIWhisper):
@@ -187,15 +213,15 @@ class FasterWhisper(OpenAIWhisper):
         if detects and not read_json(Path(directory, "config.json")).get("lang_ids"):
             raise ModelError(f"{directory}/config.json has no lang_ids to detect a language by: set `language`")
 
-    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[Heard]:
+    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
         if temperature > 0:
             return super().__call__(windows, temperature, seed)
         return side_by_side(self._greedy, self._encoded(windows), self.device)
 
-    def _greedy(self, encoded: list[np.ndarray]) -> list[Heard]:
+    def _greedy(self, encoded: list[Encoded]) -> list[DecodedWindow]:
         from ctranslate2 import StorageView
 
-        faster, states = self._faster, StorageView.from_array(np.stack(encoded))
+        faster, states = self._faster, StorageView.from_array(np.stack([states for states, _ in encoded]))
         languages = self._languages(states, len(encoded))
         results = faster.model.generate(
             states,
@@ -204,10 +230,14 @@ class FasterWhisper(OpenAIWhisper):
             max_length=faster.max_length,
             suppress_blank=True,
             suppress_tokens=self._suppressed,
+            max_initial_timestamp_index=FIRST_PHRASE_TICKS,
             return_scores=True,
             return_no_speech_prob=True,
         )
-        return [self._heard(result, *language) for result, language in zip(results, languages, strict=True)]
+        return [
+            self._decoded(result, num_samples, *language)
+            for result, (_, num_samples), language in zip(results, encoded, languages, strict=True)
+        ]
 
     def _languages(self, encoded: Any, count: int) -> list[tuple[str, float | None]]:
         if self.language or not self._faster.model.is_multilingual:
@@ -216,7 +246,7 @@ class FasterWhisper(OpenAIWhisper):
         return [(best[0][0].strip("<|>"), float(best[0][1])) for best in detected]
 
     def _prompt(self, language: str) -> list[int]:
-        prompt: list[int] = self._faster.get_prompt(self._tokenizer(language), [], without_timestamps=True)
+        prompt: list[int] = self._faster.get_prompt(self._tokenizer(language), [])
         return prompt
 
     def _tokenizer(self, language: str) -> Tokenizer:
@@ -231,11 +261,11 @@ class FasterWhisper(OpenAIWhisper):
 
         return list(get_suppressed_tokens(self._tokenizer("en"), [-1]) or [])
 
-    def _heard(self, result: Any, language: str, language_prob: float | None) -> Heard:
-        tokens = result.sequences_ids[0]
-        text = self._tokenizer(language).decode(tokens).strip()
+    def _decoded(self, result: Any, num_samples: int, language: str, language_prob: float | None) -> DecodedWindow:
+        tokens, tokenizer = result.sequences_ids[0], self._tokenizer(language)
+        phrases, resume = split_phrases(tokens, tokenizer.timestamp_begin, num_samples, tokenizer.decode)
         avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        return Heard(text, avg_logprob, result.no_speech_prob, 0.0, language, language_prob)
+        return DecodedWindow(phrases, resume, avg_logprob, result.no_speech_prob, 0.0, language, language_prob)
 
 
 BACKENDS: dict[str, type[Recogniser]] = {"faster-whisper": FasterWhisper, "openai-whisper": OpenAIWhisper}

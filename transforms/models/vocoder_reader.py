@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from transforms.models.long_form import DecodingRules, LongForm
 from transforms.models.reader import Reader
 from transforms.models.recognisers import FasterWhisper
 from transforms.models.threads import in_threads
 from transforms.models.vocoder import Vocoder, whole
-from transforms.transcribe import cut_windows, normalize
+from transforms.transcribe import normalize
 
 
 class VocoderReader(Reader):
@@ -27,8 +28,9 @@ class VocoderReader(Reader):
 
     def __init__(self, path: Path, whisper: str, device: str) -> None:
         self._vocoder = Vocoder(path, device)
-        self._recognise = FasterWhisper(whisper, device, "en", 1)
-        self._recognise.setup()
+        recogniser = FasterWhisper(whisper, device, "en", 1)
+        recogniser.setup()
+        self._transcribe = LongForm(recogniser, DecodingRules(temperatures=[0.0]))
 
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
         self._vocoder.check_codebook(codebook_id, codebook_size)
@@ -49,5 +51,5 @@ class VocoderReader(Reader):
     def _hear(self, waveform: np.ndarray) -> str:
         if not len(waveform):
             return ""
-        heard = self._recognise([samples for _, samples in cut_windows(waveform)])
-        return " ".join(window.text for window in heard if window.text)
+        (transcription,) = self._transcribe([waveform], [""])
+        return transcription.text
