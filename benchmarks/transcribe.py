@@ -19,7 +19,8 @@ from pipeline.batching import pack
 from transforms.models.embedded import WHISPER_TINY_EN
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters, Window, normalize
+from transforms.text import normalize
+from transforms.transcribe import Transcribe, TranscribeParameters, Window
 
 BATCH = 8
 Waveforms: TypeAlias = list[np.ndarray]

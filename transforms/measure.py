@@ -20,7 +20,7 @@ from transforms.base import Output, Transform, rounded, table_of
 from transforms.models.embedded import ModelError
 from transforms.models.threads import in_threads
 from transforms.models.voice_activity import Span, VoiceActivity
-from transforms.transcribe import normalize
+from transforms.text import normalize, pieces
 
 GATE_SAMPLES = SAMPLE_RATE * 4 // 10
 RUN_WORDS = 5
@@ -30,7 +30,7 @@ class Measure(Transform):
     """Measures every utterance; refuses none."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = MEASURES
     wants_audio = True
@@ -43,9 +43,8 @@ class Measure(Transform):
         self._speech.setup()
         try:
             import torchaudio  # noqa: F401
-            import whisper.normalizers  # noqa: F401
         except ImportError as error:
-            raise ModelError(f"{error}: pip install -c constraints.txt '.[transcribe,align]'") from error
+            raise ModelError(f"{error}: pip install -c constraints.txt '.[align]'") from error
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)
@@ -59,7 +58,7 @@ class Measure(Transform):
                 KEY: key,
                 **heard,
                 "chars_per_s": rounded(rate) if text else None,
-                **repetition(words_of(text)),
+                **repetition(pieces(normalize(text, ""))),
             }
             for key, heard, text, rate in zip(
                 batch[KEY].to_pylist(),
@@ -112,17 +111,6 @@ def silence(speech: list[Span], num_samples: int) -> dict[str, Any]:
         "speech_share": rounded(sum(end - start for start, end in speech) / num_samples),
         "longest_silence_samples": max(after[0] - before[1] for before, after in pairwise(borders)),
     }
-
-
-def words_of(text: str) -> list[str]:
-    """A text's words in lower case, without punctuation (whisper's basic normaliser).
-
-    Of scripts that put no spaces between words, each letter is one, as Whisper's own error rates have it.
-    """
-    import regex
-
-    spaceless = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
-    return str(regex.sub(spaceless, r" \1 ", normalize(text, ""))).split()
 
 
 def repetition(words: list[str]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from transforms.base import Output, Parameters, Transform, rounded, table_of
 from transforms.models.recognisers import BACKENDS, Heard
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED
+from transforms.text import error_rate, normalize
 
 SEARCHED = 10 * SAMPLE_RATE
 QUIET_FRAME = SAMPLE_RATE // 5
@@ -124,6 +124,7 @@ class Transcribe(Transform):
         text = " ".join(heard.text for _, heard in pairs if heard.text)
         language = pairs[0][1].language
         normalized = normalize(text, language)
+        errors = error_rate(row["reference_text"], normalized, language)
         return {
             KEY: row[KEY],
             "text": text,
@@ -141,7 +142,8 @@ class Transcribe(Transform):
                 }
                 for window, heard in pairs
             ],
-            "wer_vs_reference": rounded(word_error_rate(row["reference_text"], normalized, language)),
+            "wer_vs_reference": rounded(errors.rate),
+            "wer_unit": errors.unit,
             "chars_per_s": rounded(len(text) * SAMPLE_RATE / row["num_samples"]),
             "flags": sorted({flag for _, heard in pairs for flag in self._flags(heard)}),
         }
@@ -174,23 +176,3 @@ def cut_windows(waveform: np.ndarray) -> list[tuple[int, np.ndarray]]:
         windows.append((start, waveform[start:end]))
         start = end
     return [*windows, (start, waveform[start:])]
-
-
-def normalize(text: str, language: str) -> str:
-    """Text as error rates compare it: openai-whisper's normaliser of the language."""
-    return str(_normalizer(language == "en")(text)).strip()
-
-
-@cache
-def _normalizer(english: bool) -> Any:
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
-
-    return EnglishTextNormalizer() if english else BasicTextNormalizer()
-
-
-def word_error_rate(reference: str | None, normalized: str, language: str) -> float | None:
-    """Word errors by words of the normalised reference (jiwer); None without a reference that has words."""
-    import jiwer
-
-    wanted = normalize(reference, language) if reference else ""
-    return float(jiwer.wer(wanted, normalized)) if wanted else None

@@ -94,6 +94,7 @@ def _transcript(number: int) -> Row:
             {"start_sample": 8_000, "end_sample": num_samples(number), **segment},
         ],
         "wer_vs_reference": 0.5,
+        "wer_unit": "word",
         "chars_per_s": 11.0,
         "flags": ["loud", "short"] if number % 3 else [],
     }
@@ -134,6 +135,7 @@ def _alignment(number: int) -> Row:
         ],
         "coverage": 0.6667,
         "status": "partial",
+        "reason": None,
     }
 
 

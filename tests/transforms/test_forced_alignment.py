@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of, words_of
+from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of
+from transforms.text import words_of
 
 if TYPE_CHECKING:
     from transforms.models.hama_ctc import CtcAligner
@@ -64,32 +65,6 @@ def check(alignment: Alignment, text: str, num_samples: int) -> None:
 
 def starts(alignment: Alignment) -> np.ndarray:
     return np.array([word.start_sample for word in alignment.words])
-
-
-@pytest.mark.parametrize(
-    ("text", "symbols"),
-    [
-        ("", []),
-        (" \n\t ", []),
-        ("one", ["one"]),
-        ("  Hello,   world! ", ["Hello", "world"]),
-        ("“Don't,” he said -- softly…", ["Don't", "he", "said", "softly"]),
-        ("a well-known fact (1984).", ["a", "well-known", "fact", "1984"]),
-        ("- — ... ?! ♪ 🙂", []),
-        ("¿Qué? naïve\u00a0café", ["Qué", "naïve", "café"]),
-        ("हिन्दी।", ["हिन्दी"]),
-    ],
-)
-def test_words_are_what_stands_between_spaces_without_outer_punctuation(text: str, symbols: list[str]) -> None:
-    assert [symbol for symbol, _, _ in words_of(text)] == symbols
-
-
-@given(st.text(st.sampled_from("aé5'-.,!? \n“”क\u093f東"), max_size=40))
-def test_words_are_slices_of_the_text_in_order(text: str) -> None:
-    words = words_of(text)
-    assert all(symbol and text[start:end] == symbol for symbol, start, end in words)
-    assert all(one[2] < next_[1] for one, next_ in pairwise(words))
-    assert {symbol for symbol, _, _ in words_of(" ".join(symbol for symbol, _, _ in words))} == {w[0] for w in words}
 
 
 def test_words_without_a_span_share_the_time_between_their_neighbours() -> None:

@@ -20,10 +20,16 @@ from tests.transforms.rows import apply, rejects, run_stages, window
 from transforms.audio import decode_flac, encode_flac
 from transforms.base import Parameters, joined, table_of
 from transforms.fences import RateFences
-from transforms.measure import RUN_WORDS, Measure, loudness, repetition, words_of
+from transforms.measure import RUN_WORDS, Measure, loudness, repetition
 from transforms.models.embedded import SILERO_VAD, EmbeddedFile, ModelError
+from transforms.text import normalize, pieces
 
 TEXT_SCORES = ("chars_per_s", "unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
+
+
+def words_of(text: str) -> list[str]:
+    """The words that the scores of a text are of."""
+    return pieces(normalize(text, ""))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +164,8 @@ def test_the_text_is_the_reference_or_what_was_heard(measure: Measure, spoken: p
     [
         ("No, no; NO!", ["no"] * 3),
         ("considerations—particularly well-known", ["considerations", "particularly", "well", "known"]),
-        ("Grüße, ÉTÉ", ["grüße", "été"]),
+        ("Grüße, ÉTÉ", ["grüsse", "été"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
         ("你好,世界 ok", ["你", "好", "世", "界", "ok"]),
         ("これは テスト", list("これはテスト")),
         ("…", []),

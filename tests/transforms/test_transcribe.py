@@ -16,7 +16,8 @@ from tests.transforms.rows import apply, run_stages, window
 from transforms.models.recognisers import BACKENDS, Heard
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters, cut_windows, normalize, word_error_rate
+from transforms.text import normalize
+from transforms.transcribe import Transcribe, TranscribeParameters, cut_windows
 
 
 def transcriber(**parameters: object) -> Transcribe:
@@ -42,6 +43,7 @@ def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> N
         (segment,) = row["segments"]
         assert (segment["start_sample"], segment["end_sample"]) == (0, samples)
         assert -1 < segment["avg_logprob"] < 0 and 0 <= segment["no_speech_prob"] < 0.6
+        assert row["wer_unit"] == "word"
         assert row["wer_vs_reference"] == pytest.approx(jiwer.wer(reference, row["text_normalized"]), abs=1e-4)
         assert row["chars_per_s"] == pytest.approx(len(row["text"]) * SAMPLE_RATE / samples, abs=1e-3)
 
@@ -141,11 +143,6 @@ def test_silence_is_flagged_and_not_invented_upon(fast: Transcribe) -> None:
     assert not fast._fails(Heard("you", -1.5, 0.9, 0.0, "en", None))
     assert fast._fails(Heard("you", -1.5, 0.1, 0.0, "en", None))
     assert "no_speech" in fast._flags(Heard("you", -1.5, 0.9, 0.0, "en", None))
-
-
-def test_word_error_rate_needs_reference_words() -> None:
-    assert word_error_rate(None, "a", "en") is None
-    assert word_error_rate("Mr. Smith's 2 dogs", normalize("mister smith's two dogs", "en"), "en") == 0
 
 
 def test_embedded_weights_are_the_same_model_in_both_libraries(speech: list[dict]) -> None:

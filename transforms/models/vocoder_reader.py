@@ -11,7 +11,8 @@ from transforms.models.reader import Reader
 from transforms.models.recognisers import FasterWhisper
 from transforms.models.threads import in_threads
 from transforms.models.vocoder import Vocoder, whole
-from transforms.transcribe import cut_windows, normalize
+from transforms.text import normalize
+from transforms.transcribe import cut_windows
 
 
 class VocoderReader(Reader):
