@@ -38,7 +38,7 @@ S2T = Table(
         **SOUND,
         "text": "what was said: the reference where there is one, else the transcript",
         "response_text": "the reply, where the turn was answered",
-        "wer_vs_reference": "as in transcripts, whose wer_unit says what it counts",
+        "wer_vs_reference": "as in transcripts",
         "alignment_coverage": "coverage, as in alignments",
     },
     rules=(
