@@ -14,9 +14,9 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
-from transforms.forced_alignment import words_of
 from transforms.models.hama_ctc import HOP_SAMPLES, CtcAligner, viterbi
 from transforms.models.whisper_attention import AttentionAligner
+from transforms.text import words_of
 
 Starts = list[list[int]]
 

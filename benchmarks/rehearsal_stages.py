@@ -345,6 +345,7 @@ class Transcribe(StandIn):
         ]
         one = uniform(draw(seeds, np.ones(count, np.int64), 5)).astype(np.float32)
         wer = pa.array(np.round(-np.log(one) * np.float32(0.08), 4))
+        referenced = pc.is_valid(batch["reference_text"])
         values = {
             KEY: batch[KEY],
             "text": text,
@@ -352,7 +353,8 @@ class Transcribe(StandIn):
             "language": category("en", count),
             "language_prob": pa.array(np.round(1 - one / 10, 4)),
             "segments": lists(segments, pa.StructArray.from_arrays(said, fields=list(kind.value_type)), kind),
-            "wer_vs_reference": pc.if_else(pc.is_valid(batch["reference_text"]), wer, None),
+            "wer_vs_reference": pc.if_else(referenced, wer, None),
+            "wer_unit": pc.if_else(referenced, "word", None).dictionary_encode(),
             "chars_per_s": pa.array((chars / seconds).astype(np.float32)),
             "flags": lists(
                 np.zeros(count, np.int64), pa.array([], pa.string()), TRANSCRIPTS.schema.field("flags").type

@@ -23,7 +23,8 @@ from benchmarks.speech_sets import SpeechSet, speech_sets
 from benchmarks.whisper_pipeline import asr_pipeline
 from transforms.models.embedded import WHISPER_TINY_EN
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters, normalize
+from transforms.text import normalize
+from transforms.transcribe import Transcribe, TranscribeParameters
 
 BATCH = 8
 Waveforms: TypeAlias = list[np.ndarray]

@@ -21,7 +21,7 @@ from transforms.models.recognisers import FasterWhisper
 from transforms.models.threads import hear_each, in_threads
 from transforms.models.whisper_encoder import HOP_SAMPLES, WINDOW_SAMPLES, hidden_states, log_mel, padded_seconds
 from transforms.models.whisper_weights import EMBEDDED
-from transforms.transcribe import normalize
+from transforms.text import normalize
 
 BATCH = 8
 Waveforms = list[np.ndarray]

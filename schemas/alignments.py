@@ -4,7 +4,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
-from schemas.rules import field_of, one_of_rule, outside, range_rule, rows_with, spans_beyond, spans_disordered
+from schemas.rules import (
+    field_of,
+    lengths,
+    one_of_rule,
+    outside,
+    range_rule,
+    rows_with,
+    spans_beyond,
+    spans_disordered,
+    spans_empty,
+)
 
 ITEM = pa.struct(
     [
@@ -24,9 +34,19 @@ def _half_timed(rows: pa.RecordBatch) -> pa.BooleanArray:
     return rows_with(rows["items"], pc.xor(pc.is_null(starts), pc.is_null(ends)))
 
 
+def _misjudged(rows: pa.RecordBatch) -> pa.BooleanArray:
+    status, items, coverage = rows["status"].cast(pa.string()), rows["items"], rows["coverage"]
+    is_failed, is_ok = pc.equal(status, "failed"), pc.equal(status, "ok")
+    left_out = pc.or_(field_of(items, "interpolated"), pc.is_null(field_of(items, "start_sample")))
+    incomplete = pc.or_(pc.less(coverage, 1), rows_with(items, left_out))
+    says_nothing = pc.and_(pc.equal(lengths(items), 0), pc.equal(coverage, 0))
+    wrongly_failed = pc.or_(pc.xor(is_failed, says_nothing), pc.xor(is_failed, pc.is_valid(rows["reason"])))
+    return pc.or_(wrongly_failed, pc.and_(is_ok, incomplete))
+
+
 ALIGNMENTS = Table(
     name="alignments",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -35,16 +55,19 @@ ALIGNMENTS = Table(
             column("items", list_of(ITEM)),
             column("coverage", pa.float32()),
             column("status", CATEGORY),
+            column("reason", pa.string(), nullable=True),
         ]
     ),
     means={
         KEY: "the utterance whose text was aligned",
-        "tier": "what an item is: a word or a phone",
+        "tier": "what an item is: a word or a phone; of scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, "
+        "Burmese), each character with its marks counts as a word",
         "text_source": "which text was aligned: the reference or the transcript",
         "items": "symbols in order: characters of the text from char_start to before char_end; samples at 16 kHz, null "
         "without a place; score is a probability; interpolated says that its neighbours gave the times",
         "coverage": "share of the items that were aligned and not interpolated",
-        "status": "ok, partial or failed",
+        "status": "ok (each item was aligned on audio of its own), partial or failed (no items)",
+        "reason": "why the alignment failed; null where it did not",
     },
     rules=(
         one_of_rule("tier", ("word", "phone")),
@@ -60,6 +83,22 @@ ALIGNMENTS = Table(
             "characters_monotone",
             "items cover the text in order",
             lambda rows: spans_disordered(rows["items"], "char_start", "char_end"),
+        ),
+        Rule(
+            "times_present",
+            "a timed item is at least a sample long",
+            lambda rows: spans_empty(rows["items"], "start_sample", "end_sample"),
+        ),
+        Rule(
+            "characters_present",
+            "an item has at least a character",
+            lambda rows: spans_empty(rows["items"], "char_start", "char_end"),
+        ),
+        Rule(
+            "status_fits",
+            "status is ok only where every item has a time and none is interpolated; it is failed, with a reason, "
+            "exactly where there are no items and coverage is 0",
+            _misjudged,
         ),
         Rule("times_paired", "an item has both a start and an end, or neither", _half_timed),
         Rule(

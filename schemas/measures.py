@@ -8,7 +8,7 @@ from schemas.rules import range_rule
 
 MEASURES = Table(
     name="measures",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -28,8 +28,10 @@ MEASURES = Table(
         "speech_share": "share of the audio in which a voice activity detector hears speech",
         "longest_silence_samples": "longest stretch in which it hears none, at the ends too, in samples at 16 kHz",
         "chars_per_s": "characters of the text a second of audio; null, as all that follows, without text",
-        "unique_word_share": "different words by words of the text",
-        "longest_word": "characters of the text's longest word",
+        "unique_word_share": "different words by words of the text; of scripts without spaces, pairs of neighbouring "
+        "characters",
+        "longest_word": "characters of the text's longest word; here and below, each character of a script without "
+        "spaces is a word",
         "longest_word_excess": "characters by which it exceeds the next longest, by those of that; null for one word",
         "repeated_share": "share of the words' characters in runs of five words that stand in the text more than once",
     },

@@ -89,6 +89,11 @@ def spans_disordered(lists: pa.ListArray, start: str, end: str) -> pa.BooleanArr
     return _marks(lists, pa.concat_arrays([backwards, late]))
 
 
+def spans_empty(lists: pa.ListArray, start: str, end: str) -> pa.BooleanArray:
+    """Rows with a span that does not end after its start. A span without a start or an end is passed over."""
+    return rows_with(lists, pc.fill_null(pc.greater_equal(field_of(lists, start), field_of(lists, end)), False))
+
+
 def spans_beyond(lists: pa.ListArray, end: str, limit: pa.Array) -> pa.BooleanArray:
     """Rows with a span that ends after the row's limit."""
     return rows_with(lists, pc.fill_null(pc.greater(field_of(lists, end), per_element(limit, lists)), False))

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
-from schemas.rules import field_of, outside, range_rule, rows_with, spans_beyond, spans_disordered
+from schemas.rules import field_of, one_of_rule, outside, range_rule, rows_with, spans_beyond, spans_disordered
 
 SEGMENT = pa.struct(
     [
@@ -31,6 +31,7 @@ TRANSCRIPTS = Table(
             column("segments", list_of(SEGMENT)),
             column("speech_covered", pa.float32(), nullable=True),
             column("wer_vs_reference", pa.float32(), nullable=True),
+            column("wer_unit", CATEGORY, nullable=True),
             column("chars_per_s", pa.float32()),
             column("flags", list_of(pa.string())),
         ]
@@ -38,7 +39,7 @@ TRANSCRIPTS = Table(
     means={
         KEY: "the utterance that was heard",
         "text": "what the recogniser heard, as it wrote it",
-        "text_normalized": "the text as the word error rate compares it",
+        "text_normalized": "the text as the error rate compares it, before it is cut into units",
         "language": "language that was heard, or that the recogniser was told",
         "language_prob": "probability of the language; null where it was told",
         "segments": "stretches of text between two of Whisper's timestamps: samples at 16 kHz; and of the window that a "
@@ -46,7 +47,10 @@ TRANSCRIPTS = Table(
         "the text by bytes of its zlib compression",
         "speech_covered": "share of the speech, as a voice activity detector finds it, that lies inside segments; null "
         "where it finds none",
-        "wer_vs_reference": "words substituted, deleted and inserted by words of the reference; null without one",
+        "wer_vs_reference": "units substituted, deleted and inserted by units of the reference; null where it has none",
+        "wer_unit": "what the error rate counts, by the reference's script: word; character, in scripts without spaces "
+        "(Chinese, Japanese, Thai, Lao, Khmer, Burmese); or mixed, where such characters stand beside words of other "
+        "scripts and each counts once. Null where there is no rate",
         "chars_per_s": "characters of the text a second of audio",
         "flags": "what a person should look at, of the whole row or of a window of it: empty, fallback (decoded at a "
         "temperature above the first), low_logprob, no_speech, repetition, uncovered_speech (more than a second of "
@@ -56,6 +60,12 @@ TRANSCRIPTS = Table(
         range_rule("language_prob", 0, 1),
         range_rule("speech_covered", 0, 1),
         range_rule("wer_vs_reference", 0, 1e4),
+        one_of_rule("wer_unit", ("word", "character", "mixed")),
+        Rule(
+            "wer_unit_paired",
+            "wer_unit is there exactly where wer_vs_reference is",
+            lambda rows: pc.xor(pc.is_null(rows["wer_unit"]), pc.is_null(rows["wer_vs_reference"])),
+        ),
         range_rule("chars_per_s", 0, 1e5),
         Rule(
             "segments_monotone",

@@ -45,7 +45,7 @@ class Align(Transform):
     """Forced alignment of words."""
 
     name: ClassVar[str] = "align"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = ALIGNMENTS
     wants_audio = True
@@ -109,4 +109,5 @@ def _row(key: str, source: str, alignment: Alignment) -> dict[str, Any]:
         "items": [vars(word) | {"score": rounded(word.score)} for word in alignment.words],
         "coverage": rounded(alignment.coverage),
         "status": alignment.status,
+        "reason": alignment.reason or None,
     }

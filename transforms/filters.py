@@ -23,6 +23,7 @@ from transforms.models.embedded import ModelError
 
 Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "repetition", "uncovered_speech"]
 Value = Callable[[pa.RecordBatch], pa.Array]
+SENTENCE_ENDS = ".?!。．？！｡؟۔।॥።။។"
 
 
 @dataclass(frozen=True)
@@ -242,4 +243,4 @@ def _no_phrase(path: Path) -> Check:
 
 def _bare(texts: pa.StringArray) -> pa.StringArray:
     """Texts as Granary compares them with its phrases, without the marks that end a sentence; and in lower case."""
-    return pc.utf8_lower(pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, "[.?!]", "")))
+    return pc.utf8_lower(pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, f"[{SENTENCE_ENDS}]", "")))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
@@ -12,13 +10,14 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from transforms.models.threads import in_threads
+from transforms.text import TextWord, words_of
 
 SHORTEST_WORD = 320  # samples: one frame of the aligners
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the text and where it was spoken.
+    """A word of the text, or a character of a script without spaces, and where it was spoken.
 
     Attributes:
         symbol: the word as written, without the punctuation around it.
@@ -44,10 +43,10 @@ class Alignment:
     """The words of one utterance: in order, without overlap, inside the audio.
 
     Attributes:
-        words: all words of the text, or none where the alignment failed.
+        words: all words of the text, each at least a sample long, or none where the alignment failed.
         coverage: share of the words that were aligned and not interpolated.
         status: `ok` (all were aligned), `partial` (some were interpolated) or `failed`.
-        reason: why it failed.
+        reason: why it failed; empty where it did not.
     """
 
     words: list[Word]
@@ -86,8 +85,8 @@ class Aligner(ABC):
         """
 
     @abstractmethod
-    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
-        """Aligns one utterance: float32, 16 kHz mono."""
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+        """Align the words of one utterance: float32, 16 kHz mono, not empty, at least a frame for each word."""
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
         """Aligns one utterance: float32, 16 kHz mono."""
@@ -101,21 +100,11 @@ class Aligner(ABC):
             ValueError: there are not as many texts as waveforms.
         """
         pairs = list(zip(waveforms, texts, strict=True))
-        return in_threads(lambda pair: self._aligned(*pair), pairs, self.at_once)
+        return in_threads(lambda pair: self._checked(*pair), pairs, self.at_once)
 
-
-def words_of(text: str) -> list[tuple[str, int, int]]:
-    """Words of a text with their start and end character: split at white space, outer punctuation left out.
-
-    Inner punctuation belongs to the word (`well-known`, `don't`). What has no letter or digit is no word.
-    """
-    words = []
-    for token in re.finditer(r"\S+", text):
-        spoken = [place for place, character in enumerate(token[0]) if unicodedata.category(character)[0] in "LMN"]
-        if spoken:
-            start, end = token.start() + spoken[0], token.start() + spoken[-1] + 1
-            words.append((text[start:end], start, end))
-    return words
+    def _checked(self, waveform: np.ndarray, text: str) -> Alignment:
+        words = words_of(text)
+        return _impossible(words, len(waveform)) or self._aligned(waveform, words)
 
 
 def failed(reason: str) -> Alignment:
@@ -123,8 +112,22 @@ def failed(reason: str) -> Alignment:
     return Alignment([], 0.0, "failed", reason)
 
 
-def alignment_of(words: list[tuple[str, int, int]], spans: list[Span | None], num_samples: int) -> Alignment:
+def _impossible(words: list[TextWord], num_samples: int) -> Alignment | None:
+    """Return the failed alignment of what no aligner can align."""
+    frames = -(-num_samples // SHORTEST_WORD)
+    if not num_samples:
+        return failed("the audio is empty")
+    if not words:
+        return failed("the text has no words")
+    if len(words) > frames:
+        return failed(f"the text's {len(words)} words need as many frames; the audio has {frames}")
+    return None
+
+
+def alignment_of(words: list[TextWord], spans: list[Span | None], num_samples: int) -> Alignment:
     """An alignment from where an aligner heard each word.
+
+    A word whose span is empty, outside the audio or taken by the words before it counts as not heard.
 
     Args:
         words: as `words_of` gives them.
@@ -132,15 +135,32 @@ def alignment_of(words: list[tuple[str, int, int]], spans: list[Span | None], nu
             between their neighbours in proportion to their characters.
         num_samples: of the utterance at 16 kHz.
     """
+    if impossible := _impossible(words, num_samples):
+        return impossible
+    spans = _apart(spans, num_samples)
     heard = sum(span is not None for span in spans)
     if not heard:
-        return failed("no word of the text can be aligned" if words else "the text has no words")
-    times = _in_order(_filled([symbol for symbol, _, _ in words], spans, num_samples), num_samples)
+        return failed(
+            f"none of the text's {len(words)} words can be spelled in the aligner's symbols; "
+            "choose an aligner of its language (align.model)"
+        )
+    times = _in_order(_filled([word.symbol for word in words], spans, num_samples), num_samples)
     placed = [
         Word(*word, start, end, span and span.score, interpolated=span is None)
         for word, (start, end), span in zip(words, times, spans, strict=True)
     ]
     return Alignment(placed, heard / len(words), "ok" if heard == len(words) else "partial")
+
+
+def _apart(spans: list[Span | None], num_samples: int) -> list[Span | None]:
+    taken, own = 0, list[Span | None]()
+    for span in spans:
+        if span is not None:
+            start, end = max(span.start, taken), min(span.end, num_samples)
+            span = Span(start, end, span.score) if start < end else None
+            taken = end if span else taken
+        own.append(span)
+    return own
 
 
 def _filled(symbols: list[str], spans: list[Span | None], num_samples: int) -> list[tuple[int, int]]:
@@ -160,7 +180,10 @@ def _filled(symbols: list[str], spans: list[Span | None], num_samples: int) -> l
 
 
 def _in_order(times: list[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
-    """Moves borders just as far as it takes for words to follow each other, inside the audio, none of them empty."""
+    """Move borders just as far as it takes for words to follow each other, inside the audio, none of them empty.
+
+    There are no more words than frames, so each has room.
+    """
     shortest = min(SHORTEST_WORD, num_samples // len(times))
     ordered, earliest = [], 0
     for start, end in times:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from transforms.base import Output, Transform, rounded, table_of
 from transforms.models.embedded import ModelError
 from transforms.models.threads import in_threads
 from transforms.models.voice_activity import Span, VoiceActivity
-from transforms.transcribe import normalize
+from transforms.text import is_character, normalize, pieces
 
 GATE_SAMPLES = SAMPLE_RATE * 4 // 10
 RUN_WORDS = 5
@@ -30,7 +30,7 @@ class Measure(Transform):
     """Measures every utterance; refuses none."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = MEASURES
     wants_audio = True
@@ -43,9 +43,8 @@ class Measure(Transform):
         self._speech.setup()
         try:
             import torchaudio  # noqa: F401
-            import whisper.normalizers  # noqa: F401
         except ImportError as error:
-            raise ModelError(f"{error}: pip install -c constraints.txt '.[transcribe,align]'") from error
+            raise ModelError(f"{error}: pip install -c constraints.txt '.[align]'") from error
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)
@@ -59,7 +58,7 @@ class Measure(Transform):
                 KEY: key,
                 **heard,
                 "chars_per_s": rounded(rate) if text else None,
-                **repetition(words_of(text)),
+                **repetition(pieces(normalize(text, ""))),
             }
             for key, heard, text, rate in zip(
                 batch[KEY].to_pylist(),
@@ -114,34 +113,35 @@ def silence(speech: list[Span], num_samples: int) -> dict[str, Any]:
     }
 
 
-def words_of(text: str) -> list[str]:
-    """A text's words in lower case, without punctuation (whisper's basic normaliser).
-
-    Of scripts that put no spaces between words, each letter is one, as Whisper's own error rates have it.
-    """
-    import regex
-
-    spaceless = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
-    return str(regex.sub(spaceless, r" \1 ", normalize(text, ""))).split()
-
-
 def repetition(words: list[str]) -> dict[str, Any]:
     """What a text looks like that a recogniser made up.
 
     The first three are those of Granary's rules (arXiv 2505.13404; NeMo Speech Data Processor,
     `DetectWhisperHallucinationFeatures`), on words without punctuation. The last is Gopher's share of characters in
     duplicate 5-grams (arXiv 2112.11446, table A1). All are None without words.
+
+    Characters of scripts without spaces count as words, but for the share of unique ones: few of them spell all of a
+    language, so there each pair of neighbouring characters counts as a word.
     """
     if not words:
         names = ("unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
         return dict.fromkeys(names)
-    lengths = sorted(map(len, words))
+    lengths, distinct = sorted(map(len, words)), _pairs_of_characters(words)
     runs = [tuple(words[start : start + RUN_WORDS]) for start in range(len(words) - RUN_WORDS + 1)]
     counts = Counter(runs)
     repeated = {start + place for start, run in enumerate(runs) if counts[run] > 1 for place in range(RUN_WORDS)}
     return {
-        "unique_word_share": rounded(len(set(words)) / len(words)),
+        "unique_word_share": rounded(len(set(distinct)) / len(distinct)),
         "longest_word": lengths[-1],
         "longest_word_excess": rounded(lengths[-1] / lengths[-2] - 1) if len(words) > 1 else None,
         "repeated_share": rounded(sum(len(words[place]) for place in repeated) / sum(lengths)),
     }
+
+
+def _pairs_of_characters(words: list[str]) -> list[str]:
+    """Words, and of characters in a row each one with the next."""
+    made: list[str] = []
+    for characters, run in groupby(words, is_character):
+        row = list(run)
+        made += ["".join(pair) for pair in pairwise(row)] if characters and len(row) > 1 else row
+    return made

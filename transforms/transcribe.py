@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from transforms.models.recognisers import BACKENDS, DecodedWindow
 from transforms.models.voice_activity import VoiceActivity
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED
+from transforms.text import error_rate, normalize
 
 MOST_UNCOVERED = SAMPLE_RATE
 """Samples of speech in one stretch that may lie outside all segments before the row is flagged."""
@@ -79,6 +79,7 @@ class Transcribe(Transform):
     def _row(self, row: dict[str, Any], found: Transcription) -> dict[str, Any]:
         language = found.windows[0].language
         normalized = normalize(found.text, language)
+        errors = error_rate(row["reference_text"], normalized, language)
         return {
             KEY: row[KEY],
             "text": found.text,
@@ -87,7 +88,8 @@ class Transcribe(Transform):
             "language_prob": rounded(found.windows[0].language_prob),
             "segments": [_segment(segment) for segment in found.segments],
             "speech_covered": rounded(found.speech_covered),
-            "wer_vs_reference": rounded(word_error_rate(row["reference_text"], normalized, language)),
+            "wer_vs_reference": rounded(errors.rate),
+            "wer_unit": errors.unit,
             "chars_per_s": rounded(len(found.text) * SAMPLE_RATE / row["num_samples"]),
             "flags": self._flags(found),
         }
@@ -117,23 +119,3 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "no_speech_prob": rounded(segment.window.no_speech_prob),
         "compression_ratio": rounded(segment.window.compression_ratio),
     }
-
-
-def normalize(text: str, language: str) -> str:
-    """Text as error rates compare it: openai-whisper's normaliser of the language."""
-    return str(_normalizer(language == "en")(text)).strip()
-
-
-@cache
-def _normalizer(english: bool) -> Any:
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
-
-    return EnglishTextNormalizer() if english else BasicTextNormalizer()
-
-
-def word_error_rate(reference: str | None, normalized: str, language: str) -> float | None:
-    """Word errors by words of the normalised reference (jiwer); None without a reference that has words."""
-    import jiwer
-
-    wanted = normalize(reference, language) if reference else ""
-    return float(jiwer.wer(wanted, normalized)) if wanted else None

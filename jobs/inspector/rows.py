@@ -13,6 +13,7 @@ from typing import Any
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.base import UserError
 from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo, must_be_readable
+from transforms.text import normalize, words_of
 
 Row = dict[str, Any]
 Edit = tuple[str, int, int]
@@ -34,7 +35,7 @@ class Score:
 
 SCORES = (
     Score("seconds", "length of the audio"),
-    Score("wer_vs_reference", "word error rate of the transcript against the reference, both normalised"),
+    Score("wer_vs_reference", "error rate of the transcript against the reference, in words or characters (wer_unit)"),
     Score("avg_logprob", "log-probability a token of the transcript, of its worst segment"),
     Score("no_speech_prob", "probability that there is no speech, of the worst segment"),
     Score("compression_ratio", "of the transcript; high where it repeats itself"),
@@ -210,19 +211,34 @@ def diff(before: Sequence[Any], after: Sequence[Any]) -> list[Edit]:
 def word_diff(reference: str, heard: str) -> list[tuple[str, str, str]]:
     """The runs of words in which two texts agree and differ, in turns; case and punctuation do not count.
 
+    Of scripts without spaces, each character is a word.
+
     Returns:
         `=` where they agree or `x`, the reference's words, and those that were heard.
     """
-    sides = reference.split(), heard.split()
-    plain = [[re.sub(r"[^\w']", "", word).casefold() for word in side] for side in sides]
+    texts = reference, heard
+    plain = [[normalize(word.symbol, "") for word in words_of(text)] for text in texts]
+    borders = [_borders_of_words(text) for text in texts]
     made, places = [], [0, 0]
     for same, run in groupby(diff(*plain), key=lambda edit: edit[0] == "="):
         counts = [sum(column) for column in list(zip(*run, strict=True))[1:]]
         ends = [place + count for place, count in zip(places, counts, strict=True)]
-        texts = [" ".join(side[start:end]) for side, start, end in zip(sides, places, ends, strict=True)]
-        made.append(("=" if same else "x", texts[0], texts[1]))
+        one, other = (
+            text[at[start] : at[end]].strip() if start < end else ""
+            for text, at, start, end in zip(texts, borders, places, ends, strict=True)
+        )
+        made.append(("=" if same else "x", one, other))
         places = ends
     return made
+
+
+def _borders_of_words(text: str) -> list[int]:
+    """Where each word starts, with the quotation mark or bracket that opens it; the text's end last."""
+    borders = [0]
+    for one, other in pairwise(words_of(text)):
+        opening = re.findall(r"(?<=\s)\S*$|$", text[one.char_end : other.char_start])[0]
+        borders.append(other.char_start - len(opening))
+    return [*borders, len(text)]
 
 
 def _utterance(row: Row) -> Row:
@@ -251,7 +267,8 @@ def _aligned(row: Row | None) -> Row:
         for item in row["items"]
         if item["start_sample"] is not None
     ]
-    return {"words": words, "aligned": f"{row['status']}, of the {row['text_source']}"}
+    why = f": {row['reason']}" if row["reason"] else ""
+    return {"words": words, "aligned": f"{row['status']}, of the {row['text_source']}{why}"}
 
 
 def _units(row: Row | None) -> Row:

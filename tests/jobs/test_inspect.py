@@ -111,6 +111,18 @@ def test_texts_are_compared_word_by_word() -> None:
     ]
     assert word_diff("thirty six cats", "36 cats") == [("x", "thirty six", "36"), ("=", "cats", "cats")]
     assert word_diff("It's FINE.", "it's fine") == [("=", "It's FINE.", "it's fine")]
+    assert word_diff('He said, "hello there."', "he said yellow there") == [
+        ("=", "He said,", "he said"),
+        ("x", '"hello', "yellow"),
+        ("=", 'there."', "there"),
+    ]
+    assert word_diff("今天天气很好。", "今天天汽，很好") == [
+        ("=", "今天天", "今天天"),
+        ("x", "气", "汽，"),
+        ("=", "很好。", "很好"),
+    ]
+    assert word_diff("यह एक कि", "यह एक की") == [("=", "यह एक", "यह एक"), ("x", "कि", "की")]
+    assert word_diff("...", "word") == [("x", "", "word")]
     assert diff([], []) == [] and diff([1, 2, 3], [1, 3]) == [("=", 1, 1), ("d", 1, 0), ("=", 1, 1)]
 
 

@@ -95,6 +95,7 @@ def _transcript(number: int) -> Row:
         ],
         "speech_covered": None if number % 2 else 0.97,
         "wer_vs_reference": 0.5,
+        "wer_unit": "word",
         "chars_per_s": 11.0,
         "flags": ["loud", "short"] if number % 3 else [],
     }
@@ -135,6 +136,7 @@ def _alignment(number: int) -> Row:
         ],
         "coverage": 0.6667,
         "status": "partial",
+        "reason": None,
     }
 
 

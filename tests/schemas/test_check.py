@@ -130,6 +130,8 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "transcripts": {
         "language_prob_range": put("language_prob", 1.5),
         "wer_vs_reference_range": put("wer_vs_reference", -0.1),
+        "wer_unit_known": put("wer_unit", "syllable"),
+        "wer_unit_paired": put("wer_unit", None),
         "chars_per_s_range": put("chars_per_s", math.inf),
         "segments_monotone": inside("segments", 1, start_sample=7_999),
         "no_speech_prob_range": inside("segments", 0, no_speech_prob=math.nan),
@@ -153,6 +155,9 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "coverage_range": put("coverage", 1.01),
         "times_monotone": inside("items", 2, start_sample=6_999),
         "characters_monotone": inside("items", 1, char_start=4),
+        "times_present": inside("items", 2, end_sample=7_000),
+        "characters_present": inside("items", 1, char_end=6),
+        "status_fits": put("status", "ok"),
         "times_paired": inside("items", 1, end_sample=7_000),
         "score_range": inside("items", 0, score=-0.1),
     },

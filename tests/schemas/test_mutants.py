@@ -150,6 +150,7 @@ WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
 UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
 SEGMENTED = ("segment_char_ends", "unit_targets", "mean_logprob", "denoising_cosine", "stop_reason")
 SHARES = st.sampled_from(["speech_share", "unique_word_share", "repeated_share"])
+FAILED = {"items": [], "coverage": 0.0, "status": "failed", "reason": "the audio is empty"}
 IDS = ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
 
 ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
@@ -191,6 +192,14 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "a word backwards": (("alignments",), inside("items", "end_sample", st.integers(-9, 99), 0)),
     "letters backwards": (("alignments",), inside("items", "char_start", st.integers(-9, 4), 1)),
     "half a time": (("alignments",), half_a_time),
+    "a word of no length": (("alignments",), inside("items", "end_sample", st.just(100), 0)),
+    "a word of no characters": (("alignments",), inside("items", "char_end", st.just(0), 0)),
+    "a failure without a reason": (("alignments",), lambda draw, row: row.update(FAILED, reason=None)),
+    "a failure with words": (("alignments",), lambda draw, row: row.update(FAILED, items=row["items"])),
+    "a reason where nothing failed": (("alignments",), put("reason", st.text())),
+    "a guess that is ok": (("alignments",), put("status", st.just("ok"))),
+    "an unknown unit of errors": (("transcripts",), put("wer_unit", words("word", "character", "mixed"))),
+    "an error rate of nothing": (("transcripts",), put("wer_unit", st.none())),
     "a score that is none": (("alignments",), inside("items", "score", no_share(), 0)),
     "a unit above the codebook": (UNITS, one_of_lists("units", st.integers(100, MUCH))),
     "a unit below 0": (UNITS, one_of_lists("units", st.integers(-MUCH, -1))),

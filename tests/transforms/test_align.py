@@ -61,3 +61,25 @@ def test_numbers_are_interpolated_and_say_so(ingested: Dataset) -> None:
     assert row["status"] == "partial" and row[KEY]
     assert [item["interpolated"] for item in row["items"]] == [place == 1 for place in range(len(words))]
     assert row["items"][1]["score"] is None
+
+
+def test_what_failed_says_why_and_is_in_no_training_set(speech: list[dict], tmp_path: Path) -> None:
+    texts = {
+        "chinese": "今天天气很好。",
+        "crowded": "7 " * 40_000 + "seven",
+        "silent": "…?!",
+        "mixed": "我 say 今天天气很好",
+    }
+    lines = [{"id": key, "audio": str(speech[0]["audio"]), "text": text} for key, text in texts.items()]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"kind": "manifest", "corpus": "speech", "manifest": str(tmp_path / "m.jsonl")}
+    dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}, "align": {}, "publish_s2t": {}})
+    assert list(check_dataset(dataset.root)) == []
+    rows = {row[KEY]: row for row in dataset.read("alignments").to_pylist()}
+    assert {key: row["status"] for key, row in rows.items()} == dict.fromkeys(texts, "failed") | {"mixed": "partial"}
+    assert "none of the text's 6 words can be spelled" in rows["chinese"]["reason"]
+    assert "40001 words need as many frames" in rows["crowded"]["reason"]
+    assert rows["silent"]["reason"] == "the text has no words" and rows["mixed"]["reason"] is None
+    found = rejects(dataset, "training/s2t")
+    assert {row["error_class"] for row in found.values()} == {"filtered_alignment_coverage"}
+    assert found.keys() == texts.keys() and dataset.read("training/s2t").num_rows == 0

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of, words_of
+from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of
+from transforms.text import TextWord, words_of
 
 if TYPE_CHECKING:
     from transforms.models.hama_ctc import CtcAligner
@@ -66,32 +67,6 @@ def starts(alignment: Alignment) -> np.ndarray:
     return np.array([word.start_sample for word in alignment.words])
 
 
-@pytest.mark.parametrize(
-    ("text", "symbols"),
-    [
-        ("", []),
-        (" \n\t ", []),
-        ("one", ["one"]),
-        ("  Hello,   world! ", ["Hello", "world"]),
-        ("“Don't,” he said -- softly…", ["Don't", "he", "said", "softly"]),
-        ("a well-known fact (1984).", ["a", "well-known", "fact", "1984"]),
-        ("- — ... ?! ♪ 🙂", []),
-        ("¿Qué? naïve\u00a0café", ["Qué", "naïve", "café"]),
-        ("हिन्दी।", ["हिन्दी"]),
-    ],
-)
-def test_words_are_what_stands_between_spaces_without_outer_punctuation(text: str, symbols: list[str]) -> None:
-    assert [symbol for symbol, _, _ in words_of(text)] == symbols
-
-
-@given(st.text(st.sampled_from("aé5'-.,!? \n“”क\u093f東"), max_size=40))
-def test_words_are_slices_of_the_text_in_order(text: str) -> None:
-    words = words_of(text)
-    assert all(symbol and text[start:end] == symbol for symbol, start, end in words)
-    assert all(one[2] < next_[1] for one, next_ in pairwise(words))
-    assert {symbol for symbol, _, _ in words_of(" ".join(symbol for symbol, _, _ in words))} == {w[0] for w in words}
-
-
 def test_words_without_a_span_share_the_time_between_their_neighbours() -> None:
     text = "7 in 1984 and 20 cats"
     spans = [None, Span(3_000, 4_000, 0.5), None, None, None, Span(14_000, 18_000, 0.9)]
@@ -125,10 +100,91 @@ def test_words_stay_in_order_and_inside_the_audio_wherever_they_were_heard(
     spans = [None if pair is None else Span(min(pair), max(pair), 0.5) for pair in heard]
     text = " ".join("word" for _ in spans)
     alignment = alignment_of(words_of(text), spans, num_samples)
-    if any(spans):
+    inside = [span is not None and span.start < min(span.end, num_samples) for span in spans]
+    if any(inside) and len(spans) <= -(-num_samples // SHORTEST_WORD):
         check(alignment, text, num_samples)
+        assert not alignment.words[inside.index(True)].interpolated
+        assert all(word.interpolated for word, heard in zip(alignment.words, inside, strict=True) if not heard)
     else:
         assert (alignment.status, alignment.words, alignment.coverage) == ("failed", [], 0)
+        assert alignment.reason
+
+
+def test_a_word_that_was_heard_for_no_time_counts_as_not_heard() -> None:
+    spans = [Span(0, 4_000, 0.9), Span(4_000, 4_000, 0.9), Span(2_000, 4_000, 0.9), Span(4_000, 8_000, 0.9)]
+    alignment = alignment_of(words_of("one two three four"), list(spans), 16_000)
+    check(alignment, "one two three four", 16_000)
+    assert [word.interpolated for word in alignment.words] == [False, True, True, False]
+    assert (alignment.status, alignment.coverage) == ("partial", 0.5)
+
+
+class Deaf(Aligner):
+    """An aligner that must not be asked."""
+
+    def weights(self) -> dict[str, str]:
+        return {}
+
+    def setup(self) -> None:
+        pass
+
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+        raise AssertionError(f"asked for {len(words)} words in {len(waveform)} samples")
+
+
+@pytest.mark.parametrize(
+    ("samples", "text", "reason"),
+    [
+        (2 * SAMPLE_RATE, "a " * 40_001, "40001 words need as many frames; the audio has 100"),
+        (2 * SAMPLE_RATE, "7 " * 40_000 + "seven", "40001 words need as many frames; the audio has 100"),
+        (2 * SAMPLE_RATE, "好" * 101, "101 words need as many frames; the audio has 100"),
+        (1, "a b", "2 words need as many frames; the audio has 1"),
+        (0, "word", "the audio is empty"),
+        (SAMPLE_RATE, "，。？！ … ❤️", "the text has no words"),
+    ],
+)
+def test_what_no_aligner_can_align_fails_before_any_work(samples: int, text: str, reason: str) -> None:
+    alignment = Deaf().align(np.zeros(samples, np.float32), text)
+    assert (alignment.status, alignment.words, alignment.coverage) == ("failed", [], 0)
+    assert reason in alignment.reason
+
+
+def heard(*frames: int) -> np.ndarray:
+    """Log-probabilities of which frame is which of ten tokens."""
+    table = np.full((len(frames), 10), -20, np.float32)
+    table[np.arange(len(frames)), frames] = -0.01
+    return table
+
+
+def test_words_that_cannot_be_spelled_keep_a_frame_each() -> None:
+    from transforms.models.hama_ctc import align_tokens
+
+    said, text = heard(0, 1, 2, 2, 5, 6, 0, 7, 3, 0), "one 7 8 9 two"
+    words = words_of(text)
+    alignment = align_tokens(words, [(1, 2), None, None, None, (3,)], said, 0, 10 * 320)
+    check(alignment, text, 10 * 320)
+    one, *numbers, two = alignment.words
+    assert (one.start_sample, two.start_sample, two.end_sample) == (320, 8 * 320, 9 * 320)
+    assert all(word.interpolated and word.end_sample - word.start_sample >= 320 for word in numbers)
+    alignment = align_tokens(words, [(1, 2), None, None, None, (3,)], said[:5], 0, 10 * 320)
+    assert (alignment.status, alignment.reason) == ("failed", "the text needs 6 frames, the audio has 5")
+
+
+def test_letters_may_need_more_frames_than_there_are() -> None:
+    from transforms.models.hama_ctc import align_tokens
+
+    alignment = align_tokens(words_of("aab"), [(1, 1, 2)], heard(1, 1, 2), 0, 3 * 320)
+    assert (alignment.status, alignment.reason) == ("failed", "the text needs 4 frames, the audio has 3")
+    alignment = align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, 2 * 320)
+    assert [(word.start_sample, word.end_sample) for word in alignment.words] == [(0, 640)]
+
+
+def test_a_path_that_would_not_fit_into_memory_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transforms.models import hama_ctc
+
+    monkeypatch.setattr(hama_ctc, "MOST_CELLS", 14)
+    alignment = hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2, 0), 0, 3 * 320)
+    assert alignment.status == "failed" and "cut the recording into shorter utterances" in alignment.reason
+    assert hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, 2 * 320).status == "ok"
 
 
 def test_the_path_is_the_likeliest_one() -> None:
@@ -277,7 +333,13 @@ def test_what_cannot_be_aligned_fails_and_says_why(
 def test_a_text_of_digits_alone_fails(ctc: CtcAligner) -> None:
     alignment = ctc.align(np.zeros(SAMPLE_RATE, np.float32), "1 2 3")
     assert alignment.status == "failed"
-    assert "no word of the text can be aligned" in alignment.reason
+    assert "none of the text's 3 words can be spelled" in alignment.reason
+
+
+def test_a_text_in_another_script_fails_and_says_why(ctc: CtcAligner) -> None:
+    alignment = ctc.align(np.zeros(SAMPLE_RATE, np.float32), "今天天气很好。")
+    assert (alignment.status, alignment.words, alignment.coverage) == ("failed", [], 0)
+    assert "none of the text's 6 words can be spelled" in alignment.reason and "align.model" in alignment.reason
 
 
 def test_attention_refuses_audio_longer_than_its_window(attention: Aligner) -> None:
@@ -290,8 +352,39 @@ def test_attention_refuses_audio_longer_than_its_window(attention: Aligner) -> N
 def test_attention_maps_its_pieces_to_the_words_of_the_text(text: str, attention: Aligner) -> None:
     waveform = np.random.default_rng(0).normal(0, 0.01, 3 * SAMPLE_RATE).astype(np.float32)
     alignment = attention.align(waveform, text)
-    assert alignment.status == "ok"
+    assert alignment.status != "failed"
     check(alignment, text, len(waveform))
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    pytest.importorskip("transformers", reason="the [echo] extra is not installed")
+    from tests.transforms.whisper_checkpoints import make_whisper
+
+    return make_whisper(tmp_path_factory.mktemp("whisper"), 51865)
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_attention_times_each_character_by_itself(multilingual: str, language: str) -> None:
+    from transforms.models.whisper_attention import AttentionAligner
+
+    aligner = AttentionAligner(multilingual, language=language)
+    aligner.setup()
+    text = "今天我们用iPhone 打电话，好。"
+    waveform = np.random.default_rng(0).normal(0, 0.01, 4 * SAMPLE_RATE).astype(np.float32)
+    alignment = aligner.align(waveform, text)
+    check(alignment, text, len(waveform))
+    assert [word.symbol for word in alignment.words] == [*"今天我们用", "iPhone", *"打电话好"]
+    shared = AttentionAligner(multilingual, language=language)
+    shared.setup()
+    assert shared.align(waveform, text) == alignment
+
+
+def test_attention_writes_words_as_whisper_does() -> None:
+    from transforms.models.whisper_attention import _written
+
+    assert _written(words_of("it's a, well")) == [" it's", " a", " well"]
+    assert _written(words_of("用iPhone 打，OK。สวัส")) == ["用", "iPhone", "打", " OK", "ส", "วั", "ส"]
 
 
 @pytest.mark.parametrize("samples", [1, 640])

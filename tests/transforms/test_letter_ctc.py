@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,29 @@ VOCABULARY = {
 }
 
 
-def make_ctc(folder: Path, kind: str = "wav2vec2", norm: str = "layer") -> str:
-    model = make_ssl(folder, kind, norm, head=True, vocab_size=len(VOCABULARY), pad_token_id=0)
-    (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
+def make_ctc(
+    folder: Path, kind: str = "wav2vec2", norm: str = "layer", vocabulary: Mapping[str, int] = VOCABULARY
+) -> str:
+    model = make_ssl(folder, kind, norm, head=True, vocab_size=len(vocabulary), pad_token_id=0)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
     return model
+
+
+def make_aligner(folder: Path, letters: str) -> LetterAligner:
+    """An aligner with these letters, and no border between words."""
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", *letters])}
+    aligner = LetterAligner(SslCtc(make_ctc(folder, vocabulary=vocabulary), "cpu"))
+    aligner.setup()
+    return aligner
+
+
+def hear(aligner: LetterAligner, said: dict[int, str], frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the recogniser hear these letters in these frames, and blanks in all others."""
+    letters = aligner._ctc.letters
+    heard = np.full((frames, len(letters)), -20.0, np.float32)
+    for frame in range(frames):
+        heard[frame, letters[said.get(frame, "<pad>")]] = -0.01
+    monkeypatch.setattr("transforms.models.ssl_ctc.hear", lambda *_: heard.copy())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,14 +73,59 @@ def test_emissions_are_those_of_transformers(tmp_path: Path, speech: list[dict],
 def test_words_are_where_their_letters_were_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
     aligner.setup()
-    heard = np.full((50, len(VOCABULARY)), -20.0, np.float32)
-    said = dict(zip(range(10, 16), "ONE|TW", strict=True)) | {20: "O"}
-    for frame in range(50):
-        heard[frame, VOCABULARY[said.get(frame, "<pad>")]] = -0.01
-    monkeypatch.setattr("transforms.models.ssl_ctc.hear", lambda *_: heard)
+    hear(aligner, dict(zip(range(10, 16), "ONE|TW", strict=True)) | {20: "O"}, 50, monkeypatch)
     one, two = aligner.align(np.zeros(16_000, np.float32), "one two").words
     assert (one.start_sample, one.end_sample) == (10 * 320, 13 * 320)
     assert (two.start_sample, two.end_sample) == (14 * 320, 21 * 320)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "words"),
+    [
+        ("今天，好。", {5: "今", 9: "天", 10: "天", 30: "好"}, [("今", 5, 6), ("天", 9, 11), ("好", 30, 31)]),
+        (
+            "我用iPad打。",
+            {5: "我", 8: "用", 12: "i", 14: "p", 16: "a", 18: "d", 25: "打"},
+            [("我", 5, 6), ("用", 8, 9), ("iPad", 12, 19), ("打", 25, 26)],
+        ),
+        ("น้ำมา", {3: "น", 4: "\u0e49", 6: "\u0e33", 10: "ม", 12: "า"}, [("น้ำ", 3, 7), ("ม", 10, 11), ("า", 12, 13)]),
+        ("ﾊﾞｽが", {3: "バ", 5: "ス", 7: "が"}, [("ﾊﾞ", 3, 4), ("ｽ", 5, 6), ("が", 7, 8)]),
+        ("भाषा।", {3: "भ", 4: "\u093e", 6: "ष", 7: "\u093e"}, [("भाषा", 3, 8)]),
+    ],
+)
+def test_characters_are_where_they_were_heard(
+    text: str,
+    said: dict[int, str],
+    words: list[tuple[str, int, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aligner = make_aligner(tmp_path, "".join(dict.fromkeys(said.values())))
+    hear(aligner, said, 50, monkeypatch)
+    alignment = aligner.align(np.zeros(16_000, np.float32), text)
+    assert alignment.status == "ok"
+    found = [(word.symbol, word.start_sample // 320, word.end_sample // 320) for word in alignment.words]
+    assert found == words
+
+
+def test_numbers_and_strange_words_between_characters_are_interpolated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = make_aligner(tmp_path, "年好")
+    hear(aligner, {20: "年", 30: "好"}, 50, monkeypatch)
+    alignment = aligner.align(np.zeros(16_000, np.float32), "2024年好OK")
+    assert [word.symbol for word in alignment.words if word.interpolated] == ["2024", "OK"]
+    assert (alignment.status, alignment.coverage) == ("partial", 0.5)
+
+
+def test_a_letter_is_known_in_whatever_form_its_vocabulary_has_it(tmp_path: Path) -> None:
+    composed = make_aligner(tmp_path / "composed", "é한ำن")
+    parts = make_aligner(tmp_path / "parts", "e\u0301\u1112\u1161\u11ab\u0e4d\u0e32")
+    for text in ("é", "e\u0301"):
+        assert composed.tokens(text) == (2,) and parts.tokens(text) == (2, 3)
+    assert composed.tokens("한") == (3,) and parts.tokens("한") == (4, 5, 6)
+    assert composed.tokens("\u0e33") == (4,) and parts.tokens("\u0e33") == (7, 8)
+    assert composed.tokens("نْ") == (5,), "a vowel sign that the vocabulary lacks"
 
 
 def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
@@ -81,7 +146,8 @@ def test_what_it_can_not_say_and_what_is_refused(tmp_path: Path) -> None:
     model = make_ctc(tmp_path)
     aligner = LetterAligner(SslCtc(model, "cpu"))
     aligner.setup()
-    assert aligner.tokens("1998") is None and aligner.tokens("naïve") is None
+    assert aligner.tokens("1998") is None and aligner.tokens("東京") is None and aligner.tokens("'") is not None
+    assert aligner.tokens("naïve") == aligner.tokens("nai\u0308ve") == aligner.tokens("naive")
     assert aligner.tokens("well-known") == aligner.tokens("wellknown")
     with pytest.raises(ModelError, match="no Whisper model"):
         Align(AlignParameters(method="attention", model=model)).setup()

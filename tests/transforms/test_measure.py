@@ -20,10 +20,17 @@ from tests.transforms.rows import apply, rejects, run_stages, window
 from transforms.audio import decode_flac, encode_flac
 from transforms.base import Parameters, joined, table_of
 from transforms.fences import RateFences
-from transforms.measure import RUN_WORDS, Measure, loudness, repetition, words_of
+from transforms.filters import SpeechFilters
+from transforms.measure import RUN_WORDS, Measure, loudness, repetition
 from transforms.models.embedded import SILERO_VAD, EmbeddedFile, ModelError
+from transforms.text import normalize, pieces
 
 TEXT_SCORES = ("chars_per_s", "unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
+
+
+def words_of(text: str) -> list[str]:
+    """The words that the scores of a text are of."""
+    return pieces(normalize(text, ""))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +165,8 @@ def test_the_text_is_the_reference_or_what_was_heard(measure: Measure, spoken: p
     [
         ("No, no; NO!", ["no"] * 3),
         ("considerations—particularly well-known", ["considerations", "particularly", "well", "known"]),
-        ("Grüße, ÉTÉ", ["grüße", "été"]),
+        ("Grüße, ÉTÉ", ["grüsse", "été"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
         ("你好,世界 ok", ["你", "好", "世", "界", "ok"]),
         ("これは テスト", list("これはテスト")),
         ("…", []),
@@ -179,11 +187,39 @@ def test_words(text: str, words: list[str]) -> None:
         ("the cat sat on mats the cat sat on mats", (0.5, 4, 0.0, 1.0)),
         ("to be or not to be", (0.6667, 3, 0.5, 0.0)),
         ("one two three four five aaaaa one two three four five", (0.5455, 5, 0.0, 0.8837)),
+        ("好", (1.0, 1, None, 0.0)),
+        ("谢谢谢谢", (0.3333, 1, 0.0, 0.0)),
+        ("好好好好好好", (0.2, 1, 0.0, 1.0)),
+        ("我们 ok ok", (0.6667, 2, 0.0, 0.0)),
     ],
 )
 def test_repetition_of_known_texts(text: str, scores: tuple[Any, ...]) -> None:
     """The first two are the examples that come with Granary's rules."""
     assert tuple(repetition(words_of(text)).values()) == scores
+
+
+HUMAN_RIGHTS = {
+    "Chinese": "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+    "Japanese": "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。人間は、理性と"
+    "良心とを授けられており、互いに同胞の精神をもって行動しなければならない。すべて人は、人種、皮膚の色、性、言語、宗教、"
+    "政治上その他の意見、国民的若しくは社会的出身、財産、門地その他の地位又はこれに類するいかなる事由による差別をも"
+    "受けることなく、この宣言に掲げるすべての権利と自由とを享有することができる。",
+    "Thai": "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม และควรปฏิบัติต่อกัน"
+    "ด้วยเจตนารมณ์แห่งภราดรภาพ ทุกคนย่อมมีสิทธิและอิสรภาพบรรดาที่กำหนดไว้ในปฏิญญานี้ โดยปราศจากความแตกต่าง"
+    "ไม่ว่าชนิดใด ๆ ดังเช่น เชื้อชาติ ผิว เพศ ภาษา ศาสนา ความคิดเห็นทางการเมืองหรือทางอื่น",
+    "Hindi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है। उन्हें बुद्धि और अन्तरात्मा की "
+    "देन प्राप्त है और परस्पर उन्हें भाईचारे के भाव से बर्ताव करना चाहिए।",
+}
+"""Beginnings of the Universal Declaration of Human Rights, some 10 to 30 s of speech."""
+
+
+@pytest.mark.parametrize("language", HUMAN_RIGHTS)
+def test_no_default_threshold_holds_back_a_language(language: str) -> None:
+    limits, text = SpeechFilters(), HUMAN_RIGHTS[language]
+    found, looping = repetition(words_of(text)), repetition(words_of(text[:9] * 12))
+    assert found["unique_word_share"] > 0.7 > limits.min_unique_word_share > looping["unique_word_share"]
+    assert found["repeated_share"] == 0 and looping["repeated_share"] > 0.9 > limits.max_repeated_share
+    assert found["longest_word"] <= limits.max_longest_word
 
 
 @given(st.lists(st.sampled_from(["a", "bb", "ccc"]), min_size=1, max_size=24))

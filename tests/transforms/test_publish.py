@@ -282,12 +282,14 @@ def test_files_that_can_not_be_used_are_named(tmp_path: Path) -> None:
 
 
 def test_a_transcript_that_is_a_phrase_alone(tmp_path: Path) -> None:
-    (tmp_path / "en.txt").write_text("Thank you 2302208\n\nSubtitles by Jo\n  Bye. 7 \n")
+    phrases = "Thank you 2302208\n\nSubtitles by Jo\n  Bye. 7 \nご視聴ありがとうございました\nधन्यवाद\n"
+    (tmp_path / "en.txt").write_text(phrases)
     transform = PublishS2T(S2TParameters(phrases=str(tmp_path / "en.txt")))
     heard = ["Thank you.", "THANK YOU!", "thank you all", "Subtitles by Jo", "bye", "Thank you 2302208", "7"]
+    heard += ["ご視聴ありがとうございました。", "धन्यवाद।"]
     rows = [{"reference_text": None, "transcripts": {"text": text, "wer_vs_reference": None}} for text in heard]
     reasons = held(transform, *rows, {"reference_text": "Thank you."})
-    assert [bool(reason) for reason in reasons] == [True, True, False, True, True, False, False, False]
+    assert [bool(reason) for reason in reasons] == [True, True, False, True, True, False, False, True, True, False]
     assert reasons[0] == ("filtered_phrases", "is nothing but 'Thank you.', which is in phrases")
 
 

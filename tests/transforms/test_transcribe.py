@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import jiwer
@@ -20,7 +19,8 @@ from transforms.models.phrases import Phrase
 from transforms.models.recognisers import BACKENDS, DecodedWindow
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters, normalize, word_error_rate
+from transforms.text import normalize
+from transforms.transcribe import Transcribe, TranscribeParameters
 
 FLOOR = 1e-4
 """Level of the noise in a made pause: a microphone never gives digital silence."""
@@ -82,6 +82,7 @@ def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> N
         assert all(-1 < segment["avg_logprob"] < 0 for segment in row["segments"])
         assert all(0 <= segment["no_speech_prob"] < 0.6 for segment in row["segments"])
         assert row["speech_covered"] > 0.9 and "uncovered_speech" not in row["flags"]
+        assert row["wer_unit"] == "word"
         assert row["wer_vs_reference"] == pytest.approx(jiwer.wer(reference, row["text_normalized"]), abs=1e-4)
         assert row["chars_per_s"] == pytest.approx(len(row["text"]) * SAMPLE_RATE / samples, abs=1e-3)
 
@@ -259,11 +260,6 @@ def test_silence_is_flagged_and_not_invented_upon(fast: Transcribe) -> None:
     (found,) = heard(fast, pause(20))
     assert found.speech == [] and found.speech_covered is None
     assert fast._flags(found) in (["empty", "no_speech"], ["empty", "low_logprob", "no_speech"])
-
-
-def test_word_error_rate_needs_reference_words() -> None:
-    assert word_error_rate(None, "a", "en") is None
-    assert word_error_rate("Mr. Smith's 2 dogs", normalize("mister smith's two dogs", "en"), "en") == 0
 
 
 def test_embedded_weights_are_the_same_model_in_both_libraries(speech: list[dict]) -> None:

@@ -76,6 +76,7 @@ def spoken(count: int, seed: int) -> list[Row]:
 def test_readable() -> None:
     assert readable("  It's Zoë’s CAFÉ — well-known, isn't it?!") == "it's zoe's cafe well known isn't it"
     assert readable("'Quoted,' said the dogs' owner.") == "quoted said the dogs owner"
+    assert readable("今天 OK") == readable("Die Straße") == readable("Say привет") == ""
     assert readable("At 5 o'clock") == readable("Привет!") == readable("?!") == readable("") == ""
     assert set(readable("".join(map(chr, range(32, 48))) + "The quick brown fox")) <= set(ALPHABET)
 

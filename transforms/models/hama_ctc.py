@@ -1,7 +1,7 @@
 """CTC forced alignment of English with the embedded phoneme recogniser and its G2P.
 
 Words become IPA phonemes, and a Viterbi pass finds the likeliest frames for that sequence of phonemes (as in
-Kürzinger et al. 2020, arXiv 2007.09127). What G2P can't say (digits, other scripts) becomes one wildcard in the
+Kürzinger et al. 2020, arXiv 2007.09127). A word that G2P can't say (digits, other scripts) becomes a wildcard in the
 sequence: it takes up whatever is spoken there, so that its neighbours stay where they are.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
+from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed
 from transforms.models.embedded import (
     HAMA_CTC,
     HAMA_G2P,
@@ -29,6 +29,7 @@ from transforms.models.embedded import (
     EmbeddedFile,
     ModelError,
 )
+from transforms.text import TextWord
 
 if TYPE_CHECKING:
     from hama import ASRModel, G2PModel, Vocabulary
@@ -54,6 +55,9 @@ Measured like `PEAK_LAG`, at the starts of 417 pauses.
 
 WILDCARD_COST = 0.1
 """Log-probability that a frame of a wildcard loses to the likeliest token: so pauses and neighbours stay outside it."""
+
+MOST_CELLS = 2**31
+"""Cells of the Viterbi pass, frames by symbols and blanks, a byte each: about 20 minutes of speech."""
 
 MAX_LETTERS = 32
 MAX_PHONEMES = 64
@@ -106,12 +110,9 @@ class CtcAligner(Aligner):
             self._idle.put(model)
         self._spoken, self._spelling = lru_cache(maxsize=1 << 18)(self._spell), Lock()
 
-    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
-        words = words_of(text)
-        if not len(waveform):
-            return failed("the audio is empty")
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
         with self._spelling:
-            phonemes = [self.phonemes(symbol) for symbol, _, _ in words]
+            phonemes = [self.phonemes(word.symbol) for word in words]
         if not any(phonemes):
             return alignment_of(words, [None] * len(words), len(waveform))
         log_probs = self.emissions(waveform)
@@ -168,7 +169,7 @@ class CtcAligner(Aligner):
 
 
 def align_tokens(
-    words: list[tuple[str, int, int]],
+    words: list[TextWord],
     tokens: list[tuple[int, ...] | None],
     log_probs: np.ndarray,
     blank: int,
@@ -186,10 +187,16 @@ def align_tokens(
         num_samples: of the utterance at 16 kHz.
         lag, last: samples from a word's start to its first peak, and from the end of its last peak to its end.
     """
-    log_probs = np.column_stack([log_probs, log_probs.max(1) - np.float32(WILDCARD_COST)])
-    targets, owners = _targets(tokens, wildcard=log_probs.shape[1] - 1)
+    wildcard, first = log_probs.max(1) - np.float32(WILDCARD_COST), log_probs.shape[1]
+    log_probs = np.column_stack([log_probs, wildcard, wildcard])
+    targets, owners = _targets(tokens, (first, first + 1))
     if (needed := _frames_needed(targets)) > len(log_probs):
         return failed(f"the text needs {needed} frames, the audio has {len(log_probs)}")
+    if len(log_probs) * (2 * len(targets) + 1) > MOST_CELLS:
+        return failed(
+            f"{len(targets)} symbols on {len(log_probs)} frames need over {MOST_CELLS / 2**30:g} GiB of memory; "
+            "cut the recording into shorter utterances"
+        )
     peaks: list[list[Peak]] = [[] for _ in words]
     for owner, peak in zip(owners, viterbi(log_probs, targets, blank), strict=True):
         peaks[owner].append(peak)
@@ -230,15 +237,17 @@ def _quick(vocabulary: Vocabulary) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(vocabulary, name) for name in names})
 
 
-def _targets(phonemes: list[tuple[int, ...] | None], wildcard: int) -> tuple[list[int], list[int]]:
-    """The token sequence, and which word each token belongs to. Wildcards in a row become one, of the first word."""
+def _targets(phonemes: list[tuple[int, ...] | None], wildcards: tuple[int, int]) -> tuple[list[int], list[int]]:
+    """The token sequence, and which word each token belongs to.
+
+    Two wildcards take turns, because CTC asks for a blank between equal tokens: each word keeps a frame of its own.
+    """
     targets: list[int] = []
     owners: list[int] = []
     for word, ids in enumerate(phonemes):
-        if ids is None and targets[-1:] == [wildcard]:
-            continue
-        targets += ids or [wildcard]
-        owners += [word] * len(ids or [wildcard])
+        ids = ids or (wildcards[targets[-1:] == [wildcards[0]]],)
+        targets += ids
+        owners += [word] * len(ids)
     return targets, owners
 
 

@@ -6,13 +6,15 @@ and ends with the frames in which its letters were heard.
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from transforms.forced_alignment import Aligner, Alignment, alignment_of, failed, words_of
+from transforms.forced_alignment import Aligner, Alignment, alignment_of
 from transforms.models.hama_ctc import align_tokens
+from transforms.text import TextWord
 
 DELIMITER = "|"
 
@@ -73,11 +75,8 @@ class LetterAligner(Aligner):
     def setup(self) -> None:
         self._ctc.setup()
 
-    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
-        words = words_of(text)
-        if not len(waveform):
-            return failed("the audio is empty")
-        tokens = [self.tokens(symbol) for symbol, _, _ in words]
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+        tokens = [self.tokens(word.symbol) for word in words]
         if not any(tokens):
             return alignment_of(words, [None] * len(words), len(waveform))
         return align_tokens(words, tokens, self.emissions(waveform), self._ctc.blank, len(waveform))
@@ -90,11 +89,20 @@ class LetterAligner(Aligner):
         return log_probs
 
     def tokens(self, symbol: str) -> tuple[int, ...] | None:
-        """Ids of a word's letters, without punctuation that the vocabulary lacks; None where it lacks a letter."""
-        letters, spoken = self._ctc.letters, symbol.replace("’", "'")
-        for cased in (spoken, spoken.upper(), spoken.lower()):
-            ids = [letters.get(letter) for letter in cased if letter in letters or letter.isalnum()]
-            known = tuple(each for each in ids if each is not None)
-            if known and len(known) == len(ids):
-                return known
+        """Ids of a word's letters, without punctuation that the vocabulary lacks; None where it lacks a letter.
+
+        Combining marks that it lacks in every spelling of the word are left out as well: Arabic vowel signs, accents.
+        """
+        letters = self._ctc.letters
+        for needed in ("LNM", "LN"):
+            for spelling in _spellings(symbol.replace("’", "'")):
+                wanted = [each for each in spelling if each in letters or unicodedata.category(each)[0] in needed]
+                if wanted and all(letter in letters for letter in wanted):
+                    return tuple(letters[letter] for letter in wanted)
         return None
+
+
+def _spellings(symbol: str) -> Iterator[str]:
+    """The word in every case and Unicode form: a vocabulary knows é, half-width kana or sara am in one of them."""
+    for spelling in (symbol, *(unicodedata.normalize(form, symbol) for form in ("NFC", "NFKC", "NFD"))):
+        yield from (spelling, spelling.upper(), spelling.lower())

@@ -15,6 +15,7 @@ from transforms.models.recognisers import DecodedWindow, Recogniser
 from transforms.models.threads import in_threads
 from transforms.models.voice_activity import Span, VoiceActivity
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
+from transforms.text import join
 
 SEARCHED = 10 * SAMPLE_RATE
 """The end of a full window in which a pause is looked for."""
@@ -91,7 +92,7 @@ class Transcription:
 
     @property
     def text(self) -> str:
-        return " ".join(segment.text for segment in self.segments)
+        return join(segment.text for segment in self.segments)
 
     @property
     def uncovered(self) -> list[Span]:

@@ -143,12 +143,13 @@ class UnitReader(Reader):
 def readable(text: str) -> str:
     """A text as a reader spells it: English words in lower case without accents or punctuation, one space between.
 
-    Empty for a text with digits: their words could be many.
+    Empty for a text with digits, whose words could be many, or with letters that are not English: what is left of it
+    would not be what was said.
     """
     folded = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
-    if any(character.isdigit() for character in folded):
-        return ""
     letters = "".join(character for character in folded if not unicodedata.combining(character))
+    if any(letter.isalnum() and letter not in ALPHABET for letter in letters):
+        return ""
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", letters))
 
 

@@ -12,7 +12,7 @@ from transforms.models.reader import Reader
 from transforms.models.recognisers import FasterWhisper
 from transforms.models.threads import in_threads
 from transforms.models.vocoder import Vocoder, whole
-from transforms.transcribe import normalize
+from transforms.text import normalize
 
 
 class VocoderReader(Reader):

@@ -6,14 +6,16 @@ heads. It is a second opinion on the CTC aligner. Its words follow each other wi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.forced_alignment import Aligner, Alignment, Span, alignment_of, failed, words_of
+from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of, failed
 from transforms.models.embedded import ModelError
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, load_whisper, weights_of
+from transforms.text import TextWord, is_character
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -56,19 +58,22 @@ class AttentionAligner(Aligner):
         check_vocabulary(self.model, self._whisper.dims.n_vocab)
         many, languages = self._whisper.is_multilingual, self._whisper.num_languages
         try:
-            self._tokenizer: Tokenizer = get_tokenizer(many, num_languages=languages, language=self.language)
+            shared = get_tokenizer(many, num_languages=languages, language=self.language)
         except ValueError as error:
             raise ModelError(f"{error}: Whisper's names of languages are en, de, zh and so on") from error
+        self._tokenizer: Tokenizer = replace(shared)
+        # At spaces, as it splits most languages, a sentence without spaces would be timed as one word.
+        vars(self._tokenizer)["split_to_word_tokens"] = self._tokenizer.split_tokens_on_unicode
 
-    def _aligned(self, waveform: np.ndarray, text: str) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
         import whisper
         from whisper.timing import find_alignment
 
-        words = words_of(text)
         if not SHORTEST_SAMPLES <= len(waveform) <= WINDOW_SAMPLES:
             return failed(f"the audio has {len(waveform)} samples, not {SHORTEST_SAMPLES} to {WINDOW_SAMPLES}")
-        spoken = [f" {symbol}".encode() for symbol, _, _ in words]
-        tokens = self._tokenizer.encode(b"".join(spoken).decode(), disallowed_special=())
+        spoken = _written(words)
+        # Word by word: a token of two characters would give both the same time.
+        tokens = [token for word in spoken for token in self._tokenizer.encode(word, disallowed_special=())]
         room = self._whisper.dims.n_text_ctx - len(self._tokenizer.sot_sequence) - 2
         if len(tokens) > room:
             return failed(f"the text has {len(tokens)} tokens, the decoder has room for {room}")
@@ -76,10 +81,10 @@ class AttentionAligner(Aligner):
         timings = find_alignment(
             self._whisper, self._tokenizer, tokens, mel.to(self.device), len(waveform) // whisper.audio.HOP_LENGTH
         )
-        return alignment_of(words, self._spans(timings, [len(word) for word in spoken]), len(waveform))
+        return alignment_of(words, self._spans(timings, [len(word.encode()) for word in spoken]), len(waveform))
 
     def _spans(self, timings: list[WordTiming], lengths: list[int]) -> list[Span | None]:
-        # Whisper also splits at apostrophes and hyphens; both splits are of the same bytes.
+        # Whisper times pieces of words; words and pieces are of the same bytes.
         token_bytes = self._tokenizer.encoding.decode_single_token_bytes
         ends = list(accumulate(sum(len(token_bytes(token)) for token in timing.tokens) for timing in timings))
         pieces = list(zip(timings, pairwise([0, *ends]), strict=True))
@@ -89,9 +94,17 @@ class AttentionAligner(Aligner):
         ]
 
 
+def _written(words: list[TextWord]) -> list[str]:
+    """Words as Whisper writes them: after a space, but for characters and for what follows one without a space."""
+    ends = [-1, *(word.char_end for word in words)]
+    glued = (is_character(word.symbol) or word.char_start == end for word, end in zip(words, ends, strict=False))
+    return [word.symbol if together else f" {word.symbol}" for word, together in zip(words, glued, strict=True)]
+
+
 def _span(timings: list[WordTiming]) -> Span:
-    start, end = (
-        max(0, round(seconds * SAMPLE_RATE) - ATTENTION_LAG) for seconds in (timings[0].start, timings[-1].end)
-    )
+    heard = [round(seconds * SAMPLE_RATE) for seconds in (timings[0].start, timings[-1].end)]
+    start, end = (max(0, sample - ATTENTION_LAG) for sample in heard)
+    if heard[0] < heard[1]:
+        end = max(end, start + SHORTEST_WORD)  # a first word that the lag would move before the audio
     tokens = sum(len(timing.tokens) for timing in timings)
     return Span(start, end, float(sum(timing.probability * len(timing.tokens) for timing in timings) / tokens))
