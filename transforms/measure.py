@@ -24,13 +24,15 @@ from transforms.transcribe import normalize
 
 GATE_SAMPLES = SAMPLE_RATE * 4 // 10
 RUN_WORDS = 5
+WINDOW_WORDS = 100
+"""About 30 s of speech: the share of different words falls with a text's length, and thresholds are of such a piece."""
 
 
 class Measure(Transform):
     """Measures every utterance; refuses none."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = MEASURES
     wants_audio = True
@@ -140,8 +142,21 @@ def repetition(words: list[str]) -> dict[str, Any]:
     counts = Counter(runs)
     repeated = {start + place for start, run in enumerate(runs) if counts[run] > 1 for place in range(RUN_WORDS)}
     return {
-        "unique_word_share": rounded(len(set(words)) / len(words)),
+        "unique_word_share": rounded(_least_unique_share(words)),
         "longest_word": lengths[-1],
         "longest_word_excess": rounded(lengths[-1] / lengths[-2] - 1) if len(words) > 1 else None,
         "repeated_share": rounded(sum(len(words[place]) for place in repeated) / sum(lengths)),
     }
+
+
+def _least_unique_share(words: list[str]) -> float:
+    """Different words by words, of the stretch of at most WINDOW_WORDS words in which it is least."""
+    counts: Counter[str] = Counter(words[:WINDOW_WORDS])
+    least = len(counts)
+    for leaves, comes in zip(words, words[WINDOW_WORDS:], strict=False):
+        counts[comes] += 1
+        counts[leaves] -= 1
+        if not counts[leaves]:
+            del counts[leaves]
+        least = min(least, len(counts))
+    return least / min(len(words), WINDOW_WORDS)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,14 +203,21 @@ def frames_of(char_ends: Sequence[int], borders: Sequence[Border]) -> list[int |
     ]
 
 
-def cut_units(units: Sequence[int], durations: Sequence[int], frames: Sequence[int]) -> list[np.ndarray]:
+def cut_units(
+    units: Sequence[int] | np.ndarray, durations: Sequence[int] | np.ndarray, frames: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Collapsed units cut before the given frames; a run that a cut falls into goes on in both segments.
 
+    Args:
+        units: (N,), or (N, Q) of Q codebooks.
+        durations: (N,) frames of each.
+        frames: rising.
+
     Returns:
-        (n,) int16 collapsed units of each segment, one more than there are frames.
+        Units and durations of each segment, as `collapse` gives them; one segment more than there are frames.
     """
     whole = expand(np.asarray(units), np.asarray(durations))
-    return [collapse(piece)[0] for piece in np.split(whole, list(frames))]
+    return [collapse(piece) for piece in np.split(whole, list(frames))]
 
 
 def recorded_segments(
@@ -228,26 +234,29 @@ def recorded_segments(
         (n,) int16 collapsed units of each segment, or None where a segment ends at no border.
     """
     frames = [frame for frame in frames_of(char_ends[:-1], borders) if frame is not None]
-    return cut_units(units, durations, frames) if len(frames) == len(char_ends) - 1 else None
+    if len(frames) < len(char_ends) - 1:
+        return None
+    return [segment for segment, _ in cut_units(units, durations, frames)]
 
 
-class Piece(NamedTuple):
-    """A segment of a reply with its own units: tokens `start` to `end`."""
+class Cut(NamedTuple):
+    """A place where echo's rule cuts a reply, and its recording can be cut too.
 
-    start: int
-    end: int
-    units: np.ndarray
+    Attributes:
+        token: first token of the segment that follows.
+        char: the text is cut before this character.
+        frame: the recording is cut before this frame.
+    """
+
+    token: int
+    char: int
+    frame: int
 
 
-def spoken_pieces(
-    rule: SegmentRule | None,
-    text: str,
-    offsets: Sequence[tuple[int, int]],
-    units: Sequence[int],
-    durations: Sequence[int],
-    borders: Sequence[Border],
-) -> list[Piece]:
-    """A recorded text in the segments that `rule` cuts its tokens into, each with its units.
+def cuts_of(
+    rule: SegmentRule | None, text: str, offsets: Sequence[tuple[int, int]], borders: Sequence[Border]
+) -> list[Cut]:
+    """Where a recorded text is cut into the segments that echo would make of it.
 
     Two segments without a border between them stay together; without a rule or a border the text is one segment.
 
@@ -255,14 +264,9 @@ def spoken_pieces(
         rule: that of echo.
         text: what is said.
         offsets: character span of each of its tokens.
-        units, durations: the recording's collapsed units.
         borders: where it can be cut.
     """
     ends = rule.ends(text_scores(text, offsets))[:-1] if rule and borders else []
-    frames = frames_of([offsets[end - 1][1] for end in ends], borders)
-    cuts = [(end, frame) for end, frame in zip(ends, frames, strict=True) if frame is not None]
-    tokens = [0, *(end for end, _ in cuts), len(offsets)]
-    if not cuts:
-        return [Piece(0, len(offsets), np.asarray(units))]
-    segments = cut_units(units, durations, [frame for _, frame in cuts])
-    return [Piece(start, end, piece) for (start, end), piece in zip(pairwise(tokens), segments, strict=True)]
+    chars = [offsets[end - 1][1] for end in ends]
+    found = zip(ends, chars, frames_of(chars, borders), strict=True)
+    return [Cut(end, char, frame) for end, char, frame in found if frame is not None]

@@ -20,6 +20,7 @@ from transforms.assets import asset
 from transforms.codebook import Codebook, fit_report
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C
+from transforms.segments import CLAUSE_END, SegmentRule
 from transforms.unit_language import UnitLanguage
 
 TEXTS = ["The cat sat down.", "It rains today.", "Seven and one are eight.", "Good morning.", "I like warm bread."]
@@ -176,7 +177,10 @@ def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
 
     config = json.loads((asset("embedded:nano-t2c") / "config.json").read_text())
     recipe = yaml.safe_load((CONFIGS / "train-t2c.yaml").read_text())
-    assert {name: config[name] for name in recipe["model"]} == recipe["model"]
+    sizes = {name: value for name, value in recipe["model"].items() if name != "segments"}
+    assert {name: config[name] for name in sizes} == sizes
+    assert config["segments"]["threshold"] > CLAUSE_END, "the shipped model learned whole sentences"
+    assert SegmentRule(**recipe["model"]["segments"]) == SegmentRule()
 
 
 def test_missing_weights_are_named() -> None:

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from transforms.codebook import collapse, expand
 from transforms.segments import (
     Border,
+    Cut,
     SegmentRule,
     borders_of,
+    cut_units,
+    cuts_of,
     frames_of,
     recorded_segments,
-    spoken_pieces,
     text_scores,
 )
 
@@ -147,26 +149,22 @@ def test_segments_together_are_the_recording(frames: list[int], data: st.DataObj
     units, durations = collapse(np.array(frames))
     text = data.draw(st.text("ab ,.", min_size=2, max_size=60))
     offsets = [(place, place + 1) for place in range(len(text))]
-    at = sorted(data.draw(st.sets(st.integers(1, len(frames)), max_size=min(len(frames) - 1, len(text) // 2 - 1))))
-    places = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), min_size=len(at), max_size=len(at))))
-    borders = [Border(char, char, frame) for char, frame in zip(places, at, strict=True) if frame < len(frames)]
+    chars = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), max_size=len(frames) - 1)))
+    size = len(chars)
+    at = sorted(data.draw(st.sets(st.integers(1, max(1, len(frames) - 1)), min_size=size, max_size=size)))
+    borders = [Border(char, char, frame) for char, frame in zip(chars, at, strict=True)]
     rule = SegmentRule(lookahead=1, min_tokens=2, max_tokens=5)
-    pieces = spoken_pieces(rule, text, offsets, units, durations, borders)
-    assert [piece.start for piece in pieces] == [0, *(piece.end for piece in pieces[:-1])]
-    assert pieces[-1].end == len(text) and all(len(piece.units) for piece in pieces)
-    cuts = {piece.end for piece in pieces[:-1]}
-    assert cuts == set(rule.ends(text_scores(text, offsets))[:-1]) & {border.char_start for border in borders}
-    joined = [unit for piece in pieces for unit in piece.units]
-    assert collapse(np.array(joined, np.int16))[0].tolist() == units.tolist()
-    assert len(expand(units, durations)) == len(frames)
+    cuts = cuts_of(rule, text, offsets, borders)
+    assert {cut.char for cut in cuts} == set(rule.ends(text_scores(text, offsets))[:-1]) & set(chars)
+    pieces = cut_units(units, durations, [cut.frame for cut in cuts])
+    assert all(len(piece) for piece, _ in pieces)
+    assert np.concatenate([expand(*piece) for piece in pieces]).tolist() == frames
+    assert all((piece[1:] != piece[:-1]).all() for piece, _ in pieces)
 
 
 def test_without_a_rule_or_a_border_a_text_is_one_segment() -> None:
     text, borders = "ab, cd, ef", [Border(3, 4, 2)]
     offsets = [(place, place + 1) for place in range(len(text))]
     rule = SegmentRule(lookahead=1, min_tokens=1)
-    for chosen, known in ((None, borders), (rule, [])):
-        ((start, end, units),) = spoken_pieces(chosen, text, offsets, [1, 2], [2, 2], known)
-        assert (start, end, list(units)) == (0, len(text), [1, 2])
-    pieces = spoken_pieces(rule, text, offsets, [1, 2], [2, 2], borders)
-    assert [(piece.end, piece.units.tolist()) for piece in pieces] == [(3, [1]), (10, [2])]
+    assert cuts_of(None, text, offsets, borders) == cuts_of(rule, text, offsets, []) == []
+    assert cuts_of(rule, text, offsets, borders) == [Cut(3, 3, 2)]

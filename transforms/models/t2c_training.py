@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transforms.models.t2c import T2C, T2CConfig
 from transforms.models.training_run import Batches, RunRecipe, Step, run_of, run_steps
-from transforms.segments import Border, spoken_pieces
+from transforms.segments import Border, cut_units, cuts_of
 
 if TYPE_CHECKING:
     import torch
@@ -174,8 +175,13 @@ def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) ->
         if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
             raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
         encoding = tokenizer.encode(text, add_special_tokens=False)
-        pieces = spoken_pieces(config.segments, text, encoding.offsets, units, durations, borders)
-        segments += [Said(list(encoding.ids[start:end]), [*map(int, said)]) for start, end, said in pieces]
+        cuts = cuts_of(config.segments, text, encoding.offsets, borders)
+        said = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]
+        tokens = pairwise([0, *(cut.token for cut in cuts), len(encoding.ids)])
+        segments += [
+            Said(list(encoding.ids[start:end]), [*map(int, each)])
+            for (start, end), (each, _) in zip(tokens, said, strict=True)
+        ]
     return segments
 
 
