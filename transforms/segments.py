@@ -26,7 +26,7 @@ CLOSING = frozenset(")]}”’»›」』）】》〉］｝") | STRAIGHT
 SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """Scripts that put no space between words, by the first word of a letter's Unicode name."""
 TITLES = ("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "gen", "col", "capt", "lt", "sgt", "rev", "hon", "sen")
-ABBREVIATIONS = frozenset((*TITLES, "mt", "nos", "vol", "pp", "fig", "vs", "cf", "e.g", "i.e", "approx"))
+ABBREVIATIONS = frozenset((*TITLES, "mt", "nos", "vol", "pp", "fig", "vs", "cf", "approx"))
 """Words whose period ends no sentence: something always follows them."""
 REACH = 64
 """Characters of the text that are looked at on each side of a cut."""
@@ -96,7 +96,9 @@ def _score(text: str, end: int) -> float:
     if mark in SENTENCE_MARKS and (space or mark in FULL_WIDTH):
         return _of_period(bare, after) if mark == "." else SENTENCE_END
     if mark in CLAUSE_MARKS and (space or mark in FULL_WIDTH):
-        return CLAUSE_END
+        return (
+            INSIDE if not space and after.isdecimal() and bare[-2:-1].isdecimal() else CLAUSE_END
+        )  # １，０００, １０：３０
     if "\n" in space:
         return SENTENCE_END
     if _spaceless(spoken[-1]):  # where words are not set apart, a space sets clauses apart
@@ -123,7 +125,8 @@ def _of_period(bare: str, after: str) -> float:
     last = bare.split()[-1]
     word = last.rstrip(".").lstrip("".join(OPENING | CLOSING))
     earlier = bare[: -len(last)].rstrip(" ")[-1:]
-    if word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isupper() and word != "I"):
+    initials = all(len(part) == 1 and part.isalpha() for part in word.split(".")) and word not in ("I", "a")
+    if word.lower() in ABBREVIATIONS or initials:
         return WORD_END
     if word.isdigit() and (not earlier or earlier == "\n" or earlier in SENTENCE_MARKS | CLAUSE_MARKS):
         return WORD_END

@@ -84,6 +84,41 @@ MARKS = [
     ("the dogs' 'empty' bowls (two, red). Next", ["the dogs' 'empty' bowls (two,", " red).", " Next"]),
 ]
 
+# What other projects' users reported of their sentence splitters.
+REPORTED = {
+    "kyutai-labs/pocket-tts 162": (
+        "It is 98.6°F, or 37,0. Pi is 3.14.",
+        ["It is 98.6°F,", " or 37,0.", " Pi is 3.14."],
+    ),
+    "kyutai-labs/pocket-tts 38": (
+        "it was the age of wisdom, the other way—in short, so far",
+        ["it was the age of wisdom,", " the other way—", "in short,", " so far"],
+    ),
+    "NVIDIA/NeMo-Speech.cpp 36": (
+        "Dr. Smith left the U.S. capital, e.g. by St. Mary. It rained.",
+        ["Dr. Smith left the U.S. capital,", " e.g. by St. Mary.", " It rained."],
+    ),
+    "KittenML/KittenTTS 115": ("At 9:30 a.m., out of breath. Go.", ["At 9:30 a.m.,", " out of breath.", " Go."]),
+    "FluidInference/FluidAudio 934": ("before rain — a mix of soil.", ["before rain —", " a mix of soil."]),
+    "erew123/alltalk_tts 190": ("“Often.” “How often?” “Well.”", ["“Often.”", " “How often?”", " “Well.”"]),
+    "AndBible/and-bible 2726": ("起初，神创造天地；地是空虚。", ["起初，", "神创造天地；", "地是空虚。"]),
+    "vellum-ai/vellum-assistant 40313": ("全部で１，０００円です。はい。", ["全部で１，０００円です。", "はい。"]),
+    "Azure-Samples/cognitive-services-speech-sdk 2985": (
+        "PM2.5：52.0 微克每立方米。 臭氧：36.0 微克。",
+        ["PM2.5：52.0 微克每立方米。", " 臭氧：", "36.0 微克。"],
+    ),
+    "xinnan-tech/xiaozhi-esp32-server 477": (
+        "价格1,000.00元，可以在40.0度运行。",
+        ["价格1,000.00元，", "可以在40.0度运行。"],
+    ),
+}
+
+
+@pytest.mark.parametrize("report", REPORTED)
+def test_reported_texts(report: str) -> None:
+    text, segments = REPORTED[report]
+    assert cut(text, SegmentRule(lookahead=1, min_tokens=1, max_tokens=99, threshold=0.2)) == segments
+
 
 def cut(text: str, rule: SegmentRule, offsets: list[tuple[int, int]] | None = None) -> list[str]:
     """A text's segments; a token is a character where nothing else is said."""
