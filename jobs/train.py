@@ -67,7 +67,7 @@ def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) ->
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
+    console.print(counted(rows, held_out))
     report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0
@@ -142,6 +142,14 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
         )
     rows, held_out = split_rows(table, _t2c_row)
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()
+
+
+def counted(rows: list[Row], held_out: list[Row]) -> str:
+    """How many rows of training/t2c there are to learn, and that they are learned whole where they have no borders."""
+    said = f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+    if any(row.borders for row in rows):
+        return said
+    return f"{said}. None has borders, so replies are learned whole: run the stage align before publish_t2c"
 
 
 def _t2c_row(row: dict[str, Any]) -> Row:

@@ -10,7 +10,17 @@ from pydantic import ValidationError
 
 from jobs.config import ConfigError, find
 from jobs.screen import open_console
-from jobs.train import HELD_OUT, TEMPLATE, RecipeConfig, TrainConfig, chosen_config, split_rows, t2c_rows, table_of
+from jobs.train import (
+    HELD_OUT,
+    TEMPLATE,
+    RecipeConfig,
+    TrainConfig,
+    chosen_config,
+    counted,
+    split_rows,
+    t2c_rows,
+    table_of,
+)
 from schemas import KEY
 from schemas.layout import Dataset
 from transforms.assets import asset
@@ -113,7 +123,7 @@ def train_unit_translator_command(root: str, out: str, config: str, overrides: l
             f"{echox.config.unit_vocab_size}: train s2t with model.unit_vocab_size={size} model.units={size}"
         )
     console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
+    console.print(counted(rows, held_out))
     report = train_unit_translator(
         rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision, chosen.segments
     )

@@ -76,11 +76,14 @@ def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode
         assert language.decode(language.encode(row["units"][0])) == row["units"][0]
 
 
-def test_train_t2c_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
+def test_train_t2c_makes_a_model_that_echo_takes(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sizes = ["model.hidden_size=32", "model.text_embedding_size=32", "model.num_layers=1", "model.ffn_size=64"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
     out = tmp_path / "model"
     assert train_t2c_command(dataset.root, str(out), "train-t2c", [*sizes, *recipe]) == 0
+    assert "run the stage align" in " ".join(capsys.readouterr().out.split())
     report = json.loads((out / "report.json").read_text())
     assert (report["rows"], report["held_out_rows"]) == (4, 1)
     assert report["held_out_unit_error_rate"] > 0
