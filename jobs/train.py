@@ -18,6 +18,7 @@ from transforms.models.t2c_training import Recipe, Row, train_t2c
 from transforms.models.training_run import RunRecipe
 from transforms.models.unit_reader import UnitReaderConfig
 from transforms.models.unit_reader_training import ReaderRecipe, train_unit_reader
+from transforms.segments import Border
 
 HELD_OUT = "test"
 AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
@@ -66,7 +67,7 @@ def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) ->
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
+    console.print(counted(rows, held_out))
     report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0
@@ -76,7 +77,8 @@ def train_reader_command(root: str, out: str, config: str, overrides: list[str])
     """Trains, measures on the held-out rows, and prints the report."""
     path = find(config)
     chosen = chosen_config(TrainConfig[ReaderRecipe], path, overrides)
-    rows, held_out, codebook_id, size = t2c_rows(Dataset(root))
+    *spoken, codebook_id, size = t2c_rows(Dataset(root))
+    rows, held_out = ([(row.text, row.units) for row in side] for side in spoken)
     try:
         sizes = UnitReaderConfig(codebook_id=codebook_id, codebook_size=size, **chosen.model)
     except (ValidationError, TypeError) as error:
@@ -128,7 +130,7 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
     Raises:
         ConfigError: there are none, or they are of several codebooks.
     """
-    columns = ["text", "units", "split", "codebook_id", "codebook_size", "num_codebooks"]
+    columns = ["text", "units", "durations", "borders", "split", "codebook_id", "codebook_size", "num_codebooks"]
     table = table_of(dataset, "training/t2c", columns, "publish_t2c")
     books = set(table["codebook_id"].to_pylist())
     if len(books) != 1:
@@ -138,5 +140,17 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
             f"{dataset.root}: training/t2c holds {codebooks} units a frame, and the models here learn single ones: "
             "tokenize with num_codebooks=1"
         )
-    rows, held_out = split_rows(table, lambda row: (row["text"], row["units"][0]))
+    rows, held_out = split_rows(table, _t2c_row)
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()
+
+
+def counted(rows: list[Row], held_out: list[Row]) -> str:
+    """How many rows of training/t2c there are to learn, and that they are learned whole where they have no borders."""
+    said = f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+    if any(row.borders for row in rows):
+        return said
+    return f"{said}. None has borders, so replies are learned whole: run the stage align before publish_t2c"
+
+
+def _t2c_row(row: dict[str, Any]) -> Row:
+    return Row(row["text"], row["units"][0], row["durations"], [Border(**border) for border in row["borders"]])

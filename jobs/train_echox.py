@@ -10,7 +10,17 @@ from pydantic import ValidationError
 
 from jobs.config import ConfigError, find
 from jobs.screen import open_console
-from jobs.train import HELD_OUT, TEMPLATE, RecipeConfig, TrainConfig, chosen_config, split_rows, t2c_rows, table_of
+from jobs.train import (
+    HELD_OUT,
+    TEMPLATE,
+    RecipeConfig,
+    TrainConfig,
+    chosen_config,
+    counted,
+    split_rows,
+    t2c_rows,
+    table_of,
+)
 from schemas import KEY
 from schemas.layout import Dataset
 from transforms.assets import asset
@@ -23,6 +33,7 @@ from transforms.echox.s2t_training import S2TRecipe, S2TRow, train_s2t
 from transforms.echox.tokenizer import AUDIO_PATCH, END, PAD, byte_level_tokenizer
 from transforms.echox.training import tokenizer_of
 from transforms.prompts import PromptTemplate
+from transforms.segments import SegmentRule
 
 
 class S2TTrainConfig(TrainConfig[S2TRecipe]):
@@ -35,6 +46,16 @@ class S2TTrainConfig(TrainConfig[S2TRecipe]):
 
     vocab_size: int
     prompt: str
+
+
+class TranslatorTrainConfig(RecipeConfig[TranslatorRecipe]):
+    """Stage II.
+
+    Attributes:
+        segments: the rule that cuts replies into what the decoder learns, echo's own; null learns them whole.
+    """
+
+    segments: SegmentRule | None = SegmentRule()
 
 
 class EchoTrainConfig(RecipeConfig[EchoRecipe]):
@@ -93,7 +114,7 @@ def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) ->
 def train_unit_translator_command(root: str, out: str, config: str, overrides: list[str], language_model: str) -> int:
     """Stage II on a directory of stage I: trains, measures on the held-out rows, and prints the report."""
     path = find(config)
-    chosen = chosen_config(RecipeConfig[TranslatorRecipe], path, overrides)
+    chosen = chosen_config(TranslatorTrainConfig, path, overrides)
     echox = _echox(language_model)
     rows, held_out, _, size = t2c_rows(Dataset(root))
     if size > echox.config.unit_vocab_size:
@@ -102,8 +123,10 @@ def train_unit_translator_command(root: str, out: str, config: str, overrides: l
             f"{echox.config.unit_vocab_size}: train s2t with model.unit_vocab_size={size} model.units={size}"
         )
     console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
-    report = train_unit_translator(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
+    console.print(counted(rows, held_out))
+    report = train_unit_translator(
+        rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision, chosen.segments
+    )
     console.print_json(json.dumps(report))
     return 0
 

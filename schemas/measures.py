@@ -28,8 +28,8 @@ MEASURES = Table(
         "speech_share": "share of the audio in which a voice activity detector hears speech",
         "longest_silence_samples": "longest stretch in which it hears none, at the ends too, in samples at 16 kHz",
         "chars_per_s": "characters of the text a second of audio; null, as all that follows, without text",
-        "unique_word_share": "different words by words of the text; of scripts without spaces, pairs of neighbouring "
-        "characters",
+        "unique_word_share": "different words by words of the text; of a text of more than 100 words, of the 100 that "
+        "follow each other with the fewest; of scripts without spaces, pairs of neighbouring characters are the words",
         "longest_word": "characters of the text's longest word; here and below, each character of a script without "
         "spaces is a word",
         "longest_word_excess": "characters by which it exceeds the next longest, by those of that; null for one word",

@@ -55,13 +55,16 @@ def equal_neighbours_in_all(tracks: pa.ListArray, count: pa.Array) -> pa.Boolean
     return _marks(tracks, row.filter(everywhere))
 
 
-def not_increasing(lists: pa.ListArray) -> pa.BooleanArray:
-    """Rows in which a list element is not above the one before it."""
-    return _pairs(lists, pc.greater_equal)
+def not_increasing(lists: pa.ListArray, field: str | None = None) -> pa.BooleanArray:
+    """Rows in which a list element, or a field of its structs, is not above that of the element before it."""
+    return _pairs(lists, pc.greater_equal, field)
 
 
-def _pairs(lists: pa.ListArray, broken: Callable[[pa.Array, pa.Array], pa.BooleanArray]) -> pa.BooleanArray:
-    values, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
+def _pairs(
+    lists: pa.ListArray, broken: Callable[[pa.Array, pa.Array], pa.BooleanArray], field: str | None = None
+) -> pa.BooleanArray:
+    values = pc.list_flatten(lists) if field is None else field_of(lists, field)
+    parents = pc.list_parent_indices(lists)
     same_row = pc.equal(parents[:-1], parents[1:])
     mask = pc.fill_null(pc.and_(same_row, broken(values[:-1], values[1:])), False)
     return _marks(lists, pc.filter(parents[1:], mask))

@@ -3,9 +3,20 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
+from schemas.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column, list_of
 from schemas.echo_targets import ECHO_TARGETS
-from schemas.rules import lengths, not_empty_rule, range_rule
+from schemas.rules import (
+    field_of,
+    lengths,
+    not_empty_rule,
+    not_increasing,
+    outside,
+    per_element,
+    range_rule,
+    rows_with,
+    spans_beyond,
+    spans_disordered,
+)
 from schemas.units import UNITS
 
 SAME_AUDIO = Rule(
@@ -56,13 +67,17 @@ OF_THE_TOKENIZER = ("layer", "sampling_rate", "hop_samples")
 """Columns of units that tell how, and not what."""
 
 
-def _t2c_from_1(rows: pa.Table) -> pa.Table:
-    return UNITS.migrations["1.0.0"](rows).drop_columns(["sampling_rate"])
+BORDER = pa.struct([column(name, pa.int32()) for name in ("char_start", "char_end", "frame")])
+
+
+def _frames_outside(rows: pa.RecordBatch) -> pa.BooleanArray:
+    frames = field_of(rows["borders"], "frame")
+    return rows_with(rows["borders"], outside(frames, 1, per_element(rows["num_frames"], rows["borders"])))
 
 
 T2C = Table(
     name="training/t2c",
-    version="2.0.0",
+    version="3.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -72,19 +87,36 @@ T2C = Table(
             column("speaker_id", pa.string(), nullable=True),
             column("text", pa.string()),
             *(UNITS.schema.field(name) for name in UNITS.columns if name not in (KEY, *OF_THE_TOKENIZER)),
+            column("borders", list_of(BORDER)),
         ]
     ),
     means={
         **UNITS.means,
         **ORIGIN,
         "text": "what was said: the reference where there is one, else the transcript",
+        "borders": "where text and units can be cut together, between two words: the text anywhere from char_start to "
+        "char_end, in characters, the units before the frame; empty where no alignment says",
     },
     rules=(
         not_empty_rule("text"),
         *(rule for rule in UNITS.rules if rule.name.removesuffix("_range") not in OF_THE_TOKENIZER),
         Rule("units_present", "there is at least one unit", lambda rows: pc.equal(lengths(rows["durations"]), 0)),
+        Rule(
+            "borders_in_order",
+            "borders do not overlap in the text, and none is before its first character",
+            lambda rows: pc.or_(
+                spans_disordered(rows["borders"], "char_start", "char_end"),
+                rows_with(rows["borders"], pc.less(field_of(rows["borders"], "char_start"), 1)),
+            ),
+        ),
+        Rule(
+            "borders_inside_text",
+            "borders leave at least a character of the text after them",
+            lambda rows: spans_beyond(rows["borders"], "char_end", pc.subtract(pc.utf8_length(rows["text"]), 1)),
+        ),
+        Rule("borders_advance", "frames of borders rise", lambda rows: not_increasing(rows["borders"], "frame")),
+        Rule("borders_inside_units", "frames of borders are in [1, num_frames - 1]", _frames_outside),
     ),
-    migrations={"1.0.0": _t2c_from_1},
 )
 
 ECHO = Table(

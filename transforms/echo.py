@@ -22,10 +22,10 @@ from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNI
 from schemas.echo_targets import STOP_REASONS
 from transforms.assets import asset
 from transforms.audio import waveforms_of
-from transforms.base import Before, Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
+from transforms.base import Output, Parameters, Reject, Transform, digest_of, joined, rounded, table_of
 from transforms.models.embedded import ModelError
 from transforms.models.readers import open_reader, reader_weights
-from transforms.models.t2c import Decoded, model_digest
+from transforms.models.t2c import Decoded, learned_segments, model_digest
 from transforms.models.threads import by_one_thread
 from transforms.models.unit_reader import target_cer
 from transforms.models.unit_tokenizer import UnitTokenizer
@@ -43,7 +43,7 @@ from transforms.responders import (
     Text,
     TextResponder,
 )
-from transforms.segments import SegmentRule, recorded_segments
+from transforms.segments import SegmentRule, borders_of, recorded_segments
 from transforms.unit_language import UnitLanguage
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class EchoParameters(Parameters):
         reader: what reads the targets back for `target_cer`: directory of a reader of units, or `embedded:NAME`, which
             spells them, or of speechbrain's unit HiFi-GAN, which says them to Whisper; null for none.
         reader_whisper: the Whisper model that hears a vocoder, as `transcribe` with faster-whisper takes it.
-        segments: the streaming rule.
+        segments: the streaming rule; null takes the one that a text-to-codec model learned, else the release's.
         max_units: the most units of a segment.
         seed: with a row's key it seeds what the row samples; stored with every row.
     """
@@ -92,7 +92,7 @@ class EchoParameters(Parameters):
     unit_language: str | None = None
     reader: str | None = None
     reader_whisper: str = EMBEDDED
-    segments: SegmentRule = SegmentRule()
+    segments: SegmentRule | None = None
     max_units: PositiveInt = 1024
     seed: int = 0
 
@@ -125,8 +125,7 @@ class Echo(Transform):
     """Answers a batch of turns, then decodes all segments of the answers together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 2
-    before = Before(2, "1.0.0", anew=("other_codebook",))
+    version: ClassVar[int] = 3
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -140,6 +139,7 @@ class Echo(Transform):
         self._path = asset(chosen.model)
         self._listens = is_echox(self._path)
         self.wants_audio = self._listens
+        self._segments = chosen.segments or learned_segments(self._path) or SegmentRule()
         self._speech = Speech(chosen.text, chosen.decoder, chosen.beams, chosen.max_units)
         if not self._listens and (chosen.response, chosen.text, chosen.decoder) != ("reference", "response", "t2c"):
             raise ModelError(
@@ -149,7 +149,8 @@ class Echo(Transform):
             )
 
     def meaning(self) -> dict[str, Any]:
-        return self.parameters.model_dump(mode="json", exclude=self.parameters.files)
+        chosen = self.parameters.model_dump(mode="json", exclude=self.parameters.files)
+        return chosen | {"segments": self._segments.model_dump(mode="json")}
 
     def weights(self) -> dict[str, str]:
         chosen = self.parameters
@@ -271,7 +272,7 @@ class Echo(Transform):
         return Asked(row[KEY], audio, [_reply_text(one) or "" for one in row["earlier"]], None if generates else text)
 
     def _draft(self, row: dict[str, Any], answer: Answer) -> _Draft:
-        ends = _ends_that_advance(self.parameters.segments.ends(answer.scores), answer)
+        ends = _ends_that_advance(self._segments.ends(answer.scores), answer)
         segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
         char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
         said = answer.text == _reply_text(row["reply"])
@@ -365,7 +366,8 @@ def _recorded(reply: dict[str, Any], char_ends: list[int], codebook_id: str) -> 
     if alignment["text_source"] != wanted:
         return None
     frame = units["hop_samples"] * SAMPLE_RATE / units["sampling_rate"]
-    cut = recorded_segments(codebook, units["durations"], frame, alignment["items"], char_ends)
+    borders = borders_of(alignment["items"], frame, units["num_frames"])
+    cut = recorded_segments(codebook, units["durations"], borders, char_ends)
     return None if cut is None else [segment.tolist() for segment in cut]
 
 

@@ -24,6 +24,8 @@ from transforms.text import is_character, normalize, pieces
 
 GATE_SAMPLES = SAMPLE_RATE * 4 // 10
 RUN_WORDS = 5
+WINDOW_WORDS = 100
+"""About 30 s of speech: the share of different words falls with a text's length, and thresholds are of such a piece."""
 
 
 class Measure(Transform):
@@ -131,7 +133,7 @@ def repetition(words: list[str]) -> dict[str, Any]:
     counts = Counter(runs)
     repeated = {start + place for start, run in enumerate(runs) if counts[run] > 1 for place in range(RUN_WORDS)}
     return {
-        "unique_word_share": rounded(len(set(distinct)) / len(distinct)),
+        "unique_word_share": rounded(_least_unique_share(distinct)),
         "longest_word": lengths[-1],
         "longest_word_excess": rounded(lengths[-1] / lengths[-2] - 1) if len(words) > 1 else None,
         "repeated_share": rounded(sum(len(words[place]) for place in repeated) / sum(lengths)),
@@ -145,3 +147,16 @@ def _pairs_of_characters(words: list[str]) -> list[str]:
         row = list(run)
         made += ["".join(pair) for pair in pairwise(row)] if characters and len(row) > 1 else row
     return made
+
+
+def _least_unique_share(words: list[str]) -> float:
+    """Different words by words, of the stretch of at most WINDOW_WORDS words in which it is least."""
+    counts: Counter[str] = Counter(words[:WINDOW_WORDS])
+    least = len(counts)
+    for leaves, comes in zip(words, words[WINDOW_WORDS:], strict=False):
+        counts[comes] += 1
+        counts[leaves] -= 1
+        if not counts[leaves]:
+            del counts[leaves]
+        least = min(least, len(counts))
+    return least / min(len(words), WINDOW_WORDS)

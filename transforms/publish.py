@@ -29,7 +29,8 @@ from schemas import (
     Table,
 )
 from schemas.rules import rows_with
-from transforms.base import FILTERED, Before, Output, Reject, Transform, digest_of, joined
+from transforms.base import FILTERED, Output, Reject, Transform, digest_of, joined
+from transforms.borders import borders, longest_stretch
 from transforms.echo import user_turns
 from transforms.filters import FILES, Check, SpeechFilters, Value, at_least, at_most, beyond, of, speech_checks
 from transforms.measure import text_of
@@ -196,22 +197,26 @@ class T2CParameters(SpeechFilters):
 
     Attributes:
         roles: whose speech the decoder learns.
+        max_seconds: off, since a decoder learns a reply in segments.
+        max_segment_seconds: longest stretch of the audio without a border to cut it at; a recording without a usable
+            alignment is one stretch.
         min_chars_per_s, max_chars_per_s: as in every training set, but not off: a text that its speech has no time
             for, or too much, is another's.
     """
 
     roles: list[Role] = ["assistant", "narrator"]
+    max_seconds: float | None = None
+    max_segment_seconds: float | None = 30.0
     min_chars_per_s: float | None = 3.0
     max_chars_per_s: float | None = 40.0
 
 
 class PublishT2C(Publish):
-    """Stage II: a text and the units it is spoken with."""
+    """Stage II: a text, the units it is spoken with, and where both can be cut into segments."""
 
     name: ClassVar[str] = "publish_t2c"
     version: ClassVar[int] = 4
-    before = Before(4, "1.0.0")
-    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS)
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS, ALIGNMENTS)
     writes = T2C
     wants_audio = False
     window_rows = Transform.window_rows
@@ -226,10 +231,12 @@ class PublishT2C(Publish):
             _has(UNITS),
             _has_text(),
             *self.speech_checks,
+            at_most("segment_seconds", self.parameters.max_segment_seconds, longest_stretch),
         )
 
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        return {name: of(UNITS, name)(rows) for name in UNITS.columns if name in T2C.columns and name != KEY}
+        shared = [name for name in UNITS.columns if name in T2C.columns and name != KEY]
+        return {name: of(UNITS, name)(rows) for name in shared} | {"borders": borders(rows)}
 
 
 class EchoSetParameters(SpeechFilters):

@@ -13,6 +13,7 @@ from typing import Any
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.base import UserError
 from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo, must_be_readable
+from transforms.segments import borders_of, frames_of
 from transforms.text import normalize, words_of
 
 Row = dict[str, Any]
@@ -321,14 +322,8 @@ def _borders(row: Row, words: Row | None) -> list[float] | None:
     if row["recorded_units"] is None:
         return None
     items = words["items"] if words else []
-    borders = []
-    for end in row["segment_char_ends"][:-1]:
-        before = [item["end_sample"] for item in items if item["char_end"] <= end]
-        after = [item["start_sample"] for item in items if item["char_start"] >= end]
-        if not before or not after or before[-1] is None or after[0] is None:
-            return None
-        borders.append(_second((before[-1] + after[0]) / 2))
-    return borders
+    samples = frames_of(row["segment_char_ends"][:-1], borders_of(items, frame_samples=1, num_frames=2**62))
+    return [_second(sample) for sample in samples if sample is not None]
 
 
 def _second(sample: float) -> float:

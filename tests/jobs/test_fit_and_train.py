@@ -20,6 +20,7 @@ from transforms.assets import asset
 from transforms.codebook import Codebook, fit_report
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C
+from transforms.segments import CLAUSE_END, SegmentRule
 from transforms.unit_language import UnitLanguage
 
 TEXTS = ["The cat sat down.", "It rains today.", "Seven and one are eight.", "Good morning.", "I like warm bread."]
@@ -75,11 +76,14 @@ def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode
         assert language.decode(language.encode(row["units"][0])) == row["units"][0]
 
 
-def test_train_t2c_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
+def test_train_t2c_makes_a_model_that_echo_takes(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sizes = ["model.hidden_size=32", "model.text_embedding_size=32", "model.num_layers=1", "model.ffn_size=64"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
     out = tmp_path / "model"
     assert train_t2c_command(dataset.root, str(out), "train-t2c", [*sizes, *recipe]) == 0
+    assert "run the stage align" in " ".join(capsys.readouterr().out.split())
     report = json.loads((out / "report.json").read_text())
     assert (report["rows"], report["held_out_rows"]) == (4, 1)
     assert report["held_out_unit_error_rate"] > 0
@@ -176,7 +180,10 @@ def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
 
     config = json.loads((asset("embedded:nano-t2c") / "config.json").read_text())
     recipe = yaml.safe_load((CONFIGS / "train-t2c.yaml").read_text())
-    assert {name: config[name] for name in recipe["model"]} == recipe["model"]
+    sizes = {name: value for name, value in recipe["model"].items() if name != "segments"}
+    assert {name: config[name] for name in sizes} == sizes
+    assert config["segments"]["threshold"] > CLAUSE_END, "the shipped model learned whole sentences"
+    assert SegmentRule(**recipe["model"]["segments"]) == SegmentRule()
 
 
 def test_missing_weights_are_named() -> None:

@@ -220,8 +220,10 @@ def _s2t(number: int) -> Row:
 
 
 def _t2c(number: int) -> Row:
-    named = {"corpus": "calls", "split": "train", "language": "en", "speaker_id": None, "text": "hello"}
-    return {**named, **_without(_units(number), "layer", "sampling_rate", "hop_samples")}
+    named = {"corpus": "calls", "split": "train", "language": "en", "speaker_id": None, "text": "hello, there you"}
+    units = _without(_units(number), "layer", "sampling_rate", "hop_samples")
+    borders = [{"char_start": 5, "char_end": 7, "frame": 1}, {"char_start": 12, "char_end": 13, "frame": 30}]
+    return {**named, **units, "borders": borders[number % 3 :]}
 
 
 def _echo(number: int) -> Row:

@@ -194,10 +194,15 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "training/t2c": {
         **UNIT_MUTANTS,
         "text_present": put("text", ""),
-        "units_present": lambda row: row.update(units=[[], []], durations=[], num_frames=0),
+        "units_present": lambda row: row.update(units=[[], []], durations=[], num_frames=0, borders=[]),
+        "borders_in_order": put("borders", [{"char_start": 0, "char_end": 3, "frame": 1}]),
+        "borders_inside_text": put("borders", [{"char_start": 9, "char_end": 16, "frame": 1}]),
+        "borders_advance": lambda row: row.update(borders=[border | {"frame": 7} for border in TWO_BORDERS]),
+        "borders_inside_units": put("borders", [{"char_start": 5, "char_end": 7, "frame": 0}]),
     },
     "training/echo": {**ECHO_MUTANTS, "text_present": put("text", ""), "num_samples_range": put("num_samples", 0)},
 }
+TWO_BORDERS = sample("training/t2c")["borders"]
 CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "transcripts": {"segments_inside_audio": lambda row: row["segments"][1].update(end_sample=num_samples(2) + 1)},
     "measures": {"silence_inside_audio": put("longest_silence_samples", num_samples(2) + 1)},

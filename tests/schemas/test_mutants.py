@@ -146,6 +146,17 @@ def say_more(draw: Draw, row: Row) -> None:
     row["response_text"] += draw(st.text("abc ", min_size=1, max_size=5))
 
 
+def border(place: int, **changes: st.SearchStrategy) -> Callable[[Draw, Row], None]:
+    """One of two borders changed."""
+
+    def change(draw: Draw, row: Row) -> None:
+        row["borders"] = [dict(each) for each in sample(T2C[0], 0)["borders"]]
+        row["borders"][place] |= {name: draw(values) for name, values in changes.items()}
+
+    return change
+
+
+T2C = ("training/t2c",)
 WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
 UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
 SEGMENTED = ("segment_char_ends", "unit_targets", "mean_logprob", "denoising_cosine", "stop_reason")
@@ -220,6 +231,13 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
         ("training/t2c",),
         lambda draw, row: row.update(units=[[] for _ in row["units"]], durations=[], num_frames=0),
     ),
+    "borders that overlap in the text": (T2C, border(1, char_start=st.integers(-9, 6))),
+    "a border backwards in the text": (T2C, border(0, char_start=st.integers(8, 99))),
+    "a border before the text": (T2C, border(0, char_start=st.integers(-9, 0))),
+    "a border after the text": (T2C, border(1, char_end=st.integers(16, 99))),
+    "a border before the units": (T2C, border(0, frame=st.integers(-9, 0))),
+    "a border after the units": (T2C, border(1, frame=st.integers(100, MUCH))),
+    "a border without units before it": (T2C, border(1, frame=st.just(1))),
     "no hop": (("units", "features"), put("hop_samples", below(1))),
     "no such layer": (("units", "features"), put("layer", st.integers(-128, -1))),
     "frames out of order": (("features",), swap_frames),
@@ -287,6 +305,8 @@ def test_a_valid_shard_passes(data: st.DataObject) -> None:
         row["units"] = list(zip(*runs, strict=True))
         row["durations"] = [data.draw(st.integers(1, 65_535)) for _ in runs]
         row |= {"codebook_size": size, "num_frames": sum(row["durations"])}
+        if "borders" in row:
+            row["borders"] = [each for each in row["borders"] if each["frame"] < row["num_frames"]]
     assert findings(shard(name, arrow(name, rows)), name) == []
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from schemas import TABLES
 from schemas.check import check_dataset
 from schemas.layout import Dataset
+from tests.schemas.samples import sample
 from tests.transforms.codec_checkpoints import make_codec
 from tests.transforms.rows import apply, rejects, run_stages
 from tests.transforms.speechbrain_checkpoints import make_vocoder
@@ -18,10 +22,13 @@ from transforms.codebook import Codebook
 from transforms.echo import Echo, EchoParameters, unit_error_rate
 from transforms.models.embedded import ModelError
 from transforms.models.readers import open_reader
-from transforms.models.t2c import T2C
+from transforms.models.t2c import T2C, learned_segments
 from transforms.models.unit_reader import UnitReader, UnitReaderConfig, target_cer
 from transforms.models.whisper_weights import EMBEDDED
+from transforms.publish import EchoSetParameters, PublishEcho, PublishT2C, T2CParameters
+from transforms.segments import SegmentRule
 from transforms.tokenize import TokenizeParameters
+from transforms.trainer.collate import t2c_segments
 
 LINES = [
     ("a", 0, "Where is the nearest library?"),
@@ -31,7 +38,8 @@ LINES = [
     ("b", 0, "Is anybody there?"),
 ]
 LANGUAGE = "embedded:unit-language-k100.json"
-TEXT_ALONE = {"model": "embedded:nano-t2c", "text": "response"}
+TEXT_ALONE: dict[str, Any] = {"model": "embedded:nano-t2c", "text": "response"}
+CLAUSES = {"segments": {"min_tokens": 20, "max_tokens": 50, "threshold": 0.1}}
 
 
 def untrained_reader(codebook_id: str) -> UnitReader:
@@ -53,7 +61,7 @@ def echoed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
         "align": {},
         "tokenize": {"unit_language": LANGUAGE},
-        "echo": {**TEXT_ALONE, "unit_language": LANGUAGE, "reader": str(folder / "reader")},
+        "echo": {**TEXT_ALONE, **CLAUSES, "unit_language": LANGUAGE, "reader": str(folder / "reader")},
         "publish_s2t": {},
         "publish_t2c": {},
         "publish_echo": {"min_mean_logprob": None},
@@ -100,7 +108,7 @@ def test_units_of_another_codebook_are_not_recorded_units(echoed: Dataset, tmp_p
     stages = {
         "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
         "tokenize": {"codebook": make_codec(tmp_path / "mimi", "Mimi")},
-        "echo": TEXT_ALONE,
+        "echo": {**TEXT_ALONE, **CLAUSES},
     }
     dataset, reports = run_stages(tmp_path / "root", stages)
     assert reports["echo"].reasons == {"no_reply": 1}
@@ -143,7 +151,7 @@ def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
 
 def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None:
     reader = str(make_vocoder(tmp_path, 101))
-    echo = Echo(EchoParameters.model_validate({**TEXT_ALONE, "reader": reader}))
+    echo = Echo(EchoParameters.model_validate({**TEXT_ALONE, **CLAUSES, "reader": reader}))
     echo.setup()
     shard = {name: echoed.read(name) for name in ("utterances", "alignments", "units")}
     rows = echo.rows(shard["utterances"], shard).slice(0, 2)
@@ -198,3 +206,62 @@ def test_unit_error_rate() -> None:
     assert unit_error_rate([[1, 3], []], [[1, 2, 3], [4]]) == pytest.approx(0.5)
     assert unit_error_rate([[1]], None) is None
     assert unit_error_rate([[1]], [[]]) is None
+
+
+def test_a_model_s_own_rule_cuts_its_replies(tmp_path: Path) -> None:
+    """The rule that it was trained on, unless another is named; the fingerprint has the rule that is used."""
+    own = Echo(EchoParameters.model_validate(TEXT_ALONE)).meaning()["segments"]
+    assert own == {"lookahead": 5, "min_tokens": 10, "max_tokens": 110, "threshold": 0.6}
+    named = Echo(EchoParameters.model_validate({**TEXT_ALONE, **CLAUSES})).meaning()["segments"]
+    assert named == SegmentRule().model_dump()
+    assert Echo(EchoParameters()).meaning()["segments"] == named  # EchoX's release
+
+
+SENTENCE = "The shop opens at nine, the market opens at ten, and both of them close at six in the evening. "
+
+
+def test_a_reply_of_two_minutes_is_training_data() -> None:
+    """Published whole, with the recorded units of every segment, though the user's turn is held to 30 s."""
+    text = (SENTENCE * 20).strip()
+    words, place = [], 0
+    for word in text.split(" "):
+        times = {"start_sample": 1000 * place, "end_sample": 1000 * (place + len(word)), "interpolated": False}
+        words.append({"symbol": word, "char_start": place, "char_end": place + len(word), "score": 0.9, **times})
+        place += len(word) + 1
+    samples = {0: 32_000, 1: 1000 * len(text)}
+    assert samples[1] > 110 * 16_000
+    turns = [
+        sample("utterances", turn)
+        | {"dialogue_id": "d", "num_samples": samples[turn], "reference_text": said, "language": "en"}
+        for turn, said in ((0, "When do they open?"), (1, text))
+    ]
+    frames = -(-samples[1] // 320)
+    book = Echo(EchoParameters.model_validate(TEXT_ALONE)).parameters.open_codebook().codebook_id
+    units = sample("units", 1) | {
+        "codebook_id": book,
+        "num_frames": frames,
+        "units": [[place % 2 for place in range(frames // 2)]],
+        "durations": [2] * (frames // 2 - 1) + [frames - 2 * (frames // 2 - 1)],
+    }
+    alignment = sample("alignments", 1) | {"items": words, "coverage": 1.0, "status": "ok"}
+    shard = {
+        name: pa.Table.from_pylist(rows, schema=TABLES[name].schema)
+        for name, rows in (("utterances", turns), ("units", [units]), ("alignments", [alignment]))
+    }
+    echo = Echo(EchoParameters.model_validate(TEXT_ALONE))
+    echo.setup()
+    targets = apply(echo, echo.rows(shard["utterances"], shard)).rows
+    (row,) = targets.to_pylist()
+    assert len(row["unit_targets"]) == len(row["recorded_units"]) == 20
+    joined = [unit for segment in row["recorded_units"] for unit in segment]
+    assert sum(after == before for before, after in pairwise(joined)) + len(units["units"][0]) == len(joined)
+    publish = PublishEcho(EchoSetParameters(stop_reasons=["end", "length"]))
+    published = publish(publish.rows(shard["utterances"], shard | {"echo_targets": targets}))
+    assert len(published.rows) == 1 and not published.rejects
+    t2c = PublishT2C(T2CParameters())
+    (said,) = t2c(t2c.rows(shard["utterances"], shard)).rows.to_pylist()
+    segments = t2c_segments(said, learned_segments(asset("embedded:nano-t2c")))
+    assert [segment["text"] for segment in segments] == [
+        row["response_text"][start:end] for start, end in pairwise([0, *row["segment_char_ends"]])
+    ]
+    assert [segment["units"][0].tolist() for segment in segments] == row["recorded_units"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.corpora import nano_domain
 from schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS
 from schemas.check import check_dataset
 from schemas.layout import Dataset
@@ -280,3 +282,15 @@ def test_the_detector_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch
 
 def test_no_rows(measure: Measure, spoken: pa.Table) -> None:
     assert apply(measure, spoken.slice(0, 0)).rows.schema.equals(MEASURES.schema)
+
+
+def test_a_long_text_has_as_many_different_words_as_its_pieces() -> None:
+    """Of five minutes of plain sentences few words are new, which is no sign of a loop; a loop inside them is found."""
+    lines = (Path(nano_domain.__file__).parent / "nano_sentences.jsonl").read_text().splitlines()[:130]
+    words = words_of(" ".join(json.loads(line)["text"] for line in lines))
+    assert len(words) > 900
+    share = repetition(words)["unique_word_share"]
+    assert 0.5 < share == min(repetition(words[at : at + 100])["unique_word_share"] for at in range(len(words) - 99))
+    looped = [*words[:400], *["thank", "you"] * 60, *words[400:]]
+    assert repetition(looped)["unique_word_share"] == 0.02
+    assert repetition(words[:100])["unique_word_share"] == round(len(set(words[:100])) / 100, 4)

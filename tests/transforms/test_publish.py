@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline.stage import changes, describe
-from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, TRANSCRIPTS, UNITS, UTTERANCES
+from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, T2C, TRANSCRIPTS, UNITS, UTTERANCES
 from tests.schemas.samples import sample
 from transforms.base import joined, table_of
 from transforms.fences import FencesError, RateFences
@@ -23,6 +24,7 @@ from transforms.publish import (
     S2TParameters,
     T2CParameters,
 )
+from transforms.segments import borders_of
 
 ROW: dict[str, Any] = {
     "num_samples": 32_000,
@@ -40,6 +42,27 @@ ROW: dict[str, Any] = {
 }
 
 
+def _word(number: int) -> dict[str, Any]:
+    """A word of 24 letters, spoken for four of every five seconds."""
+    first, start = 25 * number, 80_000 * number
+    times = {"start_sample": start, "end_sample": start + 64_000, "score": 0.9, "interpolated": False}
+    return {"symbol": "w" * 24, "char_start": first, "char_end": first + 24, **times}
+
+
+WORDS = [_word(number) for number in range(24)]
+SAID = {"text_source": "reference", "status": "ok", "items": WORDS}
+LONG: dict[str, Any] = {  # two minutes
+    "num_samples": 120 * 16_000,
+    "reference_text": " ".join(["w" * 24] * 24),
+    "alignments": SAID,
+    "units": {
+        "num_codebooks": 1,
+        "sampling_rate": 16_000,
+        "num_frames": 6000,
+        "units": [[1, 2]],
+        "durations": [1, 5999],
+    },
+}
 NO_TEXT = {"reference_text": " ", "transcripts": None}
 
 
@@ -90,6 +113,15 @@ def held(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
         (PublishT2C(T2CParameters()), {"units": None}, "no_units"),
         (PublishT2C(T2CParameters()), {"num_samples": 1600}, "chars_per_s"),
         (PublishT2C(T2CParameters()), {"num_samples": 320_000}, "chars_per_s"),
+        (PublishT2C(T2CParameters()), LONG, None),
+        (PublishT2C(T2CParameters(max_segment_seconds=5.4)), LONG, "segment_seconds"),
+        (PublishT2C(T2CParameters(max_segment_seconds=5.5)), LONG, None),
+        (PublishT2C(T2CParameters(max_seconds=119)), LONG, "seconds"),
+        (PublishT2C(T2CParameters()), LONG | {"alignments": None}, "segment_seconds"),
+        (PublishT2C(T2CParameters()), LONG | {"alignments": SAID | {"status": "failed"}}, "segment_seconds"),
+        (PublishT2C(T2CParameters()), LONG | {"alignments": SAID | {"text_source": "transcript"}}, "segment_seconds"),
+        (PublishT2C(T2CParameters()), LONG | {"alignments": SAID | {"items": WORDS[:12]}}, "segment_seconds"),
+        (PublishT2C(T2CParameters(max_segment_seconds=None)), LONG | {"alignments": None}, None),
         (PublishEcho(EchoSetParameters()), {}, None),
         (PublishEcho(EchoSetParameters()), {"echo_targets": None}, "no_echo_targets"),
         (PublishEcho(EchoSetParameters(min_mean_logprob=-0.9)), {}, "mean_logprob"),
@@ -317,3 +349,32 @@ def test_an_answered_turn_has_its_reply() -> None:
         "It rained.": None,
         "Alone?": None,
     }
+
+
+def test_borders_are_those_that_echo_cuts_at() -> None:
+    """Rows with and without borders side by side, and frames that are no whole number of samples at 16 kHz."""
+    gaps = [
+        word | ({"start_sample": None, "end_sample": None} if place % 5 == 0 else {})
+        for place, word in enumerate(WORDS)
+    ]
+    guessed = [word | {"interpolated": place % 3 > 0} for place, word in enumerate(WORDS)]
+    codec = {"num_codebooks": 2, "sampling_rate": 24_000, "hop_samples": 1920, "num_frames": 1500}
+    rows = [
+        ROW,
+        LONG,
+        LONG | {"alignments": SAID | {"items": gaps}},
+        LONG | {"alignments": None},
+        LONG | {"alignments": SAID | {"items": guessed}, "units": LONG["units"] | codec | {"units": [[1, 2], [3, 3]]}},
+        LONG | {"alignments": SAID | {"items": []}},
+    ]
+    output = PublishT2C(T2CParameters(max_segment_seconds=None))(batch(*(ROW | row for row in rows)))
+    found = output.rows["borders"].to_pylist()
+    expected = [
+        [], borders_of(WORDS, 320, 6000), borders_of(gaps, 320, 6000), [], borders_of(guessed, 1280, 1500), []
+    ]  # fmt: skip
+    assert found == [[border._asdict() for border in each] for each in expected]
+    assert [len(each) for each in found] == [0, 23, 14, 0, 15, 0]
+    assert found[1][0] == {"char_start": 24, "char_end": 25, "frame": 225}
+    table = PublishT2C(T2CParameters())(batch(ROW | LONG)).rows
+    (row,) = table.to_batches()
+    assert not any(pc.any(pc.fill_null(rule.broken(row), False)).as_py() for rule in T2C.rules)

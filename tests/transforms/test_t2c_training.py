@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from transforms.models import t2c_training
 from transforms.models.t2c import T2C, T2CConfig, character_tokenizer
-from transforms.models.t2c_training import Recipe, train_t2c, unit_errors
+from transforms.models.t2c_training import Recipe, Row, segments_of, train_t2c, unit_errors
+from transforms.segments import Border, SegmentRule
 
 TOKENIZER = character_tokenizer()
 CONFIG = T2CConfig(
@@ -45,7 +46,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def spoken(count: int, seed: int) -> list[tuple[str, list[int]]]:
+def spoken(count: int, seed: int) -> list[Row]:
     """Texts over four letters, without equal neighbours; letter n says 3n, 3n + 1, 3n + 2."""
     rng = random.Random(seed)
     rows = []
@@ -54,7 +55,7 @@ def spoken(count: int, seed: int) -> list[tuple[str, list[int]]]:
         for _ in range(rng.randint(2, 7)):
             letters.append((letters[-1] + rng.randint(1, 3)) % 4)
         rows.append(
-            ("".join("aeio"[letter] for letter in letters), [3 * letter + n for letter in letters for n in range(3)])
+            Row("".join("aeio"[letter] for letter in letters), [3 * letter + n for letter in letters for n in range(3)])
         )
     return rows
 
@@ -113,8 +114,68 @@ def test_another_seed_is_another_model_and_a_foreign_checkpoint_is_refused(tmp_p
 def test_rows_that_cannot_be_trained_on_are_named(tmp_path: Path) -> None:
     for rows, complaint in (
         ([], "no rows"),
-        ([("hi", [1, 12])], "'hi' are not all in"),
-        ([("a" * 130, [1])], "takes 135 positions"),
+        ([Row("hi", [1, 12])], "'hi' are not all in"),
+        ([Row("a" * 130, [1])], "none of 1 fits into 128 positions"),
     ):
         with pytest.raises(ValueError, match=complaint):
             train_t2c(rows, [], CONFIG, TOKENIZER, tmp_path, RECIPE)
+
+
+CLAUSES = SegmentRule(lookahead=1, min_tokens=1, max_tokens=40, threshold=0.2)
+
+
+def sentences(count: int, seed: int) -> list[Row]:
+    """Sentences of two clauses, each a word of `spoken`; a comma or a period is unit 12, for three frames."""
+    words = iter(spoken(2 * count, seed))
+    rows = []
+    for _ in range(count):
+        clauses = [next(words) for _ in range(2)]
+        text = ", ".join(clause.text for clause in clauses) + "."
+        units, borders, place = [], [], 0
+        for clause in clauses:
+            units += [*clause.units, 12]
+            place += len(clause.text)
+            borders.append(Border(place, place + 2, sum(3 if unit == 12 else 1 for unit in units) - 1))
+            place += 2
+        rows.append(Row(text, units, [3 if unit == 12 else 1 for unit in units], borders[:-1]))
+    return rows
+
+
+def test_segments_are_those_of_echo(tmp_path: Path) -> None:
+    """Text ids as echo slices them, with the space before them, and the units on that side of the border."""
+    config = CONFIG.model_copy(update={"segments": CLAUSES, "unit_vocab_size": 13})
+    row = Row("ae, io.", [0, 1, 12, 3, 4, 12], [1, 1, 3, 1, 1, 3], [Border(2, 4, 4)])
+    pieces = segments_of([row], config, TOKENIZER)
+    ids = TOKENIZER.encode(row.text).ids
+    assert [piece.ids for piece in pieces] == [ids[:3], ids[3:]]
+    assert [piece.units for piece in pieces] == [[0, 1, 12], [12, 3, 4, 12]]
+    whole = segments_of([row], CONFIG.model_copy(update={"unit_vocab_size": 13}), TOKENIZER)
+    assert [(piece.ids, piece.units) for piece in whole] == [(ids, list(row.units))]
+
+
+def test_a_model_that_learned_clauses_stops_after_one(tmp_path: Path) -> None:
+    """The one that learned whole sentences runs on after a comma."""
+    recipe = Recipe(steps=100, batch_tokens=800, learning_rate=1e-2, warmup_steps=20, decay_steps=50, log_every=50)
+    rows, held_out = sentences(300, seed=0), sentences(25, seed=1)
+    config = CONFIG.model_copy(update={"segments": CLAUSES, "unit_vocab_size": 13})
+    reports = {
+        name: train_t2c(rows, [], config.model_copy(update={"segments": rule}), TOKENIZER, tmp_path / name, recipe)
+        for name, rule in (("clauses", CLAUSES), ("whole", None))
+    }
+    assert reports["clauses"]["segments"] == 2 * reports["whole"]["segments"] == 2 * len(rows)
+    clauses = segments_of(held_out, config, TOKENIZER)[::2]
+    lengths, rates = {}, {}
+    for name in reports:
+        model = T2C.load(tmp_path / name)
+        said = model.generate([clause.ids for clause in clauses])
+        lengths[name] = sum(len(each.units) for each in said) / sum(len(clause.units) for clause in clauses)
+        model.config = config
+        rates[name] = unit_errors(model, held_out).rate
+    assert abs(lengths["clauses"] - 1) < 0.05 and rates["clauses"] < 0.15
+    assert abs(lengths["whole"] - 1) > 0.1 and rates["whole"] > 2 * rates["clauses"]
+
+
+def test_a_segment_that_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [*spoken(20, seed=0), Row("a" * 130, [1, 2])]
+    report = train_t2c(rows, rows[-2:], CONFIG, TOKENIZER, tmp_path, replace(RECIPE, steps=2))
+    assert (report["rows"], report["segments"], report["segments_left_out"]) == (21, 20, 1)

@@ -22,7 +22,8 @@ from transforms.audio import encode_flac
 from transforms.echox.config import EchoXConfig
 from transforms.models.t2c import character_tokenizer
 from transforms.prompts import PromptTemplate
-from transforms.trainer.collate import collate_echox, collate_padded, llama3_prompt
+from transforms.segments import SegmentRule
+from transforms.trainer.collate import collate_echox, collate_padded, llama3_prompt, t2c_segments
 from transforms.trainer.dataset import EchoTargetDataset
 
 CONFIG = EchoXConfig.model_validate(SPEC["config"])
@@ -138,3 +139,26 @@ def test_padded_tensors_of_a_stream(names: list[str], tmp_path: Path) -> None:
         rows_of = read[name].to_pylist()
         wanted = rows_of if name == "durations" else [list(chain.from_iterable(row)) for row in rows_of]
         assert sorted(found) == sorted(wanted)
+
+
+def test_a_reply_of_two_codebooks_in_segments() -> None:
+    """Cut in characters or in another tokenizer's tokens; a run that a border falls into goes on in both segments."""
+    row = {
+        "text": "One, two. Three",
+        "units": [[1, 1, 2], [7, 8, 8]],
+        "durations": [2, 4, 3],
+        "borders": [{"char_start": 4, "char_end": 5, "frame": 4}, {"char_start": 9, "char_end": 10, "frame": 6}],
+    }
+    rule = SegmentRule(lookahead=1, min_tokens=1, threshold=0.2)
+    segments = t2c_segments(row, rule)
+    assert [segment["text"] for segment in segments] == ["One,", " two.", " Three"]
+    assert [[units.tolist() for units in segment["units"]] for segment in segments] == [
+        [[1, 1], [7, 8]],
+        [[1], [8]],
+        [[2], [8]],
+    ]
+    assert [segment["durations"].tolist() for segment in segments] == [[2, 2], [2], [3]]
+    words = [(0, 4), (4, 8), (8, 9), (9, 15)]
+    assert [segment["text"] for segment in t2c_segments(row, rule, words)] == ["One, two.", " Three"]
+    (whole,) = t2c_segments(row | {"borders": []}, rule)
+    assert whole["text"] == row["text"] and whole["durations"].tolist() == row["durations"]

@@ -29,8 +29,10 @@ from transforms.echox.training import (
     save_echox,
     tokenizer_of,
 )
+from transforms.models.t2c import T2C
 from transforms.models.t2c_training import Example, Recipe, Row, trained_decoder, unit_loss, write_report
 from transforms.models.training_run import Batches, Step, run_of, run_steps
+from transforms.segments import SegmentRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,11 +95,13 @@ def train_unit_translator(
     out_dir: Path,
     recipe: TranslatorRecipe,
     half: bool = False,
+    segments: SegmentRule | None = None,
 ) -> dict[str, Any]:
     """Stage II: train the unit decoder on the language model's tokens.
 
     Args:
         rows, held_out: as for `train_t2c`.
+        segments: the rule that cuts the rows' tokens; None learns rows whole.
         echox: stage I; takes the decoder over.
         out_dir: where the EchoX with the new decoder goes.
         recipe: how to train.
@@ -112,10 +116,12 @@ def train_unit_translator(
     translator = echox.network.unit_translator
     embeddings = None if recipe.own_embeddings else echox.network.model.embed_tokens.weight.detach()
     tokenizer = tokenizer_of(echox)
-    module, final_loss = trained_decoder(rows, echox.config.unit_decoder, tokenizer, out_dir, recipe, embeddings)
+    config = echox.config.unit_decoder.model_copy(update={"segments": segments})
+    module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe, embeddings)
     translator.load_state_dict(module.state_dict(), strict=False)  # the denoising adapter is stage III's
     save_echox(out_dir, echox.config, echox.network, tokenizer, half)
-    return write_report(out_dir, EchoX.load(out_dir).t2c, rows, held_out, final_loss, recipe)
+    written = T2C(config, EchoX.load(out_dir).t2c.module, tokenizer)
+    return write_report(out_dir, written, rows, held_out, final_loss, recipe)
 
 
 def train_echo(

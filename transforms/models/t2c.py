@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.tensors import check_tensors, write_tensors
+from transforms.segments import SegmentRule
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,6 +51,7 @@ class T2CConfig(BaseModel):
     end_id: int
     max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
     units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
+    segments: SegmentRule | None = None  # that texts were cut by in training, and echo cuts them by; null if unknown
 
     @property
     def num_units(self) -> int:
@@ -191,6 +193,17 @@ def decoded(result: Chosen, config: T2CConfig) -> Decoded:
 def model_digest(path: Path) -> str:
     """What stands for a model directory in a fingerprint: the SHA-256 of its weights."""
     return sha256_of(path / "model.safetensors")
+
+
+def learned_segments(path: Path) -> SegmentRule | None:
+    """Return the rule that a text-to-codec model's directory says its training texts were cut by.
+
+    None where it does not say, or is no such model.
+    """
+    try:
+        return T2CConfig.model_validate_json((path / "config.json").read_bytes()).segments
+    except (OSError, ValidationError):
+        return None
 
 
 def looping_tail(ids: list[int]) -> int:

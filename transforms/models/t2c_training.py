@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transforms.models.t2c import T2C, T2CConfig
 from transforms.models.training_run import Batches, RunRecipe, Step, run_of, run_steps
+from transforms.segments import Border, cut_units, cuts_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +23,30 @@ if TYPE_CHECKING:
 
     from transforms.models.t2c_module import T2CModule
 
-Row = tuple[str, Sequence[int]]  # a text, and its units with no equal neighbours
 IGNORED = -100
+
+
+class Row(NamedTuple):
+    """A recorded text.
+
+    Attributes:
+        text: what is said.
+        units: with no equal neighbours.
+        durations: frames of each unit; needed where there are borders.
+        borders: where text and units can be cut together.
+    """
+
+    text: str
+    units: Sequence[int]
+    durations: Sequence[int] = ()
+    borders: Sequence[Border] = ()
+
+
+class Said(NamedTuple):
+    """What a decoder learns from: ids of a segment's text, as echo gives them to it, and the segment's units."""
+
+    ids: list[int]
+    units: list[int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +62,7 @@ class Recipe(RunRecipe):
 
 
 class UnitErrors(NamedTuple):
-    """Edits of decoded units against recorded ones, summed over sentences."""
+    """Edits of decoded units against recorded ones, summed over segments."""
 
     edits: int
     recorded: int
@@ -62,10 +86,13 @@ def train_t2c(
 
     A run that finds a checkpoint of its own recipe in `out_dir` goes on from there, to the same weights.
 
+    Rows are learned in the segments that echo cuts their texts into (`T2CConfig.segments`), as far as their borders
+    allow. A segment that does not fit into the model's positions is left out, and counted in the report.
+
     Args:
         rows: texts with their units.
-        held_out: rows that are decoded at the end, and not trained on.
-        config: the network's sizes and template.
+        held_out: rows whose segments are decoded at the end, and not trained on.
+        config: the network's sizes and template, and the rule of the segments.
         tokenizer: text to ids of `config`.
         out_dir: where the model goes.
         recipe: how to train.
@@ -75,7 +102,8 @@ def train_t2c(
         The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe.
 
     Raises:
-        ValueError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
+        ValueError: no segment fits into the model, a unit is outside the codebook, or `out_dir` has a checkpoint of
+            another recipe.
     """
     module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe)
     T2C(config, module, tokenizer).save(out_dir, half)
@@ -99,9 +127,10 @@ def trained_decoder(
 
     from transforms.models.t2c_module import T2CModule
 
-    examples = [_example(row, config, tokenizer) for row in rows]
-    if not examples:
-        raise ValueError("no rows to train on")
+    segments, _ = fitting(segments_of(rows, config, tokenizer), config)
+    if not segments:
+        raise ValueError(f"no rows to train on: none of {len(rows)} fits into {config.max_positions} positions")
+    examples = [_example(segment, config) for segment in segments]
     torch.manual_seed(recipe.seed)
     module = T2CModule(config, recipe.dropout)
     _initialize(module, text_embeddings)
@@ -117,11 +146,14 @@ def trained_decoder(
 def write_report(
     out_dir: Path, model: T2C, rows: Sequence[Row], held_out: Sequence[Row], final_loss: float, recipe: Recipe
 ) -> dict[str, Any]:
-    """Decodes the held-out texts; gives the report, and writes it as `report.json`."""
+    """Decodes the held-out segments; gives the report, and writes it as `report.json`."""
+    segments, left_out = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
     errors = unit_errors(model, held_out)
     report = {
         "rows": len(rows),
-        "units": sum(len(units) for _, units in rows),
+        "segments": len(segments),
+        "segments_left_out": left_out,
+        "units": sum(len(segment.units) for segment in segments),
         "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "held_out_rows": len(held_out),
         "held_out_unit_error_rate": round(errors.rate, 4),
@@ -132,18 +164,48 @@ def write_report(
     return report
 
 
+def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) -> list[Said]:
+    """Rows in the segments that `config.segments` cuts their texts into, as far as their borders allow.
+
+    Raises:
+        ValueError: a unit is outside the codebook.
+    """
+    segments = []
+    for text, units, durations, borders in rows:
+        if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
+            raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        cuts = cuts_of(config.segments, text, encoding.offsets, borders)
+        said = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]
+        tokens = pairwise([0, *(cut.token for cut in cuts), len(encoding.ids)])
+        segments += [
+            Said(list(encoding.ids[start:end]), [*map(int, each)])
+            for (start, end), (each, _) in zip(tokens, said, strict=True)
+        ]
+    return segments
+
+
+def fitting(segments: Sequence[Said], config: T2CConfig) -> tuple[list[Said], int]:
+    """Return the segments that fit into the model's positions with template and end, and how many do not."""
+    template = len(config.prompt([])) + 1
+    fit = [each for each in segments if template + len(each.ids) + len(each.units) <= config.max_positions]
+    return fit, len(segments) - len(fit)
+
+
 def unit_errors(model: T2C, rows: Sequence[Row], batch_rows: int = 64) -> UnitErrors:
-    """Decode the texts and compare with their recorded units."""
+    """Decode the rows' segments and compare with their recorded units; segments that do not fit are left out."""
     from rapidfuzz.distance import Levenshtein
 
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row][1]))
+    segments, _ = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
+    order = sorted(segments, key=lambda segment: len(segment.units))
     edits = 0
     for first in range(0, len(order), batch_rows):
-        chosen = [rows[row] for row in order[first : first + batch_rows]]
-        results = model.generate([model.encode(text) for text, _ in chosen])
-        for (_, units), result in zip(chosen, results, strict=True):
-            edits += Levenshtein.distance(result.units, [int(unit) for unit in units])
-    return UnitErrors(edits, sum(len(units) for _, units in rows))
+        chosen = order[first : first + batch_rows]
+        results = model.generate([segment.ids for segment in chosen])
+        edits += sum(
+            Levenshtein.distance(result.units, segment.units) for segment, result in zip(chosen, results, strict=True)
+        )
+    return UnitErrors(edits, sum(len(segment.units) for segment in segments))
 
 
 class Example(NamedTuple):
@@ -153,15 +215,9 @@ class Example(NamedTuple):
     prompt: int
 
 
-def _example(row: Row, config: T2CConfig, tokenizer: Tokenizer) -> Example:
-    text, units = row
-    if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
-        raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
-    prompt = config.prompt(list(tokenizer.encode(text, add_special_tokens=False).ids))
-    ids = [*prompt, *(config.text_vocab_size + int(unit) for unit in units), config.end_id]
-    if len(ids) > config.max_positions:
-        raise ValueError(f"{text!r} takes {len(ids)} positions, the model has {config.max_positions}")
-    return Example(ids, len(prompt))
+def _example(segment: Said, config: T2CConfig) -> Example:
+    prompt = config.prompt(segment.ids)
+    return Example([*prompt, *(config.text_vocab_size + unit for unit in segment.units), config.end_id], len(prompt))
 
 
 def _loss(module: T2CModule, batch: list[Example], recipe: Recipe) -> Step:

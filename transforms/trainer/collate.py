@@ -13,6 +13,7 @@ from transforms.audio import decode_flac
 from transforms.echox.collate import KDRow, collate_kd
 from transforms.echox.config import EchoXConfig
 from transforms.models.whisper_encoder import log_mel
+from transforms.segments import Border, SegmentRule, cut_units, cuts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,6 +100,33 @@ def _log_mel(row: Mapping[str, Any], mels: int) -> Tensor:
     if len(waveform) > WINDOW_SAMPLES:
         raise ValueError(f"{row[KEY]} has {len(waveform) / SAMPLE_RATE:.1f} s of audio, the encoder's window is 30 s")
     return log_mel(waveform, WINDOW_SAMPLES, mels, "cpu")
+
+
+def t2c_segments(
+    row: Mapping[str, Any], rule: SegmentRule | None = None, offsets: Sequence[tuple[int, int]] | None = None
+) -> list[dict[str, Any]]:
+    """A row of training/t2c in the segments that echo would cut its text into, as far as its borders allow.
+
+    Args:
+        row: with `text`, `units`, `durations` and `borders`.
+        rule: None is EchoX's own.
+        offsets: character span of each token of the text, of the tokenizer that the rule counts in; None counts
+            characters.
+
+    Returns:
+        `text`, `units` (a list a codebook) and `durations` of each segment; the texts joined are the row's.
+    """
+    text = row["text"]
+    borders = [Border(**border) for border in row["borders"]]
+    spans = [(place, place + 1) for place in range(len(text))] if offsets is None else offsets
+    cuts = cuts_of(rule or SegmentRule(), text, spans, borders)
+    frames = np.stack([np.asarray(units) for units in row["units"]], axis=1)
+    pieces = cut_units(frames, row["durations"], [cut.frame for cut in cuts])
+    chars = pairwise([0, *(cut.char for cut in cuts), len(text)])
+    return [
+        {"text": text[start:end], "units": list(units.T), "durations": durations}
+        for (start, end), (units, durations) in zip(chars, pieces, strict=True)
+    ]
 
 
 def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padding: int = -100) -> dict[str, Tensor]:
