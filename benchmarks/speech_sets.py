@@ -1,7 +1,7 @@
-"""Sets of real speech, by circumstance. Figures on short clean clips say nothing about pauses, noise or long recordings.
+"""Sets of real speech by circumstance: short clean clips say nothing about pauses, noise or long recordings.
 
-All sets are made from the clips of ../shared/speech, by seed: the clips themselves, pairs with a pause between them, clips
-with noise, and recordings of ten minutes.
+All sets are made from the clips of ../shared/speech, by seed: the clips themselves, pairs with a pause between them,
+clips with noise, and recordings of ten minutes.
 """
 
 from __future__ import annotations

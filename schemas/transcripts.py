@@ -42,8 +42,8 @@ TRANSCRIPTS = Table(
         "text_normalized": "the text as the error rate compares it, before it is cut into units",
         "language": "language that was heard, or that the recogniser was told",
         "language_prob": "probability of the language; null where it was told",
-        "segments": "stretches of text between two of Whisper's timestamps: samples at 16 kHz; and of the window that a "
-        "segment was decoded in, mean natural log-probability of the tokens, probability that nobody speaks, bytes of "
+        "segments": "stretches of text between two timestamps: samples at 16 kHz; and of the window that the segment "
+        "was decoded in: mean natural log-probability of the tokens, probability that nobody speaks, bytes of "
         "the text by bytes of its zlib compression",
         "speech_covered": "share of the speech, as a voice activity detector finds it, that lies inside segments; null "
         "where it finds none",

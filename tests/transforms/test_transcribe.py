@@ -200,7 +200,7 @@ def test_speech_without_text_is_decoded_again(fast: Transcribe, clips: list[tupl
     (found,) = LongForm(Losing(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
     check_segments(found, len(waveform))
     assert len(calls) == 2 and calls[1] < len(waveform) - SAMPLE_RATE
-    assert errors(f"{first} {second}", found.text).wer < 0.2
+    assert errors(f"{first} {second}", found.text).deletions <= 3
     assert "uncovered_speech" not in fast._flags(found)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +22,7 @@ SEARCHED = 10 * SAMPLE_RATE
 QUIET_FRAME = SAMPLE_RATE // 5
 SHORTEST_PAUSE = SAMPLE_RATE // 5
 LONG_PAUSE = SAMPLE_RATE
-"""A pause in which Whisper ends a segment. Where a segment runs over one, Whisper often transcribed one side of it only.
+"""A pause in which Whisper ends a segment. A segment that runs over one often has the text of one side only.
 
 It is also the shortest gap between two segments that is decoded again: timestamps are off by some tenths of a second.
 """
@@ -124,9 +124,8 @@ class Transcription:
     def settle(self) -> None:
         """Put segments in order; where two overlap, the first one ends where the second starts."""
         ordered = sorted(self.segments, key=lambda segment: segment.start)
-        ends = [*(segment.start for segment in ordered[1:]), math.inf]
-        clipped = [replace(one, end=int(min(one.end, end))) for one, end in zip(ordered, ends, strict=True)]
-        self.segments = [segment for segment in clipped if segment.start < segment.end]
+        clipped = [replace(one, end=min(one.end, two.start)) for one, two in pairwise(ordered)]
+        self.segments = [segment for segment in [*clipped, *ordered[-1:]] if segment.start < segment.end]
 
     def _parts(self, start: int, end: int) -> list[Span]:
         """Return the parts between long pauses that hold speech enough, each up to the next one."""
@@ -251,8 +250,8 @@ class LongForm:
 def cut_windows(waveform: np.ndarray, speech: list[Span]) -> list[Span]:
     """Cut long audio into windows of at most 30 s, in pauses.
 
-    The cut lies in the middle of the longest pause in the last 10 s of a full window. Where nobody pauses, it lies where
-    a fifth of a second is quietest.
+    The cut lies in the middle of the longest pause in the last 10 s of a full window. Without a pause, it lies where a
+    fifth of a second is quietest.
 
     Args:
         waveform: (num_samples,) float32 at 16 kHz.
