@@ -206,24 +206,6 @@ def rerun(
 
 
 @app.command()
-def migrate(
-    root: Root,
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships, as `run` took it.")],
-    overrides: Overrides = None,
-) -> None:
-    """Rewrite what an earlier version of echo-targets wrote, as this one would have written it; no model runs.
-
-    Shards are rewritten beside the old ones, checked and committed, stage after stage; a run of the same configuration
-    then finds them done. The same command goes on where it was stopped. Sources are not looked at.
-
-    Example: echo-targets migrate out/calls folder manifest=calls/manifest.jsonl
-    """
-    from jobs.migrate import migrate_command
-
-    raise typer.Exit(migrate_command(root, config, overrides or []))
-
-
-@app.command()
 def gc(
     root: Root,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only said what would be deleted.")] = False,

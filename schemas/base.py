@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -47,7 +47,6 @@ class Table:
             utterance under `utterances.`; a row without an utterance is a finding of its own.
         unchecked: leaf columns that the row check does not read (audio bytes, covered by the file's digest).
         row_group_rows: rows per Parquet row group.
-        migrations: of an earlier version, what makes rows of this one of its rows, columns in any order.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Table:
     cross_rules: tuple[Rule, ...] = ()
     unchecked: tuple[str, ...] = ()
     row_group_rows: int = 1000
-    migrations: Mapping[str, Callable[[pa.Table], pa.Table]] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:

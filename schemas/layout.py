@@ -273,6 +273,5 @@ def must_be_readable(dataset: Dataset, table: str) -> None:
     there, wanted = dataset.current(table).schema_version, TABLES[table].version
     if there.split(".")[0] != wanted.split(".")[0]:
         raise LayoutError(
-            f"{dataset.root}: {table} is {there}, this version reads {wanted}: rewrite it with `echo-targets migrate "
-            f"{dataset.root} CONFIG`, or run the job again"
+            f"{dataset.root}: {table} has schema version {there}, this echo-targets reads {wanted}: run the job again"
         )

@@ -38,18 +38,6 @@ def _frames_beside_audio(rows: pa.RecordBatch) -> pa.BooleanArray:
     return pc.fill_null(pc.or_(pc.less(covered, audio), pc.greater_equal(last, audio)), False)
 
 
-def _from_1(rows: pa.Table) -> pa.Table:
-    """Rows of version 1, of one codebook, whose frames were a whole number of samples at 16 kHz."""
-    lists = rows["units"].combine_chunks()
-    one_each = pa.array(range(len(rows) + 1), pa.int32())
-    added = {
-        "num_codebooks": pa.repeat(pa.scalar(1, pa.int8()), len(rows)),
-        "sampling_rate": pa.repeat(pa.scalar(SAMPLE_RATE, pa.int32()), len(rows)),
-        "units": pa.ListArray.from_arrays(one_each, lists, type=list_of(lists.type)),
-    }
-    return pa.table({name: rows[name] for name in rows.column_names} | added)
-
-
 UNITS = Table(
     name="units",
     version="2.0.0",
@@ -127,5 +115,4 @@ UNITS = Table(
             _frames_beside_audio,
         ),
     ),
-    migrations={"1.0.0": _from_1},
 )

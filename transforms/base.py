@@ -44,21 +44,6 @@ FILTERED = "filtered"
 
 
 @dataclass(frozen=True)
-class Before:
-    """The version of a stage before this one, where it gave the same rows but for the form of its table.
-
-    Attributes:
-        version: of the stage.
-        schema_version: of the table it writes; `Table.migrations` says how its rows become those of this one.
-        anew: error classes of rows that this version does not refuse, so that a shard with such is to be made anew.
-    """
-
-    version: int
-    schema_version: str
-    anew: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Output:
     """What became of a batch: a row or a reject for each row that came in."""
 
@@ -77,7 +62,6 @@ class Transform(ABC):
         version: raised when the meaning of the output changes; part of the fingerprint.
         reads: tables that the stage uses.
         writes: the table that it makes.
-        before: the version before this one, where `migrate` can make rows of this one of its rows.
         wants_audio: whether the rows carry the `audio.bytes` of the first table.
         equal_costs: whether a batch may only hold rows of equal cost.
         on_device: whether it has a model that runs on the device.
@@ -90,7 +74,6 @@ class Transform(ABC):
     version: ClassVar[int]
     reads: ClassVar[tuple[Table, ...]]
     writes: ClassVar[Table]
-    before: ClassVar[Before | None] = None
     wants_audio: bool = False
     equal_costs: ClassVar[bool] = False
     on_device: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from schemas import KEY, SAMPLE_RATE, UNITS, UTTERANCES
 from transforms.assets import asset
 from transforms.audio import with_waveforms, without_waveforms
-from transforms.base import Before, Output, Parameters, Transform, digest_of, table_of
+from transforms.base import Output, Parameters, Transform, digest_of, table_of
 from transforms.codebook import collapse
 from transforms.models.embedded import ModelError
 from transforms.models.kmeans_tokenizer import KmeansTokenizer
@@ -62,7 +62,6 @@ class Tokenize(Transform):
 
     name: ClassVar[str] = "tokenize"
     version: ClassVar[int] = 2
-    before = Before(1, "1.0.0")
     reads = (UTTERANCES,)
     writes = UNITS
     wants_audio = True

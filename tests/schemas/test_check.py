@@ -637,18 +637,3 @@ def test_the_schema_of_every_table_is_what_it_says() -> None:
         assert table.row_group_rows in (100, 1000)
         assert all(name.partition(".")[0] in table.columns for name in table.unchecked)
     assert TABLES["units"].schema.field("codebook_id").type == CATEGORY
-
-
-def test_rows_of_units_1_become_rows_of_this_version() -> None:
-    """Also of a slice, and of rows without words."""
-    rows = [row for row in samples("units", 8) if row["num_codebooks"] == 1]
-    added = ("num_codebooks", "sampling_rate")
-    old = pa.table(
-        {name: pa.array([row[name] for row in rows]) for name in TABLES["units"].columns if name not in added}
-    )
-    first = [row["units"][0] for row in rows]
-    old = old.set_column(old.column_names.index("units"), "units", pa.array(first, list_of(pa.int16())))
-    for table in (old, old.slice(1, 3)):
-        new = TABLES["units"].migrations["1.0.0"](table).select(TABLES["units"].columns).cast(TABLES["units"].schema)
-        assert new.to_pylist() == rows[1:4] if len(table) == 3 else rows
-        assert list(check_file(opened(parquet(new, TABLES["units"], "any")), TABLES["units"], "p")) == []
