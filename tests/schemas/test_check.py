@@ -133,6 +133,8 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "wer_unit_known": put("wer_unit", "syllable"),
         "wer_unit_paired": put("wer_unit", None),
         "chars_per_s_range": put("chars_per_s", math.inf),
+        "segments_not_empty": lambda row: row["segments"][1].update(text=""),
+        "speech_covered_range": put("speech_covered", 1.5),
         "segments_monotone": inside("segments", 1, start_sample=7_999),
         "no_speech_prob_range": inside("segments", 0, no_speech_prob=math.nan),
         "avg_logprob_range": inside("segments", 1, avg_logprob=0.1),
