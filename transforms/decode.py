@@ -1,0 +1,326 @@
+"""Any file of audio to blocks of samples, to its true end.
+
+The content decides which decoder is used. A file's ending is never looked at, and no header's count is believed.
+
+- libsndfile reads what has as many samples as its bytes say: PCM, floats, A-law, mu-law, ADPCM and GSM in WAV, RF64,
+  Wave64, AIFF, AU, CAF, SPHERE and its rarer containers. It reads block by block, so that it need not seek.
+- PyAV (FFmpeg) reads what is compressed: FLAC, MP3 (in WAV too), Ogg, MP4, Matroska and everything else. libsndfile
+  estimates or believes the lengths of these, and stops there.
+- Streams that were joined are decoded one by one (`transforms.containers` finds them), since both decoders stop at the
+  first one whose rate or channels differ.
+
+What was decoded is then compared with what the container promises.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from transforms.containers.base import TOLERANCE, BadAudio, Link, Seekable, Span, size_of
+from transforms.containers.registry import links
+
+if TYPE_CHECKING:
+    import av
+    from soundfile import SoundFile
+
+MAX_RATE = 768_000
+MAX_CHANNELS = 64
+BLOCK = 1 << 18
+"""Samples of all channels that are decoded at once."""
+FILE_BUFFER = 1 << 20
+
+COMPRESSED = {"flac", "ogg", "mp3", "mp4", "matroska", "amr"}
+FORMATS = (
+    "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
+    "nistsphere,nsp,ogg,oma,rm,tak,tta,voc,w64,wav,wsd,wv"
+)
+"""What FFmpeg may take a file for: audio and video. Playlists and the like would open other files."""
+TIMED = {"flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
+"""Containers of FFmpeg's that give each packet its time, so that a lost one leaves a gap."""
+COUNTED = {"flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "wv", "tta", "ape"}
+"""Containers whose streams say how long they are; the others' durations are FFmpeg's guesses from the bit rate."""
+PAUSE = 0.5
+"""Seconds without a packet that a codec may leave out in silence (Opus with DTX); they are filled with zeros."""
+MP3_DELAY = 1105
+"""Samples by which LAME and a decoder delay MP3; FFmpeg leaves them in where no header tells."""
+HUSH = 1e-3
+FULL_SCALE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0, "flt": 1.0, "dbl": 1.0}
+
+
+class Block(NamedTuple):
+    """Samples as they come.
+
+    Attributes:
+        samples: (frames, channels) float32.
+        rate: Hz; it may differ from the block before.
+        skipped: frames before these that were not decoded.
+    """
+
+    samples: np.ndarray
+    rate: int
+    skipped: int = 0
+
+
+def blocks(raw: Path | bytes, start_seconds: float = 0.0) -> Iterator[Block]:
+    """Yield a file's samples in order.
+
+    Args:
+        raw: a file or its bytes.
+        start_seconds: samples before this time may be skipped.
+
+    Raises:
+        BadAudio: empty, unreadable, damaged, or, after the last block, cut short.
+        OSError: the file can't be read.
+    """
+    with raw.open("rb", buffering=FILE_BUFFER) if isinstance(raw, Path) else io.BytesIO(raw) as file:
+        if size_of(file) == 0:
+            raise BadAudio("empty", "is empty")
+        container, found = links(file)
+        for number, link in enumerate(found, 1):
+            try:
+                yield from _decode(file, container, link, start_seconds if len(found) == 1 else 0.0)
+            except BadAudio as error:
+                part = f"part {number} of {len(found)} joined ones " if len(found) > 1 else ""
+                raise BadAudio(error.error_class, f"{part}{error}") from error
+
+
+def _decode(file: Seekable, container: str, link: Link, start_seconds: float) -> Iterator[Block]:
+    """Yield a link's samples, and raise what is wrong with it."""
+    import soundfile
+
+    if link.damage is not None:
+        raise BadAudio("damaged", f"is damaged {link.damage}")
+    span, reason, seconds = Span(file, link), "", 0.0
+    try:
+        if container not in COMPRESSED:
+            try:
+                with soundfile.SoundFile(span) as opened:
+                    if not opened.subtype.startswith(("MPEG", "VORBIS", "OPUS")):
+                        for block in _soundfile_blocks(opened, start_seconds):
+                            seconds += (block.skipped + len(block.samples)) / block.rate
+                            yield block
+                        span.raise_failure()
+                        _check_end(link, seconds, None)
+                        return
+            except soundfile.SoundFileError as error:
+                span.raise_failure()
+                if seconds:
+                    raise BadAudio("damaged", f"is damaged after {seconds:.2f} s") from error
+                reason = str(error).removeprefix("Error opening ").split(": ", 1)[-1]
+            span.seek(0)
+        yield from _pyav_blocks(span, link, reason)
+    finally:
+        span.raise_failure()
+
+
+def _soundfile_blocks(file: SoundFile, start_seconds: float) -> Iterator[Block]:
+    _check_header(file.channels, file.samplerate)
+    frames = max(1, BLOCK // file.channels)
+    skipped = 0
+    if start_seconds and file.seekable():
+        skipped = file.seek(min(int(start_seconds * file.samplerate), file.frames))
+    while len(samples := file.read(frames, dtype="float32", always_2d=True)):
+        yield Block(samples, file.samplerate, skipped)
+        skipped = 0
+    if skipped:
+        yield Block(np.zeros((0, file.channels), np.float32), file.samplerate, skipped)
+
+
+def _check_header(channels: int, rate: int) -> None:
+    if not (0 < rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
+        raise BadAudio("bad_header", f"claims {channels} channels at {rate} Hz")
+
+
+def _check_end(link: Link, seconds: float, promised: float | None, frame: float = 0.0) -> None:
+    """Compare what was decoded with what the container promises.
+
+    Args:
+        link: what the container's structure says.
+        seconds: decoded.
+        promised: by the container, where it says.
+        frame: seconds of the codec's longest frame.
+
+    Raises:
+        BadAudio: more is missing than a frame or 50 ms.
+    """
+    if promised is None and 0 < link.present < link.claimed:
+        promised = seconds * link.claimed / link.present
+    if promised is not None and promised - seconds > max(TOLERANCE, frame):
+        raise BadAudio("truncated", f"is cut short: {seconds:.2f} s of {promised:.2f} s are there")
+    if link.cut is not None:
+        raise BadAudio("truncated", f"is cut short: {seconds:.2f} s are there, and {link.cut}")
+    if not seconds:
+        raise BadAudio("empty", "holds no samples")
+
+
+def _pyav_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Block]:
+    import av
+
+    try:
+        container = av.open(span, "r", metadata_errors="ignore", container_options={"format_whitelist": FORMATS})
+    except (av.FFmpegError, ValueError) as error:
+        span.raise_failure()
+        if link.claimed > link.present > 0:
+            raise BadAudio(
+                "truncated", f"is cut short: {link.present} of {link.claimed} bytes are there, and not its index"
+            ) from error
+        detail = getattr(error, "strerror", None) or str(error)
+        raise BadAudio("unreadable", f"is not audio that can be read ({soundfile_reason} {detail})") from error
+    with container:
+        stream = _audio_stream(container)
+        decoding = _Decoding(container, stream)
+        yield from decoding.blocks()
+        span.raise_failure()
+        promised = _promised(container, stream)
+        if decoding.failed > 1 and promised is None:
+            raise BadAudio("damaged", f"is damaged after {decoding.seconds:.2f} s")
+        if not decoding.seconds and decoding.failed:
+            raise BadAudio("unreadable", f"is not audio that can be read ({decoding.reason})")
+        _check_end(link, decoding.seconds, promised, decoding.longest)
+
+
+def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
+    """Return the audio to take of a video or a file with several tracks: the one marked as default, or the first."""
+    import av
+
+    found = container.streams.audio
+    if not found:
+        raise BadAudio("unreadable", "holds no audio")
+    stream = next((stream for stream in found if stream.disposition & av.stream.Disposition.default), found[0])
+    _check_header(stream.channels, stream.rate)
+    return stream
+
+
+def _promised(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
+    """Return the seconds of audio that a container says its stream has; None where it does not say."""
+    if container.format.name in COUNTED:
+        return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    if container.format.name != "matroska,webm":
+        return None
+    start = float((stream.start_time or 0) * (stream.time_base or 0))
+    if tag := stream.metadata.get("DURATION"):
+        hours, minutes, seconds = tag.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start
+    alone = len(container.streams) == 1 and container.duration
+    return container.duration / 1e6 - start if alone else None
+
+
+class _Decoding:
+    """A stream that is decoded by PyAV.
+
+    Attributes:
+        seconds: decoded so far, silence that was filled in included.
+        longest: seconds of the longest frame.
+        failed, reason: packets that could not be decoded, and what FFmpeg says of the last.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self._clock: float | None = None
+        self._delay = 0
+        self.seconds = 0.0
+        self.longest = 0.0
+        self.failed = 0
+        self.reason = ""
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the samples, small frames gathered.
+
+        Raises:
+            BadAudio: what can't be decoded lies before something that can.
+        """
+        gathered: list[np.ndarray] = []
+        kind, size = (0, 0), 0
+        for samples, rate in self._frames():
+            held = (samples.shape[1], rate)
+            if gathered and (held != kind or size >= BLOCK):
+                yield Block(np.concatenate(gathered), kind[1])
+                gathered, size = [], 0
+            kind = held
+            gathered.append(samples)
+            size += samples.size
+        if gathered:
+            yield Block(np.concatenate(gathered), kind[1])
+
+    def _frames(self) -> Iterator[tuple[np.ndarray, int]]:
+        for frame in self._decoded():
+            _check_header(frame.layout.nb_channels, frame.sample_rate)
+            samples, rate = _samples_of(frame), frame.sample_rate
+            if self.failed and (self.seconds or self.failed > 1):
+                raise BadAudio("damaged", f"is damaged after {self.seconds:.2f} s")
+            self.failed = 0
+            lost = self._lost(frame)
+            if lost:
+                yield np.zeros((round(lost * rate), samples.shape[1]), np.float32), rate
+            if not self.seconds:
+                self._delay = self._delay_of(frame)
+            self.seconds += lost + len(samples) / rate
+            self.longest = max(self.longest, len(samples) / rate)
+            if self._delay:
+                samples = self._without_delay(samples)
+            if len(samples):
+                yield samples, rate
+
+    def _decoded(self) -> Iterator[av.AudioFrame]:
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except StopIteration:
+                return
+            except av.EOFError:
+                return
+            except av.FFmpegError as error:
+                self.failed += 1
+                self.reason = error.strerror or str(error)
+                if self.failed > 100:  # what gives nothing but errors ends
+                    raise BadAudio("damaged", f"is damaged after {self.seconds:.2f} s") from error
+                continue
+            for frame in frames:
+                if isinstance(frame, av.AudioFrame) and frame.samples:
+                    yield frame
+
+    def _lost(self, frame: av.AudioFrame) -> float:
+        """Return the seconds without a packet before a frame, 0 where that is within the clock's precision."""
+        if self._container.format.name not in TIMED or frame.pts is None or frame.time_base is None:
+            return 0.0
+        time = float(frame.pts * frame.time_base)
+        gap = 0.0 if self._clock is None else time - self._clock
+        self._clock = max(time, self._clock or 0.0) + frame.samples / frame.sample_rate
+        allowed = 0.0005 if self._container.format.name == "flac" else TOLERANCE
+        if gap > (allowed if self._container.format.name == "flac" else PAUSE):
+            raise BadAudio("damaged", f"is damaged after {self.seconds:.2f} s: {gap:.2f} s are missing")
+        return gap if gap > allowed else 0.0
+
+    def _delay_of(self, first: av.AudioFrame) -> int:
+        """Return the samples to leave out at the start of MP3 whose header does not tell FFmpeg to do so."""
+        is_mp3 = self._stream.codec_context.codec.name.startswith("mp3")
+        return MP3_DELAY if is_mp3 and not first.pts else 0
+
+    def _without_delay(self, samples: np.ndarray) -> np.ndarray:
+        """Return the samples after the delay; what sounds was no delay."""
+        taken = min(self._delay, len(samples))
+        loud = np.flatnonzero(np.abs(samples[:taken]).max(axis=1) > HUSH)
+        self._delay = 0 if len(loud) else self._delay - taken
+        return samples[loud[0] if len(loud) else taken :]
+
+
+def _samples_of(frame: av.AudioFrame) -> np.ndarray:
+    """Return a frame as (frames, channels) float32."""
+    values: Any = frame.to_ndarray()
+    name = frame.format.name.removesuffix("p")
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if name == "u8":
+        return ((values.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
+    if values.dtype == np.float32:
+        return np.ascontiguousarray(values)
+    return (values / FULL_SCALE[name]).astype(np.float32)
