@@ -177,7 +177,7 @@ def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
     samples = waveform[:, None] if waveform.ndim == 1 else waveform
     if samples.ndim != 2 or samples.dtype.kind not in "fiu":
         raise BadAudio("unreadable", f"is an array of shape {waveform.shape} and type {waveform.dtype}, no waveform")
-    if samples.shape[0] < samples.shape[1]:
+    if waveform.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
     if not (0 < rate <= MAX_RATE and 0 < samples.shape[1] <= MAX_CHANNELS):
         raise BadAudio("bad_header", f"has {samples.shape[1]} channels at {rate} Hz")

@@ -34,16 +34,21 @@ BLOCK = 1 << 18
 """Samples of all channels that are decoded at once."""
 FILE_BUFFER = 1 << 20
 
-COMPRESSED = {"flac", "ogg", "mp3", "mp4", "matroska", "amr"}
+COMPRESSED = {"flac", "ogg", "mp3", "mp4", "matroska", "amr", "flv", "tta"}
 FORMATS = (
     "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
     "nistsphere,nsp,ogg,oma,rm,tak,tta,voc,w64,wav,wsd,wv"
 )
 """What FFmpeg may take a file for: audio and video. Playlists and the like would open other files."""
-TIMED = {"flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
+MATROSKA, MOV = "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"
+TIMED = {"flac", MATROSKA, MOV}
 """Containers of FFmpeg's that give each packet its time, so that a lost one leaves a gap."""
-COUNTED = {"flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "asf", "wv", "tta", "ape"}
+COUNTED = {"flac", "ogg", MOV, "asf", "wv", "tta", "ape"}
 """Containers whose streams say how long they are; the others' durations are FFmpeg's guesses from the bit rate."""
+EXACT = COUNTED - {"asf", MOV}
+"""Containers that count samples, not packets."""
+LONGEST_FRAME = 0.13
+"""Seconds of the longest frame of a codec for speech, AAC's at 16 kHz: the last one may be missing."""
 PAUSE = 0.5
 """Seconds without a packet that a codec may leave out in silence (Opus with DTX); they are filled with zeros."""
 MP3_DELAY = 1105
@@ -143,7 +148,7 @@ def _check_end(link: Link, seconds: float, promised: float | None, frame: float 
         link: what the container's structure says.
         seconds: decoded.
         promised: by the container, where it says.
-        frame: seconds of the codec's longest frame.
+        frame: seconds of a packet that may be missing.
 
     Raises:
         BadAudio: more is missing than a frame or 50 ms.
@@ -170,7 +175,8 @@ def _pyav_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Bloc
                 "truncated", f"is cut short: {link.present} of {link.claimed} bytes are there, and not its index"
             ) from error
         detail = getattr(error, "strerror", None) or str(error)
-        raise BadAudio("unreadable", f"is not audio that can be read ({soundfile_reason} {detail})") from error
+        reasons = " ".join(filter(None, (soundfile_reason, detail)))
+        raise BadAudio("unreadable", f"is not audio that can be read ({reasons})") from error
     with container:
         stream = _audio_stream(container)
         decoding = _Decoding(container, stream)
@@ -181,7 +187,11 @@ def _pyav_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Bloc
             raise BadAudio("damaged", f"is damaged after {decoding.seconds:.2f} s")
         if not decoding.seconds and decoding.failed:
             raise BadAudio("unreadable", f"is not audio that can be read ({decoding.reason})")
-        _check_end(link, decoding.seconds, promised, decoding.longest)
+        frame = 0.0 if container.format.name in EXACT else min(decoding.longest, LONGEST_FRAME)
+        seconds = decoding.seconds
+        if container.format.name == MATROSKA:
+            seconds = decoding.end + stream.codec_context.delay / stream.rate
+        _check_end(link, seconds, promised, frame)
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
@@ -191,23 +201,26 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     found = container.streams.audio
     if not found:
         raise BadAudio("unreadable", "holds no audio")
+    if any(stream.codec_context is None for stream in found):  # to decode such a stream ends the process
+        raise BadAudio("unreadable", "holds audio of an unknown codec, or is cut before its first packet")
     stream = next((stream for stream in found if stream.disposition & av.stream.Disposition.default), found[0])
     _check_header(stream.channels, stream.rate)
     return stream
 
 
 def _promised(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
-    """Return the seconds of audio that a container says its stream has; None where it does not say."""
+    """Return the seconds of audio that a container says its stream has; None where it does not say.
+
+    Matroska says when the stream ends, by its own clock.
+    """
     if container.format.name in COUNTED:
         return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-    if container.format.name != "matroska,webm":
+    if container.format.name != MATROSKA:
         return None
-    start = float((stream.start_time or 0) * (stream.time_base or 0))
     if tag := stream.metadata.get("DURATION"):
         hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start
-    alone = len(container.streams) == 1 and container.duration
-    return container.duration / 1e6 - start if alone else None
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return container.duration / 1e6 if len(container.streams) == 1 and container.duration else None
 
 
 class _Decoding:
@@ -216,6 +229,7 @@ class _Decoding:
     Attributes:
         seconds: decoded so far, silence that was filled in included.
         longest: seconds of the longest frame.
+        end: where the last frame ends, in seconds of the container's clock where it has one.
         failed, reason: packets that could not be decoded, and what FFmpeg says of the last.
     """
 
@@ -228,6 +242,10 @@ class _Decoding:
         self.longest = 0.0
         self.failed = 0
         self.reason = ""
+
+    @property
+    def end(self) -> float:
+        return max(self.seconds, self._clock or 0.0)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the samples, small frames gathered.

@@ -14,7 +14,7 @@ SEGMENT = b"\x18\x53\x80\x67"
 def mp4(file: Seekable, start: int, end: int) -> list[Link]:
     """Return the recordings of MP4 files; several may have been joined."""
     links: list[Link] = []
-    at, first = start, start
+    at, first, fragmented = start, start, False
     for _ in range(MAX_BOXES):
         head = read_at(file, at, 16)
         if len(head) < 8:
@@ -28,9 +28,11 @@ def mp4(file: Seekable, start: int, end: int) -> list[Link]:
             break
         if head[4:8] == b"ftyp" and at > first:
             links.append(Link(first, at))
-            first = at
+            first, fragmented = at, False
+        fragmented |= head[4:8] == b"moof"
         at += size
-    return [*links, Link(first, end, max(at, end) - first, end - first)]
+    cut = "its last fragment is not whole" if fragmented and at > end else None
+    return [*links, Link(first, end, max(at, end) - first, end - first, cut=cut)]
 
 
 def matroska(file: Seekable, start: int, end: int) -> list[Link]:

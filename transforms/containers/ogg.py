@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass, field
 
-from transforms.containers.base import Link, Seekable, read_at
+from transforms.containers.base import Link, Seekable, find, read_at
 
 BEGINS, ENDS = 2, 4
+CAPTURE = re.compile(b"OggS")
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -52,11 +54,9 @@ def ogg(file: Seekable, start: int, end: int) -> list[Link]:
             chain = _Chain(at)
         _take(chain, head, len(table), read_at(file, at, size))
         at += size
-    rest = read_at(file, at, min(4096, end - at))
-    if rest.startswith(b"OggS") or not rest.strip(b"\0") or rest.startswith((b"ID3", b"TAG", b"APETAGEX")):
-        return [*links, chain.link(end)]
-    seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
-    chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is no Ogg page"
+    if at < end and read_at(file, at, 4) != b"OggS" and next(find(file, CAPTURE, at, end), None) is not None:
+        seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
+        chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is no Ogg page"
     return [*links, chain.link(end)]
 
 

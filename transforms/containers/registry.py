@@ -9,11 +9,13 @@ from transforms.containers.base import Link, Seekable, find, read_at, size_of, s
 from transforms.containers.boxes import matroska, mp4
 from transforms.containers.mpeg import frame_of, mp3
 from transforms.containers.ogg import ogg
-from transforms.containers.riff import W64_RIFF, aiff, au, caf, sphere, wav, wave64
+from transforms.containers.riff import W64_RIFF, aiff, au, caf, other_riff, sphere, wav, wave64
 
 Walk = Callable[[Seekable, int, int], list[Link]]
 
 FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+FLV = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
+TTA = re.compile(rb"TTA1[\x01-\x03]\x00")
 AMR = re.compile(rb"#!AMR(?:-WB)?\n")
 
 
@@ -34,6 +36,8 @@ WALKS: dict[bytes, tuple[str, Walk]] = {
     W64_RIFF: ("wave64", wave64),
     b"OggS": ("ogg", ogg),
     b"fLaC": ("flac", _joined(FLAC)),
+    b"FLV\x01": ("flv", _joined(FLV)),
+    b"TTA1": ("tta", _joined(TTA)),
     b"#!AMR": ("amr", _joined(AMR)),
     b"\x1a\x45\xdf\xa3": ("matroska", matroska),
 }
@@ -45,8 +49,10 @@ def links(file: Seekable) -> tuple[str, list[Link]]:
     """Return the name of a file's container, empty if it is not known, and the recordings it holds, in order."""
     end = size_of(file)
     head = read_at(file, 0, 16)
+    if head.startswith(b"RIFF") and head[8:12] != b"WAVE":
+        return "", other_riff(file, 0, end)
     for magic, (name, walk) in WALKS.items():
-        if head.startswith(magic) and (magic not in (b"RIFF", b"RIFX") or read_at(file, 8, 4) == b"WAVE"):
+        if head.startswith(magic):
             return name, walk(file, 0, end)
     if head[4:8] in MP4_BOXES:
         return "mp4", mp4(file, 0, end)

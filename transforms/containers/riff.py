@@ -22,6 +22,13 @@ def wav(file: Seekable, start: int, end: int) -> list[Link]:
     return links
 
 
+def other_riff(file: Seekable, start: int, end: int) -> list[Link]:
+    """Return the recording of a RIFF file that is no WAV, such as AVI."""
+    size = int.from_bytes(read_at(file, start + 4, 4), "little") + 8
+    known = size > 8 and not _is_placeholder(size, end - start)
+    return [Link(start, end, max(size, end - start), end - start) if known else Link(start, end)]
+
+
 def _wav(file: Seekable, start: int, end: int) -> Link:
     order = "big" if read_at(file, start, 4) == b"RIFX" else "little"
     at, long_size = start + 12, None
