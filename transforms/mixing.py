@@ -87,10 +87,21 @@ class Mixer:
         if self._channel == MIX and self._few == self._many and live:
             gain = len(self._channels) / len(live)  # a dead channel would only make the others quieter
         self._check_scale()
-        pcm = np.concatenate([_int16(block, gain) for block in self._blocks] or [np.zeros(0, np.int16)])
+        pcm = self._pcm(gain)
         self._check_cancelled(live)
         if _loudest_dbfs(pcm) < SILENCE_DBFS:
             self._raise_silent(live)
+        return pcm
+
+    def _pcm(self, gain: float) -> np.ndarray:
+        """Return the blocks as 16-bit integers, and let go of them one by one."""
+        pcm = np.empty(sum(map(len, self._blocks)), np.int16)
+        end = len(pcm)
+        while self._blocks:
+            block = self._blocks.pop()
+            scaled = np.rint(block * np.float32(gain * 32768))
+            pcm[end - len(block) : end] = np.clip(scaled, -32768, 32767)
+            end -= len(block)
         return pcm
 
     def _measure(self, samples: np.ndarray, mono: np.ndarray) -> None:
@@ -183,10 +194,6 @@ class _Resampler:
     def __call__(self, mono: np.ndarray, last: bool = False) -> np.ndarray:
         # what lies beyond full scale is clipped first, as a single such sample would ring for milliseconds
         return np.asarray(self._stream.resample_chunk(np.clip(mono, -1, 1).astype(np.float32), last=last))
-
-
-def _int16(samples: np.ndarray, gain: float) -> np.ndarray:
-    return np.clip(np.rint(samples * np.float32(gain * 32768)), -32768, 32767).astype(np.int16)
 
 
 def _loudest_dbfs(pcm: np.ndarray) -> float:
