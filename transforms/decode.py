@@ -47,8 +47,10 @@ COUNTED = {"flac", "ogg", MOV, "asf", "wv", "tta", "ape"}
 """Containers whose streams say how long they are; the others' durations are FFmpeg's guesses from the bit rate."""
 EXACT = COUNTED - {"asf", MOV}
 """Containers that count samples, not packets."""
-LONGEST_FRAME = 0.13
-"""Seconds of the longest frame of a codec for speech, AAC's at 16 kHz: the last one may be missing."""
+PRIMING = 0.14
+"""Seconds of the longest delay of a codec for speech, AAC's at 16 kHz; some count it, and some leave it out."""
+WALL_CLOCK = 0.5
+"""By how much a browser recording that has all its bytes may differ from the duration that was written by a clock."""
 PAUSE = 0.5
 """Seconds without a packet that a codec may leave out in silence (Opus with DTX); they are filled with zeros."""
 MP3_DELAY = 1105
@@ -141,21 +143,21 @@ def _check_header(channels: int, rate: int) -> None:
         raise BadAudio("bad_header", f"claims {channels} channels at {rate} Hz")
 
 
-def _check_end(link: Link, seconds: float, promised: float | None, frame: float = 0.0) -> None:
+def _check_end(link: Link, seconds: float, promised: float | None, allowed: float = 0.0) -> None:
     """Compare what was decoded with what the container promises.
 
     Args:
         link: what the container's structure says.
         seconds: decoded.
         promised: by the container, where it says.
-        frame: seconds of a packet that may be missing.
+        allowed: seconds that may be missing, where that is more than 50 ms.
 
     Raises:
-        BadAudio: more is missing than a frame or 50 ms.
+        BadAudio: more is missing than is allowed.
     """
     if promised is None and 0 < link.present < link.claimed:
         promised = seconds * link.claimed / link.present
-    if promised is not None and promised - seconds > max(TOLERANCE, frame):
+    if promised is not None and promised - seconds > max(TOLERANCE, allowed):
         raise BadAudio("truncated", f"is cut short: {seconds:.2f} s of {promised:.2f} s are there")
     if link.cut is not None:
         raise BadAudio("truncated", f"is cut short: {seconds:.2f} s are there, and {link.cut}")
@@ -187,11 +189,9 @@ def _pyav_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Bloc
             raise BadAudio("damaged", f"is damaged after {decoding.seconds:.2f} s")
         if not decoding.seconds and decoding.failed:
             raise BadAudio("unreadable", f"is not audio that can be read ({decoding.reason})")
-        frame = 0.0 if container.format.name in EXACT else min(decoding.longest, LONGEST_FRAME)
-        seconds = decoding.seconds
-        if container.format.name == MATROSKA:
-            seconds = decoding.end + stream.codec_context.delay / stream.rate
-        _check_end(link, seconds, promised, frame)
+        seconds = decoding.end if container.format.name == MATROSKA else decoding.seconds
+        delay = stream.codec_context.delay / (stream.rate or 1)
+        _check_end(link, seconds, promised, delay + _allowed(container.format.name, link, decoding.longest))
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
@@ -221,6 +221,23 @@ def _promised(container: av.container.InputContainer, stream: av.AudioStream) ->
         hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     return container.duration / 1e6 if len(container.streams) == 1 and container.duration else None
+
+
+def _allowed(container: str, link: Link, frame: float) -> float:
+    """Return the seconds that may be missing at the end, beside the codec's delay.
+
+    Args:
+        container: FFmpeg's name.
+        link: what the container's structure says.
+        frame: seconds of the codec's longest frame.
+    """
+    if container in EXACT:
+        return 0.0
+    if container == MOV:
+        return PRIMING
+    if container == MATROSKA and link.present == link.claimed:
+        return WALL_CLOCK
+    return min(frame, PRIMING)
 
 
 class _Decoding:

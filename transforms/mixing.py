@@ -89,7 +89,7 @@ class Mixer:
         self._check_scale()
         pcm = self._pcm(gain)
         self._check_cancelled(live)
-        if _loudest_dbfs(pcm) < SILENCE_DBFS:
+        if self._mono.range < 10 ** (SILENCE_DBFS / 20) or _loudest_dbfs(pcm) < SILENCE_DBFS:
             self._raise_silent(live)
         return pcm
 

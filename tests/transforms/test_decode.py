@@ -56,7 +56,7 @@ def test_a_whole_recording_is_a_row_of_all_of_it(name: str) -> None:
     pcm = load(make(), LIMITS).pcm
     assert abs(len(pcm) / SAMPLE_RATE - seconds) < 0.05
     assert likeness(pcm, 0.0) > 0.8
-    if seconds == 2 * ONCE:
+    if 0 <= seconds - 2 * ONCE < 0.1:
         assert likeness(pcm, ONCE) > 0.8
     tail = pcm[-SAMPLE_RATE // 2 :].astype(np.float64)
     assert np.sqrt((tail**2).mean()) > 100, "the end is speech, not silence"
@@ -73,7 +73,7 @@ def test_what_is_not_whole_is_named(name: str) -> None:
 def test_an_index_in_front_promises_what_a_cut_file_lacks(tmp_path: Path) -> None:
     whole = m4a(tmp_path)
     assert abs(len(load(whole, LIMITS).pcm) / SAMPLE_RATE - ONCE) < 0.05
-    with pytest.raises(BadAudio, match=r"is cut short: 1\.\d\d s of 4\.00 s") as caught:
+    with pytest.raises(BadAudio, match=r"is cut short: \d\.\d\d s of 4\.00 s") as caught:
         load(half(whole), LIMITS)
     assert caught.value.error_class == "truncated"
     for size in (30, 200, whole.index(b"mdat") - 4, whole.index(b"mdat") + 20):  # no decoder may be asked
@@ -201,11 +201,11 @@ def test_a_length_that_was_declared_is_compared() -> None:
 
 
 def test_a_small_file_that_decodes_to_much_is_never_held(tmp_path: Path) -> None:
-    path, channels, rate = tmp_path / "bomb.flac", 8, 96_000
+    path, channels, rate = tmp_path / "bomb.flac", 4, 96_000
     silence = np.zeros((rate, channels), np.int16)
     with soundfile.SoundFile(path, "w", rate, channels, "PCM_16", format="FLAC") as file:
-        file.write((np.sin(np.arange(rate * channels)) * 3000).astype(np.int16).reshape(rate, channels))
-        for _ in range(119):
+        file.write((np.sin(np.arange(rate)[:, None] * [[0.03, 0.02, 0.01, 0.04]]) * 3000).astype(np.int16))
+        for _ in range(79):
             file.write(silence)
     script = """
 import resource, sys
@@ -223,8 +223,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = [sys.executable, "-c", script, str(path)]
     said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.split()
-    assert said[:2] == [str(120 * SAMPLE_RATE), "too_long"]
-    assert int(said[2]) < 100, f"{said[2]} MB were taken, and all samples are {4 * 120 * rate * channels >> 20} MB"
+    assert said[:2] == [str(80 * SAMPLE_RATE), "too_long"]
+    assert int(said[2]) < 60, f"{said[2]} MB were taken, and all samples are {4 * 80 * rate * channels >> 20} MB"
 
 
 def test_many_channels_at_a_high_rate_are_bounded_by_their_samples() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,14 +106,11 @@ def test_a_line_that_names_what_no_disk_can_hold_costs_that_line_alone(folder: P
 
 
 def test_a_disk_that_fails_is_not_the_files_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise soundfile.LibsndfileError(0, "Error opening: ")
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
 
-    def broken(_: Path) -> bytes:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(soundfile, "SoundFile", fails)
-    monkeypatch.setattr(Path, "read_bytes", broken)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Broken(bytes(1000)))
     with pytest.raises(OSError, match="Input/output error"):
         load(folder / "good.flac", Limits(0.1, 10.0))
 
