@@ -15,6 +15,7 @@ What was decoded is then compared with what the container promises.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -217,9 +218,8 @@ def _promised(container: av.container.InputContainer, stream: av.AudioStream) ->
         return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     if container.format.name != MATROSKA:
         return None
-    if tag := stream.metadata.get("DURATION"):
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if tag := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     return container.duration / 1e6 if len(container.streams) == 1 and container.duration else None
 
 

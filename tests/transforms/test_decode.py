@@ -251,6 +251,31 @@ def test_storage_that_fails_in_the_middle_is_not_the_files_fault(
             list(blocks(tmp_path / "a"))
 
 
+FUZZED: dict[str, Callable[[], bytes]] = {
+    **{
+        name: lambda name=name: written(name)  # type: ignore[misc]
+        for name in ("MP3", "FLAC", "WAV", "AIFF", "W64", "CAF", "NIST", "AU", "RF64")
+    },
+    "Vorbis": lambda: written("OGG", "VORBIS"),
+    "WebM": lambda: muxed("libopus", "webm"),
+    "M4A": lambda: muxed("aac", "mp4"),
+}
+
+
+@pytest.mark.parametrize("name", FUZZED)
+def test_bytes_that_are_wrong_are_rejects_and_never_faults(name: str) -> None:
+    rng = np.random.default_rng(len(name))
+    for _ in range(25):
+        data = bytearray(FUZZED[name]())
+        for at in rng.integers(0, rng.choice([48, 300, len(data)]), rng.choice([1, 2, 6])):
+            data[at : at + 2] = bytes(rng.choice([0, 1, 127, 128, 255], 2).astype(np.uint8))
+        header_seconds(io.BytesIO(data))
+        try:
+            load(bytes(data), Limits(0.1, 30))
+        except BadAudio as error:
+            assert len(str(error)) > 5
+
+
 # -- inputs that people have -------------------------------------------------------------------------------------------
 
 

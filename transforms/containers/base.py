@@ -13,6 +13,7 @@ from typing import Any, Protocol
 TOLERANCE = 0.05
 """Seconds that may be missing: no syllable is shorter, and encoders' delays and padding stay below it."""
 WINDOW = 1 << 20
+FARTHEST = 1 << 62
 
 
 class Seekable(Protocol):
@@ -87,8 +88,7 @@ class Span(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         at = self._link.start + self._position
         try:
-            self._file.seek(at)
-            data = self._file.read(max(0, min(len(buffer), self._link.end - at)))
+            data = read_at(self._file, at, min(len(buffer), self._link.end - at))
         except OSError as error:
             self.failure = error
             return 0
@@ -114,8 +114,8 @@ def size_of(file: Seekable) -> int:
 
 
 def read_at(file: Seekable, at: int, size: int) -> bytes:
-    """Return up to `size` bytes from a position."""
-    file.seek(at)
+    """Return up to `size` bytes from a position, none beyond the end, wherever a header says that is."""
+    file.seek(min(at, FARTHEST))
     return file.read(max(0, size))
 
 

@@ -161,4 +161,5 @@ def sphere(file: Seekable, start: int, end: int) -> list[Link]:
     if coded or not all(counts):
         return [Link(start, end)]
     claimed = counts[0] * counts[1] * counts[2]
-    return [Link(start, end, claimed, min(claimed, end - start - int(head[8:16].strip() or b"1024")))]
+    size = re.match(rb"NIST_1A\s+(\d+)\s", head)
+    return [Link(start, end, claimed, min(claimed, end - start - int(size[1]))) if size else Link(start, end)]
