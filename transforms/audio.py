@@ -38,9 +38,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import SAMPLE_RATE
+from transforms.blocks import BLOCK, MAX_CHANNELS, MAX_RATE, Block
 from transforms.containers.base import BadAudio as BadAudio
 from transforms.containers.base import Link, Seekable, Span, size_of
-from transforms.decode import BLOCK, MAX_CHANNELS, MAX_RATE, Block, blocks
+from transforms.decode import blocks
 from transforms.mixing import MIX as MIX
 from transforms.mixing import Mixer
 
