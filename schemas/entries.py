@@ -8,7 +8,7 @@ from schemas.rules import not_empty_rule, range_rule
 
 ENTRIES = Table(
     name="entries",
-    version="1.0.0",
+    version="1.1.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -19,6 +19,9 @@ ENTRIES = Table(
             column("error_class", pa.string(), nullable=True),
             column("error", pa.string(), nullable=True),
             column("seconds", pa.float32()),
+            column("start_seconds", pa.float64(), nullable=True),
+            column("section_seconds", pa.float64(), nullable=True),
+            column("declared_seconds", pa.float64(), nullable=True),
             column("dialogue_id", pa.string(), nullable=True),
             column("turn", pa.int16(), nullable=True),
             column("role", pa.string()),
@@ -41,6 +44,9 @@ ENTRIES = Table(
         "error_class": "a short word for why the item can't be read at all",
         "error": "why the item can't be read at all",
         "seconds": "estimated seconds of audio, for equal shards",
+        "start_seconds": "where the item begins in its file; null is at its beginning",
+        "section_seconds": "how long the item is; null is to the end of its file",
+        "declared_seconds": "how long the file is said to be; another length is rejected",
         "role": "who speaks: user, assistant or narrator",
         "channel": "channel of the source to take; -1 is the mean of all",
         "reference_text": "what the corpus says was said",
@@ -48,6 +54,9 @@ ENTRIES = Table(
     rules=(
         not_empty_rule(KEY),
         range_rule("seconds", 0, 1e9),
+        range_rule("start_seconds", 0, 1e9),
+        range_rule("section_seconds", 0, 1e9),
+        range_rule("declared_seconds", 0, 1e9),
         range_rule("source", 0, 2**31 - 1),
         range_rule("size", 0, 2**62),
         Rule(

@@ -1,49 +1,63 @@
 """Audio in and out: any file to 16 kHz mono, and the 16-bit FLAC that shards hold.
 
-soundfile (libsndfile) reads WAV, FLAC, MP3 and OGG by their content; PyAV with its own FFmpeg takes what is left,
-AAC and M4A among it. A file's extension is never believed.
+`transforms.decode` says which decoder is used for what; `transforms.mixing` makes one channel at 16 kHz of its samples.
+Memory holds the utterance at 16 kHz and one block of the source, however long the file is or claims to be.
+
+What is wrong with audio has an error class:
+
+| class | meaning |
+| --- | --- |
+| `empty` | no bytes, or no samples |
+| `unreadable` | no container or codec that is known, or no audio in it |
+| `bad_header` | an impossible rate or number of channels |
+| `truncated` | the end is missing; the message says how much there is, and how much the container promised |
+| `damaged` | a part in the middle is missing or can't be decoded; the message says after how many seconds |
+| `not_finite` | NaN or infinite samples |
+| `beyond_full_scale` | float samples on the scale of integers |
+| `no_channel`, `dead_channel` | the channel that was asked for is not there, or silent while another is not |
+| `cancelled_channels` | the mean of the channels is silent, and they are not |
+| `offset_only` | a constant and no sound |
+| `silent` | nothing above -60 dBFS |
+| `too_short`, `too_long` | the limits in seconds |
+| `too_large` | more samples, of all channels, than the longest utterance at 192 kHz in stereo |
+| `duration_mismatch` | the manifest says another duration |
+| `section_outside` | the section of the file that was asked for ends after the file |
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import SAMPLE_RATE
-
-MAX_RATE = 768_000
-MAX_CHANNELS = 64
-MIX = -1
-"""Channel number of the mean of all channels."""
+from transforms.blocks import BLOCK, MAX_CHANNELS, MAX_RATE, Block
+from transforms.containers.base import BadAudio as BadAudio
+from transforms.containers.base import Link, Seekable, Span, size_of
+from transforms.decode import blocks
+from transforms.mixing import MIX as MIX
+from transforms.mixing import Mixer
 
 DECODERS = 2
+HEADER_BUFFER = 1 << 16
+"""Bytes of a file that are asked for at once for its header."""
 
-SILENCE_DBFS = -60.0
-SILENCE_FRAME = SAMPLE_RATE // 10
+MISMATCH_SECONDS = 0.5
+"""By how much a duration may differ from what was declared."""
+SAMPLES_PER_SECOND = 384_000
+"""Samples of all channels that may be decoded for each second of `max_seconds`."""
+BYTES_PER_SECOND = 100
+"""Audio of fewer bytes a second than any codec of speech is a claim that is not believed."""
 
 Raw = Path | bytes | tuple[np.ndarray, int]
-"""What a source gives: a file, a file's bytes, or a float32 mono waveform and its rate in Hz."""
-
-
-class BadAudio(Exception):
-    """Audio that can't be used.
-
-    Attributes:
-        error_class: a short word to count by.
-    """
-
-    def __init__(self, error_class: str, message: str) -> None:
-        super().__init__(message)
-        self.error_class = error_class
+"""What a source gives: a file, a file's bytes, or a waveform, (samples,) or (channels, samples), and its rate in Hz."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,26 @@ class Limits:
 
     min_seconds: float
     max_seconds: float
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of a file that an utterance is.
+
+    Attributes:
+        start: seconds before it.
+        seconds: how long it is; None is to the end of the file.
+    """
+
+    start: float = 0.0
+    seconds: float | None = None
+
+    @property
+    def end(self) -> float:
+        return np.inf if self.seconds is None else self.start + self.seconds
+
+    def __str__(self) -> str:
+        return f"the section from {self.start:.2f} s" + ("" if self.seconds is None else f" to {self.end:.2f} s")
 
 
 @dataclass(frozen=True)
@@ -72,35 +106,91 @@ class Audio:
         return hashlib.sha256(self.pcm.astype("<i2").tobytes()).digest()
 
 
-def load(raw: Raw, limits: Limits, channel: int = MIX) -> Audio:
-    """Decodes, checks, picks or mixes channels, and resamples (soxr, high quality) to 16 kHz.
+def load(
+    raw: Raw,
+    limits: Limits,
+    channel: int = MIX,
+    section: Section | None = None,
+    declared_seconds: float | None = None,
+) -> Audio:
+    """Decode, check, pick or mix channels, and resample to 16 kHz.
 
     Args:
         raw: a file, its bytes, or a waveform.
-        limits: shorter or longer audio is refused; the longer before it is decoded where its header tells.
-        channel: which channel to take, `MIX` for the mean of all.
+        limits: on the utterance: the section, where there is one.
+        channel: which channel to take, `MIX` for the mean of those that are not dead.
+        section: which part to take; what lies after it is not decoded. None is the whole file.
+        declared_seconds: what the manifest says that the whole lasts, or a section without an end.
 
     Raises:
-        BadAudio: empty, unreadable, cut short, not finite, silent, too short, too long, or without the channel.
+        BadAudio: the audio can't be used.
+        OSError: the file can't be read.
     """
-    import soxr
-
-    samples, rate = (raw[0][:, None], raw[1]) if isinstance(raw, tuple) else _decode(raw, limits)
-    if channel >= samples.shape[1]:
-        raise BadAudio("no_channel", f"has {samples.shape[1]} channels, channel {channel} was asked for")
-    mono = samples.mean(axis=1) if channel == MIX else samples[:, channel]
-    if not np.isfinite(mono).all():
-        raise BadAudio("not_finite", f"has {np.count_nonzero(~np.isfinite(mono))} samples that are NaN or infinite")
-    seconds = len(mono) / rate
+    section = section or Section()
+    if section.seconds is not None and section.seconds > limits.max_seconds:
+        raise _too_long(limits)
+    mixer = Mixer(channel)
+    decoded = _waveform_blocks(*raw) if isinstance(raw, tuple) else blocks(raw, section.start)
+    for samples, rate in _within(section, decoded):
+        mixer.add(samples, rate)
+        if mixer.seconds > limits.max_seconds:
+            raise _too_long(limits)
+        if mixer.size > limits.max_seconds * SAMPLES_PER_SECOND:
+            raise BadAudio("too_large", f"has more than {mixer.size:,} samples in {samples.shape[1]} channels")
+    seconds = mixer.seconds
+    if section.seconds is None and declared_seconds and abs(seconds - declared_seconds) > MISMATCH_SECONDS:
+        raise BadAudio("duration_mismatch", f"lasts {seconds:.2f} s, but {declared_seconds:.2f} s were declared")
     if seconds < limits.min_seconds:
         raise BadAudio("too_short", f"lasts {seconds:.3f} s, less than min_seconds={limits.min_seconds:g}")
-    _check_length(seconds, limits)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono.astype(np.float32), rate, SAMPLE_RATE)
-    pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
-    if _loudest_dbfs(pcm) < SILENCE_DBFS:
-        raise BadAudio("silent", f"is silent: no tenth of a second above {SILENCE_DBFS:g} dBFS in {seconds:.1f} s")
-    return Audio(pcm, rate)
+    return Audio(mixer.finish(), mixer.source_rate)
+
+
+def _too_long(limits: Limits) -> BadAudio:
+    return BadAudio("too_long", f"lasts longer than max_seconds={limits.max_seconds:g}")
+
+
+def _within(section: Section, decoded: Iterator[Block]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the samples of a section, whose borders are rounded to samples of the source.
+
+    Raises:
+        BadAudio: the file ends before the section does.
+    """
+    base, done, current = 0.0, 0, 1  # seconds before this run of one rate, its samples so far, its rate
+    for samples, rate, skipped in decoded:
+        if rate != current:
+            base, done, current = base + done / current, 0, rate
+        done += skipped
+        first = round((section.start - base) * rate) - done
+        last = len(samples) if section.seconds is None else round((section.end - base) * rate) - done
+        done += len(samples)
+        taken = samples[max(0, first) : max(0, last)]
+        if len(taken):
+            yield taken, rate
+        if last < len(samples) or (last == len(samples) and section.seconds is not None):
+            return
+    lasts = base + done / current
+    if (section.start and section.start >= lasts) or lasts + MISMATCH_SECONDS < section.end < np.inf:
+        raise BadAudio("section_outside", f"lasts {lasts:.2f} s, and {section} was asked for")
+
+
+def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
+    """Yield a waveform of floats or integers; of two dimensions the shorter one is the channels."""
+    samples = waveform[:, None] if waveform.ndim == 1 else waveform
+    if samples.ndim != 2 or samples.dtype.kind not in "fiu":
+        raise BadAudio("unreadable", f"is an array of shape {waveform.shape} and type {waveform.dtype}, no waveform")
+    if waveform.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if not (0 < rate <= MAX_RATE and 0 < samples.shape[1] <= MAX_CHANNELS):
+        raise BadAudio("bad_header", f"has {samples.shape[1]} channels at {rate} Hz")
+    if not len(samples):
+        raise BadAudio("empty", "holds no samples")
+    for start in range(0, len(samples), max(1, BLOCK // samples.shape[1])):
+        block = samples[start : start + max(1, BLOCK // samples.shape[1])]
+        if block.dtype.kind in "iu":
+            info = np.iinfo(block.dtype)
+            middle = 0 if info.min else (info.max + 1) // 2
+            block = (block.astype(np.float64) - middle) / (info.max + 1 - middle)
+        yield Block(block.astype(np.float32), int(rate))
 
 
 def encode_flac(pcm: np.ndarray) -> bytes:
@@ -148,88 +238,23 @@ def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
     return batch.drop_columns(["waveform"]), waveforms
 
 
-def header_seconds(file: Path | BinaryIO) -> float | None:
-    """Duration that a file's header claims, or None where libsndfile can't tell."""
+def header_seconds(file: Path | Seekable) -> float | None:
+    """Return the duration that a file's header claims, or None where libsndfile can't tell or the claim can't be true.
+
+    Raises:
+        OSError: the file can't be read.
+    """
     import soundfile
 
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return header_seconds(opened)
+    size = size_of(file)
+    span = Span(file, Link(0, size))
     try:
-        return float(soundfile.info(str(file) if isinstance(file, Path) else file).duration)
-    except (soundfile.SoundFileError, OSError):
-        return None
-
-
-def _check_length(seconds: float, limits: Limits) -> None:
-    if seconds > limits.max_seconds:
-        raise BadAudio("too_long", f"lasts {seconds:.0f} s, more than max_seconds={limits.max_seconds:g}")
-
-
-def _decode(raw: Path | bytes, limits: Limits) -> tuple[np.ndarray, int]:
-    """(frames, channels) float32 and the rate in Hz."""
-    import soundfile
-
-    size = raw.stat().st_size if isinstance(raw, Path) else len(raw)
-    if size == 0:
-        raise BadAudio("empty", "is empty")
-    try:
-        return _decode_soundfile(raw, limits)
-    except soundfile.SoundFileError as error:
-        reason = str(error).removeprefix("Error opening ").split(": ", 1)[-1]
-    # read here, so that a disk's fault is an OSError and not a file that is refused
-    return _decode_av(raw.read_bytes() if isinstance(raw, Path) else raw, limits, reason)
-
-
-def _decode_soundfile(raw: Path | bytes, limits: Limits) -> tuple[np.ndarray, int]:
-    import soundfile
-
-    with soundfile.SoundFile(str(raw) if isinstance(raw, Path) else io.BytesIO(raw)) as file:
-        if file.samplerate > MAX_RATE or file.channels > MAX_CHANNELS:
-            raise BadAudio("bad_header", f"claims {file.channels} channels at {file.samplerate} Hz")
-        _check_length(file.frames / file.samplerate, limits)
-        if shortfall := re.search(r"data +: (\d+) \(should be (\d+)\)", file.extra_info):
-            claims, has = map(int, shortfall.groups())
-            if has < claims < 2**31:  # a stream's header claims the largest size there is
-                raise BadAudio("truncated", f"is cut short: {has} of {claims} bytes of audio")
-        try:
-            samples = file.read(dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            at = f"after {file.tell()} of {file.frames} frames"
-            raise BadAudio("truncated", f"is damaged or cut short {at}") from error
-        if len(samples) < file.frames:
-            raise BadAudio("truncated", f"is cut short: {len(samples)} of {file.frames} frames")
-        return samples, file.samplerate
-
-
-def _decode_av(raw: bytes, limits: Limits, soundfile_reason: str) -> tuple[np.ndarray, int]:
-    import av
-
-    blocks: list[np.ndarray] = []
-    try:
-        with av.open(io.BytesIO(raw), "r", metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise BadAudio("unreadable", "holds no audio")
-            stream = container.streams.audio[0]
-            rate, channels = stream.rate, stream.channels
-            if not 0 < rate <= MAX_RATE or channels > MAX_CHANNELS:
-                raise BadAudio("bad_header", f"claims {channels} channels at {rate} Hz")
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            frames = 0
-            for decoded in container.decode(stream):
-                for frame in resampler.resample(decoded):
-                    blocks.append(frame.to_ndarray())
-                    frames += frame.samples
-                    _check_length(frames / rate, limits)
-    except MemoryError:
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        detail = getattr(error, "strerror", None) or str(error)
-        raise BadAudio("unreadable", f"is not audio that can be read ({soundfile_reason} {detail})") from error
-    if not blocks:
-        raise BadAudio("unreadable", "holds no audio")
-    return np.concatenate(blocks, axis=1).T, rate
-
-
-def _loudest_dbfs(pcm: np.ndarray) -> float:
-    frames = pcm[: max(SILENCE_FRAME, len(pcm) // SILENCE_FRAME * SILENCE_FRAME)]
-    frames = np.pad(frames, (0, -len(frames) % SILENCE_FRAME)).reshape(-1, SILENCE_FRAME)
-    power = np.square(frames, dtype=np.float32).mean(axis=1).max() / 32768.0**2
-    return float(10 * np.log10(max(power, 1e-12)))
+        with soundfile.SoundFile(io.BufferedReader(span, HEADER_BUFFER)) as header:
+            seconds = header.frames / header.samplerate
+    except (soundfile.SoundFileError, ValueError, TypeError, ArithmeticError):
+        seconds = 0.0
+    span.raise_failure()
+    return seconds if 0 < seconds <= size / BYTES_PER_SECOND else None

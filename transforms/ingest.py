@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
-from transforms.audio import Audio, BadAudio, Limits, encode_flac, load
+from transforms.audio import Audio, BadAudio, Limits, Section, encode_flac, load
 from transforms.base import Output, Parameters, Reject, Transform, table_of
 from transforms.sources import AnySource
 from transforms.sources.base import is_missing
@@ -35,7 +35,7 @@ class Ingest(Transform):
     """Opens each item of the plan."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads = (ENTRIES,)
     writes = UTTERANCES
     Parameters = IngestParameters
@@ -64,7 +64,8 @@ class Ingest(Transform):
         file = Path(entry["locator"]).name if source.has_files else entry["where"]
         limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
         try:
-            audio = load(source.open(entry["locator"]), limits, entry["channel"])
+            raw = source.open(entry["locator"])
+            audio = load(raw, limits, entry["channel"], _section(entry), entry["declared_seconds"])
         except BadAudio as error:
             return Reject(key, error.error_class, f"{_place(file, entry)} {error}")
         except OSError as error:
@@ -72,6 +73,12 @@ class Ingest(Transform):
                 raise
             return Reject(key, "missing_file", f"{_place(file, entry)}: {error.strerror or error}")
         return _row(entry, audio, file, source.synthetic)
+
+
+def _section(entry: dict[str, Any]) -> Section | None:
+    if entry["start_seconds"] is None and entry["section_seconds"] is None:
+        return None
+    return Section(entry["start_seconds"] or 0.0, entry["section_seconds"])
 
 
 def _place(file: str, entry: dict[str, Any]) -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
 import soundfile
 
-from schemas import SAMPLE_RATE
+from schemas import ENTRIES, SAMPLE_RATE
 from schemas.check import check_dataset
 from tests.transforms.rows import rejects, run_stages
 from transforms.audio import Limits, decode_flac, load
+from transforms.base import table_of
+from transforms.ingest import Ingest, IngestParameters
+from transforms.sources import entries
+from transforms.sources.base import Item, Source
 
 
 @pytest.fixture
@@ -99,13 +106,49 @@ def test_a_line_that_names_what_no_disk_can_hold_costs_that_line_alone(folder: P
 
 
 def test_a_disk_that_fails_is_not_the_files_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise soundfile.LibsndfileError(0, "Error opening: ")
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
 
-    def broken(_: Path) -> bytes:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(soundfile, "SoundFile", fails)
-    monkeypatch.setattr(Path, "read_bytes", broken)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Broken(bytes(1000)))
     with pytest.raises(OSError, match="Input/output error"):
         load(folder / "good.flac", Limits(0.1, 10.0))
+
+
+class Sections(Source):
+    """A source of sections of one file, as a manifest with offsets lists them."""
+
+    has_files: ClassVar[bool] = True
+    kind: Literal["manifest"] = "manifest"
+    folder: str
+
+    def items(self) -> Iterator[Item]:
+        parts = {
+            "first": {"section_seconds": 1.0},
+            "second": {"start_seconds": 1.0, "section_seconds": 1.5, "declared_seconds": 1.5},
+            "last": {"start_seconds": 2.5},
+            "beyond": {"start_seconds": 1.0, "section_seconds": 60.0},
+            "whole": {"declared_seconds": 60.0},
+        }
+        for key, part in parts.items():
+            yield Item(id=key, where=key, locator="good.flac", seconds=4.0, text=key, **part)
+
+    def open(self, locator: str) -> Path:
+        return Path(self.folder, locator)
+
+
+def test_sections_of_one_file_are_entries_of_their_own(folder: Path) -> None:
+    source = Sections(corpus="c", folder=str(folder))
+    rows = list(entries([source]))
+    assert [row["seconds"] for row in rows] == [1.0, 1.5, 1.5, 60.0, 4.0]
+    ingest = Ingest(IngestParameters.model_construct(sources=[source], min_seconds=0.1, max_seconds=3600.0))
+    output = ingest(table_of(rows, ENTRIES))
+    pcm, _ = soundfile.read(folder / "good.flac", dtype="int16")
+    stored = {row["utterance_id"]: decode_flac(row["audio"]["bytes"]) * 32768 for row in output.rows.to_pylist()}
+    expected = {"first": pcm[:16_000], "second": pcm[16_000:40_000], "last": pcm[40_000:]}
+    assert stored.keys() == expected.keys()
+    assert all(np.array_equal(stored[key], samples) for key, samples in expected.items())
+    reasons = {reject.utterance_id: (reject.error_class, reject.message) for reject in output.rejects}
+    lasts = f"good.flac (beyond) lasts {len(pcm) / SAMPLE_RATE:.2f} s"
+    assert reasons["beyond"] == ("section_outside", f"{lasts}, and the section from 1.00 s to 61.00 s was asked for")
+    assert reasons["whole"][0] == "duration_mismatch" and "60.00 s were declared" in reasons["whole"][1]

@@ -52,7 +52,10 @@ def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) 
         "size": item.size,
         "error_class": error[0],
         "error": error[1],
-        "seconds": item.seconds,
+        "seconds": _seconds(item),
+        "start_seconds": item.start_seconds,
+        "section_seconds": item.section_seconds,
+        "declared_seconds": item.declared_seconds,
         "dialogue_id": item.dialogue_id,
         "turn": item.turn,
         "role": role,
@@ -64,6 +67,11 @@ def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) 
         "reference_text": item.text,
         "license": source.license,
     }
+
+
+def _seconds(item: Item) -> float:
+    """Return the estimated seconds of an item: of its section, where it is one."""
+    return item.section_seconds or max(0.0, item.seconds - (item.start_seconds or 0.0))
 
 
 __all__ = ["AnySource", "Source", "entries"]

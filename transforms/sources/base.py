@@ -21,8 +21,10 @@ from transforms.base import Parameters
 
 PROBES, REMOTE_PROBES = 16, 32
 """Files that are looked at, at once, as items are listed."""
-HEADER_BUFFER, STREAM_BUFFER = 1 << 16, 1 << 23
-"""Bytes that are asked for at once, of a file's header and of a file that is read from end to end."""
+STREAM_BUFFER = 1 << 23
+"""Bytes that are asked for at once of a file that is read from end to end."""
+BYTES_PER_SECOND = 16_000
+"""Of audio whose header does not tell how long it is: 128 kbit/s."""
 
 
 class SourceError(UserError):
@@ -42,6 +44,10 @@ class Item:
         size: bytes of the audio file.
         error_class, error: why the item can't be read at all.
         text: reference text.
+        start_seconds, section_seconds: where the item begins in its file, and how long it is; None is the file's
+            beginning, and its end.
+        declared_seconds: how long the whole file is said to be, or a section that has no `section_seconds`. What
+            differs by more than half a second is rejected.
         The rest as in the table `utterances`; None takes the source's default.
     """
 
@@ -60,6 +66,9 @@ class Item:
     language: str | None = None
     channel: int | None = None
     speaker_id: str | None = None
+    start_seconds: float | None = None
+    section_seconds: float | None = None
+    declared_seconds: float | None = None
 
 
 class Expected(Parameters):
@@ -158,7 +167,7 @@ class Files(ABC):
 
     @abstractmethod
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
-        """A file's bytes, None where there is none, and its seconds: those given, or else what its header says."""
+        """A file's bytes, None where there is none, and its seconds: those given, or else by its header or its size."""
 
 
 def is_missing(error: OSError) -> bool:
@@ -191,7 +200,7 @@ class Folder(Files):
         path = Path(self.place, locator)
         try:
             size = path.stat().st_size if path.is_file() else None
-            return size, seconds or (header_seconds(path) if size else None) or 0.0
+            return size, seconds or (_estimated_seconds(path, size) if size else 0.0)
         except OSError as error:
             if not is_missing(error):
                 raise
@@ -227,7 +236,7 @@ class Bucket(Files):
         try:
             with storage.open(name) as file:
                 size = file.size()
-                return size, seconds or (_header_seconds(file) if size else None) or 0.0
+                return size, seconds or (_estimated_seconds(file, size) if size else 0.0)
         except OSError as error:
             if not is_missing(error):
                 raise
@@ -238,38 +247,6 @@ class Bucket(Files):
         return open_storage(folder), name
 
 
-def _header_seconds(file: pa.NativeFile) -> float | None:
-    reading = _Remembering(file)
-    seconds = header_seconds(io.BufferedReader(reading, HEADER_BUFFER))
-    if reading.failure is not None:
-        raise reading.failure
-    return seconds
-
-
-class _Remembering(io.RawIOBase):
-    """A file whose read errors are kept: a library that calls back from C would lose them."""
-
-    def __init__(self, file: pa.NativeFile) -> None:
-        super().__init__()
-        self._file = file
-        self.failure: OSError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._file.seek(offset, whence)
-        return int(self._file.tell())
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            return int(self._file.readinto(buffer))
-        except OSError as error:
-            self.failure = error
-            return 0
+def _estimated_seconds(file: Path | pa.NativeFile, size: int) -> float:
+    """Return how long a file is by its header, or by its size where no header can be believed."""
+    return header_seconds(file) or size / BYTES_PER_SECOND

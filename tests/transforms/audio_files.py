@@ -1,0 +1,248 @@
+"""Files of speech in many containers, whole, joined, cut and with other headers, as bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+from schemas import SAMPLE_RATE
+from transforms.containers.mpeg import frame_of
+from transforms.models.voice import Voice
+
+SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+SECONDS = 4.0
+
+
+@cache
+def spoken() -> np.ndarray:
+    """Four seconds of speech, (64000,) float32 at 16 kHz: recorded where it is there, else the embedded voice."""
+    manifest = SPEECH / "manifest.jsonl"
+    if manifest.is_file():
+        first = json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])
+        samples, _ = soundfile.read(SPEECH / first["audio"], dtype="float32")
+    else:
+        samples = Voice().speak("If called to a case supposed to be one of poisoning, the medical man has two duties.")
+    return np.resize(samples, int(SECONDS * SAMPLE_RATE)).astype(np.float32)
+
+
+@cache
+def written(format_: str, subtype: str | None = None, rate: int = SAMPLE_RATE, channels: int = 1) -> bytes:
+    """The speech by libsndfile; another rate than 16 kHz plays it faster or slower."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(spoken()[:, None], channels), rate, format=format_, subtype=subtype)
+    return buffer.getvalue()
+
+
+@cache
+def muxed(codec: str, container: str, **options: str) -> bytes:
+    """The speech by FFmpeg."""
+    buffer = io.BytesIO()
+    rate = 48_000 if codec == "libopus" else SAMPLE_RATE
+    with av.open(buffer, "w", format=container, options=options) as output:
+        stream = output.add_stream(codec, rate=rate, layout="mono")
+        resampler = av.AudioResampler(stream.codec_context.format.name, "mono", rate)
+        for start in range(0, len(spoken()), 1024):
+            frame = av.AudioFrame.from_ndarray(spoken()[None, start : start + 1024], format="fltp", layout="mono")
+            frame.rate, frame.pts = SAMPLE_RATE, start
+            for resampled in resampler.resample(frame):
+                output.mux(stream.encode(resampled))
+        for resampled in resampler.resample(None):
+            output.mux(stream.encode(resampled))
+        output.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@cache
+def m4a(folder: Path) -> bytes:
+    """AAC with its index in front, which FFmpeg only writes to a file it can read again."""
+    path = folder / "faststart.m4a"
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as output:
+        stream = output.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        for start in range(0, len(spoken()), 1024):
+            frame = av.AudioFrame.from_ndarray(spoken()[None, start : start + 1024], format="fltp", layout="mono")
+            frame.rate, frame.pts = SAMPLE_RATE, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def untagged(mp3: bytes) -> bytes:
+    """An MP3 without the header that counts its frames."""
+    frame = frame_of(mp3[:4])
+    assert frame is not None and (b"Xing" in mp3[:200] or b"Info" in mp3[:200])
+    return mp3[frame.size :]
+
+
+def id3(size: int) -> bytes:
+    """A tag whose picture looks like MPEG frames."""
+    digits = bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\x03\x00\x00" + digits + (b"\xff\xfb\x90\x44" * size)[:size]
+
+
+def claiming(wav: bytes, size: int, riff: int | None = None) -> bytes:
+    """A WAV whose header counts so many bytes of audio."""
+    at = wav.index(b"data") + 4
+    mended = bytearray(wav)
+    mended[at : at + 4] = size.to_bytes(4, "little")
+    mended[4:8] = (min(size + 36, 2**32 - 1) if riff is None else riff).to_bytes(4, "little")
+    return bytes(mended)
+
+
+def flac_claiming(flac: bytes, samples: int) -> bytes:
+    """A FLAC whose header counts so many samples; 0 is unknown."""
+    mended = bytearray(flac)
+    mended[21] = mended[21] & 0xF0 | samples >> 32
+    mended[22:26] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(mended)
+
+
+def pages(ogg: bytes) -> list[bytes]:
+    """The pages of an Ogg file."""
+    starts = [match.start() for match in re.finditer(b"OggS", ogg)]
+    return [ogg[start:end] for start, end in zip(starts, [*starts[1:], len(ogg)], strict=True)]
+
+
+def without_page(ogg: bytes) -> bytes:
+    found = pages(ogg)
+    return b"".join(found[: len(found) // 2] + found[len(found) // 2 + 1 :])
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def hole(data: bytes, size: int = 64) -> bytes:
+    """Data with zeros in its middle."""
+    at = len(data) // 2
+    return data[:at] + bytes(size) + data[at + size :]
+
+
+def flipped(data: bytes) -> bytes:
+    """Data with one bit changed in its middle."""
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def fragmented() -> bytes:
+    return muxed("aac", "mp4", movflags="frag_keyframe+empty_moov", frag_duration="500000")
+
+
+Make = Callable[[], bytes]
+
+ONCE, TWICE = SECONDS, 2 * SECONDS
+AT_44100, AT_24000 = SECONDS * SAMPLE_RATE / 44_100, SECONDS * SAMPLE_RATE / 24_000
+WHOLE: dict[str, tuple[Make, float]] = {
+    "MP3 without a header that counts": (lambda: untagged(written("MP3")), ONCE),
+    "MP3 after a large picture": (lambda: id3(100_000) + written("MP3"), ONCE),
+    "MP3 with a tag at its end": (lambda: written("MP3") + b"TAG" + b"x" * 125, ONCE),
+    "MP3 joined": (lambda: written("MP3") * 2, TWICE),
+    "MP3 joined, tags between": (lambda: written("MP3") + id3(5000) + written("MP3"), TWICE),
+    "MP3 joined, other rate and channels": (
+        lambda: written("MP3") + written("MP3", None, 44_100, 2),
+        ONCE + AT_44100,
+    ),
+    "MP3 without headers joined, padding between": (
+        lambda: untagged(written("MP3")) + untagged(written("MP3", None, 44_100, 2)),
+        ONCE + AT_44100 + 0.12,
+    ),
+    "MP3 in WAV": (lambda: muxed("libmp3lame", "wav"), ONCE),
+    "MP3 in Matroska, its delay counted": (lambda: muxed("libmp3lame", "matroska"), ONCE),
+    "Vorbis": (lambda: written("OGG", "VORBIS"), ONCE),
+    "Vorbis joined": (lambda: written("OGG", "VORBIS") * 2, TWICE),
+    "Vorbis joined, other rate and channels": (
+        lambda: written("OGG", "VORBIS") + written("OGG", "VORBIS", 24_000, 2),
+        ONCE + AT_24000,
+    ),
+    "Opus": (lambda: written("OGG", "OPUS"), ONCE),
+    "Opus joined, other channels": (
+        lambda: written("OGG", "OPUS") + written("OGG", "OPUS", 24_000, 2),
+        ONCE + AT_24000,
+    ),
+    "Opus, something after its end": (lambda: written("OGG", "OPUS") + b"no page" * 20, ONCE),
+    "FLAC in Ogg joined": (lambda: muxed("flac", "ogg") * 2, TWICE),
+    "FLAC of unknown length": (lambda: flac_claiming(written("FLAC"), 0), ONCE),
+    "FLAC that claims less": (lambda: flac_claiming(written("FLAC"), SAMPLE_RATE), ONCE),
+    "FLAC after a tag": (lambda: id3(3000) + written("FLAC"), ONCE),
+    "FLAC joined, other rate": (lambda: written("FLAC") + written("FLAC", None, 44_100, 2), ONCE + AT_44100),
+    "WebM": (lambda: muxed("libopus", "webm"), ONCE),
+    "WebM of a browser, without a length": (lambda: muxed("libopus", "webm", live="1"), ONCE),
+    "WebM of a browser, joined": (lambda: muxed("libopus", "webm", live="1") * 2, TWICE),
+    "M4A": (lambda: muxed("aac", "mp4"), ONCE),
+    "M4A joined, padding between": (lambda: muxed("aac", "mp4") * 2, TWICE + 0.064),
+    "M4A in fragments": (fragmented, ONCE + 0.064),
+    "AAC without a container": (lambda: muxed("aac", "adts"), ONCE + 0.064),
+    "WAV joined": (lambda: written("WAV") * 2, TWICE),
+    "WAV joined, written to pipes": (lambda: claiming(written("WAV"), 2**32 - 1) * 2, TWICE),
+    "WAV with a chunk after its samples": (
+        lambda: written("WAV") + b"LIST" + (2000).to_bytes(4, "little") + b"INFO" + b"\x7f" * 1996,
+        ONCE,
+    ),
+    "WAV that claims nothing": (lambda: claiming(written("WAV"), 0), ONCE),
+    "WAV that claims two billion": (lambda: claiming(written("WAV"), 2_000_000_000), ONCE),
+    "WAV whose header was written after a second": (lambda: claiming(written("WAV"), 32_000), ONCE),
+    "WAV with half a sample": (lambda: written("WAV")[:-1], ONCE),
+    "AIFF joined": (lambda: written("AIFF") * 2, TWICE),
+    **{
+        f"{format_} {subtype}": (lambda f=format_, s=subtype: written(f, s), ONCE)  # type: ignore[misc]
+        for format_, subtypes in {
+            "WAV": ("PCM_U8", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "GSM610"),
+            "WAVEX": ("PCM_24",),
+            "RF64": ("PCM_16",),
+            "W64": ("PCM_16", "GSM610"),
+            "AIFF": ("PCM_16", "ULAW"),
+            "AU": ("PCM_16", "FLOAT"),
+            "CAF": ("PCM_16", "ALAC_16"),
+            "NIST": ("PCM_16",),
+            "VOC": ("PCM_16",),
+        }.items()
+        for subtype in subtypes
+    },
+}
+"""Whole recordings, and how long they are."""
+
+CUT: dict[str, tuple[Make, str, str]] = {
+    "MP3, half": (lambda: half(written("MP3")), "truncated", r"\d\.\d\d s are there, and its header counts 4\.\d\d s"),
+    "MP3, the second of two": (lambda: written("MP3") + half(written("MP3")), "truncated", "part 2 of 2"),
+    "MP3, noise inside": (lambda: hole(written("MP3"), 3000), "damaged", r"after \d\.\d\d s"),
+    "MP3 without a header, a hole": (lambda: hole(untagged(written("MP3")), 3000), "damaged", r"after \d\.\d\d s"),
+    "Vorbis, half": (lambda: half(written("OGG", "VORBIS")), "truncated", "does not end the stream"),
+    "Vorbis, a page lost": (lambda: without_page(written("OGG", "VORBIS")), "damaged", r"after \d\.\d\d s: Ogg page"),
+    "Vorbis, a bit flipped": (lambda: flipped(written("OGG", "VORBIS")), "damaged", "checksum"),
+    "Opus, last page lost": (lambda: b"".join(pages(written("OGG", "OPUS"))[:-1]), "truncated", "end the stream"),
+    "Opus, the second of two": (lambda: written("OGG", "OPUS") + half(written("OGG", "OPUS")), "truncated", "part 2"),
+    "FLAC, half": (lambda: half(written("FLAC")), "truncated", r"\d\.\d\d s of 4\.00 s"),
+    "FLAC, last frame lost": (lambda: written("FLAC")[:-40], "truncated", r"3\.\d\d s of 4\.00 s"),
+    "FLAC, a hole": (lambda: hole(written("FLAC")), "damaged", r"after \d\.\d\d s"),
+    "FLAC of unknown length, a hole": (lambda: hole(flac_claiming(written("FLAC"), 0)), "damaged", r"after \d\.\d\d s"),
+    "FLAC that claims hours": (lambda: flac_claiming(written("FLAC"), 2**36 - 1), "truncated", r"4\.00 s of 42949"),
+    "WebM, half": (lambda: half(muxed("libopus", "webm")), "truncated", r"\d\.\d\d s of 4\.0\d s"),
+    "Matroska, half": (lambda: half(muxed("aac", "matroska")), "truncated", r"\d\.\d\d s of 4\.0\d s"),
+    "M4A, no index": (lambda: half(muxed("aac", "mp4")), "truncated", "bytes are there"),
+    "M4A in fragments, half": (lambda: half(fragmented()), "truncated", "last fragment"),
+    "AVI, half": (lambda: half(muxed("mp2", "avi")), "truncated", r"\d\.\d\d s of"),
+    "WAV, half": (lambda: half(written("WAV")), "truncated", r"2\.00 s of 4\.00 s"),
+    "RF64, half": (lambda: half(written("RF64")), "truncated", r"2\.00 s of 4\.00 s"),
+    "W64, half": (lambda: half(written("W64")), "truncated", r"2\.00 s of 4\.00 s"),
+    "AIFF, half": (lambda: half(written("AIFF")), "truncated", r"2\.00 s of 4\.00 s"),
+    "AU, half": (lambda: half(written("AU")), "truncated", r"2\.00 s of 4\.00 s"),
+    "CAF, half": (lambda: half(written("CAF")), "truncated", r"s of 4\.00 s"),
+    "SPHERE, half": (lambda: half(written("NIST")), "truncated", r"s of 4\.00 s"),
+    "A-law, half": (lambda: half(written("WAV", "ALAW")), "truncated", r"2\.00 s of 4\.00 s"),
+    "WAV that claims twice as much": (lambda: claiming(written("WAV"), 256_000), "truncated", r"4\.00 s of 8\.00 s"),
+    "WAV without samples": (lambda: written("WAV")[:44], "empty", "no samples"),
+    "samples without a header": (
+        lambda: (spoken() * 32767).astype("<i2").tobytes(),
+        "unreadable",
+        "is not audio that can be read",
+    ),
+    "a playlist": (lambda: b"#EXTM3U\n#EXTINF:4,\nother.flac\n" * 20, "unreadable", "is not audio that can be read"),
+}
+"""What is not whole: its error class, and what the message says."""

@@ -1,0 +1,66 @@
+"""Which container a file is, by its first bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from transforms.containers.base import Link, Seekable, find, read_at, size_of, split
+from transforms.containers.boxes import matroska, mp4
+from transforms.containers.mpeg import frame_of, mp3
+from transforms.containers.ogg import ogg
+from transforms.containers.riff import W64_RIFF, aiff, au, caf, other_riff, sphere, wav, wave64
+
+Walk = Callable[[Seekable, int, int], list[Link]]
+
+FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+FLV = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
+TTA = re.compile(rb"TTA1[\x01-\x03]\x00")
+AMR = re.compile(rb"#!AMR(?:-WB)?\n")
+
+
+def _joined(pattern: re.Pattern[bytes]) -> Walk:
+    """Return a walk that splits a file where its first bytes come again."""
+    return lambda file, start, end: split(Link(start, end), list(find(file, pattern, start + 1, end)))
+
+
+WALKS: dict[bytes, tuple[str, Walk]] = {
+    b"RIFF": ("wav", wav),
+    b"RIFX": ("wav", wav),
+    b"RF64": ("wav", wav),
+    b"BW64": ("wav", wav),
+    b"FORM": ("aiff", aiff),
+    b".snd": ("au", au),
+    b"caff": ("caf", caf),
+    b"NIST_1A": ("sphere", sphere),
+    W64_RIFF: ("wave64", wave64),
+    b"OggS": ("ogg", ogg),
+    b"fLaC": ("flac", _joined(FLAC)),
+    b"FLV\x01": ("flv", _joined(FLV)),
+    b"TTA1": ("tta", _joined(TTA)),
+    b"#!AMR": ("amr", _joined(AMR)),
+    b"\x1a\x45\xdf\xa3": ("matroska", matroska),
+}
+"""By first bytes: the container's name, and what finds the recordings in it."""
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+
+
+def links(file: Seekable) -> tuple[str, list[Link]]:
+    """Return the name of a file's container, empty if it is not known, and the recordings it holds, in order."""
+    end = size_of(file)
+    head = read_at(file, 0, 16)
+    if head.startswith(b"RIFF") and head[8:12] != b"WAVE":
+        return "", other_riff(file, 0, end)
+    for magic, (name, walk) in WALKS.items():
+        if head.startswith(magic):
+            return name, walk(file, 0, end)
+    if head[4:8] in MP4_BOXES:
+        return "mp4", mp4(file, 0, end)
+    if head[:3] == b"ID3":
+        size = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+        if read_at(file, size, 4) == b"fLaC":
+            return "flac", split(Link(0, end), list(find(file, FLAC, size + 1, end)))
+        return "mp3", mp3(file, 0, end)
+    if (frame := frame_of(head)) and frame_of(read_at(file, frame.size, 4)):
+        return "mp3", mp3(file, 0, end)
+    return "", [Link(0, end)]
