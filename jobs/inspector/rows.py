@@ -323,7 +323,8 @@ def _borders(row: Row, words: Row | None) -> list[float] | None:
         return None
     items = words["items"] if words else []
     samples = frames_of(row["segment_char_ends"][:-1], borders_of(items, frame_samples=1, num_frames=2**62))
-    return [_second(sample) for sample in samples if sample is not None]
+    known = [_second(sample) for sample in samples if sample is not None]
+    return known if len(known) == len(samples) else None
 
 
 def _second(sample: float) -> float:

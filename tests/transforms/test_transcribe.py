@@ -87,6 +87,16 @@ def test_words_are_heard_with_their_scores(ingested: Dataset, backend: str) -> N
         assert row["chars_per_s"] == pytest.approx(len(row["text"]) * SAMPLE_RATE / samples, abs=1e-3)
 
 
+def test_errors_are_counted_in_the_unit_of_the_reference(ingested: Dataset, fast: Transcribe) -> None:
+    rows = window(ingested).slice(0, 5)
+    references = [None, "…?!", "今天", "我 have ten", "यह"]
+    at = rows.column_names.index("reference_text")
+    found = apply(fast, rows.set_column(at, rows.schema.field(at), [references])).rows
+    assert found["wer_unit"].to_pylist() == [None, None, "character", "mixed", "word"]
+    rates = found["wer_vs_reference"].to_pylist()
+    assert rates[:2] == [None, None] and all(rate > 0.5 for rate in rates[2:])
+
+
 def test_both_backends_hear_nearly_the_same(ingested: Dataset) -> None:
     rows = window(ingested)
     texts = [apply(transcriber(backend=backend), rows).rows["text_normalized"].to_pylist() for backend in BACKENDS]
