@@ -11,6 +11,13 @@ import pyarrow as pa
 KEY = "utterance_id"
 SAMPLE_RATE = 16_000
 
+BLANK = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+    "\u180e\u200b\u200c\u200d\u2060\ufeff"
+)
+"""White space as `str.isspace` has it, zero-width characters, and the byte order mark."""
+
 Mask: TypeAlias = pa.BooleanArray | pa.ChunkedArray
 
 
