@@ -4,7 +4,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
-from schemas.rules import field_of, one_of_rule, outside, range_rule, rows_with, spans_beyond, spans_disordered
+from schemas.rules import (
+    cuts_differ,
+    field_of,
+    one_of_rule,
+    outside,
+    range_rule,
+    rows_with,
+    spans_beyond,
+    spans_disordered,
+)
 
 ITEM = pa.struct(
     [
@@ -24,9 +33,16 @@ def _half_timed(rows: pa.RecordBatch) -> pa.BooleanArray:
     return rows_with(rows["items"], pc.xor(pc.is_null(starts), pc.is_null(ends)))
 
 
+def _other_words(rows: pa.RecordBatch) -> pa.BooleanArray:
+    of_reference = pc.and_(pc.equal(rows["text_source"], "reference"), pc.equal(rows["tier"], "word"))
+    has_utterance = pc.is_valid(rows["utterances.num_samples"])
+    differs = cuts_differ(rows["items"], rows["utterances.reference_text"])
+    return pc.and_(pc.and_(of_reference, has_utterance), differs)
+
+
 ALIGNMENTS = Table(
     name="alignments",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -74,5 +90,6 @@ ALIGNMENTS = Table(
             "items end inside the audio",
             lambda rows: spans_beyond(rows["items"], "end_sample", rows["utterances.num_samples"]),
         ),
+        Rule("words_of_the_reference", "char_start and char_end cut reference_text into the words", _other_words),
     ),
 )

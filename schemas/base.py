@@ -50,8 +50,8 @@ class Table:
         schema: the Arrow schema of the file, without metadata.
         means: what each column means, with its unit where it has one.
         rules: what each row keeps by itself.
-        cross_rules: what each row keeps towards its utterance. They see the row's own columns and those of the
-            utterance under `utterances.`; a row without an utterance is a finding of its own.
+        cross_rules: what each row keeps towards its utterance. They see the row's own columns and some of the
+            utterance's, as `utterances.num_samples`; a row without an utterance is a finding of its own.
         unchecked: leaf columns that the row check does not read (audio bytes, covered by the file's digest).
         row_group_rows: rows per Parquet row group.
         migrations: of an earlier version, what makes rows of this one of its rows, columns in any order.

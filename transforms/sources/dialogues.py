@@ -14,7 +14,8 @@ from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
 from transforms.sources.lines import not_utf8
 from transforms.sources.manifest import probed
-from transforms.sources.record import BadLine, Fields, is_missing, item_from, place
+from transforms.sources.record import Fields, item_from
+from transforms.sources.values import BadLine, is_missing, place
 
 ROLES = {
     "human": "user",

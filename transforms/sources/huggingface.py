@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from transforms.audio import MAX_RATE, Raw
 from transforms.sources.base import Item, Source, SourceError, files
-from transforms.sources.record import FIELDS, BadLine, ColumnNames, Fields, integer, is_missing, item_from, place
+from transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
+from transforms.sources.values import BadLine, integer, is_missing, place
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
 from transforms.sources.lines import Line, text_lines
-from transforms.sources.record import BadLine, text
+from transforms.sources.values import BadLine, text
 
 
 class LibriSpeechSource(Source):

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from schemas.base import BLANK
 from transforms.sources.base import SourceError
-from transforms.sources.record import BadLine
+from transforms.sources.values import BadLine
 
 MAX_LINE = 1 << 20
 """The longest line, in bytes."""

@@ -14,7 +14,8 @@ from schemas.storage import split
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
 from transforms.sources.lines import json_lines, tsv_records
-from transforms.sources.record import BadLine, ColumnNames, Fields, item_from, place
+from transforms.sources.record import ColumnNames, Fields, item_from
+from transforms.sources.values import BadLine, place
 
 
 class ManifestSource(Source):

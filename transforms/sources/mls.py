@@ -13,7 +13,7 @@ from pydantic import Field
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
 from transforms.sources.lines import Line, text_lines
-from transforms.sources.record import BadLine, text
+from transforms.sources.values import BadLine, text
 
 
 class MlsSource(Source):

@@ -17,7 +17,8 @@ from transforms.models.embedded import HIBARI_VOICE, sha256_of
 from transforms.models.voice import PLAIN, Delivery, Voice
 from transforms.sources.base import Item, Source, SourceError, files
 from transforms.sources.lines import json_lines
-from transforms.sources.record import BadLine, Fields, is_missing, item_from
+from transforms.sources.record import Fields, item_from
+from transforms.sources.values import BadLine, is_missing
 
 CHARS_PER_SECOND = 15.0
 FIELDS_OF_TEXT = Fields()
@@ -66,6 +67,8 @@ class SpokenSource(Source):
         try:
             if isinstance(record, BadLine):
                 raise record
+            if misplaced := [name for name in record if name in Delivery.model_fields]:
+                raise BadLine(f"`{misplaced[0]}` says how the text is spoken: write it inside `voice`")
             item = item_from(FIELDS_OF_TEXT(record), where)
             if item.text is None:
                 raise BadLine("has no text to speak")
