@@ -119,7 +119,9 @@ def _load_dataset(
 
     datasets.disable_progress_bars()
     files = list(data_files) if isinstance(data_files, tuple) else data_files
-    arguments = {"revision": revision, "data_dir": data_dir, "data_files": files}
+    arguments: dict[str, Any] = {"revision": revision, "data_dir": data_dir, "data_files": files}
+    if path == "csv":
+        arguments["keep_default_na"] = False  # else pandas takes "null" and "nan" in a text for no text
     try:
         builder = datasets.load_dataset_builder(path, name, **arguments)
         if isinstance(builder, FolderBasedBuilder):
@@ -131,7 +133,10 @@ def _load_dataset(
         builder.download_and_prepare()
         return builder.as_dataset(split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise SourceError(f"data set {path}: {error.__cause__ or error}") from error
+        said = str(error.__cause__ or error)
+        if "BatchSize must be greater than 0" in said:  # what datasets makes of a Parquet file without rows
+            said = "a Parquet file has no rows; leave it out of data_files"
+        raise SourceError(f"data set {path}: {said}") from error
 
 
 class _Audio:
@@ -160,29 +165,41 @@ class _Audio:
         for batch in dataset.select_columns(columns).with_format("arrow").iter(1000):
             data, beside = self._parts(batch)
             lengths = (pc.list_value_length if self._has_samples else pc.binary_length)(data)
-            yield from map(self._measured, lengths.to_pylist(), beside.to_pylist())
+            yield from map(self._measured, lengths.to_pylist(), beside.to_pylist(), self._paths(batch))
 
     def raw(self, row: pa.Table) -> Raw | str:
         """The audio of a table of one row, or its locator."""
         data, beside = self._parts(row)
-        if self._has_samples:
+        (path,) = self._paths(row)
+        if self._has_samples and not (path and not data[0].is_valid):
             samples = data[0].values.to_numpy(zero_copy_only=False)
             scale = 32768 if data.type.value_type == pa.int16() else 1
             return (samples / scale).astype(np.float32), self._rate(beside[0].as_py())
-        return bytes(data[0].as_py()) if data[0].is_valid else place((self.column, beside[0].as_py()))
+        return bytes(data[0].as_py()) if data[0].is_valid else place((self.column, path))
 
-    def _measured(self, length: int | None, beside: Any) -> tuple[int | None, float | None] | BadLine:
+    def _measured(self, length: int | None, rate: Any, path: Any) -> tuple[int | None, float | None] | BadLine:
         try:
-            if self._has_samples and length:
-                return length, length / self._rate(beside)
-            if not self._has_samples and (length or is_missing(beside)):
-                return (length, None) if length else BadLine(f"`{self.column}` holds no audio")
-            if self._has_samples:
-                return BadLine(f"`{self.column}` holds no samples")
-            place((self.column, beside))
+            if length:
+                return length, length / self._rate(rate) if self._has_samples else None
+            if length == 0 or is_missing(path):
+                return BadLine(f"`{self.column}` holds no audio")
+            place((self.column, path))
             return None, None
         except BadLine as error:
             return error
+
+    def _paths(self, rows: pa.Table) -> list[str | None]:
+        """The path of each row's audio, None without one."""
+        audio = self._stored(rows)
+        if _is_text(audio.type):
+            return audio.to_pylist()
+        if "path" not in self._fields:
+            return [None] * len(audio)
+        return pc.struct_field(audio, "path").to_pylist()
+
+    def _stored(self, rows: pa.Table) -> pa.Array:
+        audio = rows[self.column].combine_chunks()
+        return audio.storage if isinstance(audio, pa.ExtensionArray) else audio
 
     def _rate(self, value: Any) -> int:
         rate = integer(("sampling_rate", value), 1, MAX_RATE)
@@ -191,17 +208,16 @@ class _Audio:
         return rate
 
     def _parts(self, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
-        """Bytes or samples of each row, and its path or rate."""
-        audio = rows[self.column].combine_chunks()
-        audio = audio.storage if isinstance(audio, pa.ExtensionArray) else audio
+        """The bytes or samples of each row, and the samples' rate."""
+        audio = self._stored(rows)
+        nothing = pa.nulls(len(audio))
         if self._fields:
             inner = {name: pc.struct_field(audio, name) for name in self._fields}
-            names = ("array", RATES) if self._has_samples else ("bytes", ("path",))
-            data = inner.get(names[0], pa.nulls(len(audio), pa.binary()))
-            return data, next((inner[name] for name in names[1] if name in inner), pa.nulls(len(audio)))
+            data = inner.get("array" if self._has_samples else "bytes", nothing.cast(pa.binary()))
+            return data, next((inner[name] for name in RATES if name in inner), nothing)
         if _is_text(audio.type):
-            return pa.nulls(len(audio), pa.binary()), audio
-        return audio, rows[self._rate_column].combine_chunks() if self._rate_column else pa.nulls(len(audio))
+            return nothing.cast(pa.binary()), nothing
+        return audio, rows[self._rate_column].combine_chunks() if self._rate_column else nothing
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -28,7 +28,7 @@ from transforms.sources.values import (
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("id", "utterance_id"),
-    "audio": ("audio", "path", "audio_filepath", "file_name", "file"),
+    "audio": ("audio", "path", "audio_filepath", "audio_filename", "file_name", "file"),
     "text": ("text", "reference_text", "transcript", "transcription", "sentence"),
     "duration": ("duration", "seconds"),
     "start": ("start", "offset"),
