@@ -37,6 +37,10 @@ SPREAD = 10
 SPARE = 1.1
 """Frames are drawn by chance: so many more than are wanted make sure that there are enough."""
 
+FRAMES_PER_UNIT = 39
+"""Frames that each centroid should have at least, as faiss warns (`min_points_per_centroid`)."""
+SHOWN_UNITS = 10
+
 MAX_REJECT_FRACTION = 0.05
 
 Mode = Literal["ngram", "bpe"]
@@ -51,6 +55,7 @@ def fit_codebook_command(
     dataset = Dataset(root)
     parts = [(root, manifest.output.path) for manifest in dataset.manifests("utterances")]
     frames = sum(pc.sum(_column(part, "num_samples")).as_py() or 0 for part in parts) / HOP_SAMPLES
+    _check_frames(root, min(frames, max_frames), size)
     wanted = min(1.0, SPARE * max_frames / max(frames, 1.0))
     utterances = min(1.0, SPREAD * wanted)
     parameters = SampleFeaturesParameters(
@@ -62,20 +67,41 @@ def fit_codebook_command(
     job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, workplace.when_busy)
     if code := run_job(workplace, job, console):
         return code
-    codebook, report = fit_codebook(
-        _features(dataset),
-        size=size,
-        encoder=open_encoder(model).name(),
-        layer=layer,
-        hop_samples=HOP_SAMPLES,
-        seed=seed,
-        max_frames=max_frames,
-    )
+    try:
+        codebook, report = fit_codebook(
+            _features(dataset),
+            size=size,
+            encoder=open_encoder(model).name(),
+            layer=layer,
+            hop_samples=HOP_SAMPLES,
+            seed=seed,
+            max_frames=max_frames,
+        )
+    except ValueError as error:
+        raise UserError(f"{root}: {error}") from error
     _parent(out)
     codebook.save(Path(out), report)
     console.print(f"{out}: {codebook.id}, digest {codebook.digest}", markup=False, soft_wrap=True)
     console.print_json(json.dumps(report))
+    if frames < size * FRAMES_PER_UNIT:
+        console.print(f"{frames:.0f} frames are few for {size} units; {FRAMES_PER_UNIT} a unit are usual")
+    _say_unused(console, report["unused_units"], size, "got no frame: fit fewer units, or on more speech")
     return 0
+
+
+def _check_frames(root: str, frames: float, size: int) -> None:
+    """Raises UserError where there are fewer frames than units, before hours are spent on features."""
+    if frames < size:
+        raise UserError(
+            f"{root}: {frames:.0f} frames of 20 ms, at most as many as --max-frames allows, can't make {size} units; "
+            f"take more speech, or a --size well below {max(2, int(frames))}"
+        )
+
+
+def _say_unused(console: Console, unused: list[int], size: int, what: str) -> None:
+    if unused:
+        shown = ", ".join(map(str, unused[:SHOWN_UNITS])) + (", …" if len(unused) > SHOWN_UNITS else "")
+        console.print(f"{len(unused)} of {size} units ({shown}) {what}", soft_wrap=True)
 
 
 def _features(dataset: Dataset) -> Iterator[np.ndarray]:
@@ -95,6 +121,9 @@ def fit_unit_language_command(
     must_be_readable(dataset, "units")
     parts = [(root, manifest.output.path) for manifest in dataset.manifests("units")]
     num_units = _codebook_size(dataset, parts)
+    if vocab_size < num_units:
+        raise UserError(f"{root}: --vocab-size {vocab_size} leaves no room for the {num_units} single units")
+    unused = _unused_units(root, parts, num_units, vocab_size)
     sizes = {"num_units": num_units, "vocab_size": vocab_size, "max_word_units": max_word_units}
     if mode == "bpe":
         sequences = (units.as_py() for part in parts for units in _units(part))
@@ -108,7 +137,28 @@ def fit_unit_language_command(
     if language.counts:
         units = sum(count * len(word) for word, count in zip(language.vocabulary, language.counts, strict=True))
         console.print(f"{units / sum(language.counts):.2f} units a word")
+    if len(language.vocabulary) < vocab_size:
+        console.print(f"{len(language.vocabulary)} of the {vocab_size} words asked for: the units make no more")
+    _say_unused(console, unused, num_units, "are in no utterance: their words are never used")
     return 0
+
+
+def _unused_units(root: str, parts: list[Part], num_units: int, vocab_size: int) -> list[int]:
+    """Units that no utterance has.
+
+    Raises:
+        UserError: there are fewer units in all than words are wanted.
+    """
+    counts = np.zeros(num_units, np.int64)
+    for part in parts:
+        units = pc.list_flatten(_units(part)).to_numpy().astype(np.int64)
+        counts += np.bincount(units, minlength=num_units)[:num_units]
+    if counts.sum() < vocab_size - num_units:
+        raise UserError(
+            f"{root}: {counts.sum()} units in all can't make {vocab_size - num_units} words beside the {num_units} "
+            f"single units; take more speech, or a smaller --vocab-size"
+        )
+    return np.flatnonzero(counts == 0).tolist()
 
 
 def _total(runner: Runner, parts: list[Part], console: Console, count: CountUnits, keep: Keep) -> pa.Table:
@@ -185,7 +235,8 @@ def _codebook_size(dataset: Dataset, parts: list[Part]) -> int:
             named = file.read(["codebook_id", "codebook_size", "num_codebooks"]).unify_dictionaries().combine_chunks()
         found.update(tuple(row.values()) for row in named.group_by(named.column_names).aggregate([]).to_pylist())
     if len(found) != 1:
-        raise UserError(f"{dataset.root}: units of {len(found)} codebooks, expected one")
+        said = f"units of {len(found)} codebooks, expected one" if found else "no units; run a job with tokenize first"
+        raise UserError(f"{dataset.root}: {said}")
     ((name, size, codebooks),) = found
     if codebooks != 1:
         raise UserError(

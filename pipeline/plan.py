@@ -16,6 +16,7 @@ from pipeline.commit import ShardWriter, open_stage, set_current
 from pipeline.spool import Spool
 from pipeline.stage import fingerprint_of
 from schemas import ENTRIES, KEY, SAMPLE_RATE
+from schemas.base import UserError
 from schemas.layout import Dataset, StageInfo
 from transforms.base import table_of
 
@@ -59,7 +60,13 @@ class Plan:
             yield self.spool.take(self.order[start:end])
 
     def commit(self, dataset: Dataset) -> None:
-        """Writes the shards that are not there yet."""
+        """Writes the shards that are not there yet.
+
+        Raises:
+            UserError: there are no entries. An empty plan would take the place of the current version.
+        """
+        if not self.num_entries:
+            raise UserError(f"{dataset.root}: there are no items to plan; name sources that have some")
         open_stage(dataset, self.info)
         for shard, rows in enumerate(self.shards()):
             if dataset.manifest(ENTRIES.name, self.info.fingerprint, shard, self.info.shards) is None:

@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 
 from schemas.base import CATEGORY, KEY, Rule, Table, column, list_of
 from schemas.rules import (
+    cuts_differ,
     field_of,
     lengths,
     one_of_rule,
@@ -42,6 +43,13 @@ def _misjudged(rows: pa.RecordBatch) -> pa.BooleanArray:
     says_nothing = pc.and_(pc.equal(lengths(items), 0), pc.equal(coverage, 0))
     wrongly_failed = pc.or_(pc.xor(is_failed, says_nothing), pc.xor(is_failed, pc.is_valid(rows["reason"])))
     return pc.or_(wrongly_failed, pc.and_(is_ok, incomplete))
+
+
+def _other_words(rows: pa.RecordBatch) -> pa.BooleanArray:
+    of_reference = pc.and_(pc.equal(rows["text_source"], "reference"), pc.equal(rows["tier"], "word"))
+    has_utterance = pc.is_valid(rows["utterances.num_samples"])
+    differs = cuts_differ(rows["items"], rows["utterances.reference_text"])
+    return pc.and_(pc.and_(of_reference, has_utterance), differs)
 
 
 ALIGNMENTS = Table(
@@ -113,5 +121,6 @@ ALIGNMENTS = Table(
             "items end inside the audio",
             lambda rows: spans_beyond(rows["items"], "end_sample", rows["utterances.num_samples"]),
         ),
+        Rule("words_of_the_reference", "char_start and char_end cut reference_text into the words", _other_words),
     ),
 )

@@ -11,6 +11,13 @@ import pyarrow as pa
 KEY = "utterance_id"
 SAMPLE_RATE = 16_000
 
+BLANK = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+    "\u180e\u200b\u200c\u200d\u2060\ufeff"
+)
+"""White space as `str.isspace` has it, zero-width characters, and the byte order mark."""
+
 Mask: TypeAlias = pa.BooleanArray | pa.ChunkedArray
 
 
@@ -43,8 +50,8 @@ class Table:
         schema: the Arrow schema of the file, without metadata.
         means: what each column means, with its unit where it has one.
         rules: what each row keeps by itself.
-        cross_rules: what each row keeps towards its utterance. They see the row's own columns and those of the
-            utterance under `utterances.`; a row without an utterance is a finding of its own.
+        cross_rules: what each row keeps towards its utterance. They see the row's own columns and some of the
+            utterance's, as `utterances.num_samples`; a row without an utterance is a finding of its own.
         unchecked: leaf columns that the row check does not read (audio bytes, covered by the file's digest).
         row_group_rows: rows per Parquet row group.
     """

@@ -20,6 +20,8 @@ from schemas.layout import READERS, Dataset, FileEntry, LayoutError, Manifest, S
 from schemas.rejects import REJECTS
 from schemas.utterances import UTTERANCES
 
+BESIDE = ("num_samples", "reference_text")
+"""Columns of utterances that rules of other tables look at."""
 SHOWN_PER_RULE = 3
 SHOWN_OF_VALUE = 100
 BLOCK = 1 << 24
@@ -275,7 +277,7 @@ class _Shards:
     ) -> Iterator[Finding]:
         """Shards are cut once, at the plan: the entries and the utterances of shard 3 are in shard 3."""
         name = shard_name(shard, self.info.shards)
-        utterances, missing = self._upstream(UTTERANCES, [KEY, "num_samples"], shard)
+        utterances, missing = self._upstream(UTTERANCES, [KEY, *BESIDE], shard)
         yield from _check_rows(file, self.table, name, keys, utterances)
         yield from missing
         if self.table is not UTTERANCES:
@@ -352,10 +354,13 @@ def check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str, di
 
 
 def _check_references(rows: pa.RecordBatch, table: Table, shard: str, utterances: pa.Table) -> Iterator[Finding]:
-    known, samples = utterances[KEY].combine_chunks(), utterances["num_samples"].combine_chunks()
+    known = utterances[KEY].combine_chunks()
     position = pc.index_in(rows[KEY], value_set=known)
     yield from _unknown(pa.chunked_array([rows[KEY]]), utterances[KEY], table, shard, UTTERANCES)
-    beside = rows.append_column("utterances.num_samples", pc.take(samples, position))
+    beside = rows
+    for name in BESIDE:
+        column = pc.take(utterances[name].combine_chunks(), position)
+        beside = beside.append_column(f"{UTTERANCES.name}.{name}", column)
     yield from _check_rules(beside, table, table.cross_rules, shard)
     if "user_audio_ids" in rows.schema.names:
         heard = pc.list_flatten(rows["user_audio_ids"])

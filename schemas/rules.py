@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import Mask, Rule
+from schemas.base import BLANK, Mask, Rule
 
 
 def rows_with(lists: pa.ListArray, element_mask: pa.BooleanArray) -> pa.BooleanArray:
@@ -102,6 +102,17 @@ def spans_beyond(lists: pa.ListArray, end: str, limit: pa.Array) -> pa.BooleanAr
     return rows_with(lists, pc.fill_null(pc.greater(field_of(lists, end), per_element(limit, lists)), False))
 
 
+def cuts_differ(lists: pa.ListArray, texts: pa.StringArray) -> pa.BooleanArray:
+    """Rows with an item whose `symbol` is not the row's text from `char_start` to before `char_end`, in characters."""
+    known = pc.fill_null(texts, "").to_pylist()
+    fields = (field_of(lists, name).to_pylist() for name in ("symbol", "char_start", "char_end"))
+    differs = [
+        not 0 <= start <= end == start + len(symbol) or known[row][start:end] != symbol
+        for row, symbol, start, end in zip(pc.list_parent_indices(lists).to_pylist(), *fields, strict=True)
+    ]
+    return rows_with(lists, pa.array(differs, pa.bool_()))
+
+
 def outside(values: pa.Array, low: float, high: float | pa.Array) -> pa.BooleanArray:
     """Values below `low`, or at or above `high`, or not a number."""
     mask = pc.or_(pc.less(values, low), pc.greater_equal(values, high))
@@ -156,6 +167,16 @@ def not_empty_rule(name: str) -> Rule:
         return pc.equal(pc.utf8_length(rows[name].cast(pa.string())), 0)
 
     return Rule(f"{name}_present", f"{name} is not empty", broken)
+
+
+def trimmed_rule(name: str) -> Rule:
+    """A string column, where it is there, is not empty and neither begins nor ends with `BLANK`."""
+
+    def broken(rows: pa.RecordBatch) -> Mask:
+        trimmed = pc.utf8_trim(rows[name], characters=BLANK)
+        return pc.or_(pc.equal(pc.binary_length(trimmed), 0), pc.not_equal(trimmed, rows[name]))
+
+    return Rule(f"{name}_trimmed", f"{name} is not empty, and neither begins nor ends with white space", broken)
 
 
 def lengths_rule(name: str, *others: str) -> Rule:

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
-from schemas.rules import not_empty_rule, one_of_rule, range_rule
+from schemas.rules import not_empty_rule, one_of_rule, range_rule, trimmed_rule
 
 UTTERANCES = Table(
     name="utterances",
-    version="2.0.0",
+    version="3.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -37,7 +37,7 @@ UTTERANCES = Table(
         "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers, 32 bytes",
         "sampling_rate": "Hz, of the source",
         "channel": "channel of the source; -1 is the mean of all",
-        "reference_text": "what the corpus says was said",
+        "reference_text": "what the corpus says was said, without white space around it",
         "synthetic": "whether a voice of ours spoke it",
     },
     rules=(
@@ -47,6 +47,7 @@ UTTERANCES = Table(
         range_rule("num_samples", 1, 2**40),
         range_rule("channel", -1, 127),
         range_rule("turn", 0, 32_767),
+        trimmed_rule("reference_text"),
         Rule(
             "audio_named",
             "audio has a path",

@@ -96,7 +96,7 @@ class Align(Transform):
 
     def _text(self, row: dict[str, Any]) -> tuple[str, str | None]:
         if self.parameters.text == "reference" and row["reference_text"]:
-            return "reference", row["reference_text"].strip()
+            return "reference", row["reference_text"]
         transcript = row["transcripts"]
         return "transcript", transcript and transcript["text"]
 

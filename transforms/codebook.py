@@ -198,7 +198,8 @@ def fit_codebook(
 
     Returns:
         The codebook, its centroids in lexicographic order, and a report: frames, inertia (mean squared distance a
-        frame), usage_entropy (bits; log2 K when all units are equally used), dead_units.
+        frame), usage_entropy (bits; log2 K when all units are equally used), dead_units (how many no frame falls
+        to), and unused_units (which).
 
     Raises:
         ValueError: fewer frames than centroids, or frames that are not finite.
@@ -221,13 +222,15 @@ def fit_codebook(
     units = codebook.quantize(frames)
     usage = np.bincount(units, minlength=size) / len(units)
     used = usage[usage > 0]
+    unused = np.flatnonzero(usage == 0).tolist()
     report = {
         "frames_seen": seen,
         "frames": len(frames),
         "seed": seed,
         "inertia": round(float(np.square(standard - codebook.centroids[units]).sum(axis=1).mean()), 4),
         "usage_entropy": round(float(-(used * np.log2(used)).sum()), 4),
-        "dead_units": int(size - len(used)),
+        "dead_units": len(unused),
+        "unused_units": unused,
     }
     return codebook, report
 

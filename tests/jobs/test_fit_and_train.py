@@ -66,6 +66,26 @@ def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_
     assert dataset.tables()["units"] == before
 
 
+def test_too_little_data_is_said_before_the_work(dataset: Dataset, tmp_path: Path) -> None:
+    out, before = str(tmp_path / "few"), dataset.tables()
+    with pytest.raises(UserError, match=r"frames of 20 ms.* can't make 30000 units; take more speech, or a --size"):
+        fit_codebook_command(dataset.root, out, 30_000, 2, "embedded:tiny.en", 0, 200_000, Workplace())
+    with pytest.raises(UserError, match=r"100 frames of 20 ms.* can't make 120 units"):
+        fit_codebook_command(dataset.root, out, 120, 2, "embedded:tiny.en", 0, 100, Workplace())
+    with pytest.raises(UserError, match=r"units in all can't make 999900 words beside the 100 single units"):
+        fit_unit_language_command(dataset.root, out, 1_000_000, 4, "ngram", Workplace())
+    with pytest.raises(UserError, match="leaves no room for the 100 single units"):
+        fit_unit_language_command(dataset.root, out, 50, 4, "ngram", Workplace())
+    assert dataset.tables() == before and not Path(out).exists()
+
+
+def test_units_that_nothing_uses_are_named(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit_unit_language_command(dataset.root, str(tmp_path / "w"), 150, 4, "ngram", Workplace()) == 0
+    used = {unit for row in dataset.read("units").to_pylist() for unit in row["units"][0]}
+    unused = sorted(set(range(100)) - used)
+    assert unused and f"{len(unused)} of 100 units ({unused[0]}, " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("mode", ["ngram", "bpe"])
 def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode: str) -> None:
     for name in ("a", "b"):

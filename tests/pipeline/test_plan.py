@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.commit import CommitError
 from pipeline.plan import Plan, cut, plan
 from schemas import KEY, SAMPLE_RATE
+from schemas.base import UserError
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.pipeline.stand_ins import files
@@ -127,11 +128,13 @@ def test_shards_are_checked_and_committed_once(tmp_path: Path) -> None:
     assert {path: (tmp_path / path).stat().st_ino for path in before} == before
 
 
-def test_no_entries_make_one_empty_shard(tmp_path: Path) -> None:
-    made = plan([], 1.0)
-    made.commit(Dataset(str(tmp_path)))
-    assert made.info.shards == 1 and Dataset(str(tmp_path)).read("entries").num_rows == 0
-    assert list(check_dataset(str(tmp_path))) == []
+def test_an_empty_plan_takes_no_version_s_place(tmp_path: Path) -> None:
+    dataset = Dataset(str(tmp_path))
+    plan(samples("entries", 3), 1.0).commit(dataset)
+    before = dataset.current("entries")
+    with pytest.raises(UserError, match="there are no items to plan; name sources that have some"):
+        plan([], 1.0).commit(dataset)
+    assert dataset.current("entries") == before and dataset.read("entries").num_rows == 3
 
 
 def test_an_id_that_comes_twice_is_refused_in_a_shard_and_found_across_shards(tmp_path: Path) -> None:

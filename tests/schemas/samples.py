@@ -79,7 +79,7 @@ def _utterance(number: int) -> Row:
         "num_samples": num_samples(number),
         "channel": -1,
         "speaker_id": "Äsa",
-        "reference_text": None,
+        "reference_text": "hello there you",
         "license": "CC-BY-4.0",
         "synthetic": False,
     }

@@ -126,6 +126,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "audio_sha256_length": put("audio_sha256", bytes(31)),
         "audio_named": put("audio", {"bytes": b"fLaC", "path": None}),
         "turn_of_dialogue": put("turn", None),
+        "reference_text_trimmed": put("reference_text", "hello there you\ufeff"),
     },
     "transcripts": {
         "language_prob_range": put("language_prob", 1.5),
@@ -208,7 +209,10 @@ TWO_BORDERS = sample("training/t2c")["borders"]
 CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "transcripts": {"segments_inside_audio": lambda row: row["segments"][1].update(end_sample=num_samples(2) + 1)},
     "measures": {"silence_inside_audio": put("longest_silence_samples", num_samples(2) + 1)},
-    "alignments": {"times_inside_audio": lambda row: row["items"][2].update(end_sample=num_samples(2) + 1)},
+    "alignments": {
+        "times_inside_audio": lambda row: row["items"][2].update(end_sample=num_samples(2) + 1),
+        "words_of_the_reference": inside("items", 0, char_end=4, symbol="Hell"),
+    },
     "units": {
         "frames_cover_audio": lambda row: row.update(
             num_frames=row["num_frames"] + 1, durations=[1, row["num_frames"] - 2, 2]

@@ -157,6 +157,7 @@ def border(place: int, **changes: st.SearchStrategy) -> Callable[[Draw, Row], No
 
 
 T2C = ("training/t2c",)
+BLANKS = ["", " ", "\u00a0", "\u200b", " hello", "hello\n", "hello\u3000", "\ufeffhello"]
 WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
 UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
 SEGMENTED = ("segment_char_ends", "unit_targets", "mean_logprob", "denoising_cosine", "stop_reason")
@@ -176,6 +177,7 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "no such channel": (("utterances",), put("channel", st.integers(-128, -2))),
     "audio without a name": (("utterances",), put("audio", st.just({"bytes": b"fLaC", "path": None}))),
     "half a dialogue": (("utterances",), half_a_dialogue),
+    "a reference with blanks around it": (("utterances",), put("reference_text", st.sampled_from(BLANKS))),
     "a turn before the first": (("utterances", *ECHO), put("turn", below(0))),
     "a probability that is none": (("transcripts",), put("language_prob", no_share())),
     "more speech covered than there is": (("transcripts",), put("speech_covered", no_share())),
@@ -696,7 +698,7 @@ def say_another_number_of_shards(draw: Draw, root: Root) -> None:
 
 
 def say_another_version(draw: Draw, root: Root) -> None:
-    describe(root, drawn(draw)[0], schema_version=draw(st.sampled_from(["0.9.0", "1.0.1", "3.0.0", ""])))
+    describe(root, drawn(draw)[0], schema_version=draw(st.sampled_from(["0.9.0", "1.0.1", "9.0.0", ""])))
 
 
 def describe_another_table(draw: Draw, root: Root) -> None:

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.base import CATEGORY, Rule, column, list_of
+from schemas.base import BLANK, CATEGORY, Rule, column, list_of
 from schemas.rules import (
+    cuts_differ,
     equal_neighbours,
     equal_neighbours_in_all,
     field_of,
@@ -31,6 +32,7 @@ from schemas.rules import (
     spans_beyond,
     spans_disordered,
     sums,
+    trimmed_rule,
 )
 
 SPAN = pa.struct([column("start", pa.int64(), nullable=True), column("end", pa.int64(), nullable=True)])
@@ -132,6 +134,47 @@ def test_spans_beyond(data: st.DataObject, rows: Lists, limits: list[int | None]
         for row, limit in zip(rows[start:], limits[start:], strict=False)
     ]
     assert spans_beyond(batch["lists"], "end", batch["limit"]).to_pylist() == expected
+
+
+WORD = pa.struct([column("symbol", pa.string()), column("char_start", pa.int32()), column("char_end", pa.int32())])
+text_of_three = st.text("aé👍 \u200d", max_size=6)
+word = st.builds(
+    lambda symbol, start, longer: {"symbol": symbol, "char_start": start, "char_end": start + len(symbol) + longer},
+    st.text("aé👍", max_size=3),
+    st.integers(-1, 6),
+    st.sampled_from([0, 0, 0, -1, 1]),
+)
+
+
+@given(st.data(), st.lists(st.tuples(st.none() | text_of_three, st.none() | st.lists(word, max_size=4)), max_size=6))
+def test_cuts_differ(data: st.DataObject, rows: list[tuple[str | None, Any]]) -> None:
+    for text, words in rows:  # some that are as they should be
+        for item in words or []:
+            if text and data.draw(st.booleans()):
+                start = data.draw(st.integers(0, len(text)))
+                end = data.draw(st.integers(start, len(text)))
+                item.update(symbol=text[start:end], char_start=start, char_end=end)
+    start = data.draw(st.integers(0, len(rows)))
+    columns = [pa.array([text for text, _ in rows], pa.string()), pa.array([row for _, row in rows], list_of(WORD))]
+    batch = pa.RecordBatch.from_arrays(columns, ["texts", "lists"]).slice(start)
+
+    def differs(text: str, item: dict[str, Any]) -> bool:
+        inside = 0 <= item["char_start"] <= item["char_end"] <= len(text)
+        return not inside or text[item["char_start"] : item["char_end"]] != item["symbol"]
+
+    expected = [any(differs(text or "", item) for item in row or []) for text, row in rows[start:]]
+    assert cuts_differ(batch["lists"], batch["texts"]).to_pylist() == expected
+
+
+@pytest.mark.parametrize("blank", BLANK)
+def test_a_trimmed_text_has_no_blank_around_it(blank: str) -> None:
+    texts = ["a", None, "", blank, f"{blank}a", f"a{blank}", f"a{blank}b"]
+    rows = pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], ["text"])
+    assert trimmed_rule("text").broken(rows).to_pylist() == [False, None, True, True, True, True, False]
+
+
+def test_white_space_is_blank() -> None:
+    assert all(chr(code) in BLANK for code in range(0x110000) if chr(code).isspace())
 
 
 def test_nested_slices() -> None:

@@ -346,6 +346,6 @@ def test_a_list_of_dialogues_that_is_none_is_an_error(tmp_path: Path, text: str,
 
 
 def test_archives_that_are_not_unpacked_say_so(tmp_path: Path) -> None:
-    source, _ = dialogues(tmp_path, [])
+    source, _ = dialogues(tmp_path, [{"conversations": TURNS}])
     with pytest.raises(SourceError, match="other: no <archive>/data"):
         list(entries([source.model_copy(update={"subsets": ["set", "other"]})]))

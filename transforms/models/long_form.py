@@ -30,6 +30,9 @@ SLACK = SAMPLE_RATE * 3 // 10
 LEAST_SPEECH = SAMPLE_RATE // 2
 """Speech that is worth decoding again. Less is a very short word, or the end of one that its segment cuts off."""
 
+MORE_TEXT = 5
+"""Characters by which the parts of a segment must exceed it to replace it: fewer are another spelling of the same."""
+
 
 class DecodingRules(Parameters):
     """When a result is not trusted (Radford et al. 2022, section 4.5), and what is tried then.
@@ -117,9 +120,16 @@ class Transcription:
                 found += self._parts(start, end)
         return found
 
-    def drop_doubtful(self) -> None:
-        """Drop segments that run over a long pause with speech on both sides."""
-        self.segments = [segment for segment in self.segments if len(self._parts(segment.start, segment.end)) < 2]
+    def doubtful(self) -> list[tuple[Segment, list[Span]]]:
+        """Return the segments that run over a long pause, each with its stretches of speech on both sides."""
+        parts = [(segment, self._parts(segment.start, segment.end)) for segment in self.segments]
+        return [(segment, spans) for segment, spans in parts if len(spans) > 1]
+
+    def replace(self, segment: Segment, others: list[Segment]) -> None:
+        """Replace a segment."""
+        self.segments = [each for each in self.segments if each is not segment] + others
+        self.windows += [each.window for each in others]
+        self.settle()
 
     def settle(self) -> None:
         """Put segments in order; where two overlap, the first one ends where the second starts."""
@@ -165,8 +175,8 @@ class LongForm:
     """Transcribes utterances of any length, in batches.
 
     A window that ends inside a phrase is followed by one that starts with that phrase, as in openai-whisper's
-    `transcribe`. Where the voice activity detector finds speech that no segment covers, or a segment runs over a long
-    pause, those parts are decoded again by themselves. An utterance's result does not depend on the others.
+    `transcribe`. Where a segment runs over a long pause, or the voice activity detector finds speech that no segment
+    covers, the parts are decoded by themselves. An utterance's result does not depend on the others.
 
     Args:
         recogniser: a Whisper, set up by the caller.
@@ -192,8 +202,7 @@ class LongForm:
             for start, end in cut_windows(waveform, transcription.speech)
         ]
         self._decode(whole, waveforms, keys, found)
-        for transcription in found:
-            transcription.drop_doubtful()
+        self._recheck(waveforms, keys, found)
         tried: set[_Stretch] = set()
         while gaps := [gap for gap in _gaps(waveforms, found) if gap not in tried]:
             tried.update(gaps)
@@ -226,6 +235,20 @@ class LongForm:
             stretches = following
         for transcription in found:
             transcription.settle()
+
+    def _recheck(self, waveforms: Sequence[np.ndarray], keys: Sequence[str], found: list[Transcription]) -> None:
+        """Decode the parts of doubtful segments by themselves, and take them where they have more text."""
+        doubtful = [transcription.doubtful() for transcription in found]
+        parts = [
+            _Stretch(place, *span) for place, segments in enumerate(doubtful) for _, spans in segments for span in spans
+        ]
+        apart = [Transcription(transcription.speech) for transcription in found]
+        self._decode(parts, waveforms, keys, apart)
+        for transcription, segments, decoded in zip(found, doubtful, apart, strict=True):
+            for segment, spans in segments:
+                others = [each for each in decoded.segments if spans[0][0] <= each.start < segment.end]
+                if len(join(each.text for each in others)) >= len(segment.text) + MORE_TEXT:
+                    transcription.replace(segment, others)
 
     def _is_invented(self, segment: Segment, transcription: Transcription) -> bool:
         """Return True if both Whisper and the voice activity detector say that nobody speaks in a segment."""

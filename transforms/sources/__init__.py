@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from schemas import KEY
-from transforms.sources.base import Item, Source
+from transforms.sources.base import Item, Source, SourceError
 from transforms.sources.dialogues import DialoguesSource
 from transforms.sources.huggingface import HuggingFaceSource
 from transforms.sources.librispeech import LibriSpeechSource
@@ -26,12 +26,19 @@ def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
     """Rows of the table `entries`: every item of every source, in order; an id that comes again is an error.
 
     Raises:
-        SourceError: a source can't be listed at all.
+        SourceError: a source can't be listed at all, holds no items, or none that can be read.
     """
     first_seen: dict[str, str] = {}
     for number, source in enumerate(sources):
+        count, readable, first_error = 0, False, ""
         for item in source.items():
+            count, readable, first_error = count + 1, readable or item.error is None, first_error or item.error or ""
             yield _entry(number, source, item, first_seen)
+        if not count:
+            raise SourceError(f"{source.corpus}: {source.place} has no items; name another place or remove the source")
+        if not readable:
+            said = f"none of the {count} items of {source.place} can be read; the first: {first_error}"
+            raise SourceError(f"{source.corpus}: {said}")
 
 
 def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from schemas.base import UserError
 from schemas.storage import Storage, is_url, open_storage, split
 from transforms.audio import MIX, Raw, header_seconds
 from transforms.base import Parameters
+from transforms.sources.languages import code_of
 
 PROBES, REMOTE_PROBES = 16, 32
 """Files that are looked at, at once, as items are listed."""
@@ -41,6 +42,9 @@ class Item:
         locator: what `Source.open` takes; a path is relative to the source where it can be, so that a moved corpus
             is the same.
         seconds: duration, an estimate is enough.
+        start_seconds, section_seconds: where the section to take starts in the file, and how long it is; None for
+            the whole file, and for all that follows the start.
+        declared_seconds: how long the corpus says that the whole file is.
         size: bytes of the audio file.
         error_class, error: why the item can't be read at all.
         text: reference text.
@@ -55,6 +59,9 @@ class Item:
     where: str
     locator: str = ""
     seconds: float = 0.0
+    start_seconds: float | None = None
+    section_seconds: float | None = None
+    declared_seconds: float | None = None
     size: int | None = None
     error_class: str | None = None
     error: str | None = None
@@ -105,12 +112,26 @@ class Source(Parameters):
     channel: int = MIX
     expected: Expected | None = None
 
+    @field_validator("language")
+    @classmethod
+    def _is_a_language(cls, language: str) -> str:
+        if (code := code_of(language.strip())) is None:
+            raise ValueError("expected a language's code (BCP 47), such as en or pt-BR")
+        return code
+
     has_files: ClassVar[bool] = False
     """Whether a locator is the path of a file."""
+    listed_in: ClassVar[str]
+    """The parameter that says where the items are listed."""
 
     def meaning(self) -> dict[str, Any]:
         """What shapes an item's audio beside what the plan says of it."""
         return {"kind": self.kind}  # type: ignore[attr-defined]
+
+    @property
+    def place(self) -> str:
+        """Where the items are listed, for a message."""
+        return str(getattr(self, self.listed_in))
 
     @property
     def synthetic(self) -> bool:

@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
+from schemas.storage import is_url
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
-from transforms.sources.manifest import BadLine, inner_path
+from transforms.sources.lines import not_utf8
+from transforms.sources.manifest import probed
+from transforms.sources.record import Fields, item_from
+from transforms.sources.values import BadLine, is_missing, place
 
 ROLES = {
     "human": "user",
@@ -20,6 +24,7 @@ ROLES = {
     "assistant": "assistant",
     "model": "assistant",
 }
+FIELDS_OF_A_TURN = Fields(usual={"text": ("value", "content", "text"), "audio": ("audio",), "role": ()})
 SILENT = "system"
 """Who gives instructions and never speaks: no turn of the dialogue."""
 
@@ -37,6 +42,7 @@ class DialoguesSource(Source):
     """
 
     has_files: ClassVar[bool] = True
+    listed_in: ClassVar[str] = "tree"
     kind: Literal["dialogues"]
     tree: str
     subsets: list[str]
@@ -51,6 +57,8 @@ class DialoguesSource(Source):
                 try:
                     while chunk := list(islice(turns, 1000)):
                         yield from pool.map(lambda turn: self._item(tree, *turn), chunk)
+                except UnicodeDecodeError as error:
+                    raise SourceError(f"{self.tree}/{archive}: {not_utf8(error)}") from error
                 except (OSError, ValueError, RecursionError) as error:
                     raise SourceError(f"{self.tree}/{archive}: {error}") from error
 
@@ -80,14 +88,15 @@ class DialoguesSource(Source):
                 yield archive, number, 0, None
                 continue
             spoken = [turn for turn in turns if _value(turn, "from", "role") != SILENT]
-            for place, turn in enumerate(spoken):
+            for turn_number, turn in enumerate(spoken):
                 role = ROLES.get(str(_value(turn, "from", "role")))
                 if role is None or role in self.roles:
-                    yield archive, number, place, turn
+                    yield archive, number, turn_number, turn
 
-    def _item(self, tree: Files, archive: str, number: int, place: int, turn: Any) -> Item:
-        where = f"{archive}[{number}] turn {place}"
+    def _item(self, tree: Files, archive: str, number: int, turn_number: int, turn: Any) -> Item:
+        where = f"{archive}[{number}] turn {turn_number}"
         folder = archive.rpartition("/")[0]
+        dialogue = f"{self.corpus}-{folder.replace('/', '-')}-{number:06d}"
         try:
             if turn is None:
                 raise BadLine("is no object with a list of 'conversations'")
@@ -95,26 +104,17 @@ class DialoguesSource(Source):
             role = ROLES.get(str(_value(turn, "from", "role")))
             if role is None:
                 raise BadLine(f"is said by {_value(turn, 'from', 'role')!r}, none of {', '.join(ROLES)}")
-            audio = _value(turn, "audio")
-            if audio is None:
+            fields = FIELDS_OF_A_TURN(turn)
+            if "audio" not in fields:
                 raise BadLine(f"has no audio; leave {role} out of the source's roles where only the others speak")
-            locator = os.path.join(folder, inner_path(audio))
+            said = {name: (name, value) for name, value in (("dialogue_id", dialogue), ("turn", turn_number))}
+            said |= {"id": ("id", f"{dialogue}-{turn_number}"), "role": ("role", role)}
+            locator = place(fields["audio"])
+            return probed(
+                tree, item_from(fields | said, where), locator if is_url(locator) else os.path.join(folder, locator)
+            )
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{where} {error}")
-        size, seconds = tree.probe(locator, None)
-        dialogue = f"{self.corpus}-{folder.replace('/', '-')}-{number:06d}"
-        text = _value(turn, "value", "content")
-        return Item(
-            id=f"{dialogue}-{place}",
-            where=where,
-            locator=locator,
-            size=size,
-            seconds=seconds,
-            text=text if isinstance(text, str) else None,
-            dialogue_id=dialogue,
-            turn=place,
-            role=role,
-        )
 
 
 def _check_text(turn: Any) -> None:
@@ -125,4 +125,6 @@ def _check_text(turn: Any) -> None:
 
 
 def _value(turn: Any, *names: str) -> Any:
-    return next((turn[name] for name in names if turn.get(name)), None) if isinstance(turn, dict) else None
+    """The first of a turn's values that is there."""
+    found = (turn[name] for name in names if name in turn) if isinstance(turn, dict) else ()
+    return next((value for value in found if not is_missing(value)), None)

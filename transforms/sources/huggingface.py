@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.audio import Raw
-from transforms.sources.base import Item, Source, SourceError
-from transforms.sources.manifest import ALIASES, BadLine, item_from
+from transforms.audio import MAX_RATE, Raw
+from transforms.sources.base import Item, Source, SourceError, files
+from transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
+from transforms.sources.values import BadLine, integer, is_missing, place
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 ASSUMED_SECONDS = 10.0
+RATES = ("sampling_rate", "sample_rate")
+SAMPLES = (pa.float16(), pa.float32(), pa.float64(), pa.int16())
 
 
 class HuggingFaceSource(Source):
-    """Rows of a data set, its audio read undecoded.
+    """Rows of a data set, its audio read undecoded. docs/MANIFESTS.md describes the columns.
 
     Attributes:
-        path, name, revision, data_dir, data_files: as `datasets.load_dataset` takes them.
+        path, name, revision, data_dir, data_files: as `datasets.load_dataset` takes them. Audio that is named by a
+            relative path lies below `data_dir`, or else beside the data file.
         hf_split: which split of the data set.
         columns: names of its columns where they are not the usual ones, as {"text": "sentence"}. Without an `id`
             column the row's number is the id.
+        ignore: columns that don't count, though their names say that they would.
     """
 
+    listed_in: ClassVar[str] = "path"
     kind: Literal["huggingface"]
     path: str
     name: str | None = None
@@ -37,52 +46,59 @@ class HuggingFaceSource(Source):
     data_dir: str | None = None
     data_files: str | list[str] | None = None
     hf_split: str = "train"
-    columns: dict[str, str] = {}
+    columns: ColumnNames = {}
+    ignore: list[str] = []
 
     def items(self) -> Iterator[Item]:
-        dataset, names = self._load()
-        texts = dataset.remove_columns([column for column in dataset.column_names if column == names["audio"]])
-        sizes = _audio_sizes(dataset, names["audio"])
-        for number, (record, size) in enumerate(zip(texts, sizes, strict=True)):
+        dataset, audio = self._load()
+        fields = Fields(self.columns, self.ignore)
+        numbered = not any(name in dataset.column_names for name in fields.names["id"])
+        texts = dataset.remove_columns([audio.column])
+        labels = {name: kind.int2str for name, kind in texts.features.items() if hasattr(kind, "int2str")}
+        for number, (record, measured) in enumerate(zip(texts, audio.measure(dataset), strict=True)):
             where = f"{self.path.rstrip('/').split('/')[-1]}[{self.hf_split}] row {number}"
-
-            def value(name: str, record: dict[str, Any] = record, number: int = number) -> Any:
-                if name == "id" and "id" not in names:
-                    return f"{self.corpus}-{self.hf_split}-{number:08d}"
-                return record.get(names[name]) if name in names else None
-
+            names = {name: label(record[name]) for name, label in labels.items() if record[name] is not None}
             try:
-                item = item_from(value, where)
+                named = fields(record | names)
+                if numbered:
+                    named["id"] = ("id", f"{self.corpus}-{self.hf_split}-{number:08d}")
+                item = item_from(named, where)
+                if isinstance(measured, BadLine):
+                    raise measured
             except BadLine as error:
                 yield Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
                 continue
-            values = vars(item) | {"locator": str(number), "size": size, "seconds": item.seconds or ASSUMED_SECONDS}
-            yield Item(**values)
+            size, lasts = measured
+            seconds = item.section_seconds or item.declared_seconds or lasts or ASSUMED_SECONDS
+            yield replace(item, locator=str(number), size=size, seconds=seconds)
 
     def open(self, locator: str) -> Raw:
-        dataset, names = self._load()
-        audio = dataset[int(locator)][names["audio"]]
-        if audio["bytes"] is not None:
-            return bytes(audio["bytes"])
-        if audio["path"] is None:
-            raise FileNotFoundError("the row holds neither audio bytes nor a path")
-        return Path(audio["path"])
+        dataset, audio = self._load()
+        raw = audio.raw(dataset.with_format("arrow")[int(locator) : int(locator) + 1])
+        return files(self._folder()).open(raw) if isinstance(raw, str) else raw
 
-    def _load(self) -> tuple[Dataset, dict[str, str]]:
-        files = tuple(self.data_files) if isinstance(self.data_files, list) else self.data_files
-        dataset = _load_dataset(self.path, self.name, self.revision, self.data_dir, files, self.hf_split)
-        names: dict[str, str] = {}
-        for name, aliases in ALIASES.items():
-            for alias in (self.columns[name],) if name in self.columns else aliases:
-                if alias in dataset.column_names:
-                    names.setdefault(name, alias)
-        if "audio" not in names:
-            raise SourceError(
-                f"{self.path}: no audio column among {', '.join(dataset.column_names)}; name it: columns.audio=NAME"
-            )
+    def _folder(self) -> str:
+        """Where relative paths of audio lead from."""
+        named = self.data_files[0] if isinstance(self.data_files, list) else self.data_files
+        return self.data_dir or (os.path.dirname(named) if named else "") or "."
+
+    def _load(self) -> tuple[Dataset, _Audio]:
+        """The data set, and its column of audio."""
         from datasets import Audio
 
-        return dataset.cast_column(names["audio"], Audio(decode=False)), names
+        data_files = tuple(self.data_files) if isinstance(self.data_files, list) else self.data_files
+        dataset = _load_dataset(self.path, self.name, self.revision, self.data_dir, data_files, self.hf_split)
+        there = ", ".join(dataset.column_names)
+        for field, column in self.columns.items():
+            if column not in dataset.column_names:
+                raise SourceError(f"{self.path}: columns.{field} is {column!r}, no column of it; there are {there}")
+        names = (self.columns["audio"],) if "audio" in self.columns else FIELDS["audio"]
+        column = next((name for name in names if name in dataset.column_names), "")
+        if not column:
+            raise SourceError(f"{self.path}: no audio column among {there}; name it: columns.audio=NAME")
+        if isinstance(dataset.features[column], Audio):
+            dataset = dataset.cast_column(column, Audio(decode=False))
+        return dataset, _Audio(dataset, column, self.path)
 
 
 @cache
@@ -103,7 +119,9 @@ def _load_dataset(
 
     datasets.disable_progress_bars()
     files = list(data_files) if isinstance(data_files, tuple) else data_files
-    arguments = {"revision": revision, "data_dir": data_dir, "data_files": files}
+    arguments: dict[str, Any] = {"revision": revision, "data_dir": data_dir, "data_files": files}
+    if path == "csv":
+        arguments["keep_default_na"] = False  # else pandas takes "null" and "nan" in a text for no text
     try:
         builder = datasets.load_dataset_builder(path, name, **arguments)
         if isinstance(builder, FolderBasedBuilder):
@@ -115,13 +133,100 @@ def _load_dataset(
         builder.download_and_prepare()
         return builder.as_dataset(split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise SourceError(f"data set {path}: {error.__cause__ or error}") from error
+        said = str(error.__cause__ or error)
+        if "BatchSize must be greater than 0" in said:  # what datasets makes of a Parquet file without rows
+            said = "a Parquet file has no rows; leave it out of data_files"
+        raise SourceError(f"data set {path}: {said}") from error
 
 
-def _audio_sizes(dataset: Dataset, column: str) -> Iterator[int | None]:
-    """Bytes of each row's audio, from the offsets alone; None for audio that is a path."""
-    for batch in dataset.with_format("arrow").iter(1000):
-        audio = batch[column].combine_chunks()
-        if isinstance(audio, pa.ExtensionArray):
-            audio = audio.storage
-        yield from pc.binary_length(pc.struct_field(audio, "bytes")).to_pylist()
+class _Audio:
+    """A column of audio: files as bytes, as paths, or either; or samples, whose rate is beside them."""
+
+    def __init__(self, dataset: Dataset, column: str, path: str) -> None:
+        self.column = column
+        schema = dataset.features.arrow_schema
+        kind = schema.field(column).type
+        names = [field.name for field in kind] if pa.types.is_struct(kind) else []
+        samples = kind.field("array").type if "array" in names else kind
+        self._has_samples = _is_list(samples) and samples.value_type in SAMPLES
+        self._fields = names
+        rates = [name for name in RATES if name in schema.names]
+        self._rate_column = rates[0] if rates and self._has_samples and not names else None
+        is_file = _is_text(kind) or _is_bytes(kind) or ("array" not in names and {"bytes", "path"} & set(names))
+        if not (is_file or self._has_samples):
+            raise SourceError(
+                f"{path}: column {column} holds {kind}; expected audio bytes, paths, or lists of samples, as "
+                "floating-point numbers in [-1, 1] or as int16, with their sampling_rate"
+            )
+
+    def measure(self, dataset: Dataset) -> Iterator[tuple[int | None, float | None] | BadLine]:
+        """Of each row the bytes of its audio, None for a path, and its seconds where it holds samples."""
+        columns = [self.column, *([self._rate_column] if self._rate_column else [])]
+        for batch in dataset.select_columns(columns).with_format("arrow").iter(1000):
+            data, beside = self._parts(batch)
+            lengths = (pc.list_value_length if self._has_samples else pc.binary_length)(data)
+            yield from map(self._measured, lengths.to_pylist(), beside.to_pylist(), self._paths(batch))
+
+    def raw(self, row: pa.Table) -> Raw | str:
+        """The audio of a table of one row, or its locator."""
+        data, beside = self._parts(row)
+        (path,) = self._paths(row)
+        if self._has_samples and not (path and not data[0].is_valid):
+            samples = data[0].values.to_numpy(zero_copy_only=False)
+            scale = 32768 if data.type.value_type == pa.int16() else 1
+            return (samples / scale).astype(np.float32), self._rate(beside[0].as_py())
+        return bytes(data[0].as_py()) if data[0].is_valid else place((self.column, path))
+
+    def _measured(self, length: int | None, rate: Any, path: Any) -> tuple[int | None, float | None] | BadLine:
+        try:
+            if length:
+                return length, length / self._rate(rate) if self._has_samples else None
+            if length == 0 or is_missing(path):
+                return BadLine(f"`{self.column}` holds no audio")
+            place((self.column, path))
+            return None, None
+        except BadLine as error:
+            return error
+
+    def _paths(self, rows: pa.Table) -> list[str | None]:
+        """The path of each row's audio, None without one."""
+        audio = self._stored(rows)
+        if _is_text(audio.type):
+            return audio.to_pylist()
+        if "path" not in self._fields:
+            return [None] * len(audio)
+        return pc.struct_field(audio, "path").to_pylist()
+
+    def _stored(self, rows: pa.Table) -> pa.Array:
+        audio = rows[self.column].combine_chunks()
+        return audio.storage if isinstance(audio, pa.ExtensionArray) else audio
+
+    def _rate(self, value: Any) -> int:
+        rate = integer(("sampling_rate", value), 1, MAX_RATE)
+        if rate is None:
+            raise BadLine(f"`{self.column}` holds samples, and no sampling_rate says how many a second")
+        return rate
+
+    def _parts(self, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+        """The bytes or samples of each row, and the samples' rate."""
+        audio = self._stored(rows)
+        nothing = pa.nulls(len(audio))
+        if self._fields:
+            inner = {name: pc.struct_field(audio, name) for name in self._fields}
+            data = inner.get("array" if self._has_samples else "bytes", nothing.cast(pa.binary()))
+            return data, next((inner[name] for name in RATES if name in inner), nothing)
+        if _is_text(audio.type):
+            return nothing.cast(pa.binary()), nothing
+        return audio, rows[self._rate_column].combine_chunks() if self._rate_column else nothing
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
+from transforms.sources.lines import Line, text_lines
+from transforms.sources.values import BadLine, text
 
 
 class LibriSpeechSource(Source):
@@ -19,6 +21,7 @@ class LibriSpeechSource(Source):
     """
 
     has_files: ClassVar[bool] = True
+    listed_in: ClassVar[str] = "tree"
     kind: Literal["librispeech"]
     tree: str
     splits: list[str]
@@ -50,15 +53,21 @@ class LibriSpeechSource(Source):
 
     def _chapter(self, tree: Files, transcript: str, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
         with tree.stream(transcript) as file:
-            lines = file.read().decode().splitlines()
+            lines = list(text_lines(file, transcript))
         folder, _, name = transcript.rpartition("/")
 
-        def item(numbered: tuple[int, str]) -> Item:
+        def item(numbered: Line) -> Item:
             number, line = numbered
             where = f"{name}:{number}"
-            key, _, text = line.strip().partition(" ")
-            if key.count("-") != 2 or not key.replace("-", "").isalnum():
-                message = f"{name}, line {number}: does not start with an utterance id"
+            try:
+                if isinstance(line, BadLine):
+                    raise line
+                key, said = (*line.split(maxsplit=1), "")[:2]
+                if key.count("-") != 2 or not key.replace("-", "").isalnum():
+                    raise BadLine("does not start with an utterance id")
+                words = text(("text", said.lower()))
+            except BadLine as error:
+                message = f"{name}, line {number}: {error}"
                 return Item(id=where, where=where, error_class="bad_line", error=message)
             locator = f"{folder}/{key}.flac"
             size, seconds = tree.probe(locator, None)
@@ -68,9 +77,9 @@ class LibriSpeechSource(Source):
                 locator=locator,
                 size=size,
                 seconds=seconds,
-                text=text.lower(),
+                text=words,
                 split=split,
                 speaker_id=key.split("-")[0],
             )
 
-        yield from pool.map(item, enumerate(lines, 1))
+        yield from pool.map(item, lines)

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from transforms.audio import Raw
 from transforms.sources.base import Files, Item, Source, SourceError, files
+from transforms.sources.lines import Line, text_lines
+from transforms.sources.values import BadLine, text
 
 
 class MlsSource(Source):
@@ -25,6 +27,7 @@ class MlsSource(Source):
     """
 
     has_files: ClassVar[bool] = True
+    listed_in: ClassVar[str] = "tree"
     kind: Literal["mls"]
     tree: str
     splits: list[str] = ["train"]
@@ -39,7 +42,7 @@ class MlsSource(Source):
             for split in self.splits:
                 try:
                     yield from self._split(tree, split, pool)
-                except (OSError, UnicodeDecodeError) as error:
+                except OSError as error:
                     raise SourceError(f"{self.tree}/{split}: {error}") from error
 
     def open(self, locator: str) -> Raw:
@@ -48,17 +51,25 @@ class MlsSource(Source):
     def _split(self, tree: Files, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
         seconds: dict[str, float] = {}
         for _, line in _lines(tree, f"{split}/segments.txt"):
+            if isinstance(line, BadLine):  # its audio is asked
+                continue
             key, _, start, end = (*line.split("\t"), "", "", "")[:4]
             if self._takes(key):
                 seconds[key] = _difference(start, end)
         name = f"{split}/transcripts.txt"
 
-        def item(numbered: tuple[int, str]) -> Item:
+        def item(numbered: Line) -> Item:
             number, line = numbered
             where = f"{name}:{number}"
-            key, tab, text = line.partition("\t")
-            if key.count("_") != 2 or not key.replace("_", "").isalnum() or not tab:
-                message = f"{name}, line {number}: is not an utterance id, a tab and its text"
+            try:
+                if isinstance(line, BadLine):
+                    raise line
+                key, tab, said = line.partition("\t")
+                if key.count("_") != 2 or not key.replace("_", "").isalnum() or not tab:
+                    raise BadLine("is not an utterance id, a tab and its text")
+                words = text(("text", said))
+            except BadLine as error:
+                message = f"{name}, line {number}: {error}"
                 return Item(id=where, where=where, error_class="bad_line", error=message)
             speaker, book, _ = key.split("_")
             locator = f"{split}/audio/{speaker}/{book}/{key}.{self.audio}"
@@ -69,12 +80,16 @@ class MlsSource(Source):
                 locator=locator,
                 size=size,
                 seconds=lasts,
-                text=text,
+                text=words,
                 split=split,
                 speaker_id=speaker,
             )
 
-        taken = ((number, line) for number, line in _lines(tree, name) if self._takes(line.partition("\t")[0]))
+        taken = (
+            (number, line)
+            for number, line in _lines(tree, name)
+            if isinstance(line, BadLine) or self._takes(line.partition("\t")[0])
+        )
         while chunk := list(islice(taken, 1000)):
             yield from pool.map(item, chunk)
 
@@ -83,12 +98,9 @@ class MlsSource(Source):
         return drawn < self.share * 2**64
 
 
-def _lines(tree: Files, name: str) -> Iterator[tuple[int, str]]:
-    """A file's lines that are not empty, numbered from 1."""
+def _lines(tree: Files, name: str) -> Iterator[Line]:
     with tree.stream(name) as file:
-        for number, line in enumerate(file, 1):
-            if text := line.decode().strip():
-                yield number, text
+        yield from text_lines(file, name)
 
 
 def _difference(start: str, end: str) -> float:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import ValidationError
@@ -16,9 +16,12 @@ from schemas.storage import split
 from transforms.models.embedded import HIBARI_VOICE, sha256_of
 from transforms.models.voice import PLAIN, Delivery, Voice
 from transforms.sources.base import Item, Source, SourceError, files
-from transforms.sources.manifest import ALIASES, BadLine, _jsonl, item_from
+from transforms.sources.lines import json_lines
+from transforms.sources.record import Fields, item_from
+from transforms.sources.values import BadLine, is_missing
 
 CHARS_PER_SECOND = 15.0
+FIELDS_OF_TEXT = Fields()
 
 
 class SpokenSource(Source):
@@ -31,6 +34,7 @@ class SpokenSource(Source):
         voice_seed: seed of the voice's noise, and of the noise added.
     """
 
+    listed_in: ClassVar[str] = "texts"
     kind: Literal["spoken"]
     texts: str
     voice_seed: int = 0
@@ -50,7 +54,7 @@ class SpokenSource(Source):
         folder, name = split(self.texts)
         try:
             with files(folder).stream(name) as file:
-                for number, record in _jsonl(file):
+                for number, record in json_lines(file, self.texts):
                     yield self._item(record, f"{name}:{number}")
         except OSError as error:
             raise SourceError(f"texts {self.texts}: {error}") from error
@@ -60,25 +64,26 @@ class SpokenSource(Source):
         return _voice().speak(text, self.voice_seed, delivery), SAMPLE_RATE
 
     def _item(self, record: dict[str, Any] | BadLine, where: str) -> Item:
-        def value(name: str) -> Any:
-            return next((record[alias] for alias in ALIASES[name] if alias in record), None)  # type: ignore[operator,index]
-
         try:
             if isinstance(record, BadLine):
                 raise record
-            item = item_from(value, where)
-            if not item.text or not item.text.strip():
+            if misplaced := [name for name in record if name in Delivery.model_fields]:
+                raise BadLine(f"`{misplaced[0]}` says how the text is spoken: write it inside `voice`")
+            item = item_from(FIELDS_OF_TEXT(record), where)
+            if item.text is None:
                 raise BadLine("has no text to speak")
+            if item.start_seconds is not None:
+                raise BadLine("has a section's times, and no file to cut it from: remove them")
             delivery = _delivery(record.get("voice"))
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
         seconds = len(item.text) / CHARS_PER_SECOND / delivery.speed
-        return replace(item, locator=_locator(item.text, delivery), seconds=seconds)
+        return replace(item, locator=_locator(item.text, delivery), seconds=seconds, declared_seconds=None)
 
 
 def _delivery(voice: Any) -> Delivery:
     try:
-        return PLAIN if voice is None else Delivery.model_validate(voice)
+        return PLAIN if is_missing(voice) else Delivery.model_validate(voice)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, ("voice", *first["loc"])))

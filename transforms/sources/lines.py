@@ -1,0 +1,155 @@
+"""Text files by lines: JSON lines, tab-separated values, and the transcripts of corpora.
+
+A line ends at a line feed, alone or after a carriage return, and nowhere else: texts hold other separators.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from schemas.base import BLANK
+from transforms.sources.base import SourceError
+from transforms.sources.values import BadLine
+
+MAX_LINE = 1 << 20
+"""The longest line, in bytes."""
+
+Line = tuple[int, str | BadLine]
+Record = tuple[int, dict[str, Any] | BadLine]
+
+FORMATS = {
+    b"PAR1": "a Parquet file; take it with kind: huggingface, path: parquet, data_files: FILE",
+    b"\x1f\x8b": "a gzip archive; unpack it",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save it as tab-separated text (.tsv)",
+}
+
+
+def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
+    """The lines of a UTF-8 file that are not blank, numbered from 1, without their ends; bad ones say why.
+
+    Raises:
+        SourceError: the file is of another kind, or in UTF-16.
+    """
+    start = file.read(MAX_LINE)
+    file.seek(0)
+    _check_kind(start, name)
+    old_mac = b"\r" in start and b"\n" not in start
+    for number, line in enumerate(file.read().split(b"\r") if old_mac else _raw_lines(file), 1):
+        if line is None:
+            yield number, BadLine(f"is longer than {MAX_LINE} bytes")
+            continue
+        try:
+            text = line.decode().removeprefix("\ufeff")  # also where files with a mark were joined
+        except UnicodeDecodeError as error:
+            yield number, BadLine(not_utf8(error))
+            continue
+        if text.strip(BLANK):
+            yield number, text.removesuffix("\n").removesuffix("\r")
+
+
+def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
+    """The objects of a JSON Lines file.
+
+    Raises:
+        SourceError: as `text_lines`; or the file is one JSON array.
+    """
+    for place, (number, line) in enumerate(text_lines(file, name)):
+        if place == 0 and isinstance(line, str) and line.lstrip().startswith("["):
+            raise SourceError(
+                f"{name}: is one JSON array; expected JSON lines, one object a line. Convert it: "
+                "jq -c '.[]' IN.json > OUT.jsonl"
+            )
+        yield number, _json_object(line) if isinstance(line, str) else line
+
+
+def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
+    """The rows of a file of tab-separated values under a header line, as Common Voice has them.
+
+    A quotation mark is a character like any other, and may stand without its second. Quotes are undone where a
+    spreadsheet or pandas must have made them: around every column's name, or around a cell whose quotes are all double.
+
+    Raises:
+        SourceError: as `text_lines`; or no header, or a name in it twice or missing.
+    """
+    lines = text_lines(file, name)
+    number, line = next(lines, (1, BadLine("is empty, expected a header line")))
+    if isinstance(line, BadLine):
+        raise SourceError(f"manifest {name}: line {number} {line}")
+    cells = line.split("\t")
+    quoted = all(_is_quoted(cell) for cell in cells)
+    header = [_unquoted(cell, quoted).strip(BLANK) for cell in cells]
+    for place, column in enumerate(header):
+        if column in header[:place]:
+            raise SourceError(f"manifest {name}: two columns of its header are called {column!r}; rename one")
+        if not column and place:  # pandas writes its index first, under no name
+            raise SourceError(f"manifest {name}: column {place + 1} of its header has no name; give it one")
+    for number, line in lines:
+        if isinstance(line, BadLine):
+            yield number, line
+        elif len(cells := line.split("\t")) == len(header):
+            yield number, {key: _unquoted(cell, quoted) for key, cell in zip(header, cells, strict=True)}
+        else:
+            yield number, BadLine(f"has {len(cells)} columns, the header has {len(header)}")
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is wrong with bytes that are not UTF-8, and what to do."""
+    return (
+        f"is not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}); convert the file, for instance with "
+        "iconv -f LATIN1 -t UTF-8 IN > OUT"
+    )
+
+
+def _raw_lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one that is too long."""
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) <= MAX_LINE or line.endswith(b"\n"):
+            yield line
+            continue
+        while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def _check_kind(start: bytes, name: str) -> None:
+    for magic, kind in FORMATS.items():
+        if start.startswith(magic):
+            raise SourceError(f"{name}: is {kind}")
+    zeros = {place % 2 for place, byte in enumerate(start[:64]) if not byte}
+    marked = (start[:2], zeros) in ((b"\xff\xfe", {1}), (b"\xfe\xff", {0}))
+    if marked or (len(zeros) == 1 and start[:64].count(0) >= len(start[:64]) // 2):
+        raise SourceError(f"{name}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT")
+
+
+def _json_object(line: str) -> dict[str, Any] | BadLine:
+    try:
+        record = json.loads(line, object_pairs_hook=_object)
+        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except BadLine as error:
+        return error
+    except (UnicodeEncodeError, ValueError, RecursionError) as error:
+        return BadLine(f"is not JSON ({error})")
+    return record if isinstance(record, dict) else BadLine("is not a JSON object")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in record and record[key] != value:
+            raise BadLine(f"has `{key}` twice, with two values")
+        record[key] = value
+    return record
+
+
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == '"'
+
+
+def _unquoted(cell: str, quoted: bool) -> str:
+    if not _is_quoted(cell):
+        return cell
+    inner = cell[1:-1]
+    made = quoted or ('""' in inner and '"' not in inner.replace('""', ""))
+    return inner.replace('""', '"') if made else cell

@@ -1,0 +1,210 @@
+"""Records: which keys of a line, a row or a turn are which field of an item. docs/MANIFESTS.md describes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from schemas.base import BLANK
+from transforms.sources.base import Item
+from transforms.sources.languages import code_of
+from transforms.sources.values import (
+    BadLine,
+    Named,
+    channel,
+    identifier,
+    integer,
+    is_missing,
+    language,
+    number,
+    plain,
+    shown,
+    text,
+)
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "id": ("id", "utterance_id"),
+    "audio": ("audio", "path", "audio_filepath", "audio_filename", "file_name", "file"),
+    "text": ("text", "reference_text", "transcript", "transcription", "sentence"),
+    "duration": ("duration", "seconds"),
+    "start": ("start", "offset"),
+    "end": ("end",),
+    "speaker_id": ("speaker_id", "speaker", "client_id"),
+    "dialogue_id": ("dialogue_id",),
+    "turn": ("turn",),
+    "role": ("role",),
+    "split": ("split",),
+    "language": ("language", "lang", "locale", "source_lang"),
+    "channel": ("channel", "channel_selector"),
+}
+"""Names of each field. A record may use several of one field if they agree; of the audio's names, the first counts,
+since data sets have the audio beside its path."""
+
+SECTION = "name the section's times in seconds `start` and `end`, or `offset` and `duration`"
+CHANNEL = "name the channel `channel`, counted from 0"
+ALTERED = "alter the audio itself"
+TEXT_FILE = "write the text itself, as `text`"
+
+NOT_UNDERSTOOD: dict[str, str] = {
+    **dict.fromkeys(("start", "end", "offset", "begin", "stop", "onset"), SECTION),
+    **dict.fromkeys(("start_time", "end_time", "begin_time", "stop_time", "time_start", "time_end"), SECTION),
+    **dict.fromkeys(("start_s", "end_s", "start_sec", "end_sec", "start_seconds", "end_seconds"), SECTION),
+    **dict.fromkeys(("start_ms", "end_ms", "offset_ms", "duration_ms", "begin_ms", "start_ts", "end_ts"), SECTION),
+    **dict.fromkeys(("start_sample", "end_sample", "start_frame", "end_frame", "frame_offset"), SECTION),
+    **dict.fromkeys(("segment_start", "segment_end", "clip_start", "clip_end", "audio_start", "audio_end"), SECTION),
+    **dict.fromkeys(("channels", "channel_id", "audio_channel"), CHANNEL),
+    **dict.fromkeys(("speed", "speed_factor", "tempo", "gain", "gain_db", "volume", "pitch_shift"), ALTERED),
+    **dict.fromkeys(("text_filepath", "text_file", "text_path", "transcript_path", "transcript_file"), TEXT_FILE),
+}
+"""Keys that change what a record means and that no field has, in any case and with or without underscores, and what to
+do about each. All other keys are ignored."""
+AGREED_SECONDS = 0.01
+"""By how much `end - start` and `duration` may differ: what is written with two decimals is rounded."""
+
+
+def _known_fields(columns: dict[str, str]) -> dict[str, str]:
+    if unknown := [field for field in columns if field not in FIELDS]:
+        raise ValueError(f"{unknown[0]!r} is no field; there are {', '.join(FIELDS)}")
+    return columns
+
+
+ColumnNames = Annotated[dict[str, str], AfterValidator(_known_fields)]
+"""Fields, and the names that a source has for them."""
+
+
+class Fields:
+    """Finds the fields of records under any of their names.
+
+    Args:
+        columns: names of fields where they are not the usual ones; no other name of the field counts then.
+        ignore: keys that don't count, whatever they are called; None where a source has no such parameter.
+        usual: names of fields that differ from `FIELDS`.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, str] = {},
+        ignore: Iterable[str] | None = None,
+        usual: Mapping[str, tuple[str, ...]] = {},
+    ) -> None:
+        ignored = frozenset(ignore or ())
+        self._leave_out = "remove it" if ignore is None else "list it under the source's `ignore`"
+        names = FIELDS | dict(usual) | {field: (name,) for field, name in columns.items()}
+        self.names = {field: tuple(name for name in known if name not in ignored) for field, known in names.items()}
+        self._known = ignored.union(*self.names.values())
+
+    def __call__(self, record: Mapping[str, Any]) -> dict[str, Named]:
+        """Return the fields that a record has, each with the key that it was found under.
+
+        Raises:
+            BadLine: two keys of one field differ, or a key changes what the record means and isn't understood.
+        """
+        found: dict[str, Named] = {}
+        for field, names in self.names.items():
+            for name in names:
+                if name not in record or is_missing(value := plain(record[name])):
+                    continue
+                first, known = found.setdefault(field, (name, value))
+                if not _agree(field, known, value):
+                    raise BadLine(
+                        f"`{first}` is {shown(known)} and `{name}` is {shown(value)}: remove one, or say which one "
+                        f"counts with columns.{field}={first}"
+                    )
+        for name in record:
+            if name in self._known:
+                continue
+            remedy = _remedy_of(name)
+            if remedy and not is_missing(plain(record[name])):
+                raise BadLine(f"`{name}` is not understood: {remedy}; or {self._leave_out}")
+        if "target_lang" not in self._known and "language" in found:
+            target = language(("target_lang", plain(record.get("target_lang"))))
+            if target not in (None, language(found["language"])):
+                raise BadLine(f"`target_lang` is {target!r}: the text is a translation of what was said")
+        return found
+
+
+def item_from(fields: Mapping[str, Named], where: str) -> Item:
+    """Return the item that a record's fields describe, without its locator.
+
+    Raises:
+        BadLine: a value is missing or of the wrong kind.
+    """
+
+    def of(field: str) -> Named:
+        return fields.get(field, (field, None))
+
+    key, dialogue, turn = identifier(of("id")), identifier(of("dialogue_id")), integer(of("turn"), 0, 2**15 - 1)
+    if key is None:
+        raise BadLine("has no id; name the key that holds one with columns.id=NAME")
+    if (dialogue is None) != (turn is None):
+        raise BadLine("has only one of dialogue_id and turn")
+    role = identifier(of("role"))
+    if role not in (None, "user", "assistant", "narrator"):
+        raise BadLine(f"role {role!r} is none of user, assistant, narrator")
+    start, length, declared = section(of("start"), of("end"), of("duration"))
+    return Item(
+        id=key,
+        where=where,
+        seconds=length or declared or 0.0,
+        start_seconds=start,
+        section_seconds=length,
+        declared_seconds=declared,
+        text=text(of("text")),
+        dialogue_id=dialogue,
+        turn=turn,
+        role=role,
+        channel=channel(of("channel")),
+        speaker_id=identifier(of("speaker_id")),
+        split=identifier(of("split")),
+        language=language(of("language")),
+    )
+
+
+def section(start: Named, end: Named, duration: Named) -> tuple[float | None, float | None, float | None]:
+    """Return where a section of the file starts and how long it is, and the declared length of the whole file.
+
+    A duration is the section's length where there is a start, else the file's. 0 stands for an unknown length.
+
+    Raises:
+        BadLine: a value is no time, or they contradict each other.
+    """
+    starts, ends, lasts = (number(named, 0, 1e6) for named in (start, end, duration))
+    if starts is None and ends is None:
+        return None, None, lasts or None
+    begins = starts or 0.0
+    if ends is None:
+        if lasts == 0:
+            raise BadLine(f"`{duration[0]}` is 0, and `{start[0]}` makes it the length of a section")
+        return begins, lasts, None
+    if ends <= begins:
+        raise BadLine(f"`{end[0]}` {ends:g} is not after `{start[0]}` {begins:g}")
+    length = round(ends - begins, 6)
+    if lasts and abs(lasts - length) > AGREED_SECONDS:
+        apart = f"`{start[0]}` {begins:g} and `{end[0]}` {ends:g} are {length:g} s apart"
+        raise BadLine(f"{apart}, and `{duration[0]}` is {lasts:g}: remove one")
+    return begins, length, None
+
+
+def _agree(field: str, one: Any, other: Any) -> bool:
+    """Whether two values of one field say the same; of the audio, its path stands beside it."""
+    if field == "language" and isinstance(one, str) and isinstance(other, str):
+        codes = [(code_of(value.strip(BLANK)) or value).split("-")[0] for value in (one, other)]
+        return codes[0] == codes[1]
+    return field == "audio" or one == other or str(one).strip(BLANK) == str(other).strip(BLANK)
+
+
+@lru_cache(1000)
+def _remedy_of(name: str) -> str | None:
+    """What to do about a key that is not understood; None for one that is harmless."""
+    return _REMEDIES.get(_folded(name))
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[ _-]", "", name).lower()
+
+
+_REMEDIES = {_folded(name): remedy for name, remedy in NOT_UNDERSTOOD.items()}

@@ -1,0 +1,232 @@
+"""Values of a corpus's records: what is missing, a text, an id, a number, a channel, a language, a place.
+
+Each function takes a key as the record has it, for messages, and its value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from schemas.base import BLANK
+from schemas.storage import is_url
+from transforms.audio import MIX
+from transforms.sources.languages import code_of
+
+INVISIBLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+    "\u2066\u2067\u2068\u2069\u2800\u3164\uffa0"
+)
+"""Marks and fillers that stay where there is other text, but are no text by themselves."""
+CHANNELS = {"left": 0, "right": 1, "average": MIX}
+NOT_NUMBERS = frozenset(("nan", "na", "n/a", "<na>", "nat", "null", "none"))
+"""How tables write that a number is missing, in lower case."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+LARGEST = 1e300
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+KINDS: dict[type, str] = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    bytes: "bytes",
+}
+
+Named = tuple[str, Any]
+"""A key as the record has it, and its value."""
+
+
+class BadLine(Exception):
+    """A record that names no item; says what is wrong with it."""
+
+
+def is_missing(value: Any) -> bool:
+    """Return True for null, NaN, and a text that shows nothing."""
+    if value is None or isinstance(value, str):
+        return not (value and value.strip(BLANK + INVISIBLE))
+    if isinstance(value, float | Decimal):
+        return value != value
+    return type(value).__name__ in ("NAType", "NaTType")  # pandas, which nothing here imports
+
+
+def plain(value: Any) -> Any:
+    """Return a numpy scalar as Python's own."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
+def text(named: Named) -> str | None:
+    """Return a text as it was given, trimmed of `BLANK`; None for no text. An integer is its digits.
+
+    Raises:
+        BadLine: it is of another kind, or holds a NUL.
+    """
+    name, value = named
+    if is_missing(value):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | dict):
+        raise BadLine(f"`{name}` is {kind_of(value)}; expected a text. Join it, or remove the key")
+    return _string(name, value, "a text")
+
+
+def identifier(named: Named) -> str | None:
+    """Return an id, which is a text on one line or an integer; None for none.
+
+    Raises:
+        BadLine: it is of another kind, or holds a control character.
+    """
+    name, value = named
+    if is_missing(value) or value in ("nan", "NaN"):
+        return None
+    if isinstance(value, str):
+        word = _string(name, value, "a text or an integer")
+        if CONTROL.search(word):
+            raise BadLine(f"`{name}` {shown(word)} holds a control character")
+        return word
+    if isinstance(value, bool) or not _is_number(value) or value != int(value) or not _is_exact(value):
+        raise BadLine(f"`{name}` is {kind_of(value)} ({shown(value)}); expected a text or an integer")
+    return str(int(value))
+
+
+def number(named: Named, low: float, high: float) -> float | None:
+    """Return a number in [low, high]; None for none. A text is read as a decimal number with a point.
+
+    Raises:
+        BadLine: it is of another kind, not finite, or out of range.
+    """
+    name, value = named
+    if isinstance(value, str):
+        value = value.strip(BLANK)
+        if value.lower() in NOT_NUMBERS:
+            return None
+    if is_missing(value):
+        return None
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not _is_number(value):
+        remedy = "; write it with a point" if isinstance(value, str) and value.count(",") == 1 else ""
+        raise BadLine(f"{name} {shown(value)} is not a number{remedy}")
+    if not low <= value <= high:
+        raise BadLine(f"{name} {shown(value)} is outside [{low:g}, {high:g}]")
+    return float(value)
+
+
+def integer(named: Named, low: int, high: int) -> int | None:
+    """Return a whole number in [low, high], which may be written `1.0`; None for none.
+
+    Raises:
+        BadLine: it is no whole number, or out of range.
+    """
+    value = number(named, low, high)
+    if value is not None and value != int(value):
+        raise BadLine(f"{named[0]} {value:g} is not a whole number")
+    return None if value is None else int(value)
+
+
+def channel(named: Named) -> int | None:
+    """Return a channel, counted from 0: an integer, `left`, `right` or `average`; None for none.
+
+    Raises:
+        BadLine: it is none of them.
+    """
+    name, value = named
+    if isinstance(value, str) and value.strip(BLANK).lower() in CHANNELS:
+        return CHANNELS[value.strip(BLANK).lower()]
+    try:
+        return integer((name, value), -1, 127)
+    except BadLine as error:
+        raise BadLine(f"{error}; expected a channel from 0, or {', '.join(CHANNELS)}") from None
+
+
+def language(named: Named) -> str | None:
+    """Return a language's code, such as `en` or `pt-BR`; None for none. English names are understood.
+
+    Raises:
+        BadLine: it is no language.
+    """
+    name, value = named
+    if is_missing(value):
+        return None
+    code = code_of(value.strip(BLANK)) if isinstance(value, str) else None
+    if code is None:
+        raise BadLine(f"`{name}` is {shown(value)}; expected a language's code (BCP 47), such as en or pt-BR")
+    return code
+
+
+def place(named: Named) -> str:
+    """Return the locator of an audio file: a URL, or a path, absolute or relative to the file that names it.
+
+    Raises:
+        BadLine: it is no path, or it leads out of the folder.
+    """
+    name, value = named
+    if value is None:
+        raise BadLine("has no audio path; name the key that holds it with columns.audio=NAME")
+    if not isinstance(value, str):
+        raise BadLine(f"has no audio path: `{name}` is {kind_of(value)}; expected a path")
+    if value[:5].lower() == "file:":
+        value = _local_path(name, value)
+    if "\0" in value:
+        raise BadLine("has no audio path: it holds a NUL")
+    if is_url(value):
+        return value
+    path = os.path.normpath(value)
+    if path.split(os.sep)[0] == os.pardir:
+        raise BadLine(f"audio path {path!r} leads out of the manifest's folder")
+    return path
+
+
+def _local_path(name: str, url: str) -> str:
+    """The path of a file URL (RFC 8089)."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadLine(f"`{name}` {url!r} is no URL ({error})") from None
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise BadLine(f"`{name}` {url!r} is of the host {parts.netloc!r}; a file URL of this machine is file:///PATH")
+    if not parts.path.startswith("/") or parts.query or parts.fragment:
+        raise BadLine(f"`{name}` {url!r} is no file URL; write file:///PATH, with # as %23 and ? as %3F")
+    try:
+        return unquote(parts.path, errors="strict")
+    except UnicodeDecodeError:
+        raise BadLine(f"`{name}` {url!r} is not UTF-8") from None
+
+
+def kind_of(value: Any) -> str:
+    """Return the kind of a value in words."""
+    return KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def _string(name: str, value: Any, expected: str) -> str:
+    if not isinstance(value, str):
+        raise BadLine(f"`{name}` is {kind_of(value)} ({shown(value)}); expected {expected}")
+    if "\0" in value:
+        raise BadLine(f"`{name}` holds a NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadLine(f"`{name}` holds half a surrogate pair ({error.reason})") from None
+    return value.strip(BLANK)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    if not isinstance(value, int | float | Decimal):
+        return False
+    return -LARGEST < value < LARGEST
+
+
+def _is_exact(value: Any) -> bool:
+    """Whether a number still has all its digits: pandas makes floats of integers."""
+    return not isinstance(value, float) or abs(value) < 2**53
+
+
+def shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
