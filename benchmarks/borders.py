@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -46,14 +46,15 @@ Pairs = list[tuple[float, float]]
 def main(limit: int | None) -> None:
     aligners: dict[str, Aligner] = {"ctc (hama)": CtcAligner(), "attention (tiny.en)": AttentionAligner()}
     narrator = Narrator()
-    _, texts, _ = speech(every=3)
+    _, texts, paths = speech(every=3, limit=TEXTS)
+    texts = [text for _, text in sorted(zip(paths, texts, strict=True))][1::2][:limit]  # the others were fitted on
     waveforms, said, _ = speech(every=6, limit=limit)
     print("| aligner | truth | borders | starts: bias, median, 90 % (ms) | ends: bias, median, 90 % (ms) |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     for name, aligner in aligners.items():
         aligner.setup()
         for truth, delivery in DELIVERIES.items():
-            spoken = list(voiced(narrator, texts, delivery))[1:TEXTS:2][:limit]
+            spoken = list(voiced(narrator, texts, delivery))
             found = aligner([each.waveform for _, each in spoken], [text for text, _ in spoken])
             row(name, truth, *against_borders(found, [each for _, each in spoken]))
             if delivery == PLAIN:
@@ -137,7 +138,7 @@ def _nearest(sample: int, events: np.ndarray) -> Pairs:
 
 
 def against_pauses(found: list[Alignment], waveforms: list[np.ndarray]) -> tuple[Pairs, Pairs]:
-    """Starts after silences of 200 ms and more, and ends before them, the recording's first and last word among them."""
+    """Starts after silences of 200 ms and more, and ends before them; the first and last word among them."""
     starts, ends = Pairs(), Pairs()
     for alignment, waveform in zip(found, waveforms, strict=True):
         for begin, over in Levels(waveform).silences(0, len(waveform)):
@@ -198,7 +199,7 @@ def row(aligner: str, truth: str, starts: Pairs, ends: Pairs) -> None:
     print(f"| {aligner} | {truth} | {len(starts)}, {len(ends)} | {figures} |", flush=True)
 
 
-def spread(found: Pairs) -> str:
+def spread(found: Sequence[tuple[float, float]]) -> str:
     """Median error, median of the absolute error and its 90th percentile, in ms."""
     if not found:
         return "none"
@@ -210,10 +211,10 @@ def spread(found: Pairs) -> str:
 def measure_voice() -> None:
     """How far the voice's durations are from its sound: spaces beside sibilants."""
     narrator, vowels = Narrator(), "aiouəɛæɑɔɪʊʌɜᵻAIOWYᵊɐQnmlɹwj"
-    _, texts, _ = speech(every=3)
+    _, texts, _ = speech(every=3, limit=TEXTS)
     for name, delivery in list(DELIVERIES.items())[:3]:
         rises, falls = Pairs(), Pairs()
-        for _, said in list(voiced(narrator, texts, delivery))[:TEXTS]:
+        for _, said in voiced(narrator, texts, delivery):
             turns = np.array(sibilances(said.waveform) or [(-NEAR, -NEAR)])
             tokens = [("", 0), *((p, s) for p, s in said.phonemes if p not in "ˈˌ"), ("", 0)]
             for (before, _), (space, sample), (after, start) in zip(tokens, tokens[1:], tokens[2:], strict=False):

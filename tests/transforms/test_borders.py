@@ -126,9 +126,7 @@ def test_no_word_of_real_speech_is_cut_at_a_pause(speech: list[dict[str, Any]], 
     pause = np.random.default_rng(0).normal(0, 1e-4, round(0.3 * RATE)).astype(np.float32)
     for place in range(0, 6, 2):
         one, other = clips[place : place + 2]
-        alignment = ctc.align(
-            np.concatenate([one, pause, other]), f"{rows[place]['text']} {rows[place + 1]['text']}"
-        )
+        alignment = ctc.align(np.concatenate([one, pause, other]), f"{rows[place]['text']} {rows[place + 1]['text']}")
         check_pause(alignment, len(rows[place]["text"].split()), (len(one), len(one) + len(pause)))
 
 

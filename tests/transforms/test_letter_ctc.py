@@ -16,6 +16,7 @@ from tests.transforms.ssl_checkpoints import KINDS, make_ssl
 from transforms.align import Align, AlignParameters
 from transforms.base import joined
 from transforms.models.embedded import ModelError
+from transforms.models.hama_ctc import HALF_BLANK
 from transforms.models.letter_ctc import LetterAligner
 from transforms.models.ssl_ctc import SslCtc
 
@@ -50,17 +51,34 @@ def test_emissions_are_those_of_transformers(tmp_path: Path, speech: list[dict],
     assert aligner.tokens("Don't") == tuple(tokenizer("DON'T").input_ids)
 
 
-def test_words_are_where_their_letters_were_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
-    aligner.setup()
+def letters_at(monkeypatch: pytest.MonkeyPatch, said: dict[int, str]) -> None:
+    """Make the recogniser hear these letters, each in one frame of 50."""
     heard = np.full((50, len(VOCABULARY)), -20.0, np.float32)
-    said = dict(zip(range(10, 16), "ONE|TW", strict=True)) | {20: "O"}
     for frame in range(50):
         heard[frame, VOCABULARY[said.get(frame, "<pad>")]] = -0.01
     monkeypatch.setattr("transforms.models.ssl_ctc.hear", lambda *_: heard)
+
+
+def test_words_share_the_blanks_between_their_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
+    aligner.setup()
+    letters_at(monkeypatch, dict(zip(range(10, 16), "ONE|TW", strict=True)) | {20: "O"})
     one, two = aligner.align(np.zeros(16_000, np.float32), "one two").words
-    assert (one.start_sample, one.end_sample) == (10 * 320, 13 * 320)
-    assert (two.start_sample, two.end_sample) == (14 * 320, 21 * 320)
+    assert (one.start_sample, one.end_sample) == (10 * 320 - HALF_BLANK, 13 * 320 + 160)
+    assert (two.start_sample, two.end_sample) == (13 * 320 + 160, 21 * 320 + HALF_BLANK)
+
+
+def test_silence_between_letters_parts_their_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
+    aligner.setup()
+    letters_at(monkeypatch, {10: "O", 11: "N", 12: "E", 24: "T", 25: "W", 30: "O"})
+    waveform = np.random.default_rng(0).normal(0, 1e-4, 16_000).astype(np.float32)
+    borders = [2_900, 4_500, 7_000, 10_500]
+    for begin, end in (borders[:2], borders[2:]):
+        waveform[begin:end] *= 1_000
+    words = aligner.align(waveform, "one two").words
+    found = [border for word in words for border in (word.start_sample, word.end_sample)]
+    assert np.abs(np.subtract(found, borders)).max() <= 160
 
 
 def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
