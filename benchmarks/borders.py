@@ -109,10 +109,10 @@ def sibilances(waveform: np.ndarray) -> list[tuple[int, int]]:
     hissing = np.concatenate([[False], medfilt(balance, 5) > 0, [False]]).astype(np.int8)
     stretches = np.flatnonzero(np.diff(hissing)).reshape(-1, 2)
     samples = np.append(seconds, seconds[-1]) * SAMPLE_RATE
-    before = np.append(-12, stretches[:-1, 1])
+    before = np.append(-12, stretches[:, 1])
     return [
         (round(samples[begin]), round(samples[over]))
-        for (begin, over), last in zip(stretches, before, strict=True)
+        for (begin, over), last in zip(stretches, before, strict=False)
         if over - begin >= 16 and begin - last >= 12
     ]
 

@@ -61,7 +61,7 @@ def test_the_narrator_knows_its_words(narrator: Narrator) -> None:
     assert borders == sorted(borders) and borders[-1] <= len(spoken.waveform)
     assert all(border % FRAME_SAMPLES == 0 for border in borders)
     assert set(spoken.borders()) <= set(range(len(spoken.words) - 1))
-    assert narrator.say("3 cats") is None and narrator.say("One. Two.") is None
+    assert narrator.say("One. Two.") is None
 
 
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.3])

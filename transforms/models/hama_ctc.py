@@ -276,7 +276,7 @@ def _border(before: Peak | None, after: Peak | None, levels: Levels, lag: int) -
     """Return where one word ends and where the next one starts, from the peaks between which both happen.
 
     Silence between the peaks parts the words. Without it they share the blanks: CTC says where tokens are, and nothing
-    about how far they reach.
+    about how far they reach. Where noise may hide a longer pause, neither word reaches far into it.
     """
     end = before.end * HOP_SAMPLES - lag if before else 0
     start = after.start * HOP_SAMPLES - lag if after else levels.num_samples
@@ -286,7 +286,9 @@ def _border(before: Peak | None, after: Peak | None, levels: Levels, lag: int) -
     )
     falls = [begin for begin, _ in silences if begin <= end + LONGEST_TOKEN]
     rises = [over for _, over in silences if over >= start - LONGEST_TOKEN]
-    return falls[0] if falls else end + share, rises[-1] if rises else start - share
+    hidden = not (before and after) or start - end > LONGEST_TOKEN
+    begins = rises[-1] if rises else start - share
+    return falls[0] if falls else end + share if hidden else begins, begins
 
 
 def _parts(symbol: str) -> list[str]:
