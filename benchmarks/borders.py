@@ -144,10 +144,15 @@ def against_pauses(found: list[Alignment], waveforms: list[np.ndarray]) -> tuple
         for begin, over in Levels(waveform).silences(0, len(waveform)):
             if over - begin < 3_200 or not alignment.words:
                 continue
-            nexts = [word.start_sample for word in alignment.words if abs(word.start_sample - over) <= 2 * NEAR]
-            lasts = [word.end_sample for word in alignment.words if abs(word.end_sample - begin) <= 2 * NEAR]
-            starts += [(nexts[-1], over)] if nexts else []
-            ends += [(lasts[0], begin)] if lasts else []
+            middles = [(word.start_sample + word.end_sample) / 2 for word in alignment.words]
+            following = next(
+                (word for word, middle in zip(alignment.words, middles, strict=True) if middle > over), None
+            )
+            before = [word for word, middle in zip(alignment.words, middles, strict=True) if middle < begin]
+            if following and abs(following.start_sample - over) <= 2 * NEAR:
+                starts.append((following.start_sample, over))
+            if before and abs(before[-1].end_sample - begin) <= 2 * NEAR:
+                ends.append((before[-1].end_sample, begin))
     return starts, ends
 
 

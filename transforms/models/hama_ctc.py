@@ -50,7 +50,7 @@ texts and real speech are the test). The middle needs one constant for every dis
 next word's peak alone, the border lies 77 to 120 ms back.
 """
 HALF_BLANK = 960
-"""Samples (60 ms) that a word reaches into the blanks beside it, at most.
+"""Samples (60 ms) that a word begins before its first peak, or reaches past its last one, at most.
 
 Nineteen in twenty words that follow each other at once have 120 ms of blanks or less between their peaks.
 """
