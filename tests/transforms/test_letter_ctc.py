@@ -17,6 +17,7 @@ from tests.transforms.ssl_checkpoints import KINDS, make_ssl
 from transforms.align import Align, AlignParameters
 from transforms.base import joined
 from transforms.models.embedded import ModelError
+from transforms.models.hama_ctc import HALF_BLANK
 from transforms.models.letter_ctc import LetterAligner
 from transforms.models.ssl_ctc import SslCtc
 
@@ -70,13 +71,26 @@ def test_emissions_are_those_of_transformers(tmp_path: Path, speech: list[dict],
     assert aligner.tokens("Don't") == tuple(tokenizer("DON'T").input_ids)
 
 
-def test_words_are_where_their_letters_were_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_share_the_blanks_between_their_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
     aligner.setup()
     hear(aligner, dict(zip(range(10, 16), "ONE|TW", strict=True)) | {20: "O"}, 50, monkeypatch)
     one, two = aligner.align(np.zeros(16_000, np.float32), "one two").words
-    assert (one.start_sample, one.end_sample) == (10 * 320, 13 * 320)
-    assert (two.start_sample, two.end_sample) == (14 * 320, 21 * 320)
+    assert (one.start_sample, one.end_sample) == (10 * 320 - HALF_BLANK, 13 * 320 + 160)
+    assert (two.start_sample, two.end_sample) == (13 * 320 + 160, 21 * 320 + HALF_BLANK)
+
+
+def test_silence_between_letters_parts_their_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner = LetterAligner(SslCtc(make_ctc(tmp_path), "cpu"))
+    aligner.setup()
+    hear(aligner, {10: "O", 11: "N", 12: "E", 24: "T", 25: "W", 30: "O"}, 50, monkeypatch)
+    waveform = np.random.default_rng(0).normal(0, 1e-4, 16_000).astype(np.float32)
+    borders = [2_900, 4_500, 7_000, 10_500]
+    for begin, end in (borders[:2], borders[2:]):
+        waveform[begin:end] *= 1_000
+    words = aligner.align(waveform, "one two").words
+    found = [border for word in words for border in (word.start_sample, word.end_sample)]
+    assert np.abs(np.subtract(found, borders)).max() <= 160
 
 
 @pytest.mark.parametrize(
@@ -104,8 +118,9 @@ def test_characters_are_where_they_were_heard(
     hear(aligner, said, 50, monkeypatch)
     alignment = aligner.align(np.zeros(16_000, np.float32), text)
     assert alignment.status == "ok"
-    found = [(word.symbol, word.start_sample // 320, word.end_sample // 320) for word in alignment.words]
-    assert found == words
+    assert [word.symbol for word in alignment.words] == [symbol for symbol, _, _ in words]
+    for word, (_, first, last) in zip(alignment.words, words, strict=True):
+        assert word.start_sample <= first * 320 and last * 320 <= word.end_sample
 
 
 def test_numbers_and_strange_words_between_characters_are_interpolated(

@@ -1,7 +1,7 @@
 """CTC forced alignment with a recogniser of letters: words become letters of its own vocabulary.
 
-A word with a letter that the vocabulary lacks (digits, other scripts) is a wildcard, as in `hama_ctc`. A word starts
-and ends with the frames in which its letters were heard.
+A word with a letter that the vocabulary lacks (digits, other scripts) is a wildcard, as in `hama_ctc`. A word
+ends and the next one starts at the pause between their letters, or in the middle of the blanks where there is none.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LetterAligner(Aligner):
         tokens = [self.tokens(word.symbol) for word in words]
         if not any(tokens):
             return alignment_of(words, [None] * len(words), len(waveform))
-        return align_tokens(words, tokens, self.emissions(waveform), self._ctc.blank, len(waveform))
+        return align_tokens(words, tokens, self.emissions(waveform), self._ctc.blank, waveform)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
         """Log-probabilities of the letters, (frames of 320 samples, tokens) float32; word borders are blanks."""

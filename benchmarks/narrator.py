@@ -1,0 +1,124 @@
+"""The embedded voice with the times of its words, read from its own durations: a truth that no aligner made.
+
+The voice's network predicts how many frames each phoneme lasts and renders exactly those frames. The frames are an
+inner tensor of the graph; this module makes it an output. Words are the phonemes between two space tokens.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from transforms.forced_alignment import words_of
+from transforms.models.embedded import HIBARI_VOICE
+from transforms.models.voice import PLAIN, Delivery, Voice
+
+DURATIONS = b"/Clip_output_0"
+FRAME_SAMPLES = 400
+"""A frame of the durations at 16 kHz: 600 samples at 24 kHz."""
+
+VOICE_LAG = 640
+"""Samples (40 ms) from the sound of a word border to the start of the space token that stands for it.
+
+The durations are late against the sound that they produce, and a space token sounds as the first phoneme of the next
+word. Measured without an aligner by `python -m benchmarks.borders --voice`: sibilance begins 35 ms (25 to 50) before
+the space that precedes a word's sibilant, and ends 35 ms (25 to 47) before the space that follows one; spectral change
+peaks 43 to 30 ms before the space. Kokoro, from which this voice was distilled, corrects its timestamps likewise: it
+subtracts three frames (75 ms) and cuts each space in half, which is 50 to 38 ms before the space.
+"""
+LONGEST_SPACE = 4 * FRAME_SAMPLES
+"""A longer space is a pause: its border is a stretch of silence, not a moment."""
+
+
+class Said(NamedTuple):
+    """Speech and where its words lie by the voice's durations.
+
+    Attributes:
+        waveform: float32, 16 kHz mono.
+        words: start and end sample of each word, as the durations have them.
+        phonemes: each token and the sample it starts at, for measuring the durations themselves.
+    """
+
+    waveform: np.ndarray
+    words: list[tuple[int, int]]
+    phonemes: list[tuple[str, int]]
+
+    def borders(self) -> dict[int, int]:
+        """Sample of the border after each word, by the word's place; without pauses and the last word's end."""
+        return {
+            place: end - VOICE_LAG
+            for place, ((_, end), (start, _)) in enumerate(zip(self.words, self.words[1:], strict=False))
+            if start - end <= LONGEST_SPACE
+        }
+
+
+class Narrator:
+    """Says texts with the embedded voice and knows where each word is.
+
+    Raises:
+        ModelError: hibari is not installed, or its weights are not the pinned ones.
+    """
+
+    def __init__(self) -> None:
+        self._voice = Voice()
+        from hibari import Hibari
+
+        # Fields of a protobuf message that occur twice are merged: this adds an output to the graph (field 7).
+        output = _field(7, _field(12, _field(1, DURATIONS)))
+        self._timed = Hibari(model=HIBARI_VOICE.locate().read_bytes() + output)
+
+    def say(self, text: str, delivery: Delivery = PLAIN) -> Said | None:
+        """Say a text of one sentence; None where its words are not those of `words_of` (numbers, abbreviations)."""
+        phonemes, spans = self._phonemes(text)
+        if [word for word, _ in spans] != [symbol for symbol, _, _ in words_of(text)]:
+            return None
+        if [phonemes] != self._timed.phonemize(text) or delivery.pitch:
+            return None
+        known = [phoneme in self._timed.vocab for phoneme in phonemes]
+        inputs = {
+            "ids": np.array([self._timed.ids(phonemes)]),
+            "speed": np.array([delivery.speed], np.float32),
+        }
+        (frames,) = self._timed.sess.run([DURATIONS.decode()], inputs)
+        starts = [round(start) * FRAME_SAMPLES for start in accumulate(frames.tolist(), initial=0.0)]
+        places = [0, *accumulate(known)]  # of each phoneme among those that the voice knows; the first token is silence
+        waveform = self._voice.speak(text, delivery=delivery)
+        if len(waveform) != starts[-1]:
+            raise RuntimeError(f"{text!r}: {len(waveform)} samples, the durations say {starts[-1]}")
+        return Said(
+            waveform,
+            [(starts[1 + places[first]], starts[1 + places[last]]) for _, (first, last) in spans],
+            [(phoneme, starts[1 + places[place]]) for place, phoneme in enumerate(phonemes)],
+        )
+
+    def _phonemes(self, text: str) -> tuple[str, list[tuple[str, tuple[int, int]]]]:
+        """The phonemes of a text, and of each word its spelling and the first and last phoneme (exclusive)."""
+        from hibari.g2p import PUNCTS
+        from hibari.g2p.normalize import normalize
+
+        g2p = self._timed.g2p
+        phonemes, spelling, spans = "", "", []
+        first = last = 0
+        for token in [*g2p.phonemize_tokens(g2p.tokenize(normalize(text)))]:
+            for phoneme in token.phonemes or "":
+                if phoneme not in PUNCTS and not phoneme.isspace():
+                    first, last = (first if last else len(phonemes)), len(phonemes) + 1
+                phonemes += phoneme
+            spelling += token.text
+            if token.whitespace:
+                phonemes += " "
+                if last:
+                    spans.append((_symbol(spelling), (first, last)))
+                spelling, first, last = "", 0, 0
+        return phonemes.strip(), [*spans, (_symbol(spelling), (first, last))] if last else spans
+
+
+def _symbol(spelling: str) -> str:
+    return next((symbol for symbol, _, _ in words_of(spelling)), "")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field of fewer than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
