@@ -38,7 +38,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import SAMPLE_RATE
-from transforms.blocks import BLOCK, MAX_CHANNELS, MAX_RATE, Block
+from transforms.blocks import BLOCK, Block, check_header
 from transforms.containers.base import BadAudio as BadAudio
 from transforms.containers.base import Link, Seekable, Span, size_of
 from transforms.decode import blocks
@@ -180,8 +180,7 @@ def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
         raise BadAudio("unreadable", f"is an array of shape {waveform.shape} and type {waveform.dtype}, no waveform")
     if waveform.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
-    if not (0 < rate <= MAX_RATE and 0 < samples.shape[1] <= MAX_CHANNELS):
-        raise BadAudio("bad_header", f"has {samples.shape[1]} channels at {rate} Hz")
+    check_header(samples.shape[1], rate)
     if not len(samples):
         raise BadAudio("empty", "holds no samples")
     for start in range(0, len(samples), max(1, BLOCK // samples.shape[1])):

@@ -8,7 +8,8 @@ import numpy as np
 
 from transforms.containers.base import TOLERANCE, BadAudio, Link
 
-MAX_RATE = 768_000
+MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Hz. Below, a few bytes would become hours at 16 kHz."""
 MAX_CHANNELS = 64
 BLOCK = 1 << 18
 """Samples of all channels that are decoded at once."""
@@ -29,7 +30,7 @@ class Block(NamedTuple):
 
 
 def check_header(channels: int, rate: int) -> None:
-    if not (0 < rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
+    if not (MIN_RATE <= rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
         raise BadAudio("bad_header", f"claims {channels} channels at {rate} Hz")
 
 

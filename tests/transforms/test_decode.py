@@ -236,6 +236,14 @@ def test_many_channels_at_a_high_rate_are_bounded_by_their_samples() -> None:
     assert caught.value.error_class == "too_large"
 
 
+def test_a_rate_that_would_make_hours_of_a_few_bytes_is_refused() -> None:
+    wav = written("WAV")
+    for rate in (0, 1, 999, 768_001, 2**31):
+        with pytest.raises(BadAudio) as caught:
+            load(wav[:24] + rate.to_bytes(4, "little") + wav[28:], Limits(0.1, 1e9))
+        assert caught.value.error_class in ("bad_header", "unreadable")
+
+
 def test_storage_that_fails_in_the_middle_is_not_the_files_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
