@@ -137,13 +137,15 @@ def alignment_of(words: list[TextWord], spans: list[Span | None], num_samples: i
     """
     if impossible := _impossible(words, num_samples):
         return impossible
-    spans = _apart(spans, num_samples)
-    heard = sum(span is not None for span in spans)
-    if not heard:
+    if not any(spans):
         return failed(
             f"none of the text's {len(words)} words can be spelled in the aligner's symbols; "
             "choose an aligner of its language (align.model)"
         )
+    spans = _apart(spans, num_samples)
+    heard = sum(span is not None for span in spans)
+    if not heard:
+        return failed(f"none of the text's {len(words)} words was heard on audio of its own")
     times = _in_order(_filled([word.symbol for word in words], spans, num_samples), num_samples)
     placed = [
         Word(*word, start, end, span and span.score, interpolated=span is None)
