@@ -154,8 +154,9 @@ def borders_of(words: Sequence[dict[str, Any]], frame_samples: float, num_frames
     """The borders of a recording, from the `items` of its word alignment; the other arguments as for `word_borders`."""
     names = ("char_start", "char_end", "start_sample", "end_sample", "interpolated")
     columns = [np.array([NO_TIME if word[name] is None else word[name] for word in words], np.int64) for name in names]
-    row = np.zeros(len(words), np.int64)
-    _, *places = word_borders(row, *columns, np.array([frame_samples]), np.array([num_frames]))
+    char_starts, char_ends, starts, ends, interpolated = columns
+    row, hop, count = np.zeros(len(words), np.int64), np.array([frame_samples]), np.array([num_frames])
+    _, *places = word_borders(row, char_starts, char_ends, starts, ends, interpolated, hop, count)
     return [Border(*place) for place in zip(*(each.tolist() for each in places), strict=True)]
 
 
