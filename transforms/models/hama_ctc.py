@@ -260,10 +260,9 @@ def _frames_needed(targets: list[int]) -> int:
 
 def _spans(words: list[list[Peak]], levels: Levels, lag: int) -> list[Span]:
     """Words from the peaks of their tokens, each at least a frame long."""
-    borders = [
-        _border(before and before[-1], after and after[0], levels, lag)
-        for before, after in pairwise([None, *words, None])
-    ]
+    befores = [None, *(peaks[-1] for peaks in words)]
+    afters = [*(peaks[0] for peaks in words), None]
+    borders = [_border(before, after, levels, lag) for before, after in zip(befores, afters, strict=True)]
     spans, earliest = [], 0
     for peaks, (_, start), (end, _) in zip(words, borders, borders[1:], strict=False):
         start = max(start, earliest)
