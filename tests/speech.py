@@ -1,6 +1,6 @@
 """Speech for tests and measurements: the recordings beside this repository, or what the embedded voice says.
 
-Both are folders of one layout: `manifest.jsonl`, with a JSON object a line, and the 16 kHz mono FLAC files that it names.
+Both folders hold a `manifest.jsonl`, one JSON object per line, and the 16 kHz mono FLAC files that it names.
 """
 
 from __future__ import annotations
