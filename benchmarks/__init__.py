@@ -1,4 +1,4 @@
-"""Side-by-side measurements: each in one run, as ratios. They need ../shared/speech."""
+"""Side-by-side measurements: each in one run, as ratios. The speech is recorded (../shared/speech) or made."""
 
 import os
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+from tests.speech import folder, recorded, rows
+
 SAMPLE_RATE = 16_000
 
 
@@ -29,13 +30,20 @@ def chosen(about: str | None, rounds: int = 5) -> argparse.Namespace:
     return options(about, rounds).parse_args()
 
 
+def speech_rows() -> list[dict[str, Any]]:
+    """Rows of the recorded speech, or of speech made by the embedded voice; `audio` is an absolute path."""
+    if not recorded():
+        print("no recordings in ../shared/speech: measuring on speech made by the embedded voice", file=sys.stderr)
+    return [row | {"audio": str(row["audio"])} for row in rows(folder())]
+
+
 def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], list[str], list[Path]]:
     """Waveforms (float32, 16 kHz), reference texts and files of every n-th utterance, at most `limit`."""
     import soundfile
 
-    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][::every][:limit]
-    paths = [SPEECH / row["audio"] for row in rows]
-    return [soundfile.read(path, dtype="float32")[0] for path in paths], [row["text"] for row in rows], paths
+    taken = speech_rows()[::every][:limit]
+    paths = [Path(row["audio"]) for row in taken]
+    return [soundfile.read(path, dtype="float32")[0] for path in paths], [row["text"] for row in taken], paths
 
 
 def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds: int, rows: int | None = None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import jiwer
 
-from benchmarks.common import SAMPLE_RATE, SPEECH, chosen
+from benchmarks.common import SAMPLE_RATE, chosen, speech_rows
 from jobs.config import load
 from jobs.run import job_of
 from pipeline.commit import open_stage, set_current
@@ -64,9 +64,8 @@ class Stopwatch:
 
 def main(limit: int | None) -> None:
     with tempfile.TemporaryDirectory() as root:
-        lines = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][:limit]
         manifest = Path(root, "speech.jsonl")
-        manifest.write_text("".join(json.dumps(row | {"audio": str(SPEECH / row["audio"])}) + "\n" for row in lines))
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in speech_rows()[:limit]))
         settings = load("folder", [f"manifest={manifest}", f"root={root}"])
         job, dataset = job_of(settings), Dataset(root)
         job.plan.commit(dataset)

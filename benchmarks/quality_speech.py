@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import SPEECH
+from benchmarks.common import speech_rows
 from benchmarks.dialogues import MAX_TOKENS
 from jobs.stages import STAGES
 from pipeline.job import Job, StageReport
@@ -31,10 +31,7 @@ SHOWN = 5
 
 def run(model: str, root: str, limit: int | None, max_tokens: int = MAX_TOKENS) -> list[StageReport]:
     """Ingests the clips as users' turns, each a dialogue, and has the model answer them."""
-    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][:limit]
-    asked = [
-        row | {"audio": str(SPEECH / row["audio"]), "dialogue_id": row["id"], "turn": 0, "role": "user"} for row in rows
-    ]
+    asked = [row | {"dialogue_id": row["id"], "turn": 0, "role": "user"} for row in speech_rows()[:limit]]
     manifest = Path(root, "manifest.jsonl")
     manifest.write_text("".join(json.dumps(row) + "\n" for row in asked))
     sources = [{"kind": "manifest", "corpus": "speech", "manifest": str(manifest)}]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from benchmarks.common import SAMPLE_RATE, SPEECH
+from benchmarks.common import SAMPLE_RATE, speech_rows
 from schemas import ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
 from transforms.base import Output, Parameters, Transform, table_of
@@ -17,11 +18,11 @@ from transforms.base import Output, Parameters, Transform, table_of
 
 @cache
 def clips() -> list[tuple[bytes, int]]:
-    """The real speech: FLAC bytes and samples of each file."""
+    """FLAC bytes and samples of each file of speech."""
     import soundfile
 
-    paths = sorted((SPEECH / "audio").glob("*.flac"))
-    return [(path.read_bytes(), soundfile.info(str(path)).frames) for path in paths]
+    paths = sorted(row["audio"] for row in speech_rows())
+    return [(Path(path).read_bytes(), soundfile.info(path).frames) for path in paths]
 
 
 class Repeat(Transform):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-from benchmarks.common import SPEECH
+from benchmarks.common import speech_rows
 from jobs.config import load
 from jobs.run import job_of
 from pipeline.job import Job
@@ -63,9 +63,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()][:UTTERANCES]
+        rows = speech_rows()[:UTTERANCES]
         manifest = Path(folder, "m.jsonl")
-        manifest.write_text("\n".join(json.dumps(row | {"audio": str(SPEECH / row["audio"])}) for row in rows))
+        manifest.write_text("\n".join(json.dumps(row) for row in rows))
         print(f"{len(rows)} utterances, {sum(row['duration'] for row in rows) / 60:.1f} minutes")
         for number in range(rounds):
             two = run(manifest, f"{folder}/{number}-2", 2)

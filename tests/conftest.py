@@ -1,16 +1,18 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and what the last lines of a run say."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.speech import folder, recorded, rows
 
 # Where a shell starts pytest in the background, Ctrl-C is ignored, and every process that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,20 +23,39 @@ settings.register_profile("here", deadline=None)  # no test depends on how fast 
 settings.load_profile("here")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--made-speech", action="store_true", help="use the embedded voice even where recordings exist")
+
+
 def pytest_runtest_setup() -> None:
     """Hypothesis asks every module for its file, and some of speechbrain's are imported, or fail, as they are asked."""
     for module in [module for name, module in sys.modules.items() if name.startswith("speechbrain.")]:
         vars(module).setdefault("__file__", None)
 
 
-SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # its lines come after pytest's own summary, just above the closing line
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Say on the last lines which speech the tests had, and what was skipped and why."""
+    yield
+    made = config.getoption("--made-speech") or not recorded()
+    terminalreporter.write_line(f"speech: {'made by the embedded voice' if made else 'recorded'}")
+    terminalreporter.write_line(skips(terminalreporter.stats.get("skipped", [])))
+
+
+def skips(reports: list[Any]) -> str:
+    """Return how many tests and whole files were skipped, counted by reason, on one line."""
+    reasons = Counter(
+        (
+            "test" if isinstance(report, pytest.TestReport) else f"all of {report.nodeid}",
+            report.longrepr[2].removeprefix("Skipped: "),
+        )
+        for report in reports
+    )
+    why = "; ".join(f"{count} x {what} ({reason})" for (what, reason), count in reasons.most_common())
+    return f"{len(reports)} skipped: {why}" if reports else "0 skipped"
 
 
 @pytest.fixture(scope="session")
-def speech() -> list[dict[str, Any]]:
-    """The rows of the real speech's manifest, `audio` made an absolute path; 16 kHz mono FLAC with its text."""
-    manifest = SPEECH / "manifest.jsonl"
-    if not manifest.is_file():
-        pytest.skip(f"real speech is not there: {manifest}")
-    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
-    return [row | {"audio": SPEECH / row["audio"]} for row in rows]
+def speech(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """Rows of the speech's manifest, with `audio` as an absolute path: 16 kHz mono FLAC with its text."""
+    return rows(folder(made=request.config.getoption("--made-speech")))

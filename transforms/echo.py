@@ -248,10 +248,11 @@ class Echo(Transform):
         rejects: list[Reject] = []
         answers = self._responder.answer([turn for _, turn in turns], heard)
         for (row, _), answer in zip(turns, answers, strict=True):
-            if answer.text.strip():
+            if answer.ids and answer.text.strip():
                 drafts.append(self._draft(row, answer))
             else:
-                rejects.append(Reject(row[KEY], "empty_reply", f"the model's reply is empty ({answer.stop_reason})"))
+                known = "the tokenizer keeps nothing of it" if answer.text.strip() else answer.stop_reason
+                rejects.append(Reject(row[KEY], "empty_reply", f"the reply is empty ({known})"))
         decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments], self._speech))
         return [self._row(draft, [next(decoded) for _ in draft.segments]) for draft in drafts], rejects
 

@@ -1,4 +1,4 @@
-"""Real speech, ingested once."""
+"""Speech, ingested once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.transforms.rows import run_stages
 
 @pytest.fixture(scope="session")
 def ingested(speech: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Eight utterances of real speech of many lengths, as the table `utterances`."""
+    """Eight utterances of many lengths, as the table `utterances`."""
     folder = tmp_path_factory.mktemp("ingested")
     chosen = sorted(speech, key=lambda row: row["duration"])[:: len(speech) // 8][:8]
     lines = [json.dumps({**row, "audio": str(row["audio"])}) for row in chosen]
@@ -25,11 +25,11 @@ def ingested(speech: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def long_utterance(speech: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A minute and more of real speech in one file, with its text."""
+    """A minute and more of one speaker in one file, with its text."""
     import numpy as np
     import soundfile
 
-    rows = [row for row in speech if row["id"].startswith("1998-15444-")]
+    rows = [row for row in speech if row["speaker"] == speech[0]["speaker"]]
     path: Path = tmp_path_factory.mktemp("long") / "long.flac"
     soundfile.write(path, np.concatenate([soundfile.read(row["audio"])[0] for row in rows]), 16_000)
     return {"id": "long", "audio": str(path), "text": " ".join(row["text"] for row in rows)}

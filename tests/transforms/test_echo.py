@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from schemas import TABLES
+from schemas import KEY, TABLES
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.schemas.samples import sample
@@ -26,6 +26,7 @@ from transforms.models.t2c import T2C, learned_segments
 from transforms.models.unit_reader import UnitReader, UnitReaderConfig, target_cer
 from transforms.models.whisper_weights import EMBEDDED
 from transforms.publish import EchoSetParameters, PublishEcho, PublishT2C, T2CParameters
+from transforms.responders import Asked
 from transforms.segments import SegmentRule
 from transforms.tokenize import TokenizeParameters
 from transforms.trainer.collate import t2c_segments
@@ -175,6 +176,15 @@ def test_a_turn_without_a_reply_is_a_reject_that_says_so(echoed: Dataset) -> Non
     found = rejects(echoed, "echo_targets")
     assert {key: row["error_class"] for key, row in found.items()} == {"b0": "no_reply"}
     assert "turn 1 of dialogue b" in found["b0"]["message"]
+
+
+def test_a_reply_of_which_the_tokenizer_keeps_nothing_is_a_reject() -> None:
+    echo = Echo(EchoParameters.model_validate(TEXT_ALONE))
+    echo.setup()
+    accent = "\N{COMBINING ACUTE ACCENT}"  # the embedded tokenizer leaves accents out
+    written, (reject,) = echo._answered([({KEY: "a0"}, Asked("a0", [], [], accent))], [[]])
+    assert written == [] and (reject.utterance_id, reject.error_class) == ("a0", "empty_reply")
+    assert "the tokenizer keeps nothing of it" in reject.message
 
 
 def test_training_sets(echoed: Dataset) -> None:

@@ -230,7 +230,7 @@ def test_every_word_is_found_and_both_methods_agree(speech: Rows, ctc: CtcAligne
             assert alignment.status == "ok"
             check(alignment, text, len(waveform))
     one, other = (np.concatenate([starts(alignment) for alignment in alignments]) for alignments in both)
-    assert np.median(abs(one - other)) < 0.08 * SAMPLE_RATE
+    assert np.median(abs(one - other)) < 0.1 * SAMPLE_RATE  # attention counts a pause as part of a word
     assert abs(np.median(one - other)) < 0.06 * SAMPLE_RATE
 
 

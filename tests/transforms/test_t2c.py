@@ -17,7 +17,6 @@ from transforms.models.t2c import T2C, Chosen, T2CConfig, character_tokenizer, d
 from transforms.models.t2c_module import T2CModule
 
 ROOT = Path(__file__).parents[2]
-PARITY = ROOT.parent / "shared" / "echox_parity"
 NANO = ROOT / "transforms" / "assets" / "nano-t2c"
 TEXTS = ["hi", "a much longer sentence, is it not?", "seven words are in this one sentence", "no", "it's 5 o'clock!"]
 
