@@ -45,9 +45,10 @@ def longest_stretch(rows: pa.RecordBatch) -> pa.DoubleArray:
 def _between_words(rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     items = pc.if_else(_of_this_text(rows), pc.struct_field(rows[ALIGNMENTS.name], "items"), None)
     names = ("char_start", "char_end", "start_sample", "end_sample", "interpolated")
-    words = [_numbers(field_of(items, name), NO_TIME) for name in names]
+    char_starts, char_ends, starts, ends, interpolated = (_numbers(field_of(items, name), NO_TIME) for name in names)
     row = pc.list_parent_indices(items).to_numpy()
-    return word_borders(row, *words, _frame_samples(rows), _numbers(_unit(rows, "num_frames")))
+    hop, count = _frame_samples(rows), _numbers(_unit(rows, "num_frames"))
+    return word_borders(row, char_starts, char_ends, starts, ends, interpolated, hop, count)
 
 
 def _of_this_text(rows: pa.RecordBatch) -> pa.BooleanArray:

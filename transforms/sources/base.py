@@ -42,9 +42,6 @@ class Item:
         locator: what `Source.open` takes; a path is relative to the source where it can be, so that a moved corpus
             is the same.
         seconds: duration, an estimate is enough.
-        start_seconds, section_seconds: where the section to take starts in the file, and how long it is; None for
-            the whole file, and for all that follows the start.
-        declared_seconds: how long the corpus says that the whole file is.
         size: bytes of the audio file.
         error_class, error: why the item can't be read at all.
         text: reference text.
@@ -73,9 +70,6 @@ class Item:
     language: str | None = None
     channel: int | None = None
     speaker_id: str | None = None
-    start_seconds: float | None = None
-    section_seconds: float | None = None
-    declared_seconds: float | None = None
 
 
 class Expected(Parameters):

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.audio import MAX_RATE, Raw
+from transforms.audio import Raw
+from transforms.blocks import MAX_RATE, MIN_RATE
 from transforms.sources.base import Item, Source, SourceError, files
 from transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
 from transforms.sources.values import BadLine, integer, is_missing, place
@@ -202,7 +203,7 @@ class _Audio:
         return audio.storage if isinstance(audio, pa.ExtensionArray) else audio
 
     def _rate(self, value: Any) -> int:
-        rate = integer(("sampling_rate", value), 1, MAX_RATE)
+        rate = integer(("sampling_rate", value), MIN_RATE, MAX_RATE)
         if rate is None:
             raise BadLine(f"`{self.column}` holds samples, and no sampling_rate says how many a second")
         return rate
