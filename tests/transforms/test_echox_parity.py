@@ -1,4 +1,4 @@
-"""Agreement with what the released EchoX code computes for a tiny checkpoint: ids exactly, floats within 1e-4.
+"""Agreement with what the released EchoX code computes for tiny checkpoints: ids exactly, floats within 1e-4.
 
 The echo decoder's inputs are compared from the figures' own states: on the way from the audio, float32 leaves the
 figures themselves 1.3e-4 from what float64 computes.
@@ -19,31 +19,44 @@ from transforms.models.t2c import T2CConfig
 from transforms.models.t2c_module import T2CModule
 from transforms.models.whisper_encoder import encode
 
-EXPECTED: Mapping[str, np.ndarray] = np.load(FIGURES / "expected.npz")
+Expected = Mapping[str, np.ndarray]
 CASES = [0, 1]
+AUDIO = {"": CASES, "unset": [10, 11], "base": [10, 11]}
+"""Of each case by kind of checkpoint, as `log_mel` takes it."""
+
+
+@pytest.fixture(scope="module", params=AUDIO, ids=lambda kind: kind or "large")
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def echox(tmp_path_factory: pytest.TempPathFactory) -> EchoX:
-    return EchoX.load(write_checkpoint(tmp_path_factory.mktemp("echox") / "tiny"))
+def expected(kind: str) -> Expected:
+    figures: Expected = np.load(FIGURES / kind / "expected.npz")
+    return figures
 
 
 @pytest.fixture(scope="module")
-def heard(echox: EchoX) -> list[Heard]:
+def echox(kind: str, tmp_path_factory: pytest.TempPathFactory) -> EchoX:
+    return EchoX.load(write_checkpoint(tmp_path_factory.mktemp("echox") / "tiny", kind))
+
+
+@pytest.fixture(scope="module")
+def heard(echox: EchoX, kind: str) -> list[Heard]:
     with torch.inference_mode():
-        frames = [encode(echox.tower.encoder, log_mel(case))[0] for case in CASES]
+        frames = [encode(echox.tower.encoder, log_mel(case))[0] for case in AUDIO[kind]]
         return [turns[0] for turns in echox.network.model.hear([[turn] for turn in frames])]
 
 
 @pytest.fixture(scope="module")
-def prompts(echox: EchoX, heard: list[Heard]) -> list[Prompt]:
-    ids = [EXPECTED[f"case{case}/input_ids"].tolist() for case in CASES]
+def prompts(echox: EchoX, heard: list[Heard], expected: Expected) -> list[Prompt]:
+    ids = [expected[f"case{case}/input_ids"].tolist() for case in CASES]
     return [echox.prompt(row, [turn]) for row, turn in zip(ids, heard, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def states(echox: EchoX, prompts: list[Prompt]) -> list[torch.Tensor]:
-    return echox.states(prompts, [EXPECTED[f"case{case}/reply_ids"].tolist() for case in CASES])
+def states(echox: EchoX, prompts: list[Prompt], expected: Expected) -> list[torch.Tensor]:
+    return echox.states(prompts, [expected[f"case{case}/reply_ids"].tolist() for case in CASES])
 
 
 def top16(logits: torch.Tensor) -> np.ndarray:
@@ -51,55 +64,55 @@ def top16(logits: torch.Tensor) -> np.ndarray:
     return np.stack([best.indices.numpy(), best.values.numpy()])
 
 
-def assert_top16(logits: torch.Tensor, expected: np.ndarray) -> None:
+def assert_top16(logits: torch.Tensor, best: np.ndarray) -> None:
     found = top16(logits.float())
-    assert found[0].astype(int).tolist() == expected[0].astype(int).tolist()
-    np.testing.assert_allclose(found[1], expected[1], atol=1e-4, rtol=0)
+    assert found[0].astype(int).tolist() == best[0].astype(int).tolist()
+    np.testing.assert_allclose(found[1], best[1], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_front_end(heard: list[Heard], prompts: list[Prompt], case: int) -> None:
-    assert heard[case].ctc.tolist() == EXPECTED[f"case{case}/ctc_argmax"].tolist()
-    assert len(prompts[case].embeddings) == EXPECTED[f"case{case}/prompt_length"]
+def test_front_end(heard: list[Heard], prompts: list[Prompt], expected: Expected, case: int) -> None:
+    assert heard[case].ctc.tolist() == expected[f"case{case}/ctc_argmax"].tolist()
+    assert len(prompts[case].embeddings) == expected[f"case{case}/prompt_length"]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_teacher_forced(echox: EchoX, prompts: list[Prompt], states: list[torch.Tensor], case: int) -> None:
+def test_teacher_forced(echox: EchoX, states: list[torch.Tensor], expected: Expected, case: int) -> None:
     with torch.inference_mode():
-        assert_top16(echox.network.lm_head(states[case][0]), EXPECTED[f"case{case}/first_logits_top16"])
-    np.testing.assert_allclose(states[case], EXPECTED[f"case{case}/reply_hidden_states"], atol=1e-4, rtol=0)
+        assert_top16(echox.network.lm_head(states[case][0]), expected[f"case{case}/first_logits_top16"])
+    np.testing.assert_allclose(states[case], expected[f"case{case}/reply_hidden_states"], atol=1e-4, rtol=1e-5)
     np.testing.assert_allclose(
-        echox.trigger_scores(states[case]), EXPECTED[f"case{case}/trigger_scores"], atol=1e-4, rtol=0
+        echox.trigger_scores(states[case]), expected[f"case{case}/trigger_scores"], atol=1e-4, rtol=0
     )
 
 
-def test_generated(echox: EchoX, prompts: list[Prompt]) -> None:
+def test_generated(echox: EchoX, prompts: list[Prompt], expected: Expected) -> None:
     for case, reply in zip(CASES, echox.respond(prompts, 24), strict=True):
-        assert reply.ids == EXPECTED[f"case{case}/greedy_reply_ids"].tolist()
+        assert reply.ids == expected[f"case{case}/greedy_reply_ids"].tolist()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_echo_decoder(echox: EchoX, case: int) -> None:
-    said = torch.from_numpy(EXPECTED[f"case{case}/reply_hidden_states"][:-1])  # the end token is not spoken
+def test_echo_decoder(echox: EchoX, expected: Expected, case: int) -> None:
+    said = torch.from_numpy(expected[f"case{case}/reply_hidden_states"][:-1])  # the end token is not spoken
     with torch.inference_mode():
         prompt = around(echox, echox.denoised(said))
         inputs = echox.network.unit_translator.adapter(prompt)
-    np.testing.assert_allclose(inputs, EXPECTED[f"case{case}/echo_inputs_embeds"], atol=1e-4, rtol=0)
-    assert_decodes(echox.network.unit_translator, prompt, f"case{case}/echo")
+    np.testing.assert_allclose(inputs, expected[f"case{case}/echo_inputs_embeds"], atol=1e-4, rtol=1e-5)
+    assert_decodes(echox.network.unit_translator, prompt, expected, f"case{case}/echo")
 
 
-def test_from_audio_to_units(echox: EchoX, states: list[torch.Tensor]) -> None:
+def test_from_audio_to_units(echox: EchoX, states: list[torch.Tensor], expected: Expected) -> None:
     prompts = [around(echox, echox.denoised(said[:-1])) for said in states]
     decoded = echox.network.unit_translator.decode(prompts, [40, 40], constrained=False)
-    assert [chosen.ids for chosen in decoded] == [EXPECTED[f"case{case}/echo_unit_ids"].tolist() for case in CASES]
+    assert [chosen.ids for chosen in decoded] == [expected[f"case{case}/echo_unit_ids"].tolist() for case in CASES]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_text_to_codec(echox: EchoX, case: int) -> None:
-    text = EXPECTED[f"case{case}/reply_ids"][:-1]
+def test_text_to_codec(echox: EchoX, expected: Expected, case: int) -> None:
+    text = expected[f"case{case}/reply_ids"][:-1]
     with torch.inference_mode():
         prompt = around(echox, echox.network.unit_translator.embed(torch.from_numpy(text)))
-    assert_decodes(echox.network.unit_translator, prompt, f"case{case}/t2c")
+    assert_decodes(echox.network.unit_translator, prompt, expected, f"case{case}/t2c")
 
 
 def around(echox: EchoX, text: torch.Tensor) -> torch.Tensor:
@@ -108,9 +121,9 @@ def around(echox: EchoX, text: torch.Tensor) -> torch.Tensor:
     return torch.cat([embed(torch.tensor(template.prefix_ids)), text, embed(torch.tensor(template.middle_ids))])
 
 
-def assert_decodes(decoder: T2CModule, prompt: torch.Tensor, figures: str) -> None:
+def assert_decodes(decoder: T2CModule, prompt: torch.Tensor, expected: Expected, figures: str) -> None:
     with torch.inference_mode():
         logits = decoder(prompt[None], torch.arange(len(prompt))[None])[0, -1]
-    assert_top16(logits, EXPECTED[f"{figures}_logits_top16"])
+    assert_top16(logits, expected[f"{figures}_logits_top16"])
     (chosen,) = decoder.decode([prompt], [40], constrained=False)
-    assert chosen.ids == EXPECTED[f"{figures}_unit_ids"].tolist()
+    assert chosen.ids == expected[f"{figures}_unit_ids"].tolist()

@@ -13,10 +13,9 @@ from transforms.models.t2c import T2CConfig
 HEADER = [128006, 128000, 65576, 128007, 128000, 198]
 """The turn of units in Llama-3 headers, as the released tokenizer spells it."""
 
-SMALL = {"num_layers": 4, "hidden_size": 512, "num_heads": 8, "num_kv_heads": 8, "ffn_size": 2048}
+SMALL = {"num_layers": 4, "hidden_size": 512, "num_heads": 8, "ffn_size": 2048}
 OTHER = {"num_layers": 8, "hidden_size": 768, "num_heads": 12, "num_kv_heads": 12, "ffn_size": 2048}
-UNSET = {"num_layers": 6, "hidden_size": 512, "num_heads": 8, "num_kv_heads": 8, "ffn_size": 2048}
-LLAMA_ROPE_THETA, LLAMA_NORM_EPS = 10_000.0, 1e-6
+UNSET = {"num_layers": 6, "hidden_size": 512, "num_heads": 8, "ffn_size": 2048}
 
 
 class EchoXConfig(BaseModel):
@@ -27,6 +26,7 @@ class EchoXConfig(BaseModel):
         audio_tower: the Whisper encoder: `embedded:tiny.en`, or a directory (relative to the checkpoint's).
         audio_context: frames of 20 ms that audio is padded to a multiple of; 1500 is Whisper's own 30 s.
         unit_model: name of the unit decoder's sizes in the release, or the sizes themselves.
+        denoiser_size: inner width of the denoising adapter; None is `intermediate_size`, as in the release.
         audio_patch_id: the placeholder of a turn's audio, and the CTC head's blank.
         period_id: the token whose row of `lm_head` the streaming cut compares states with.
         unit_prefix_ids, unit_middle_ids: what stands before the text, and between it and the units.
@@ -53,6 +53,7 @@ class EchoXConfig(BaseModel):
     audio_context: PositiveInt = Field(1500, le=1500)
     unit_vocab_size: PositiveInt = 1200
     unit_model: str | dict[str, Any] | None = None
+    denoiser_size: PositiveInt | None = None
     units: PositiveInt = 1000
     audio_patch_id: int = 128256
     period_id: int = 13
@@ -98,22 +99,26 @@ class EchoXConfig(BaseModel):
 
     @property
     def unit_decoder(self) -> T2CConfig:
-        """Sizes and template of the unit decoder."""
-        sizes: dict[str, Any] = {"rope_theta": LLAMA_ROPE_THETA, "rms_norm_eps": LLAMA_NORM_EPS}
-        if self.unit_model == "large":
-            sizes = {
+        """Sizes and template of the unit decoder.
+
+        The release configures it as a copy of the language model in which a name replaces some sizes.
+        """
+        if isinstance(self.unit_model, dict):
+            sizes = self.unit_model
+        else:
+            large = {
                 "num_layers": 2,
                 "hidden_size": self.hidden_size,
                 "num_heads": self.num_attention_heads,
-                "num_kv_heads": self.num_key_value_heads,
                 "ffn_size": self.intermediate_size,
-                "rope_theta": self.rope_theta,
-                "rms_norm_eps": self.rms_norm_eps,
             }
-        elif isinstance(self.unit_model, dict):
-            sizes |= self.unit_model
-        else:
-            sizes |= {"small": SMALL, None: UNSET}.get(self.unit_model, OTHER)
+            sizes = {
+                "num_kv_heads": self.num_key_value_heads,
+                "rope_theta": self.rope_theta,
+                "rope_scaling": self.rope_scaling,
+                "rms_norm_eps": self.rms_norm_eps,
+                **{"large": large, "small": SMALL, None: UNSET}.get(self.unit_model, OTHER),
+            }
         return T2CConfig(
             text_vocab_size=self.vocab_size,
             unit_vocab_size=self.unit_vocab_size,

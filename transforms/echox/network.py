@@ -130,10 +130,8 @@ class UnitTranslator(T2CModule):
 
     def __init__(self, config: EchoXConfig) -> None:
         super().__init__(config.unit_decoder)
-        width = config.hidden_size
-        self.aligner_MLP = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(2 * width, width)
-        )
+        width, inner = config.hidden_size, config.denoiser_size or config.intermediate_size
+        self.aligner_MLP = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(0.1), nn.Linear(inner, width))
 
 
 def starts_of_runs(ctc: Tensor) -> Tensor:

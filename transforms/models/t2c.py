@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
@@ -45,6 +45,7 @@ class T2CConfig(BaseModel):
     ffn_size: PositiveInt
     max_positions: PositiveInt = 2048
     rope_theta: PositiveFloat = 10_000.0
+    rope_scaling: dict[str, Any] | None = None  # as transformers' LlamaConfig takes it
     rms_norm_eps: PositiveFloat = 1e-6
     prefix_ids: list[int]
     middle_ids: list[int]

@@ -34,6 +34,7 @@ class T2CModule(nn.Module):
             num_key_value_heads=config.num_kv_heads,
             max_position_embeddings=config.max_positions,
             rope_theta=config.rope_theta,
+            rope_scaling=config.rope_scaling,
             rms_norm_eps=config.rms_norm_eps,
         )
         llama._attn_implementation = "sdpa"
