@@ -125,9 +125,9 @@ class Transcription:
         parts = [(segment, self._parts(segment.start, segment.end)) for segment in self.segments]
         return [(segment, spans) for segment, spans in parts if len(spans) > 1]
 
-    def replace(self, segment: Segment, others: list[Segment]) -> None:
-        """Replace a segment."""
-        self.segments = [each for each in self.segments if each is not segment] + others
+    def replace(self, doubtful: list[Segment], others: list[Segment]) -> None:
+        """Replace segments of this transcription by others."""
+        self.segments = [each for each in self.segments if each not in doubtful] + others
         self.windows += [each.window for each in others]
         self.settle()
 
@@ -245,10 +245,13 @@ class LongForm:
         apart = [Transcription(transcription.speech) for transcription in found]
         self._decode(parts, waveforms, keys, apart)
         for transcription, segments, decoded in zip(found, doubtful, apart, strict=True):
+            replaced, others = list[Segment](), list[Segment]()
             for segment, spans in segments:
-                others = [each for each in decoded.segments if spans[0][0] <= each.start < segment.end]
-                if len(join(each.text for each in others)) >= len(segment.text) + MORE_TEXT:
-                    transcription.replace(segment, others)
+                inside = [each for each in decoded.segments if spans[0][0] <= each.start < segment.end]
+                if len(join(each.text for each in inside)) >= len(segment.text) + MORE_TEXT:
+                    replaced.append(segment)
+                    others += inside
+            transcription.replace(replaced, others)
 
     def _is_invented(self, segment: Segment, transcription: Transcription) -> bool:
         """Return True if both Whisper and the voice activity detector say that nobody speaks in a segment."""
