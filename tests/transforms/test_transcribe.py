@@ -214,6 +214,38 @@ def test_speech_without_text_is_decoded_again(fast: Transcribe, clips: list[tupl
     assert "uncovered_speech" not in fast._flags(found)
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_segments_over_a_pause_give_way_to_parts_with_more_text(
+    fast: Transcribe, clips: list[tuple[np.ndarray, str]], lost: bool
+) -> None:
+    """Two segments, each over two sentences with a long pause between them, with the text of one or of both."""
+    four = clips[2:6]
+    waveform = np.concatenate([part for waveform, _ in four for part in (waveform, pause(1.5))])[: WINDOW_SAMPLES - 1]
+    middle = len(four[0][0]) + len(four[1][0]) + 2 * SAMPLE_RATE
+    said = [four[place][1] if lost else f"{four[place][1]} {four[place + 1][1]}" for place in (0, 2)]
+    recogniser, calls = fast.transcribe._recogniser, []
+
+    class Spanning:
+        """The real model, its first result made of two segments."""
+
+        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            calls.append(len(windows))
+            if len(calls) > 1:
+                return recogniser(windows, temperature, seed)
+            phrases = [Phrase(0, middle, said[0]), Phrase(middle, len(windows[0]), said[1])]
+            return [decoded(*phrases, resume=len(windows[0]))]
+
+    (found,) = LongForm(Spanning(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
+    check_segments(found, len(waveform))
+    if lost:
+        reference = " ".join(text for _, text in four)
+        assert len(found.segments) >= 4
+        assert errors(reference, found.text).insertions <= 3
+        assert errors(f"{four[0][1]} {four[1][1]}", found.text.split(found.segments[-1].text)[0]).deletions <= 3
+    else:
+        assert [segment.text for segment in found.segments] == said
+
+
 def test_speech_that_stays_without_text_is_flagged(fast: Transcribe, clips: list[tuple[np.ndarray, str]]) -> None:
     one, two = clips[0][0], clips[1][0]
 
