@@ -29,7 +29,8 @@ It is also the shortest gap between two segments that is decoded again: timestam
 SLACK = SAMPLE_RATE * 3 // 10
 LEAST_SPEECH = SAMPLE_RATE // 2
 """Speech that is worth decoding again. Less is a very short word, or the end of one that its segment cuts off."""
-
+TRIES = 3
+"""How often the gaps of an utterance are decoded: a gap that gets some text leaves smaller ones."""
 MORE_TEXT = 5
 """Characters by which the parts of a segment must exceed it to replace it: fewer are another spelling of the same."""
 
@@ -204,7 +205,8 @@ class LongForm:
         self._decode(whole, waveforms, keys, found)
         self._recheck(waveforms, keys, found)
         tried: set[_Stretch] = set()
-        while gaps := [gap for gap in _gaps(waveforms, found) if gap not in tried]:
+        for _ in range(TRIES):
+            gaps = [gap for gap in _gaps(waveforms, found) if gap not in tried]
             tried.update(gaps)
             self._decode(gaps, waveforms, keys, found)
         return found
@@ -230,7 +232,8 @@ class LongForm:
                     for phrase in window.phrases
                 ]
                 transcription.segments += [each for each in segments if not self._is_invented(each, transcription)]
-                if (resume := stretch.start + window.resume) < stretch.end:
+                resume = stretch.start + window.resume
+                if LEAST_SPEECH <= window.resume and resume < stretch.end:  # a step must lead somewhere
                     following.append(_Stretch(stretch.utterance, resume, stretch.end))
             stretches = following
         for transcription in found:
