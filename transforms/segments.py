@@ -76,6 +76,8 @@ def text_scores(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
         One score a token: the end of a sentence above that of a clause, above that of a word. A token that spells a
         part of a character, or only spaces, is no place to cut: the token that ends the character or the word is.
     """
+    if not offsets:
+        return []
     followers = [start for start, _ in offsets[1:]] + [len(text)]
     return [
         INSIDE if follower < end or text[start:end].isspace() else _score(text, end)

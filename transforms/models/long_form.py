@@ -233,7 +233,7 @@ class LongForm:
                 ]
                 transcription.segments += [each for each in segments if not self._is_invented(each, transcription)]
                 resume = stretch.start + window.resume
-                if LEAST_SPEECH <= window.resume and resume < stretch.end:  # a step must lead somewhere
+                if window.resume >= LEAST_SPEECH and resume < stretch.end:  # a step must lead somewhere
                     following.append(_Stretch(stretch.utterance, resume, stretch.end))
             stretches = following
         for transcription in found:
