@@ -155,26 +155,31 @@ def heard(*frames: int) -> np.ndarray:
     return table
 
 
+def noise(frames: int) -> np.ndarray:
+    """Noise in which no silence is to be found."""
+    return np.random.default_rng(0).normal(0, 0.1, frames * 320).astype(np.float32)
+
+
 def test_words_that_cannot_be_spelled_keep_a_frame_each() -> None:
     from transforms.models.hama_ctc import align_tokens
 
     said, text = heard(0, 1, 2, 2, 5, 6, 0, 7, 3, 0), "one 7 8 9 two"
     words = words_of(text)
-    alignment = align_tokens(words, [(1, 2), None, None, None, (3,)], said, 0, 10 * 320)
+    alignment = align_tokens(words, [(1, 2), None, None, None, (3,)], said, 0, noise(10))
     check(alignment, text, 10 * 320)
     one, *numbers, two = alignment.words
-    assert (one.start_sample, two.start_sample, two.end_sample) == (320, 8 * 320, 9 * 320)
+    assert one.start_sample <= 320 and two.start_sample == 8 * 320 and two.end_sample >= 9 * 320
     assert all(word.interpolated and word.end_sample - word.start_sample >= 320 for word in numbers)
-    alignment = align_tokens(words, [(1, 2), None, None, None, (3,)], said[:5], 0, 10 * 320)
+    alignment = align_tokens(words, [(1, 2), None, None, None, (3,)], said[:5], 0, noise(10))
     assert (alignment.status, alignment.reason) == ("failed", "the text needs 6 frames, the audio has 5")
 
 
 def test_letters_may_need_more_frames_than_there_are() -> None:
     from transforms.models.hama_ctc import align_tokens
 
-    alignment = align_tokens(words_of("aab"), [(1, 1, 2)], heard(1, 1, 2), 0, 3 * 320)
+    alignment = align_tokens(words_of("aab"), [(1, 1, 2)], heard(1, 1, 2), 0, noise(3))
     assert (alignment.status, alignment.reason) == ("failed", "the text needs 4 frames, the audio has 3")
-    alignment = align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, 2 * 320)
+    alignment = align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, noise(2))
     assert [(word.start_sample, word.end_sample) for word in alignment.words] == [(0, 640)]
 
 
@@ -182,9 +187,9 @@ def test_a_path_that_would_not_fit_into_memory_is_not_looked_for(monkeypatch: py
     from transforms.models import hama_ctc
 
     monkeypatch.setattr(hama_ctc, "MOST_CELLS", 14)
-    alignment = hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2, 0), 0, 3 * 320)
+    alignment = hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2, 0), 0, noise(3))
     assert alignment.status == "failed" and "cut the recording into shorter utterances" in alignment.reason
-    assert hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, 2 * 320).status == "ok"
+    assert hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, noise(2)).status == "ok"
 
 
 def test_the_path_is_the_likeliest_one() -> None:

@@ -266,7 +266,7 @@ def test_what_is_held_back_of_broken_texts() -> None:
     assert found == {
         "its own": (1, 0, 0, 0, 1),
         "another's": (110, 44, 0, 0, 1),
-        "twice": (190, 0, 38, 206, 206),
+        "twice": (190, 0, 36, 206, 206),
         "first half": (58, 2, 0, 0, 0),
         "last three words": (125, 10, 30, 166, 210),
         "last word": (173, 30, 45, 192, 210),
