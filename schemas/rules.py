@@ -107,7 +107,7 @@ def cuts_differ(lists: pa.ListArray, texts: pa.StringArray) -> pa.BooleanArray:
     known = pc.fill_null(texts, "").to_pylist()
     fields = (field_of(lists, name).to_pylist() for name in ("symbol", "char_start", "char_end"))
     differs = [
-        not 0 <= start <= end == start + len(symbol) or known[row][start:end] != symbol
+        not 0 <= start <= end <= len(known[row]) or known[row][start:end] != symbol
         for row, symbol, start, end in zip(pc.list_parent_indices(lists).to_pylist(), *fields, strict=True)
     ]
     return rows_with(lists, pa.array(differs, pa.bool_()))

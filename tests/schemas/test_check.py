@@ -114,6 +114,9 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "seconds_range": put("seconds", -1.0),
         "source_range": put("source", -1),
         "size_range": put("size", -1),
+        "start_seconds_range": put("start_seconds", -0.1),
+        "section_seconds_range": put("section_seconds", -1.0),
+        "declared_seconds_range": put("declared_seconds", -1.0),
         "error_worded": put("error", "calls.jsonl, line 3: not JSON"),
     },
     "utterances": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -103,6 +104,18 @@ def test_a_line_that_names_what_no_disk_can_hold_costs_that_line_alone(folder: P
     assert reports["ingest"].rows == 1
     found = {key: row["error_class"] for key, row in rejects(dataset, "utterances").items()}
     assert found == {"long": "missing_file", "odd.jsonl:2": "bad_line", "through": "missing_file"}
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_and_a_device_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    lines = [{"id": "pipe", "audio": "pipe.wav"}, {"id": "zero", "audio": "/dev/zero"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"kind": "manifest", "corpus": "odd", "manifest": str(tmp_path / "m.jsonl")}
+    dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
+    found = rejects(dataset, "utterances")
+    assert {key: row["error_class"] for key, row in found.items()} == {"pipe": "missing_file", "zero": "missing_file"}
+    assert "is not a file" in found["pipe"]["message"]
 
 
 def test_a_disk_that_fails_is_not_the_files_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

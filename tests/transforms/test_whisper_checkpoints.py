@@ -224,7 +224,8 @@ def test_both_backends_detect_one_language(ingested: Dataset, tmp_path: Path) ->
         heard.append(apply(transcribe, rows).rows.to_pylist())
     for one, two in zip(*heard, strict=True):
         assert one["language"] == two["language"] and one["language"] in LANGUAGES
-        assert one["language_prob"] == pytest.approx(two["language_prob"], abs=0.02)
+        # CTranslate2 computes in 8-bit integers, whose rounding differs between processors
+        assert one["language_prob"] == pytest.approx(two["language_prob"], abs=0.1)
 
 
 Change = Callable[[dict[str, torch.Tensor]], Any]

@@ -207,7 +207,12 @@ class Folder(Files):
         return Path(self.place, locator).open("rb")
 
     def open(self, locator: str) -> Raw:
-        return Bucket(self.place).open(locator) if is_url(locator) else Path(self.place, locator)
+        if is_url(locator):
+            return Bucket(self.place).open(locator)
+        path = Path(self.place, locator)
+        if path.exists() and not path.is_file():  # a pipe or a device would be waited for, or read for ever
+            raise IsADirectoryError(errno.EISDIR, "is not a file")
+        return path
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if is_url(locator):
@@ -240,7 +245,7 @@ class Bucket(Files):
 
     def open(self, locator: str) -> Raw:
         if os.path.isabs(locator):
-            return Path(locator)
+            return Folder("/").open(locator)
         storage, name = self._locate(locator)
         return storage.read(name)
 
