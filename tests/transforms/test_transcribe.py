@@ -147,7 +147,7 @@ def test_silence_before_the_speech_costs_no_word(
     (waveform, reference), padded = clips[0], np.concatenate([pause(before), clips[0][0]])
     (alone,), (found,) = heard(fast, waveform), heard(fast, padded)
     check_segments(found, len(padded))
-    assert errors(reference, found.text).wer <= errors(reference, alone.text).wer + 0.1
+    assert errors(reference, found.text).deletions <= errors(reference, alone.text).deletions + 2
     assert found.speech_covered is not None and found.speech_covered > 0.9
 
 
