@@ -193,7 +193,7 @@ def test_the_file_says_what_it_is(dataset: Dataset) -> None:
         assert (chunk.compression, chunk.has_column_index, chunk.has_offset_index) == ("ZSTD", True, True)
     assert carried == {
         "schema_name": "transcripts",
-        "schema_version": "1.0.0",
+        "schema_version": TABLES["transcripts"].version,
         "fingerprint": FINGERPRINT,
         "weights.ears": "abc",
     }

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.job import Job, JobFailed, StageReport, StageStarted
 from pipeline.runners.base import Chain, Done, Events, Failed, RunShard
+from schemas.base import UserError
 from schemas.check import check_dataset
 from schemas.layout import Dataset
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage, texts
@@ -164,10 +165,10 @@ def test_rows_that_a_threshold_held_back_do_not_count_as_rejects(tmp_path: Path)
     assert (report.rejects, report.rows, report.reasons) == (0, 3, {"filtered_dull": 9})
 
 
-def test_a_job_without_rows(tmp_path: Path) -> None:
-    reports = run(job(tmp_path, stage(Double), stage(Follow), rows=0, shards=1, allowed=0.0))
-    assert [(report.rows_in, report.rows) for report in reports] == [(0, 0)] * 3
-    assert list(check_dataset(str(tmp_path))) == []
+def test_a_job_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no items to plan"):
+        run(job(tmp_path, stage(Double), stage(Follow), rows=0, shards=1, allowed=0.0))
+    assert not (tmp_path / "index.json").exists()
 
 
 def test_a_failing_shard_fails_the_job_with_the_others_committed(tmp_path: Path) -> None:
