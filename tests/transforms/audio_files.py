@@ -190,6 +190,8 @@ WHOLE: dict[str, tuple[Make, float]] = {
     "WAV whose header was written after a second": (lambda: claiming(written("WAV"), 32_000), ONCE),
     "WAV with half a sample": (lambda: written("WAV")[:-1], ONCE),
     "AIFF joined": (lambda: written("AIFF") * 2, TWICE),
+    "AU joined": (lambda: written("AU") * 2, TWICE),
+    "WavPack joined": (lambda: muxed("wavpack", "wv") * 2, TWICE),
     **{
         f"{format_} {subtype}": (lambda f=format_, s=subtype: written(f, s), ONCE)  # type: ignore[misc]
         for format_, subtypes in {
@@ -237,6 +239,11 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "SPHERE, half": (lambda: half(written("NIST")), "truncated", r"s of 4\.00 s"),
     "A-law, half": (lambda: half(written("WAV", "ALAW")), "truncated", r"2\.00 s of 4\.00 s"),
     "WAV that claims twice as much": (lambda: claiming(written("WAV"), 256_000), "truncated", r"4\.00 s of 8\.00 s"),
+    "WAV with two chunks of samples": (
+        lambda: claiming(written("WAV"), 128_000) + b"data" + (128_000).to_bytes(4, "little") + written("WAV")[44:],
+        "truncated",
+        r"4\.00 s of 8\.00 s",
+    ),
     "WAV without samples": (lambda: written("WAV")[:44], "empty", "no samples"),
     "samples without a header": (
         lambda: (spoken() * 32767).astype("<i2").tobytes(),

@@ -16,6 +16,13 @@ Walk = Callable[[Seekable, int, int], list[Link]]
 FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 FLV = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
 TTA = re.compile(rb"TTA1[\x01-\x03]\x00")
+WAVPACK = re.compile(
+    rb"wvpk.{4}[\x02-\x10]\x04.{6}\0{4}(?!\0{4}).{4}.["
+    + re.escape(bytes(flags for flags in range(256) if flags & 0x08))
+    + b"]",
+    re.DOTALL,
+)
+"""The first block of a recording: it starts at sample 0, holds samples, and is the first of its channels' blocks."""
 AMR = re.compile(rb"#!AMR(?:-WB)?\n")
 
 
@@ -38,6 +45,7 @@ WALKS: dict[bytes, tuple[str, Walk]] = {
     b"fLaC": ("flac", _joined(FLAC)),
     b"FLV\x01": ("flv", _joined(FLV)),
     b"TTA1": ("tta", _joined(TTA)),
+    b"wvpk": ("wavpack", _joined(WAVPACK)),
     b"#!AMR": ("amr", _joined(AMR)),
     b"\x1a\x45\xdf\xa3": ("matroska", matroska),
 }

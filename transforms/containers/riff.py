@@ -59,14 +59,17 @@ def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: st
     after = at + 8 + claimed + claimed % 2
     if not _goes_on(file, after, end):  # the header was written early, and never again
         return _mended(Link(start, end, has, has), at, order)
+    unread = 0
     for _ in range(MAX_CHUNKS):
         head = read_at(file, after, 12)
         if len(head) < 8 or head[:4] in (b"RIFF", b"RF64") or not _is_name(head[:4]):
             break
+        if head[:4] == b"data":  # libsndfile reads the first such chunk and no other
+            unread += int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
         after += 8 + int.from_bytes(head[4:8], order) % (1 << 32)  # type: ignore[arg-type]
         after += (after - at) % 2
     joined = read_at(file, after, 4) in (b"RIFF", b"RF64")
-    return Link(start, after if joined else end, claimed, claimed)
+    return Link(start, after if joined else end, claimed + unread, claimed)
 
 
 def _is_placeholder(claimed: int, has: int) -> bool:
@@ -130,11 +133,17 @@ def aiff(file: Seekable, start: int, end: int) -> list[Link]:
 
 
 def au(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of a Sun AU file."""
-    head = read_at(file, start, 12)
-    offset, size = (int.from_bytes(head[place : place + 4], "big") for place in (4, 8))
-    known = 0 < size < 0xFFFFFFFF
-    return [Link(start, end, size, min(size, end - start - offset)) if known else Link(start, end)]
+    """Return the recordings of Sun AU files; several may have been joined."""
+    links: list[Link] = []
+    while start < end and (not links or read_at(file, start, 4) == b".snd"):
+        head = read_at(file, start, 12)
+        offset, size = (int.from_bytes(head[place : place + 4], "big") for place in (4, 8))
+        following = start + offset + size
+        stop = following if offset and read_at(file, following, 4) == b".snd" else end
+        known = 0 < size < 0xFFFFFFFF
+        links.append(Link(start, stop, size, min(size, stop - start - offset)) if known else Link(start, stop))
+        start = stop
+    return links
 
 
 def caf(file: Seekable, start: int, end: int) -> list[Link]:
