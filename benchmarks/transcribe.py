@@ -2,8 +2,8 @@
 
 python -m benchmarks.transcribe [--limit N] [--rounds 1]
 
-Each contender transcribes each set of benchmarks/speech_sets.py, with timestamps and greedily, in turn. A time is worth
-nothing without the error rate beside it.
+The contenders take turns on each set of benchmarks/speech_sets.py, with timestamps and greedy decoding. A shorter time
+counts only at an equal error rate.
 """
 
 from __future__ import annotations

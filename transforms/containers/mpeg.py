@@ -143,7 +143,7 @@ def _next_frame(file: Seekable, at: int, end: int) -> int:
 
 
 def _matters(file: Seekable, at: int, following: int, end: int, stream: _Stream) -> bool:
-    """Whether bytes that are no frames stand for lost speech: more than two frames of them, and no padding."""
+    """Return True if bytes between frames replace lost speech: more than two frames long, and not padding."""
     assert stream.frame is not None
     if following == end and read_at(file, end - 128, 3) == b"TAG":
         following = max(at, end - 128)

@@ -98,7 +98,7 @@ def _rate(packet: bytes) -> int:
 
 
 def _is_whole(page: bytes) -> bool:
-    """Whether a page has its checksum: zlib's polynomial, with bits in the other order and other first and last."""
+    """Return True if a page's CRC is right: zlib's polynomial with reversed bits, no initial value and no inversion."""
     reversed_bits = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     checksum = int(f"{reversed_bits:032b}"[::-1], 2)
     return checksum == int.from_bytes(page[22:26], "little")

@@ -73,13 +73,13 @@ def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: st
 
 
 def _is_placeholder(claimed: int, has: int) -> bool:
-    """Whether a size was written before it was known: 0, a number near 2^31 or 2^32, or a round one of a billion."""
+    """Return True if a size is a placeholder: 0, near 2^31 or 2^32, or a whole number of millions from a billion on."""
     near = any(abs(claimed - edge) <= 1 << 20 for edge in (1 << 31, 1 << 32))
     return claimed == 0 < has or (claimed > has and (near or (claimed >= 10**9 and claimed % 10**6 == 0)))
 
 
 def _goes_on(file: Seekable, after: int, end: int) -> bool:
-    """Whether what follows the samples is something else than more samples."""
+    """Return True if the bytes after the samples are not samples: a chunk, a tag, another file or padding."""
     rest = read_at(file, after, 4096)
     if len(rest) < 8 or rest.startswith(TAGS) or not rest.strip(b"\0"):
         return True

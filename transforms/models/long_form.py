@@ -39,7 +39,7 @@ class DecodingRules(Parameters):
     """When a result is not trusted (Radford et al. 2022, section 4.5), and what is tried then.
 
     Attributes:
-        temperatures: tried in turn, for those windows alone whose result so far fails a threshold.
+        temperatures: tried in turn, only for windows whose result so far fails a threshold.
         compression_ratio_threshold: above it, a result repeats itself.
         logprob_threshold: mean log-probability below which a result is not trusted.
         no_speech_threshold: with a low mean log-probability, a probability above it means silence: no text.

@@ -190,7 +190,7 @@ def section(start: Named, end: Named, duration: Named) -> tuple[float | None, fl
 
 
 def _agree(field: str, one: Any, other: Any) -> bool:
-    """Whether two values of one field say the same; of the audio, its path stands beside it."""
+    """Return True if two values of a field agree. For `audio` always: data sets hold the samples and their path."""
     if field == "language" and isinstance(one, str) and isinstance(other, str):
         codes = [(code_of(value.strip(BLANK)) or value).split("-")[0] for value in (one, other)]
         return codes[0] == codes[1]

@@ -216,14 +216,14 @@ def _string(name: str, value: Any, expected: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number."""
+    """Return True if a value is a finite number."""
     if not isinstance(value, int | float | Decimal):
         return False
     return -LARGEST < value < LARGEST
 
 
 def _is_exact(value: Any) -> bool:
-    """Whether a number still has all its digits: pandas makes floats of integers."""
+    """Return True if a number is exact as a float: pandas turns integer columns with gaps into floats."""
     return not isinstance(value, float) or abs(value) < 2**53
 
 
