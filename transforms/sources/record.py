@@ -138,6 +138,8 @@ def item_from(fields: Mapping[str, Named], where: str) -> Item:
         return fields.get(field, (field, None))
 
     key, dialogue, turn = identifier(of("id")), identifier(of("dialogue_id")), integer(of("turn"), 0, 2**15 - 1)
+    if key is None and "id" in fields:
+        raise BadLine(f"`{of('id')[0]}` is {shown(of('id')[1])}, which stands for a missing value: give the item an id")
     if key is None:
         raise BadLine("has no id; name the key that holds one with columns.id=NAME")
     if (dialogue is None) != (turn is None):

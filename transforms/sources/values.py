@@ -110,10 +110,11 @@ def number(named: Named, low: float, high: float) -> float | None:
     if isinstance(value, str) and NUMBER.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not _is_number(value):
-        remedy = "; write it with a point" if isinstance(value, str) and value.count(",") == 1 else ""
+        comma = isinstance(value, str) and value.count(",") == 1
+        remedy = "; write it with a point" if comma else ": correct it, or remove the key"
         raise BadLine(f"{name} {shown(value)} is not a number{remedy}")
     if not low <= value <= high:
-        raise BadLine(f"{name} {shown(value)} is outside [{low:g}, {high:g}]")
+        raise BadLine(f"{name} {shown(value)} is outside [{low:g}, {high:g}]: correct it, or remove the key")
     return float(value)
 
 
