@@ -53,6 +53,8 @@ def ffmpeg_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Blo
 
     try:
         container = av.open(span, "r", metadata_errors="ignore", container_options={"format_whitelist": FORMATS})
+    except MemoryError:  # PyAV's is an FFmpegError too, and no fault of the file
+        raise
     except (av.FFmpegError, ValueError) as error:
         span.raise_failure()
         if link.claimed > link.present > 0:
@@ -196,6 +198,8 @@ class _Decoding:
                 return
             except av.EOFError:
                 return
+            except MemoryError:
+                raise
             except av.FFmpegError as error:
                 self.failed += 1
                 self.reason = error.strerror or str(error)

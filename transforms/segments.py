@@ -13,6 +13,7 @@ import numpy as np
 
 from transforms.base import Parameters
 from transforms.codebook import collapse, expand
+from transforms.text import is_character
 
 SENTENCE_END, CLAUSE_END, WORD_END, INSIDE = 1.0, 0.5, 0.05, 0.0
 
@@ -23,8 +24,6 @@ FULL_WIDTH = frozenset("।॥。｡．！？，、､；：…—")
 OPENING = frozenset("([{“‘«‹「『（【《〈［｛¿¡„‚")
 STRAIGHT = frozenset("\"'")
 CLOSING = frozenset(")]}”’»›」』）】》〉］｝") | STRAIGHT
-SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-"""Scripts that put no space between words, by the first word of a letter's Unicode name."""
 TITLES = ("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "gen", "col", "capt", "lt", "sgt", "rev", "hon", "sen")
 ABBREVIATIONS = frozenset((*TITLES, "mt", "nos", "vol", "pp", "fig", "vs", "cf", "approx"))
 """Words whose period ends no sentence: something always follows them."""
@@ -98,14 +97,13 @@ def _score(text: str, end: int) -> float:
     if mark in SENTENCE_MARKS and (space or mark in FULL_WIDTH):
         return _of_period(bare, after) if mark == "." else SENTENCE_END
     if mark in CLAUSE_MARKS and (space or mark in FULL_WIDTH):
-        return (
-            INSIDE if not space and after.isdecimal() and bare[-2:-1].isdecimal() else CLAUSE_END
-        )  # １，０００, １０：３０
+        inside_number = not space and after.isdecimal() and bare[-2:-1].isdecimal()  # １，０００, １０：３０
+        return INSIDE if inside_number else CLAUSE_END
     if "\n" in space:
         return SENTENCE_END
-    if _spaceless(spoken[-1]):  # where words are not set apart, a space sets clauses apart
+    if is_character(spoken[-1]):  # where words are not set apart, a space sets clauses apart
         return CLAUSE_END if space else WORD_END
-    return WORD_END if space or _spaceless(after) else INSIDE
+    return WORD_END if space or is_character(after) else INSIDE
 
 
 def _joins(right: str, after: str) -> bool:
@@ -133,10 +131,6 @@ def _of_period(bare: str, after: str) -> float:
     if word.isdigit() and (not earlier or earlier == "\n" or earlier in SENTENCE_MARKS | CLAUSE_MARKS):
         return WORD_END
     return CLAUSE_END if after.islower() else SENTENCE_END
-
-
-def _spaceless(letter: str) -> bool:
-    return unicodedata.name(letter, "").partition(" ")[0] in SPACELESS
 
 
 class Border(NamedTuple):

@@ -312,3 +312,14 @@ def test_the_given_cases(tmp_path: Path) -> None:
         if not right:
             wrong.append((key, case["want"], case.get("seconds"), rows.get(key), refused.get(key)))
     assert wrong == [] and len(rows) + len(refused) == len(cases)
+
+
+def test_memory_that_ffmpeg_lacks_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    def fail(*_: object, **__: object) -> None:
+        raise av.error.MemoryError(12, "Cannot allocate memory")  # PyAV's own: an FFmpegError as well
+
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(MemoryError):
+        load(written("FLAC"), Limits(0.1, 60))
