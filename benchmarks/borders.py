@@ -15,14 +15,13 @@ on, are reported. Checkpoints of letters (wav2vec2 and so on) are not among the 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, SPEECH, options, speech
+from benchmarks.common import SAMPLE_RATE, options, speech, speech_rows
 from benchmarks.narrator import Narrator, Said
 from transforms.forced_alignment import Aligner, Alignment
 from transforms.models.hama_ctc import CtcAligner
@@ -161,13 +160,12 @@ def pairs(seconds: float, count: int) -> list[tuple[np.ndarray, int, int, str, i
     """Pairs of recordings with a pause between: waveform, first and last sample of the pause, text, words before."""
     import soundfile
 
-    rows = [json.loads(line) for line in (SPEECH / "manifest.jsonl").read_text().splitlines()]
-    rows = [each for each in rows if each["duration"] < 14]
+    rows = [each for each in speech_rows() if each["duration"] < 14]
     random.Random(1).shuffle(rows)
     noise = (np.random.RandomState(0).randn(round(seconds * SAMPLE_RATE)) * 1e-4).astype(np.float32)
     made = []
     for one, other in zip(rows[::2], rows[1::2], strict=False):
-        before, after = (soundfile.read(SPEECH / each["audio"], dtype="float32")[0] for each in (one, other))
+        before, after = (soundfile.read(each["audio"], dtype="float32")[0] for each in (one, other))
         if len(before) + len(noise) + len(after) <= 29 * SAMPLE_RATE and len(made) < count:
             text = f"{one['text']} {other['text']}"
             whole = np.concatenate([before, noise, after])
