@@ -163,7 +163,7 @@ def pairs(seconds: float, count: int) -> list[tuple[np.ndarray, int, int, str, i
     rows = [each for each in speech_rows() if each["duration"] < 14]
     random.Random(1).shuffle(rows)
     noise = (np.random.RandomState(0).randn(round(seconds * SAMPLE_RATE)) * 1e-4).astype(np.float32)
-    made = []
+    made: list[tuple[np.ndarray, int, int, str, int]] = []
     for one, other in zip(rows[::2], rows[1::2], strict=False):
         before, after = (soundfile.read(each["audio"], dtype="float32")[0] for each in (one, other))
         if len(before) + len(noise) + len(after) <= 29 * SAMPLE_RATE and len(made) < count:

@@ -6,7 +6,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], 
     return [soundfile.read(path, dtype="float32")[0] for path in paths], [row["text"] for row in taken], paths
 
 
-def compare(contenders: dict[str, Callable[[], object]], seconds: float, rounds: int, rows: int | None = None) -> None:
+def compare(
+    contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int, rows: int | None = None
+) -> None:
     """Times all contenders in turn, `rounds` times, and prints each against the first.
 
     Args:

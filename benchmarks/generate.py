@@ -62,8 +62,8 @@ class _Units(LlamaForCausalLM):
         self.model, self.lm_head = module.model, module.lm_head
         self.lengths = torch.zeros(0, dtype=torch.long)
 
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Any, inputs_embeds: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         (module,) = self._module
         inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)

@@ -27,7 +27,7 @@ from pipeline.commit import open_stage, set_current
 from pipeline.shard import ShardTask, load_transform, run_shard
 from schemas.check import check_dataset
 from schemas.layout import Dataset
-from transforms.transcribe import normalize
+from transforms.text import normalize
 
 MODELS = {  # what of each stage is its model
     "transcribe": "_recognise",

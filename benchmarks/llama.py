@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class Fairseq2:
             ffn_inner_dim_multiple_of=1,
             rope_theta=sizes.rope_theta,
         )
-        self.llama = create_llama_model(config).eval()
+        self.llama: Any = create_llama_model(config).eval()
         self.llama.load_state_dict(convert_llama_state_dict(dict(llama.state_dict()), config))
 
     def given(self, rows: Sequence[Tensor]) -> list[list[int]]:

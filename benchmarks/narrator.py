@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transforms.forced_alignment import words_of
 from transforms.models.embedded import HIBARI_VOICE
 from transforms.models.voice import PLAIN, Delivery, Voice
+from transforms.text import words_of
 
 DURATIONS = b"/Clip_output_0"
 FRAME_SAMPLES = 400

@@ -25,7 +25,7 @@ from transforms.audio import decode_flac
 from transforms.echox.model import EchoX
 from transforms.echox.s2t_training import ctc_ids
 from transforms.models.unit_reader import UnitReader
-from transforms.transcribe import normalize
+from transforms.text import normalize
 
 RUNS: dict[str, dict[str, Any]] = {
     "text": {"text": "response", "decoder": "t2c"},

@@ -18,11 +18,11 @@ import numpy as np
 
 from transforms.assets import asset
 from transforms.codebook import Codebook, collapse
-from transforms.forced_alignment import words_of
 from transforms.models.embedded import WHISPER_TINY_EN
 from transforms.models.hama_ctc import CtcAligner, viterbi
 from transforms.models.whisper_encoder import encode, num_frames
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.text import words_of
 from transforms.tokenize import TokenizeParameters
 
 

@@ -69,7 +69,7 @@ def _pairs(clips: list[tuple[np.ndarray, str]], pause: float, seed: int) -> list
     return [pair for pair in joined if len(pair[0]) <= PAIR_SECONDS * SAMPLE_RATE]
 
 
-def _noisy(clips: list[tuple[np.ndarray, str]], snr: float) -> Iterator[tuple[np.ndarray, str]]:
+def _noisy(clips: list[tuple[np.ndarray, str]], snr: int) -> Iterator[tuple[np.ndarray, str]]:
     """White noise, by the mean power of the whole clip."""
     rng = np.random.default_rng(snr)
     for waveform, text in clips:

@@ -5,6 +5,7 @@ python -m benchmarks.tokenize [--limit N] [--rounds 5]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -52,7 +53,7 @@ def main(limit: int | None, rounds: int) -> None:
             kmeans.predict(((rows - book.mean) / book.std).astype(np.float32))
 
     print(f"{len(waveforms)} utterances, {seconds / 60:.1f} minutes, layer {book.layer} of tiny.en, K = {book.size}\n")
-    contenders = {
+    contenders: dict[str, Callable[[], object]] = {
         "echo-targets": partial(ours, "float32"),
         "echo-targets, dtype=bfloat16": partial(ours, "bfloat16"),
         "one utterance at a time, scikit-learn predict": one_at_a_time,

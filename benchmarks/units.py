@@ -72,7 +72,7 @@ def _sentencepiece(language: UnitLanguage) -> Any:
     from sentencepiece import SentencePieceProcessor
     from transformers.utils import sentencepiece_model_pb2_new as sentencepiece_model_pb2  # for any protobuf
 
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
     model.normalizer_spec.name = "identity"
     model.normalizer_spec.add_dummy_prefix = False

@@ -85,7 +85,7 @@ def _decode(recogniser: FasterWhisper, waveforms: Waveforms, encoded: Waveforms,
     def text(pair: tuple[np.ndarray, np.ndarray]) -> str:
         waveform, hidden = pair
         frames = (padded_seconds(len(waveform)) + silence) * SAMPLE_RATE // HOP_SAMPLES
-        (heard,) = recogniser._greedy([hidden[:frames]])
+        (heard,) = recogniser._greedy([(hidden[:frames], len(waveform))])
         return heard.text
 
     return in_threads(text, zip(waveforms, encoded, strict=True))

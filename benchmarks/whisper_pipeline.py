@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
     )
 
     def run(waveforms: Sequence[np.ndarray]) -> list[str]:
-        inputs = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
+        inputs: Any = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
         return [said["text"] for said in hear(inputs, return_timestamps=True)]
 
     return run

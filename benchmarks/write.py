@@ -9,6 +9,7 @@ Ours also checks every rule, reads the file again and hashes it; the others writ
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -37,7 +38,7 @@ def main(limit: int | None, rounds: int) -> None:
     plain = pa.table({name: _plain(rows[name]) for name in rows.column_names})
     info = StageInfo("tokenize", 1, UNITS.name, UNITS.version, {}, {}, {}, 1, "0" * 16)
     keys = rows[KEY].to_pylist()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     as_dataset, as_ray = datasets.Dataset(plain), ray.data.from_arrow(plain)
 
