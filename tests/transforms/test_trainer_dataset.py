@@ -154,7 +154,7 @@ def test_filters_on_every_kind_of_column(tmp_path: Path) -> None:
     assert read(("unit_error_rate", "<=", 0.3)) == [0, 1, 2, 3]
     assert read(("unit_error_rate", "<", 0.3), ("split", "==", "test")) == [1]
     assert read(("split", "in", ["test", "dev"])) == [1, 3, 5]
-    assert read(("unit_error_rate", ">", 9)) == []
+    assert read(("unit_error_rate", ">", 9)) == read(("unit_error_rate", "==", None)) == []
     with pytest.raises(UserError, match="no column no_such_score; it has utterance_id, dialogue_id"):
         read(("no_such_score", ">", 9))
 
@@ -183,7 +183,7 @@ def _plain(value: Any) -> Any:
         (pa.list_(pa.int16()), [[1, None], []], [2, 0]),
         (pa.list_(pa.bool_()), [[True], [False]], [1, 1]),
         (pa.int32(), [5, 6], [5, 6]),
-        (pa.int32(), [5, None], None),
+        (pa.int32(), [5, None], [5, 0]),
         (pa.float32(), [0.5, None], None),
         (pa.string(), ["a", None], None),
         (pa.struct([("bytes", pa.binary()), ("path", pa.string())]), [{"bytes": b"a", "path": None}, None], None),

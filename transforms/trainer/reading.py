@@ -215,7 +215,7 @@ class TargetReader:
 
 def _as_stored(value: Any, kind: pa.DataType) -> Any:
     """A filter's value in a column's precision: the float32 nearest to 0.3 is above 0.3."""
-    if not pa.types.is_float32(kind):
+    if value is None or not pa.types.is_float32(kind):
         return value
     return np.float32(value).item() if isinstance(value, int | float) else [np.float32(each).item() for each in value]
 
@@ -230,9 +230,9 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def lengths_of(array: pa.Array) -> np.ndarray:
-    """Each row's length, int64: of a list, the number of its innermost elements; of an integer, its value."""
+    """Each row's length, int64: of a list, its innermost elements; of an integer, its value; of null, 0."""
     if not pa.types.is_list(array.type):
-        return array.to_numpy(zero_copy_only=False).astype(np.int64)
+        return array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     ends = array.offsets.to_numpy()
     while pa.types.is_list(array.type.value_type):
         array = array.values
