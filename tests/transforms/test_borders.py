@@ -16,7 +16,7 @@ from transforms.forced_alignment import Aligner, Alignment
 from transforms.models.hama_ctc import CtcAligner
 from transforms.models.voice import PLAIN, Delivery
 from transforms.models.whisper_attention import AttentionAligner
-from transforms.segments import recorded_segments
+from transforms.segments import borders_of, recorded_segments
 
 RATE = 16_000
 MS = RATE // 1000
@@ -99,8 +99,9 @@ def check_pause(alignment: Alignment, before: int, pause: tuple[int, int]) -> No
     assert end <= pause[0] + 20 * MS and start >= pause[1] - 20 * MS
     frames = alignment.words[-1].end_sample // 320 + 1
     words = [vars(word) for word in alignment.words]
-    cut = [alignment.words[before - 1].char_end, alignment.words[-1].char_end]
-    segments = recorded_segments(list(range(frames)), [1] * frames, 320, words, cut)
+    borders = borders_of(words, 320.0, frames)
+    char_ends = [alignment.words[before - 1].char_end, alignment.words[-1].char_end]
+    segments = recorded_segments(list(range(frames)), [1] * frames, borders, char_ends)
     assert segments is not None
     assert pause[0] <= len(segments[0]) * 320 <= pause[1]
 
