@@ -12,8 +12,11 @@ def worker_environment(threads: int) -> dict[str, str]:
 
     glibc gives each large array's pages back to the system as the array is freed, and the next one faults them in
     again, a good part of the time of Whisper's batches. One arena that keeps what it has avoids that.
+
+    Where float32 is promised, a GPU must not round to TF32, as cuDNN's convolutions do by default.
     """
     return {
+        "NVIDIA_TF32_OVERRIDE": "0",
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",

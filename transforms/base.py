@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,14 @@ class Parameters(BaseModel):
     """A stage's parameters. All of them are part of the fingerprint; unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def resolved(self, device: str) -> Self:
+        """Return the parameters with a value in place of each `auto`, so that all workers compute alike.
+
+        Args:
+            device: a torch device. Nothing else about a machine may decide: the driver and every worker get the same.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Transform(ABC):
     Parameters: ClassVar[type[Parameters]] = Parameters
 
     def __init__(self, parameters: Any, device: str = "cpu") -> None:
-        self.parameters = parameters
+        self.parameters = parameters.resolved(device)
         self.device = device
 
     def meaning(self) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
+from pydantic import model_validator
 
 from schemas import KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from transforms.audio import with_waveforms, without_waveforms
@@ -29,6 +30,9 @@ class TranscribeParameters(DecodingRules):
         model: `embedded:tiny.en`, a model's directory or file, or a name that the backend downloads.
         language: of the speech; null lets a multilingual model detect it.
         best_of: samples to choose from at a temperature above 0.
+        encoder_dtype: what the encoder's products are computed in. `auto` is float32 on a CPU, float16 on a GPU.
+        decoder_dtype: what the decoder computes in. `auto` is float16 on a GPU; on a CPU it is int8 for faster-whisper,
+            float32 for openai-whisper, which has no int8.
         The rest as in `DecodingRules`.
     """
 
@@ -36,6 +40,22 @@ class TranscribeParameters(DecodingRules):
     model: str = EMBEDDED
     language: str | None = "en"
     best_of: int = 5
+    encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    decoder_dtype: Literal["auto", "int8", "float32", "float16"] = "auto"
+
+    @model_validator(mode="after")
+    def _can_decode(self) -> Self:
+        if self.backend == "openai-whisper" and self.decoder_dtype == "int8":
+            raise ValueError("backend openai-whisper cannot decode in int8: set decoder_dtype to float32 or float16")
+        return self
+
+    def resolved(self, device: str) -> Self:
+        if device == "cpu":
+            decoder = "int8" if self.backend == "faster-whisper" else "float32"
+            chosen = {"encoder_dtype": "float32", "decoder_dtype": decoder}
+        else:
+            chosen = {"encoder_dtype": "float16", "decoder_dtype": "float16"}
+        return self.model_copy(update={name: dtype for name, dtype in chosen.items() if getattr(self, name) == "auto"})
 
 
 class Transcribe(Transform):
@@ -59,7 +79,8 @@ class Transcribe(Transform):
 
     def setup(self) -> None:
         chosen = self.parameters
-        recogniser = BACKENDS[chosen.backend](chosen.model, self.device, chosen.language, chosen.best_of)
+        dtypes = (chosen.encoder_dtype, chosen.decoder_dtype)
+        recogniser = BACKENDS[chosen.backend](chosen.model, self.device, chosen.language, chosen.best_of, *dtypes)
         recogniser.setup()
         self.transcribe = LongForm(recogniser, chosen)
 

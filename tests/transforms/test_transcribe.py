@@ -14,6 +14,7 @@ from schemas import KEY, SAMPLE_RATE
 from schemas.layout import Dataset
 from tests.transforms.rows import apply, window
 from transforms.audio import decode_flac
+from transforms.models.embedded import ModelError
 from transforms.models.long_form import DecodingRules, LongForm, Transcription
 from transforms.models.phrases import Phrase
 from transforms.models.recognisers import BACKENDS, DecodedWindow
@@ -326,3 +327,28 @@ def test_embedded_weights_are_the_same_model_in_both_libraries(speech: list[dict
     with torch.inference_mode():
         ours = load_whisper(EMBEDDED).encoder(mel).numpy()
     assert np.abs(theirs - ours).max() < 1e-3
+
+
+def test_compute_types_are_part_of_the_version_and_follow_from_the_device_alone() -> None:
+    def meaning(device: str, **parameters: object) -> tuple[str, str]:
+        found = Transcribe(TranscribeParameters.model_validate(parameters), device).meaning()
+        return found["encoder_dtype"], found["decoder_dtype"]
+
+    assert meaning("cpu") == ("float32", "int8")
+    assert meaning("cpu", backend="openai-whisper") == ("float32", "float32")
+    assert meaning("cuda:1") == meaning("cuda") == ("float16", "float16")
+    assert meaning("cuda", encoder_dtype="bfloat16", decoder_dtype="int8") == ("bfloat16", "int8")
+    with pytest.raises(ValueError, match="cannot decode in int8: set decoder_dtype to float32 or float16"):
+        meaning("cpu", backend="openai-whisper", decoder_dtype="int8")
+
+
+def test_a_machine_that_cannot_compute_in_a_type_says_so() -> None:
+    with pytest.raises(ModelError, match=r"cannot compute in float16 on this machine's cpu, only in .*float32.*int8"):
+        transcriber(decoder_dtype="float16")
+
+
+def test_other_compute_types_hear_the_same(fast: Transcribe, clips: list[tuple[np.ndarray, str]]) -> None:
+    (waveform, text), *_ = clips
+    for parameters in ({"encoder_dtype": "bfloat16"}, {"decoder_dtype": "float32"}):
+        (found,) = heard(transcriber(**parameters), waveform)
+        assert errors(text, found.text).wer <= errors(text, heard(fast, waveform)[0].text).wer + 0.1

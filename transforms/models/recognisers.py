@@ -1,8 +1,7 @@
 """Whisper behind one interface: decoded by faster-whisper (CTranslate2) or openai-whisper (torch), of the same weights.
 
-The encoder is openai-whisper's on both sides, since torch multiplies faster than CTranslate2 where a processor has
-bfloat16, and one thread a window faster than all of them on one. Both decode with timestamps: without them Whisper
-stops at the first pause.
+The encoder is openai-whisper's on both sides: with one window per thread, torch encodes faster than CTranslate2. Both
+decode with timestamps: without them Whisper stops at the first pause.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ import numpy as np
 from transforms.models.checkpoints import read_json
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError
 from transforms.models.phrases import Phrase, split_phrases
-from transforms.models.threads import fastest_dtype, hear_each, in_threads, side_by_side
+from transforms.models.threads import hear_each, in_threads, side_by_side
 from transforms.models.whisper_encoder import WINDOW_SAMPLES, hidden_states
 from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
 
 if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
     from faster_whisper.tokenizer import Tokenizer
 
 FIRST_PHRASE_TICKS = 50
@@ -75,10 +73,21 @@ class Recogniser(ABC):
         device: a torch device.
         language: of the speech; None lets a multilingual model detect it, window by window.
         best_of: samples to choose from where the temperature is above 0.
+        encoder_dtype: float32, or what the encoder's products are computed in.
+        decoder_dtype: what the decoder computes in.
     """
 
-    def __init__(self, model: str, device: str, language: str | None, best_of: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        device: str,
+        language: str | None,
+        best_of: int = 1,
+        encoder_dtype: str = "float32",
+        decoder_dtype: str = "float32",
+    ) -> None:
         self.model, self.device, self.language, self.best_of = model, device, language, best_of
+        self.encoder_dtype, self.decoder_dtype = encoder_dtype, decoder_dtype
 
     @staticmethod
     def weights(model: str) -> str:
@@ -93,7 +102,7 @@ class Recogniser(ABC):
         """Loads the model.
 
         Raises:
-            ModelError: it is not there, or its library is not installed.
+            ModelError: it is not there, its library is not installed, or this machine cannot compute in these types.
         """
         self._whisper = load_whisper(self.model, self.device)
 
@@ -107,12 +116,12 @@ class Recogniser(ABC):
         def encode(some: list[np.ndarray]) -> list[np.ndarray]:
             return list(hidden_states(self._whisper, some, WINDOW_SAMPLES))
 
-        states = hear_each(encode, windows, self.device, fastest_dtype(self.device))
+        states = hear_each(encode, windows, self.device, self.encoder_dtype)
         return list(zip(states, map(len, windows), strict=True))
 
 
 class OpenAIWhisper(Recogniser):
-    """openai-whisper, its decoder in float32 on a CPU and half precision on a GPU."""
+    """openai-whisper. Its decoder computes in float32 or float16."""
 
     def setup(self) -> None:
         super().setup()
@@ -136,7 +145,7 @@ class OpenAIWhisper(Recogniser):
             language=self.language if self._whisper.is_multilingual else "en",
             temperature=temperature,
             best_of=self.best_of if temperature > 0 else None,
-            fp16=self.device != "cpu",
+            fp16=self.decoder_dtype == "float16",
         )
         features = torch.from_numpy(np.stack([states for states, _ in encoded])).to(
             self.device, torch.float16 if options.fp16 else torch.float32
@@ -168,7 +177,7 @@ class OpenAIWhisper(Recogniser):
 
 
 class FasterWhisper(OpenAIWhisper):
-    """CTranslate2's decoder, in 8-bit integers on a CPU and half precision on a GPU.
+    """CTranslate2's decoder, in any type that CTranslate2 can compute in here.
 
     It seeds its random numbers once per thread, so what it samples depends on all it sampled before. At a temperature
     above 0 openai-whisper decodes instead.
@@ -203,15 +212,26 @@ class FasterWhisper(OpenAIWhisper):
         super().setup()
         directory = str(WHISPER_TINY_EN.locate().parent) if self.model == EMBEDDED else self.model
         threads = torch.get_num_threads()
-        on_cpu = {"compute_type": "int8", "cpu_threads": 1, "num_workers": threads}
         kind, _, index = self.device.partition(":")
-        on_gpu = {"compute_type": "float16", "device_index": int(index or 0)}
-        chosen: dict[str, Any] = on_cpu if self.device == "cpu" else on_gpu
-        self._faster: WhisperModel = WhisperModel(directory, device=kind, **chosen)
+        self._check_decoder_dtype(kind, int(index or 0))
+        chosen = {"cpu_threads": 1, "num_workers": threads} if kind == "cpu" else {"device_index": int(index or 0)}
+        self._faster = WhisperModel(directory, device=kind, compute_type=self.decoder_dtype, **chosen)
         torch.set_num_threads(threads)  # CTranslate2 gives its own number to the OpenMP that both use
         detects = self._faster.model.is_multilingual and not self.language
         if detects and not read_json(Path(directory, "config.json")).get("lang_ids"):
             raise ModelError(f"{directory}/config.json has no lang_ids to detect a language by: set `language`")
+
+    def _check_decoder_dtype(self, kind: str, index: int) -> None:
+        """Raise ModelError where CTranslate2 would silently compute in another type."""
+        from ctranslate2 import get_supported_compute_types
+
+        supported = get_supported_compute_types(kind, index)
+        if self.decoder_dtype not in supported:
+            raise ModelError(
+                f"CTranslate2 cannot compute in {self.decoder_dtype} on this machine's {self.device}, only in "
+                f"{', '.join(sorted(supported))}. A version of transcripts has one decoder_dtype: run without this "
+                "machine, or choose for all of them, such as stages.transcribe.decoder_dtype=float32"
+            )
 
     def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
         if temperature > 0:

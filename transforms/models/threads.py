@@ -77,15 +77,6 @@ def hear_each(
     return side_by_side(hear, waveforms, device)
 
 
-def fastest_dtype(device: str) -> str:
-    """The dtype that a device multiplies fastest in, at no loss that Whisper's words would show; for `hear_each`."""
-    import torch
-
-    if device != "cpu":
-        return "float16"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, POOL)

@@ -28,7 +28,7 @@ class VocoderReader(Reader):
 
     def __init__(self, path: Path, whisper: str, device: str) -> None:
         self._vocoder = Vocoder(path, device)
-        recogniser = FasterWhisper(whisper, device, "en", 1)
+        recogniser = FasterWhisper(whisper, device, "en")
         recogniser.setup()
         self._transcribe = LongForm(recogniser, DecodingRules(temperatures=[0.0]))
 
