@@ -1,5 +1,5 @@
-# Needs CPython 3.11 and the package registry; everything else goes into .venv.
-PYTHON ?= python3.11
+# Needs CPython 3.11 to 3.13 and the package registry; everything else goes into .venv.
+PYTHON ?= python3
 BIN := .venv/bin
 
 # Images often set this: each of the many processes here would then compile torch from its sources again.

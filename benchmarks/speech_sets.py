@@ -48,7 +48,7 @@ def speech_sets(limit: int | None = None) -> Iterator[SpeechSet]:
         pairs = [pair for seed in (1, 2, 3) for pair in _pairs(clips, pause, seed)[:10]]
         yield _set(f"pairs, {pause:g} s pause", pairs, limit)
     for snr in SNRS:
-        yield _set(f"clips, noise at {snr} dB", list(_noisy(clips[::6], snr)), limit)
+        yield _set(f"clips, noise at {snr} dB", list(_noisy(clips[::4], snr)), limit)
     yield _set("recordings of 10 minutes", list(_recordings(clips))[:2], limit)
 
 

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jiwer
 import numpy as np
@@ -63,19 +63,22 @@ def _error_rate(speech: SpeechSet, texts: list[str]) -> float:
 
 
 def _contenders() -> Contenders:
-    from faster_whisper import BatchedInferencePipeline, WhisperModel
+    from faster_whisper import WhisperModel
 
-    stage = Transcribe(TranscribeParameters())
-    stage.setup()
     torch_model = load_whisper(EMBEDDED)
     threads = get_num_threads()
     model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=threads)
     set_num_threads(threads)  # CTranslate2 sets the number of threads of torch's OpenMP to its own
-    pipeline = BatchedInferencePipeline(model=model)
 
-    def ours(waveforms: Waveforms) -> list[str]:
-        batches = (waveforms[start : start + BATCH] for start in range(0, len(waveforms), BATCH))
-        return [found.text for batch in batches for found in stage.transcribe(batch, [""] * len(batch))]
+    def ours(encoder_dtype: Literal["float32", "bfloat16"]) -> Callable[[Waveforms], list[str]]:
+        stage = Transcribe(TranscribeParameters(encoder_dtype=encoder_dtype))
+        stage.setup()
+
+        def transcribe(waveforms: Waveforms) -> list[str]:
+            batches = (waveforms[start : start + BATCH] for start in range(0, len(waveforms), BATCH))
+            return [found.text for batch in batches for found in stage.transcribe(batch, [""] * len(batch))]
+
+        return transcribe
 
     def openai(waveforms: Waveforms) -> list[str]:
         return [torch_model.transcribe(waveform, language="en", fp16=False)["text"] for waveform in waveforms]
@@ -84,18 +87,11 @@ def _contenders() -> Contenders:
         found = (model.transcribe(waveform, language="en", beam_size=1)[0] for waveform in waveforms)
         return ["".join(segment.text for segment in segments) for segments in found]
 
-    def batched(waveforms: Waveforms) -> list[str]:
-        found = (
-            pipeline.transcribe(waveform, language="en", beam_size=1, batch_size=BATCH, without_timestamps=False)[0]
-            for waveform in waveforms
-        )
-        return ["".join(segment.text for segment in segments) for segments in found]
-
     return {
-        "ours": ours,
+        "ours": ours("float32"),
+        "ours, bfloat16": ours("bfloat16"),
         "openai-whisper": openai,
         "faster-whisper": faster,
-        "faster-whisper, batched": batched,
         "transformers": asr_pipeline(BATCH),
     }
 
