@@ -53,14 +53,11 @@ def telephone(codec: str, container: str) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=8_000, layout="stereo")
-        resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", 8_000)
+        resampler = av.AudioResampler(stream.codec_context.format.name, "stereo", 8_000, frame_size=576)
         frame = av.AudioFrame.from_ndarray(spoken()[None], format="fltp", layout="mono")
-        frame.rate = SAMPLE_RATE
+        frame.rate, frame.pts = SAMPLE_RATE, 0
         for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
-            fifo = av.AudioFifo()
-            fifo.write(resampled)
-            while part := fifo.read(stream.codec_context.frame_size or 1152, partial=True):
-                output.mux(stream.encode(part))
+            output.mux(stream.encode(resampled))
         output.mux(stream.encode(None))
     return buffer.getvalue()
 
@@ -157,7 +154,8 @@ def test_a_section_has_the_length_that_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(json.dumps(line))
     source = {"kind": "manifest", "corpus": "c", "manifest": str(tmp_path / "m.jsonl")}
     dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
-    assert dataset.read("utterances")["num_samples"].to_pylist() == [3.5 * SAMPLE_RATE]
+    (num_samples,) = dataset.read("utterances")["num_samples"].to_pylist()
+    assert abs(num_samples - 3.5 * SAMPLE_RATE) <= 1  # its borders lie between two samples of the file
 
 
 @pytest.mark.parametrize(
@@ -181,10 +179,11 @@ def test_a_section_has_the_length_that_was_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_a_sentence_of_common_voice(tmp_path: Path, report: str, sentences: list[str], texts: list[str | None]) -> None:
-    soundfile.write(tmp_path / "a.wav", spoken(), SAMPLE_RATE)
-    rows = [f"speaker\ta.wav\t{sentence}\t2" for sentence in sentences]
+    for place in range(len(sentences)):
+        soundfile.write(tmp_path / f"{place}.wav", spoken(), SAMPLE_RATE)
+    rows = [f"speaker\t{place}.wav\t{sentence}\t2" for place, sentence in enumerate(sentences)]
     (tmp_path / "validated.tsv").write_text("\n".join(["client_id\tpath\tsentence\tup_votes", *rows, ""]))
-    columns = {"audio": "path", "text": "sentence"}
+    columns = {"id": "path", "audio": "path", "text": "sentence"}
     source = {"kind": "manifest", "corpus": "c", "manifest": str(tmp_path / "validated.tsv"), "columns": columns}
     dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
     assert [row["reference_text"] for row in dataset.read("utterances").to_pylist()] == texts

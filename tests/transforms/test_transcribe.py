@@ -17,7 +17,7 @@ from transforms.audio import decode_flac
 from transforms.models.embedded import ModelError
 from transforms.models.long_form import DecodingRules, LongForm, Transcription
 from transforms.models.phrases import Phrase
-from transforms.models.recognisers import BACKENDS, DecodedWindow
+from transforms.models.recognisers import BACKENDS, DecodedWindow, Encoded
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 from transforms.text import normalize
@@ -181,11 +181,14 @@ def test_fallback_goes_to_those_alone_that_fail(clips: list[tuple[np.ndarray, st
     class Failing:
         """The real model, its first result for the second window made a repetition."""
 
-        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-            calls.append((len(windows), temperature))
-            found = recogniser(windows, temperature, seed)
-            if temperature == 0 and len(windows) == 3:
-                found[1] = decoded(Phrase(0, len(windows[1]), "the " * 100), resume=len(windows[1]))
+        encode = recogniser.encode
+
+        def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            calls.append((len(encoded), temperature))
+            found = recogniser.decode(encoded, temperature, seed)
+            if temperature == 0 and len(encoded) == 3:
+                num_samples = encoded[1][1]
+                found[1] = decoded(Phrase(0, num_samples, "the " * 100), resume=num_samples)
             return found
 
     transcribe = LongForm(Failing(), DecodingRules())  # type: ignore[arg-type]
@@ -204,16 +207,18 @@ def test_speech_without_text_is_decoded_again(fast: Transcribe, clips: list[tupl
     class Losing:
         """The real model, one sentence of its first result lost."""
 
-        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-            calls.append(len(windows[0]))
-            found = recogniser(windows, temperature, seed)
+        encode = recogniser.encode
+
+        def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            calls.append(encoded[0][1])
+            found = recogniser.decode(encoded, temperature, seed)
             if len(calls) == 1:
                 kept = (
                     Phrase(0, len(one), first)
                     if lost == "the second sentence"
                     else Phrase(border, len(waveform), second)
                 )
-                found[0] = decoded(kept, resume=len(windows[0]))
+                found[0] = decoded(kept, resume=encoded[0][1])
             return found
 
     (found,) = LongForm(Losing(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
@@ -237,12 +242,15 @@ def test_segments_over_a_pause_give_way_to_parts_with_more_text(
     class Spanning:
         """The real model, its first result made of two segments."""
 
-        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-            calls.append(len(windows))
+        encode = recogniser.encode
+
+        def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            calls.append(len(encoded))
             if len(calls) > 1:
-                return recogniser(windows, temperature, seed)
-            phrases = [Phrase(0, middle, said[0]), Phrase(middle, len(windows[0]), said[1])]
-            return [decoded(*phrases, resume=len(windows[0]))]
+                return recogniser.decode(encoded, temperature, seed)
+            num_samples = encoded[0][1]
+            phrases = [Phrase(0, middle, said[0]), Phrase(middle, num_samples, said[1])]
+            return [decoded(*phrases, resume=num_samples)]
 
     (found,) = LongForm(Spanning(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
     check_segments(found, len(waveform))
@@ -261,9 +269,13 @@ def test_speech_that_stays_without_text_is_flagged(fast: Transcribe, clips: list
     class Deaf:
         """A model that transcribes the first sentence and nothing else."""
 
-        def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-            said = [Phrase(0, len(one), "The first.")] if len(windows[0]) > len(one) + len(two) else []
-            return [decoded(*said, resume=len(windows[0]))]
+        def encode(self, windows: list[np.ndarray]) -> list[Encoded]:
+            return [(window, len(window)) for window in windows]
+
+        def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            num_samples = encoded[0][1]
+            said = [Phrase(0, len(one), "The first.")] if num_samples > len(one) + len(two) else []
+            return [decoded(*said, resume=num_samples)]
 
     waveform = np.concatenate([one, pause(2), two])
     (found,) = LongForm(Deaf(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
@@ -297,9 +309,23 @@ def test_threads_change_nothing(ingested: Dataset) -> None:
 
 def test_sampling_depends_on_its_seed_alone(ingested: Dataset, either: Transcribe) -> None:
     waveform = decode_flac(window(ingested)["audio"][0]["bytes"].as_py())
-    drawn = [either.transcribe._recogniser([waveform], 1.0, seed)[0].text for seed in (1, 1, 2, 3)]
+    recogniser = either.transcribe._recogniser
+    drawn = [recogniser.decode(recogniser.encode([waveform]), 1.0, seed)[0].text for seed in (1, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) > 1
+
+
+def test_where_every_attempt_fails_the_likeliest_is_taken() -> None:
+    rules, text = DecodingRules(), Phrase(0, 9, "yes")
+    greedy, repeating, sampled = (
+        decoded(text, resume=9, avg_logprob=-1.2),
+        decoded(Phrase(0, 9, "the " * 100), resume=9, avg_logprob=-0.4),
+        decoded(text, resume=9, avg_logprob=-1.9),
+    )
+    assert rules.best([greedy, repeating, sampled]) is greedy
+    assert rules.best([repeating]) is repeating
+    passing = decoded(text, resume=9, avg_logprob=-0.9)
+    assert rules.best([greedy, repeating, passing]) is passing
 
 
 def test_silence_is_flagged_and_not_invented_upon(fast: Transcribe) -> None:

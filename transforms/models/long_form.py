@@ -63,6 +63,16 @@ class DecodingRules(Parameters):
         unsure = window.avg_logprob < self.logprob_threshold
         return unsure or window.compression_ratio > self.compression_ratio_threshold
 
+    def best(self, attempts: list[DecodedWindow]) -> DecodedWindow:
+        """Return the last attempt if it passes, else the likeliest of those that do not repeat themselves.
+
+        In noise no attempt passes; what was sampled at a high temperature is then worse than the greedy result.
+        """
+        if not self.fails(attempts[-1]):
+            return attempts[-1]
+        repeat_nothing = [each for each in attempts if each.compression_ratio <= self.compression_ratio_threshold]
+        return max(repeat_nothing or attempts, key=lambda window: window.avg_logprob)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -266,14 +276,15 @@ class LongForm:
     ) -> list[DecodedWindow]:
         first, *fallbacks = self._rules.temperatures
         samples = [waveforms[stretch.utterance][stretch.start : stretch.end] for stretch in stretches]
-        windows = self._recogniser(samples, first)
+        encoded = self._recogniser.encode(samples)
+        attempts = [[window] for window in self._recogniser.decode(encoded, first)]
         for temperature in fallbacks:
             for place, stretch in enumerate(stretches):
-                if self._rules.fails(windows[place]):
+                if self._rules.fails(attempts[place][-1]):
                     # By itself and from its own seed: what is sampled must not depend on which others fail.
                     name = f"{self._rules.seed} {keys[stretch.utterance]} {stretch.start} {temperature}"
-                    (windows[place],) = self._recogniser([samples[place]], temperature, zlib.crc32(name.encode()))
-        return windows
+                    attempts[place] += self._recogniser.decode([encoded[place]], temperature, zlib.crc32(name.encode()))
+        return [self._rules.best(each) for each in attempts]
 
 
 def cut_windows(waveform: np.ndarray, speech: list[Span]) -> list[Span]:

@@ -107,11 +107,15 @@ class Recogniser(ABC):
         self._whisper = load_whisper(self.model, self.device)
 
     @abstractmethod
-    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-        """Decodes windows of at most 30 s, float32 at 16 kHz; greedy at temperature 0, else sampled from `seed`."""
+    def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+        """Decode windows: greedily at temperature 0, else sampled from `seed`."""
 
-    def _encoded(self, windows: list[np.ndarray]) -> list[Encoded]:
-        """Encode each window, padded with silence to the 30 s that the encoder was trained on."""
+    def encode(self, windows: list[np.ndarray]) -> list[Encoded]:
+        """Encode each window, padded with silence to the 30 s that the encoder was trained on.
+
+        Args:
+            windows: (num_samples,) float32 at 16 kHz, at most 30 s.
+        """
 
         def encode(some: list[np.ndarray]) -> list[np.ndarray]:
             return list(hidden_states(self._whisper, some, WINDOW_SAMPLES))
@@ -127,15 +131,14 @@ class OpenAIWhisper(Recogniser):
         super().setup()
         check_vocabulary(self.model, self._whisper.dims.n_vocab)
 
-    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-        def decode(some: list[Encoded]) -> list[DecodedWindow]:
+    def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+        def sample(some: list[Encoded]) -> list[DecodedWindow]:
             return self._sample(some, temperature, seed)
 
-        encoded = self._encoded(windows)
         if self.device != "cpu":
-            return decode(encoded)
+            return sample(encoded)
         # openai-whisper keeps its caches in hooks on the model's modules: one window after the other
-        return [window for (window,) in in_threads(lambda one: decode([one]), encoded, at_once=1)]
+        return [window for (window,) in in_threads(lambda one: sample([one]), encoded, at_once=1)]
 
     def _sample(self, encoded: list[Encoded], temperature: float, seed: int) -> list[DecodedWindow]:
         import torch
@@ -233,10 +236,10 @@ class FasterWhisper(OpenAIWhisper):
                 "machine, or choose for all of them, such as stages.transcribe.decoder_dtype=float32"
             )
 
-    def __call__(self, windows: list[np.ndarray], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+    def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
         if temperature > 0:
-            return super().__call__(windows, temperature, seed)
-        return side_by_side(self._greedy, self._encoded(windows), self.device)
+            return super().decode(encoded, temperature, seed)
+        return side_by_side(self._greedy, encoded, self.device)
 
     def _greedy(self, encoded: list[Encoded]) -> list[DecodedWindow]:
         from ctranslate2 import StorageView

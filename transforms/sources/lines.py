@@ -151,5 +151,5 @@ def _unquoted(cell: str, quoted: bool) -> str:
     if not _is_quoted(cell):
         return cell
     inner = cell[1:-1]
-    made = quoted or ('""' in inner and '"' not in inner.replace('""', ""))
+    made = quoted or not inner or ('""' in inner and '"' not in inner.replace('""', ""))
     return inner.replace('""', '"') if made else cell
