@@ -54,6 +54,19 @@ def test_features_are_those_of_transformers(tmp_path: Path, waveforms: list[np.n
             assert (found[len(expected) :] == found[len(expected) - 1]).all()
 
 
+@pytest.mark.parametrize("more", [{"add_adapter": True, "num_adapter_layers": 1}, {"adapter_attn_dim": 8}])
+def test_adapters_are_left_out_or_kept_as_in_the_hidden_states(
+    tmp_path: Path, waveforms: list[np.ndarray], more: dict[str, Any]
+) -> None:
+    """The convolutions after the last block shorten what follows them; MMS's layers lie inside the blocks."""
+    model = make_ssl(tmp_path, "wav2vec2", "layer", **more)
+    for layer in (2, 4):
+        (found,) = SslFeatures(model, layer, "cpu")(waveforms[:1])
+        expected = by_transformers(model, waveforms[0], layer)
+        np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-4, atol=1e-5)
+        assert len(found) - len(expected) <= 2
+
+
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_neighbours_change_nothing(tmp_path: Path, waveforms: list[np.ndarray], norm: str) -> None:
     features = SslFeatures(make_ssl(tmp_path, "hubert", norm), 3, "cpu")

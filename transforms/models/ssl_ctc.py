@@ -40,13 +40,17 @@ class SslCtc(LetterCtc):
         return is_ssl(model)
 
     def weights(self) -> str:
+        self.vocabulary()  # a vocabulary that is no good is refused before anything runs
         chosen, adapter = self._chosen, self._adapter()
         files = [*vocabulary_files(Path(self.model)), *([adapter] if adapter else [])]
         digests = [SslEncoder(self.model).weights(), *map(sha256_of, files)]
         return hashlib.sha256("\n".join([*digests, chosen.language or ""]).encode()).hexdigest()
 
     def vocabulary(self) -> Vocabulary:
-        return self._chosen.letters
+        letters, width = self._chosen.letters, read_json(Path(self.model, "config.json")).get("vocab_size")
+        if self._adapter() is None and isinstance(width, int):
+            letters.check_width(width)
+        return letters
 
     def setup(self) -> None:
         from transformers import AutoModelForCTC
@@ -69,12 +73,7 @@ class SslCtc(LetterCtc):
 
     @cached_property
     def _chosen(self) -> LanguageVocabulary:
-        folder = Path(self.model)
-        chosen = read_vocabulary(folder, self.language)
-        width = read_json(folder / "config.json").get("vocab_size")
-        if chosen.is_default and isinstance(width, int):
-            chosen.letters.check_width(width)
-        return chosen
+        return read_vocabulary(Path(self.model), self.language)
 
     def _adapter(self) -> Path | None:
         """Return the file with the chosen language's layers; None where the main weights have them.
