@@ -101,10 +101,16 @@ class Job:
     when_busy: WhenBusy = "refuse"
 
     def describe(self) -> Iterator[tuple[StageSpec, StageInfo]]:
-        """Each stage with what its table will be, fingerprint included, before anything runs."""
+        """Each stage with what its table will be, fingerprint included, before anything runs.
+
+        Raises:
+            UserError: a stage's model is missing or damaged, or not meant for such a corpus.
+        """
         upstream = dict(self.plan.tables)
         for spec in self.stages:
             transform = spec.build()
+            if isinstance(self.plan, Plan):
+                transform.check_entries(self.plan.shards())
             read = {table.name: upstream[table.name] for table in transform.reads if table.name in upstream}
             info = describe(transform, read, self.plan.num_shards)
             upstream[info.table] = info.fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from transforms.models.whisper_weights import EMBEDDED
 
 LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc, Fairseq2Ctc)
 """Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
+CHECKED_TEXTS = 100
+"""Texts of a shard that are compared with the letters of a model before anything runs."""
 
 
 class AlignParameters(Parameters):
@@ -31,7 +34,7 @@ class AlignParameters(Parameters):
         model: for `ctc`, a directory of transformers, fairseq2 or speechbrain's `EncoderASR` with wav2vec2, HuBERT or
             WavLM and a CTC head over letters, which aligns its language; null for the embedded one of English phonemes.
             For `attention`, a Whisper, as `transcribe` takes it; null for the embedded one.
-        language: of the text, which a multilingual Whisper has to be told.
+        language: of the text, which a multilingual Whisper or MMS has to be told.
         text: which text to align; `reference` takes the transcript where a row has no reference.
     """
 
@@ -60,6 +63,12 @@ class Align(Transform):
     def weights(self) -> dict[str, str]:
         return self._open().weights()
 
+    def check_entries(self, shards: Iterable[pa.Table]) -> None:
+        """Check that a letter model can spell the reference texts, of which it reads `CHECKED_TEXTS` a shard."""
+        if self.parameters.text == "reference" and (letters := self._letters()):
+            texts = (text for shard in shards for text in shard["reference_text"].to_pylist()[:CHECKED_TEXTS] if text)
+            letters.vocabulary().check_texts(texts)
+
     def setup(self) -> None:
         self._aligner = self._open()
         self._aligner.setup()
@@ -68,15 +77,21 @@ class Align(Transform):
         chosen = self.parameters
         if chosen.method == "attention":
             return AttentionAligner(chosen.model or EMBEDDED, self.device, chosen.language)
-        if chosen.model is None:
-            return CtcAligner()
+        letters = self._letters()
+        return LetterAligner(letters) if letters else CtcAligner()
+
+    def _letters(self) -> LetterCtc | None:
+        """Return the letter model that the parameters name; None where they name none."""
+        chosen = self.parameters
+        if chosen.method == "attention" or chosen.model is None:
+            return None
         kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
         if kind is None:
             raise ModelError(
                 f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known: "
                 "transformers has config.json, fairseq2 model.yaml, speechbrain hyperparams.yaml (docs/BACKENDS.md)"
             )
-        return LetterAligner(kind(chosen.model, self.device))
+        return kind(chosen.model, self.device, chosen.language)
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)

@@ -105,6 +105,16 @@ class Transform(ABC):
     def setup(self) -> None:  # noqa: B027 (a stage without a model has nothing to load)
         """Loads the model, once per worker."""
 
+    def check_entries(self, shards: Iterable[pa.Table]) -> None:  # noqa: B027 (most stages take any corpus)
+        """Refuse, before anything runs, a corpus that the stage's model cannot be meant for.
+
+        Args:
+            shards: rows of the table `entries`, shard by shard; read only as far as they are iterated.
+
+        Raises:
+            UserError: it is such a corpus.
+        """
+
     def wanted(self, rows: pa.Table) -> pa.BooleanArray | None:
         """Which rows of the first table the stage works on, seen without their audio; None for all of them."""
         return None

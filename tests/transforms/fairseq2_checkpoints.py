@@ -15,11 +15,11 @@ KINDS = ("base", "large")
 
 
 def encoder_sizes(kind: str, **more: Any) -> dict[str, Any]:
-    """A `model_config.encoder_config` of 4 blocks of 32."""
-    convolutions = [[16, 10, 5], *[[16, 3, 2]] * 4, *[[16, 2, 2]] * 2]
-    sizes = {"model_dim": 32, "num_encoder_layers": 4, "num_encoder_attn_heads": 2, "ffn_inner_dim": 64}
-    sizes |= {"feature_dim": 16, "feature_extractor_layer_descs": convolutions}
-    sizes |= {"pos_conv_kernel_size": 16, "num_pos_conv_groups": 2}
+    """A `model_config.encoder_config` of 4 blocks of 40, the sizes of `ssl_checkpoints`."""
+    convolutions = [[12, 10, 5], *[[12, 3, 2]] * 4, *[[12, 2, 2]] * 2]
+    sizes = {"model_dim": 40, "num_encoder_layers": 4, "num_encoder_attn_heads": 2, "ffn_inner_dim": 72}
+    sizes |= {"feature_dim": 12, "feature_extractor_layer_descs": convolutions}
+    sizes |= {"pos_conv_kernel_size": 18, "num_pos_conv_groups": 5}
     if kind == "large":
         sizes |= {"feature_extractor_bias": True, "feature_extractor_layer_norm_convs": True}
         sizes |= {"norm_order": "PRE", "layer_norm_features": False}
@@ -150,7 +150,7 @@ def as_fairseq(model: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def hidden_states(model: Any, waveform: np.ndarray, normalize: bool) -> list[np.ndarray]:
-    """What fairseq2's own forward pass gives before and after each block, by its hook; (frames, 32) each."""
+    """What fairseq2's own forward pass gives before and after each block, by its hook; (frames, 40) each."""
     import torch
     from fairseq2.nn import BatchLayout
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("hubert", "wav2vec2", "wavlm")
+SIZE = 40
 
 
 def make_ssl(folder: Path, kind: str, norm: str = "group", safe: bool = True, head: bool = False, **more: Any) -> str:
-    """Saves an encoder of random weights, 4 blocks of 32; returns its directory.
+    """Saves an encoder of random weights, 4 blocks of `SIZE`; returns its directory. No two sizes are equal.
 
     Args:
         norm: `group` (base models, waveforms as they are) or `layer` (large ones, with stable layer norm, normalised).
@@ -19,9 +20,10 @@ def make_ssl(folder: Path, kind: str, norm: str = "group", safe: bool = True, he
     import torch
     import transformers
 
-    shape = {"conv_dim": (16,) * 7, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
-    shape |= {"intermediate_size": 64, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, **more}
     large = norm == "layer"
+    shape = {"conv_dim": (12,) * 7, "hidden_size": SIZE, "num_hidden_layers": 4, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 72, "num_conv_pos_embeddings": 18, "num_conv_pos_embedding_groups": 5}
+    shape |= {"conv_bias": large, "layer_norm_eps": 1e-3, **more}
     name = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}[kind]
     config = getattr(transformers, f"{name}Config")(feat_extract_norm=norm, do_stable_layer_norm=large, **shape)
     with torch.random.fork_rng():

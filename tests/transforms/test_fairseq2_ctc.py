@@ -90,7 +90,7 @@ def test_a_recogniser_of_fairseq_is_the_same_with_its_dictionary(tmp_path: Path,
     from fairseq2.nn import BatchLayout
     from transformers import AutoModelForCTC
 
-    source = make_ssl(tmp_path / "hf", "wav2vec2", "layer", head=True, vocab_size=SIZE, conv_bias=True)
+    source = make_ssl(tmp_path / "hf", "wav2vec2", "layer", head=True, vocab_size=SIZE, layer_norm_eps=1e-5)
     network = AutoModelForCTC.from_pretrained(source).eval()
     _, config = make_model("large", letters=SIZE)
     write_card(tmp_path / "fairseq", config, True)

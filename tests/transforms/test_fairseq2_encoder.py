@@ -71,7 +71,7 @@ def test_names_of_fairseq_and_transformers_are_the_same_model(
 
     config = models[kind][1]
     norm = "layer" if kind == "large" else "group"
-    source = make_ssl(tmp_path / "hf", of, norm, head=head, conv_bias=kind == "large")
+    source = make_ssl(tmp_path / "hf", of, norm, head=head, layer_norm_eps=1e-5)
     network = (AutoModelForCTC if head else AutoModel).from_pretrained(source).eval()
     with torch.no_grad():
         for parameter in network.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,25 @@ from schemas import TRANSCRIPTS
 from schemas.layout import Dataset
 from tests.transforms.rows import apply, window
 from tests.transforms.speechbrain_checkpoints import make_encoder, save
-from tests.transforms.ssl_checkpoints import make_ssl
+from tests.transforms.ssl_checkpoints import SIZE, make_ssl
 from transforms.align import Align, AlignParameters
 from transforms.base import joined
 from transforms.models.embedded import ModelError
 from transforms.models.letter_ctc import LetterAligner
 from transforms.models.speechbrain_ctc import SpeechbrainCtc
 
-SIZE, NEURONS = 32, 24
+NEURONS = 24
 TEXTS = ["THE QUICK BROWN FOX", "JUMPS OVER A LAZY DOG'S BACK"]
 HYPERPARAMS = """
 # Model: wav2vec2 + DNN + CTC
+seed: 1986
 sample_rate: 16000
 wav2vec2_hub: facebook/wav2vec2-large-960h-lv60-self
 wav2vec2_folder: !ref <save_folder>/wav2vec2_checkpoint
 save_folder: !PLACEHOLDER
 activation: !name:torch.nn.LeakyReLU
+    negative_slope: 2e-1
+wav2vec_output_dim: {size}
 dnn_layers: 2
 dnn_neurons: {neurons}
 output_neurons: {outputs}
@@ -47,10 +51,11 @@ ctc_lin: !new:speechbrain.nnet.linear.Linear
     n_neurons: !ref <output_neurons>
 log_softmax: !new:speechbrain.nnet.activations.Softmax
     apply_log: True
-asr_model: !new:torch.nn.ModuleList
+"""
+HUB = """asr_model: !new:torch.nn.ModuleList
     - [!ref <enc>, !ref <ctc_lin>]
 encoder: !new:speechbrain.nnet.containers.LengthsCapableSequential
-    wav2vec2: !ref <wav2vec2>
+    {encoder}: !ref <{encoder}>
     enc: !ref <enc>
     ctc_lin: !ref <ctc_lin>
     log_softmax: !ref <log_softmax>
@@ -60,17 +65,36 @@ modules:
     encoder: !ref <encoder>
 pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
-        wav2vec2: !ref <wav2vec2>
+        {encoder}: !ref <{encoder}>
         asr: !ref <asr_model>
         tokenizer: !ref <tokenizer>
 """
+TRAINING = """
+__set_seed: !!python/object/apply:torch.manual_seed [!ref <seed>]
+speed_perturb: !new:speechbrain.augment.time_domain.SpeedPerturb
+    orig_freq: !ref <sample_rate>
+modules:
+    wav2vec2: !ref <wav2vec2>
+    enc: !ref <enc>
+    ctc_lin: !ref <ctc_lin>
+    speed_perturb: !ref <speed_perturb>
+model: !new:torch.nn.ModuleList
+    - [!ref <enc>, !ref <ctc_lin>]
+checkpointer: !new:speechbrain.utils.checkpoints.Checkpointer
+    checkpoints_dir: !ref <save_folder>
+    recoverables:
+        wav2vec2: !ref <wav2vec2>
+        model: !ref <model>
+        tokenizer: !ref <tokenizer>
+"""
+"""What a recipe has where a hub's file has `HUB`."""
 VANILLA = """!new:speechbrain.lobes.models.VanillaNN.VanillaNN
-    input_shape: [null, null, 32]
+    input_shape: [null, null, !ref <wav2vec_output_dim>]
     activation: !ref <activation>
     dnn_blocks: !ref <dnn_layers>
     dnn_neurons: !ref <dnn_neurons>"""
 SEQUENTIAL = """!new:speechbrain.nnet.containers.Sequential
-    input_shape: [null, null, 32]
+    input_shape: [null, null, !ref <wav2vec_output_dim>]
     linear1: !name:speechbrain.nnet.linear.Linear
         n_neurons: !ref <dnn_neurons>
         bias: True
@@ -85,6 +109,10 @@ SEQUENTIAL = """!new:speechbrain.nnet.containers.Sequential
     activation2: !new:torch.nn.LeakyReLU
     drop2: !new:torch.nn.Dropout
         p: 0.15"""
+
+
+DOUBLED = "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+MERGED = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
 
 
 def sequential() -> Any:
@@ -111,9 +139,11 @@ def sequential() -> Any:
 
 
 def vanilla() -> Any:
+    from functools import partial
+
     from speechbrain.lobes.models.VanillaNN import VanillaNN
 
-    return VanillaNN([None, None, SIZE], torch.nn.LeakyReLU, 2, NEURONS)
+    return VanillaNN([None, None, SIZE], partial(torch.nn.LeakyReLU, negative_slope=0.2), 2, NEURONS)
 
 
 def labels(path: Path) -> dict[str, int]:
@@ -159,7 +189,8 @@ def make_asr(folder: Path, kind: str = "wav2vec2", norm: str = "layer", simple: 
     save(folder / f"{kind}.ckpt", encoder)
     save(folder / "asr.ckpt", torch.nn.ModuleList([enc, linear]))
     (folder / "hyperparams.yaml").write_text(
-        HYPERPARAMS.format(
+        (HYPERPARAMS + HUB).format(
+            size=SIZE,
             neurons=NEURONS,
             outputs=len(vocabulary),
             enc=VANILLA if simple else SEQUENTIAL,
@@ -171,6 +202,17 @@ def make_asr(folder: Path, kind: str = "wav2vec2", norm: str = "layer", simple: 
     return whole.eval(), vocabulary
 
 
+def as_trained(folder: Path) -> None:
+    """Turns a hub's directory into one of a training, with `hyperparams.yaml` as speechbrain's trainer writes it."""
+    from hyperpyyaml import resolve_references
+
+    path = folder / "hyperparams.yaml"
+    recipe = path.read_text()[: path.read_text().index("asr_model:")] + TRAINING
+    resolved = resolve_references(recipe, {"save_folder": "results/1986/save"}).getvalue()
+    path.write_text(f"# Generated 2024-05-06 from:\n# /recipes/hparams/train.yaml\n# yamllint disable\n{resolved}")
+    (folder / "asr.ckpt").rename(folder / "model.ckpt")
+
+
 def opened(folder: Path) -> LetterAligner:
     aligner = LetterAligner(SpeechbrainCtc(str(folder), "cpu"))
     aligner.setup()
@@ -179,18 +221,23 @@ def opened(folder: Path) -> LetterAligner:
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched")
 @pytest.mark.parametrize(
-    ("kind", "norm", "simple", "text"),
+    ("kind", "norm", "simple", "text", "trained"),
     [
-        ("wav2vec2", "layer", True, True),
-        ("wav2vec2", "layer", False, False),
-        ("hubert", "group", False, True),
-        ("wavlm", "layer", True, False),
+        ("wav2vec2", "layer", True, True, False),
+        ("wav2vec2", "layer", False, False, False),
+        ("wav2vec2", "group", True, True, True),
+        ("wav2vec2", "layer", False, False, True),
+        ("hubert", "group", False, True, False),
+        ("wavlm", "layer", True, False, False),
     ],
 )
 def test_emissions_are_those_of_speechbrain(
-    tmp_path: Path, speech: list[dict[str, Any]], kind: str, norm: str, simple: bool, text: bool
+    tmp_path: Path, speech: list[dict[str, Any]], kind: str, norm: str, simple: bool, text: bool, trained: bool
 ) -> None:
     modules, vocabulary = make_asr(tmp_path, kind, norm, simple, text)
+    if trained:
+        as_trained(tmp_path)
+        assert "*id001" in (tmp_path / "hyperparams.yaml").read_text()
     waveform, _ = soundfile.read(speech[0]["audio"], dtype="float32")
     with torch.inference_mode():
         expected = modules(torch.from_numpy(waveform)[None], torch.ones(1))[0].numpy()
@@ -234,11 +281,22 @@ def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
         ("VanillaNN.VanillaNN", "CRDNN.CRDNN", "what is read here is VanillaNN or Sequential"),
         ("dnn_layers: 2", "dnn_layers: 3", r"asr\.ckpt: .*missing 0\.linear_1\.w"),
         ("dnn_layers: 2", "dnn_layers: 1000000", "dnn_blocks is 1000000, no number up to 64"),
-        ("blank_index: 0", "blank_index: 400", "are not all among the"),
+        ("blank_index: 0", "blank_index: 400", r"<blank> is 0, but blank_index of hyperparams\.yaml is 400"),
         ("dnn_layers: 2", "dnn_layers: two", "dnn_blocks is 'two'"),
-        ("input_shape: [null, null, 32]", "input_shape: 32", "can't be made as it says"),
+        ("input_shape: [null, null, !ref <wav2vec_output_dim>]", "input_shape: 32", "can't be made as it says"),
         ("    freeze: True", "    output_all_hiddens: True", "its last alone"),
         ("ctc_lin: !new", "ctc: !new", "has no `ctc_lin: !new:`"),
+        ("blank_index: 0", "blank_index: two", "blank_index is 'two'"),
+        ("    freeze: True", "    layerwise_sum: True", "`wav2vec2` has layerwise_sum, which is not read"),
+        ("    output_norm: True", "    output_norm: 1e-2", "does not say whether its output is normalized"),
+        (
+            "    enc: !ref <enc>\n    ctc_lin",
+            "    downsampler: !new:speechbrain.lobes.downsampling.PoolingDownsampler\n    enc: !ref <enc>\n    ctc_lin",
+            r"`downsampler` \(speechbrain\.lobes\.downsampling\.PoolingDownsampler\) is a part",
+        ),
+        ("seed: 1986", "seed: &a [*a]", "an alias stands for what contains it"),
+        ("seed: 1986", "a0: &a0 [x, x]\n" + DOUBLED, "its aliases stand for over 1,000,000 characters"),
+        ("seed: 1986", "a0: &a0 {x: 1}\n" + MERGED, "its aliases stand for over 1,000,000 characters"),
     ],
 )
 def test_what_is_refused_says_why(tmp_path: Path, old: str, new: str, why: str) -> None:
@@ -250,11 +308,33 @@ def test_what_is_refused_says_why(tmp_path: Path, old: str, new: str, why: str) 
         opened(tmp_path)
 
 
+def test_an_old_class_whose_output_may_be_normalized_or_not(tmp_path: Path) -> None:
+    make_asr(tmp_path)
+    path = tmp_path / "hyperparams.yaml"
+    new, old = "integrations.huggingface.wav2vec2.Wav2Vec2", "lobes.models.huggingface_wav2vec.HuggingFaceWav2Vec2"
+    path.write_text(path.read_text().replace(new, old))
+    opened(tmp_path)
+    path.write_text(path.read_text().replace("    output_norm: True\n", ""))
+    with pytest.raises(ModelError, match=r"versions of speechbrain differ: write `output_norm: true` or"):
+        opened(tmp_path)
+
+
+def test_a_model_whose_frames_are_longer_is_refused(tmp_path: Path) -> None:
+    make_asr(tmp_path)
+    path = tmp_path / "config.json"
+    about = json.loads(path.read_text()) | {"add_adapter": True, "num_adapter_layers": 1}
+    path.write_text(json.dumps(about))
+    with pytest.raises(ModelError, match=r"wav2vec2\.ckpt: .*missing adapter"):
+        opened(tmp_path)
+
+
 def test_directories_that_are_not_whole_or_not_of_letters(tmp_path: Path) -> None:
     make_asr(tmp_path)
     ctc = SpeechbrainCtc(str(tmp_path), "cpu")
     pieces(tmp_path / "tokenizer.ckpt", model_type="bpe", vocab_size=40)
-    with pytest.raises(ModelError, match=r"tokenizer\.ckpt: .* is no letter; to align, take a model of letters"):
+    with pytest.raises(
+        ModelError, match=r"tokenizer\.ckpt: .* is no letter, but a piece of a word or a sound; to align"
+    ):
         ctc.setup()
     (tmp_path / "tokenizer.ckpt").write_bytes(b"\x80nonsense" * 20)
     with pytest.raises(ModelError, match="neither labels nor a model of SentencePiece"):

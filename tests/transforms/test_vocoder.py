@@ -120,7 +120,7 @@ def test_yaml_makes_nothing(tmp_path: Path) -> None:
         ("vocab_size: 21", "vocab_size: 50000", r"unit_embedding.weight is \(21, 16\), expected \(50000, 16\)"),
         ("vocab_size: 21", "vocab_size: !ref <embedding_dim> + 5", r"can't be followed; write the value"),
         ("vocab_size: 21", "vocab_size: !ref <vocab_size>", "can't be followed"),
-        ("vocab_size: 21", "vocab_size: &a 21\nother: *a", "an alias"),
+        ("vocab_size: 21", "vocab_size: &a [*a]", "an alias stands for what contains it"),
         ("HifiGAN.UnitHifiganGenerator", "HifiGAN.HifiganGenerator", "what is read here is UnitHifiganGenerator"),
         ("generator: !new:", "generators: !new:", "has no `generator: !new:`"),
         ("[[1, 3, 5], [1, 3, 5], [1, 3, 5]]", "[[1, 3, 5]]", "no generator has these sizes"),

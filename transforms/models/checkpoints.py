@@ -56,7 +56,7 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         return _merged(path, device)
     tensors: dict[str, Tensor] = {}
     for file in weight_files(path):
-        tensors |= _read(file, device)
+        tensors |= read_file(file, device)
     return tensors
 
 
@@ -75,7 +75,7 @@ def _merged(path: Path, device: str) -> dict[str, Tensor]:
     # LoRA (Hu et al. 2021, section 4.1) as peft stores it: W + alpha / r * B A.
     config = read_json(path / LORA_CONFIG)
     tensors = read_tensors(_base(path, config), device)
-    adapter = {name.removeprefix(PEFT): tensor for name, tensor in _read(path / LORA, device).items()}
+    adapter = {name.removeprefix(PEFT): tensor for name, tensor in read_file(path / LORA, device).items()}
     try:
         rank, alpha = config["r"], config["lora_alpha"]
         scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
@@ -108,7 +108,12 @@ def _base(path: Path, config: dict[str, Any]) -> Path:
     return base
 
 
-def _read(file: Path, device: str) -> dict[str, Tensor]:
+def read_file(file: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Return the tensors of one file, safetensors or `.bin`, by their names.
+
+    Raises:
+        ModelError: it is missing, damaged, or holds more than tensors.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

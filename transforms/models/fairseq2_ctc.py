@@ -11,7 +11,8 @@ import numpy as np
 
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.fairseq2_checkpoint import LETTERS, Fairseq2Checkpoint, layer_normed, start_fairseq2
-from transforms.models.letter_ctc import DELIMITER, LetterCtc
+from transforms.models.letter_ctc import LetterCtc
+from transforms.models.letter_vocabulary import Vocabulary
 from transforms.models.ssl_encoders import hear
 
 if TYPE_CHECKING:
@@ -21,14 +22,16 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """What fairseq's dictionaries begin with, and their files do not say."""
 VOCABULARIES = ("tokenizer.model", "dict.ltr.txt")
 """fairseq2's SentencePiece model of characters, and fairseq's dictionary of letters."""
+DELIMITER = "|"
+"""fairseq's border between words."""
 SPACE = "▁"
 """SentencePiece's space."""
+BLANK = 0
+"""CTC's blank in fairseq2's loss; fairseq's `<s>`."""
 
 
 class Fairseq2Ctc(LetterCtc):
     """A directory with fairseq2's card of family `wav2vec2_asr`, weights and a vocabulary."""
-
-    blank = 0  # of fairseq2's loss, and of fairseq's `<s>`
 
     @staticmethod
     def reads(model: str) -> bool:
@@ -39,19 +42,22 @@ class Fairseq2Ctc(LetterCtc):
         both = self._checkpoint.digest() + sha256_of(self._vocabulary)
         return hashlib.sha256(bytes.fromhex(both)).hexdigest()
 
+    def vocabulary(self) -> Vocabulary:
+        tokens = self._tokens()
+        letters = {token: number for number, token in enumerate(tokens) if len(token) == 1 and token != DELIMITER}
+        return Vocabulary(self._vocabulary, letters, BLANK, tokens.index(DELIMITER) if DELIMITER in tokens else None)
+
     def setup(self) -> None:
         self._normalize = self._checkpoint.normalizes
         config = self._checkpoint.config()
         from fairseq2.models.wav2vec2.asr import Wav2Vec2AsrConfig, Wav2Vec2AsrFactory
 
         assert isinstance(config, Wav2Vec2AsrConfig)
-        vocabulary = self._vocabulary
-        tokens = _pieces(vocabulary) if vocabulary.suffix == ".model" else _dictionary(vocabulary)
-        if len(tokens) != config.target_vocab_size:
+        if (num_tokens := len(self._tokens())) != config.target_vocab_size:
             raise ModelError(
-                f"{vocabulary} has {len(tokens)} tokens, the model {config.target_vocab_size}: take the model's own"
+                f"{self._vocabulary} has {num_tokens} tokens, the model {config.target_vocab_size}: "
+                "take the model's own"
             )
-        self.letters = {token: number for number, token in enumerate(tokens)}
         config.use_masking = False
         self._network = self._checkpoint.load(Wav2Vec2AsrFactory(config).create_model, config.encoder_config)
         self._network.to(self.device)
@@ -65,6 +71,10 @@ class Fairseq2Ctc(LetterCtc):
         logits, _ = self._network(waveform, BatchLayout.of(waveform))
         log_probs: Tensor = logits.float().log_softmax(-1)
         return log_probs
+
+    def _tokens(self) -> list[str]:
+        path = self._vocabulary
+        return _pieces(path) if path.suffix == ".model" else _dictionary(path)
 
     @cached_property
     def _checkpoint(self) -> Fairseq2Checkpoint:

@@ -6,17 +6,14 @@ ends and the next one starts at the pause between their letters, or in the middl
 
 from __future__ import annotations
 
-import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from transforms.forced_alignment import Aligner, Alignment, alignment_of
 from transforms.models.hama_ctc import align_tokens
+from transforms.models.letter_vocabulary import Vocabulary
 from transforms.text import TextWord
-
-DELIMITER = "|"
 
 
 class LetterCtc(ABC):
@@ -25,17 +22,11 @@ class LetterCtc(ABC):
     Args:
         model: the checkpoint's directory or file.
         device: a torch device.
-
-    Attributes:
-        letters: ids of the letters, and of the border between words where there is one (`DELIMITER`); after `setup`.
-        blank: id of CTC's blank; after `setup`.
+        language: of the text; a checkpoint of several languages needs it.
     """
 
-    letters: Mapping[str, int]
-    blank: int
-
-    def __init__(self, model: str, device: str) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: str, device: str, language: str = "en") -> None:
+        self.model, self.device, self.language = model, device, language
 
     @staticmethod
     @abstractmethod
@@ -48,6 +39,14 @@ class LetterCtc(ABC):
 
         Raises:
             ModelError: files are missing.
+        """
+
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """Return the letters. Reads small files; loads no weights.
+
+        Raises:
+            ModelError: files are missing, damaged, or not of letters.
         """
 
     @abstractmethod
@@ -73,36 +72,22 @@ class LetterAligner(Aligner):
         return {"ctc": self._ctc.weights()}
 
     def setup(self) -> None:
+        self._vocabulary = self._ctc.vocabulary()
         self._ctc.setup()
 
     def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
         tokens = [self.tokens(word.symbol) for word in words]
         if not any(tokens):
             return alignment_of(words, [None] * len(words), len(waveform))
-        return align_tokens(words, tokens, self.emissions(waveform), self._ctc.blank, waveform)
+        return align_tokens(words, tokens, self.emissions(waveform), self._vocabulary.blank, waveform)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
         """Log-probabilities of the letters, (frames of 320 samples, tokens) float32; word borders are blanks."""
-        log_probs, blank = self._ctc.log_probs(waveform), self._ctc.blank
-        if (border := self._ctc.letters.get(DELIMITER)) is not None:
+        log_probs, blank = self._ctc.log_probs(waveform), self._vocabulary.blank
+        if (border := self._vocabulary.border) is not None:
             log_probs[:, blank] = np.logaddexp(log_probs[:, blank], log_probs[:, border])
         return log_probs
 
     def tokens(self, symbol: str) -> tuple[int, ...] | None:
-        """Ids of a word's letters, without punctuation that the vocabulary lacks; None where it lacks a letter.
-
-        Combining marks that it lacks in every spelling of the word are left out as well: Arabic vowel signs, accents.
-        """
-        letters = self._ctc.letters
-        for needed in ("LNM", "LN"):
-            for spelling in _spellings(symbol.replace("’", "'")):
-                wanted = [each for each in spelling if each in letters or unicodedata.category(each)[0] in needed]
-                if wanted and all(letter in letters for letter in wanted):
-                    return tuple(letters[letter] for letter in wanted)
-        return None
-
-
-def _spellings(symbol: str) -> Iterator[str]:
-    """The word in every case and Unicode form: a vocabulary knows é, half-width kana or sara am in one of them."""
-    for spelling in (symbol, *(unicodedata.normalize(form, symbol) for form in ("NFC", "NFKC", "NFD"))):
-        yield from (spelling, spelling.upper(), spelling.lower())
+        """Return ids of a word's letters; None where it can't be spelled."""
+        return self._vocabulary.spell(symbol)

@@ -7,7 +7,7 @@ here where it is one of `LAYERS`, and refused otherwise.
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transforms.models.embedded import ModelError, sha256_of
-from transforms.models.letter_ctc import DELIMITER, LetterCtc
+from transforms.models.letter_ctc import LetterCtc
+from transforms.models.letter_vocabulary import Vocabulary
 from transforms.models.speechbrain_encoder import EPS, SpeechbrainEncoder, checkpoint_of, load_encoder
 from transforms.models.speechbrain_files import (
     HYPERPARAMS,
@@ -26,7 +27,7 @@ from transforms.models.speechbrain_files import (
     need_speechbrain,
     read_state,
 )
-from transforms.models.ssl_encoders import do_normalize, hear
+from transforms.models.ssl_encoders import check_every_frame, do_normalize, hear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,12 @@ LAYERS = {
     *(f"torch.nn.{name}" for name in ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Tanh", "Dropout", "Identity")),
 }
 MOST_BLOCKS = 64
+ENCODER_ARGUMENTS = (
+    *("source", "save_path", "freeze", "freeze_feature_extractor", "apply_spec_augment", "pretrain"),  # of training
+    *("output_norm", "output_all_hiddens"),
+)
+TRAINING = ("speechbrain.augment.", "speechbrain.lobes.augment.", "speechbrain.processing.speech_augmentation.")
+"""What old recipes list among the modules and no inference runs."""
 
 
 class SpeechbrainCtc(LetterCtc):
@@ -54,29 +61,29 @@ class SpeechbrainCtc(LetterCtc):
         digests += [sha256_of(self._file(*names)) for names in ((HYPERPARAMS,), HEADS, VOCABULARIES)]
         return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
 
+    def vocabulary(self) -> Vocabulary:
+        need_speechbrain()
+        return _vocabulary(self._file(*VOCABULARIES), self._hyperparams.get("blank_index", 0))
+
     def setup(self) -> None:
         need_speechbrain()
         import torch
 
-        hyperparams = Hyperparams(Path(self.model))
+        hyperparams = self._hyperparams
         encoder = checkpoint_of(self.model)
         if encoder is None:
             raise ModelError(f"{self.model}: its encoder is none of wav2vec2, HuBERT and WavLM, which alone are read")
-        about = hyperparams.made(encoder.stem, *ENCODERS)
-        if hyperparams.follow(about.get("output_all_hiddens")):
-            raise ModelError(f"{hyperparams.path}: all layers of the encoder together are not read, but its last alone")
-        self._output_norm = bool(hyperparams.follow(about.get("output_norm")))
+        self._output_norm = _output_norm(hyperparams, encoder.stem)
         self._normalize = do_normalize(self.model)
-        self._encoder = load_encoder(self.model).to(self.device)
+        network = load_encoder(self.model)
+        check_every_frame(self.model, network.config.to_dict())
+        self._encoder = network.to(self.device)
         with torch.device("meta"):
             self._head = _head(hyperparams)
+        _check_parts(hyperparams, encoder.stem)
         fill(self._head, read_state(self._file(*HEADS)), self._file(*HEADS))
         self._head.to(self.device)
-        size = self._head[1].w.out_features
-        self.letters, blank = _letters(self._file(*VOCABULARIES)), hyperparams.get("blank_index", 0)
-        if not isinstance(blank, int) or not all(0 <= each < size for each in [blank, *self.letters.values()]):
-            raise ModelError(f"{self.model}: the letters and the blank are not all among the {size} that it hears")
-        self.blank = blank
+        self.vocabulary().check_width(self._head[1].w.out_features)
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
         return hear(self._forward, waveform, self._normalize, self.device, EPS)
@@ -91,11 +98,58 @@ class SpeechbrainCtc(LetterCtc):
         logits: Tensor = linear(enc(hidden))
         return logits.log_softmax(-1)
 
+    @cached_property
+    def _hyperparams(self) -> Hyperparams:
+        return Hyperparams(Path(self.model))
+
     def _file(self, *names: str) -> Path:
         found = next((path for name in names if (path := Path(self.model, name)).is_file()), None)
         if found is None:
             raise ModelError(f"{self.model} has no {' or '.join(names)}; copy the whole directory of speechbrain")
         return found
+
+
+def _check_parts(hyperparams: Hyperparams, encoder: str) -> None:
+    """Check that nothing stands between waveform and letters but the encoder, `enc` and `ctc_lin`.
+
+    Raises:
+        ModelError: something does, such as a downsampler.
+    """
+    whole = hyperparams.get("encoder")
+    chained = isinstance(whole, Tagged) and whole.named.endswith("LengthsCapableSequential")
+    parts = whole.value if chained else hyperparams.get("modules", {})
+    known = [hyperparams.get(name) for name in (encoder, "enc", "ctc_lin", "log_softmax", "encoder")]
+    for name, written in (parts if isinstance(parts, dict) else {}).items():
+        part = hyperparams.follow(written)
+        named = part.named if isinstance(part, Tagged) else ""
+        if part not in known and not named.startswith(TRAINING):
+            raise ModelError(
+                f"{hyperparams.path}: `{name}` ({named or part}) is a part of the model that is not read here; "
+                f"known are {encoder}, enc and ctc_lin"
+            )
+
+
+def _output_norm(hyperparams: Hyperparams, encoder: str) -> bool:
+    """Return True if the encoder's output is normalized.
+
+    Raises:
+        ModelError: the encoder gives something else than its last layer, or the file does not say.
+    """
+    about = hyperparams.made(encoder, *ENCODERS)
+    if hyperparams.follow(about.get("output_all_hiddens")):
+        raise ModelError(f"{hyperparams.path}: all layers of the encoder together are not read, but its last alone")
+    if unknown := [name for name in about if name not in ENCODER_ARGUMENTS]:
+        raise ModelError(
+            f"{hyperparams.path}: `{encoder}` has {unknown[0]}, which is not read here; take another model"
+        )
+    normed = hyperparams.follow(about.get("output_norm", False))
+    old = "output_norm" not in about and hyperparams.get(encoder).named.rpartition(".")[2].startswith("HuggingFace")
+    if old or not isinstance(normed, bool):
+        raise ModelError(
+            f"{hyperparams.path}: `{encoder}` does not say whether its output is normalized, and versions of "
+            "speechbrain differ: write `output_norm: true` or `output_norm: false` as in the recipe that trained it"
+        )
+    return normed
 
 
 def _head(hyperparams: Hyperparams) -> Any:
@@ -132,13 +186,12 @@ def _layer(hyperparams: Hyperparams, tagged: Tagged) -> Any:
     if name not in LAYERS or kind not in ("new", "name") or not isinstance(given, dict):
         raise ModelError(f"{hyperparams.path}: `!{tagged.tag}` is not read; known are {', '.join(sorted(LAYERS))}")
     module, _, attribute = name.rpartition(".")
-    arguments = {key: hyperparams.follow(value) for key, value in given.items()}
-    made = partial(getattr(import_module(module), attribute), **arguments)
+    made = partial(getattr(import_module(module), attribute), **hyperparams.arguments(given))
     return made() if kind == "new" else made
 
 
-def _letters(path: Path) -> dict[str, int]:
-    """Letters and their ids, of a `CTCTextEncoder` or of SentencePiece's characters.
+def _vocabulary(path: Path, blank: Any) -> Vocabulary:
+    """Return the letters of a `CTCTextEncoder` or of SentencePiece's characters.
 
     Raises:
         ModelError: the file is neither, or its tokens are not letters.
@@ -148,6 +201,8 @@ def _letters(path: Path) -> dict[str, int]:
 
     if path.stat().st_size > MOST_BYTES:
         raise ModelError(f"{path} has over {MOST_BYTES:,} bytes: not a vocabulary of letters")
+    if not isinstance(blank, int):
+        raise ModelError(f"{path.parent / HYPERPARAMS}: blank_index is {blank!r}; write the id of CTC's blank")
     labels = CTCTextEncoder()
     try:
         labels.load(path)
@@ -160,7 +215,8 @@ def _letters(path: Path) -> dict[str, int]:
             raise ModelError(f"{path}: neither labels nor a model of SentencePiece ({error}); copy it again") from error
         plain = [n for n in range(pieces.GetPieceSize()) if not (pieces.IsControl(n) or pieces.IsUnknown(n))]
         tokens = {pieces.IdToPiece(number): number for number in plain}
+    if tokens.get("<blank>", blank) != blank:
+        raise ModelError(f"{path}: <blank> is {tokens['<blank>']}, but blank_index of {HYPERPARAMS} is {blank}")
     tokens = {token: number for token, number in tokens.items() if not (token[:1] == "<" and token[-1:] == ">")}
-    if pieces_of_words := [token for token in tokens if len(token) > 1]:
-        raise ModelError(f"{path}: {pieces_of_words[0]!r} is no letter; to align, take a model of letters")
-    return {DELIMITER if token in (" ", "▁") else token: number for token, number in tokens.items()}
+    borders = [tokens.pop(space) for space in (" ", "▁") if space in tokens]
+    return Vocabulary(path, tokens, blank, borders[0] if borders else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,12 +50,34 @@ class Tagged:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML and inert tags; without aliases, so that what is read is no larger than its file."""
+    """YAML as hyperpyyaml reads it (1.2), with inert tags.
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias")
-        return super().compose_node(parent, index)
+    speechbrain's trainer writes an alias for everything that the recipe names twice. With every alias written out, the
+    file has at most `MOST_BYTES` characters, so that no later step can meet more.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > MOST_BYTES:
+            raise yaml.YAMLError(f"its aliases stand for over {MOST_BYTES:,} characters")
+        return node
+
+
+def _written_out(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Return how many characters a node has with its aliases written out; linear in the nodes of the file."""
+    if id(node) in known:
+        if (size := known[id(node)]) is None:
+            raise yaml.YAMLError("an alias stands for what contains it")
+        return size
+    known[id(node)] = None
+    if isinstance(node, yaml.ScalarNode):
+        size = len(node.value)
+    elif isinstance(node, yaml.MappingNode):
+        size = sum(_written_out(part, known) for pair in node.value for part in pair)
+    else:
+        size = sum(_written_out(part, known) for part in node.value)
+    known[id(node)] = size = size + len(node.tag)
+    return size
 
 
 def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Tagged:
@@ -66,6 +89,10 @@ def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> Tagged:
 
 
 _Loader.add_multi_constructor("!", _tagged)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _tagged)  # `!!python/object/apply:`, in recipes of 2021
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""`1e-5` and `1.0e5` are numbers in YAML 1.2, and text to PyYAML."""
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 class Hyperparams:
@@ -109,8 +136,16 @@ class Hyperparams:
         raise ModelError(f"{self.path}: `!ref {value.value}` can't be followed; write the value itself in its place")
 
     def given(self, name: str, *kinds: str) -> dict[str, Any]:
-        """What an object would be made with, by `made`, references followed."""
-        return {key: self.follow(value) for key, value in self.made(name, *kinds).items()}
+        """Return what an object would be made with, by `made`, references followed."""
+        return self.arguments(self.made(name, *kinds))
+
+    def arguments(self, written: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments with references followed, those inside a list too: `[null, null, !ref <size>]`."""
+        followed = {key: self.follow(value) for key, value in written.items()}
+        return {
+            key: [self.follow(each) for each in value] if isinstance(value, list) else value
+            for key, value in followed.items()
+        }
 
     def made(self, name: str, *kinds: str) -> dict[str, Any]:
         """What an object would be made with, as it is written.

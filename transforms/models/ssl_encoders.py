@@ -19,10 +19,11 @@ from transforms.models.encoder import Encoder
 from transforms.models.whisper_encoder import HOP_SAMPLES, SAMPLE_RATE, num_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
+EXTRACTOR = "Wav2Vec2FeatureExtractor"
 MODEL_TYPES = ("hubert", "wav2vec2", "wavlm")
 CHUNK_SAMPLES = 100 * SAMPLE_RATE
 """Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
@@ -75,7 +76,11 @@ def do_normalize(model: str) -> bool:
     about = read_json(path)
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
         raise ModelError(f"{path}: the encoder is for {rate} Hz, the pipeline hears {SAMPLE_RATE} Hz: take another one")
-    return bool(about.get("do_normalize", True))
+    if (kind := about.get("feature_extractor_type", EXTRACTOR)) != EXTRACTOR or about.get("feature_size", 1) != 1:
+        raise ModelError(f"{path}: the encoder takes features of {kind}, not waveforms; take another one")
+    if not isinstance(normalizes := about.get("do_normalize", True), bool):
+        raise ModelError(f"{path}: do_normalize is {normalizes!r}; write true or false, as the encoder was trained")
+    return normalizes
 
 
 def normalized(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
@@ -203,6 +208,22 @@ def _check_claims(kind: Any, model: str, held: int) -> None:
     if (claimed := sum(tensor.numel() for tensor in network_of(kind, model).state_dict().values())) > held:
         about = f"a model of {claimed:,} numbers, its weights are {held:,} bytes"
         raise ModelError(f"{model}/config.json: {about}: copy the whole checkpoint")
+
+
+def check_every_frame(model: str, config: Mapping[str, Any]) -> None:
+    """Check that the last layer has all frames of the convolutions.
+
+    Args:
+        config: what `config.json` says.
+
+    Raises:
+        ModelError: more convolutions (`add_adapter`) follow the blocks, which leave a frame of several.
+    """
+    if config.get("add_adapter"):
+        raise ModelError(
+            f"{model}/config.json: add_adapter is set, so the model's frames are longer than {HOP_SAMPLES} samples; "
+            "take a model without it"
+        )
 
 
 def check_hop(model: str, config: Any) -> None:
