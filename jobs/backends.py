@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,13 +135,10 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def pins() -> dict[str, str]:
-    """Versions that this package was tested with: a checkout's constraints, else the pins of what is installed."""
+    """Return the versions that a checkout's constraints name as tested; none for an installed package."""
     file = CHECKOUT / "constraints.txt"
-    try:
-        lines = file.read_text().splitlines() if file.is_file() else requires("echo-targets") or []
-    except PackageNotFoundError:
-        lines = []
-    matches = (re.match(r"([\w.-]+)(?:\[.*?\])?==([^\s;,]+)", line) for line in lines)
+    lines = file.read_text().splitlines() if file.is_file() else []
+    matches = (re.match(r"([\w.-]+)==([^\s;,]+)", line) for line in lines)
     return {match[1]: match[2] for match in matches if match}
 
 

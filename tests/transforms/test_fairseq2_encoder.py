@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from transforms.models.embedded import ModelError
 from transforms.models.encoders import open_encoder
 from transforms.models.fairseq2_encoder import Fairseq2Encoder, Fairseq2Features
 from transforms.models.whisper_encoder import num_frames
+
+if find_spec("fairseq2n") is None:
+    pytest.skip("fairseq2 has no wheels for this Python", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
