@@ -15,7 +15,7 @@ import numpy as np
 from schemas.base import LARGEST_CODEBOOK
 from transforms.models.embedded import ModelError
 
-FORMAT = 1
+FORMAT = 2
 MOST_DISTANCES = 1 << 24
 """Distances that are held at once (64 MiB): all of those of 5 minutes to 65,536 centroids would take 4 GB."""
 ARRAYS = ("centroids", "mean", "std")
@@ -31,6 +31,8 @@ class Codebook:
         hop_samples: samples of the 16 kHz signal a frame covers.
         centroids: (K, D) float32, in standardised space.
         mean, std: (D,) float32, what features are standardised with.
+        encoder_digest: of the weights that made the features, as `Encoder.weights` gives it. The codebook's own digest
+            leaves it out: the units of one set of centroids are told apart by the encoder's digest in a fingerprint.
     """
 
     encoder: str
@@ -39,6 +41,7 @@ class Codebook:
     centroids: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    encoder_digest: str
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
@@ -106,6 +109,7 @@ class Codebook:
         about = {
             "format": FORMAT,
             "encoder": self.encoder,
+            "encoder_digest": self.encoder_digest,
             "layer": self.layer,
             "hop_samples": self.hop_samples,
             "digest": self.digest,
@@ -124,7 +128,9 @@ class Codebook:
         """
         about, arrays = _read(path)
         try:
-            codebook = cls(about["encoder"], about["layer"], about["hop_samples"], **arrays)
+            codebook = cls(
+                about["encoder"], about["layer"], about["hop_samples"], **arrays, encoder_digest=about["encoder_digest"]
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not a usable codebook ({error}); fit it again") from error
         if codebook.digest != about.get("digest"):
@@ -184,6 +190,7 @@ def fit_codebook(
     *,
     size: int,
     encoder: str,
+    encoder_digest: str,
     layer: int,
     hop_samples: int,
     seed: int,
@@ -194,7 +201,7 @@ def fit_codebook(
     Args:
         features: (T, D) float32, one array an utterance; read once, at most `max_frames` frames are kept.
         size: K.
-        encoder, layer, hop_samples: where the features come from.
+        encoder, encoder_digest, layer, hop_samples: where the features come from, as in `Codebook`.
         seed: of the sample of frames and of the clustering.
 
     Returns:
@@ -219,7 +226,9 @@ def fit_codebook(
     kmeans = MiniBatchKMeans(size, random_state=seed, batch_size=8192, n_init=3, max_iter=100, max_no_improvement=20)
     with threadpool_limits(1):  # sums over threads would come in another order
         centroids = kmeans.fit(standard).cluster_centers_.astype(np.float32)
-    codebook = Codebook(encoder, layer, hop_samples, centroids[np.lexsort(centroids.T[::-1])], mean, std)
+    codebook = Codebook(
+        encoder, layer, hop_samples, centroids[np.lexsort(centroids.T[::-1])], mean, std, encoder_digest
+    )
     units = codebook.quantize(frames)
     usage = np.bincount(units, minlength=size) / len(units)
     used = usage[usage > 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,7 @@ def wide_codebook(path: Path) -> str:
     shipped = Codebook.load(asset("embedded:codebook-tiny.en-l3-k100.safetensors"))
     random = np.random.default_rng(5)
     centroids = random.normal(size=(LARGEST_CODEBOOK, len(shipped.mean))).astype(np.float32)
-    book = Codebook(shipped.encoder, shipped.layer, shipped.hop_samples, centroids, shipped.mean, shipped.std)
-    book.save(path, {})
+    replace(shipped, centroids=centroids).save(path, {})
     return str(path)
 
 
@@ -87,7 +87,7 @@ def test_every_stage_takes_the_largest_codebook(tmp_path: Path) -> None:
 def test_units_are_the_nearest_of_65536_centroids_however_many_frames_there_are() -> None:
     random = np.random.default_rng(2)
     centroids = random.normal(size=(LARGEST_CODEBOOK, 3)).astype(np.float32)
-    book = Codebook("toy", 2, 320, centroids, np.zeros(3, np.float32), np.ones(3, np.float32))
+    book = Codebook("toy", 2, 320, centroids, np.zeros(3, np.float32), np.ones(3, np.float32), "4f")
     chosen = random.integers(LARGEST_CODEBOOK, size=700)
     assert np.array_equal(book.quantize(centroids[chosen]), chosen)  # in three blocks
     assert np.array_equal(book.quantize(centroids[chosen[:300]]), chosen[:300])

@@ -1,4 +1,4 @@
-"""Centroids of a k-means file of fairseq or speechbrain: a joblib pickle of scikit-learn's estimator.
+"""Centroids of a joblib pickle of scikit-learn's k-means, as fairseq, textlesslib and speechbrain publish them.
 
 Nothing in the file runs. Names of numpy, scikit-learn and copyreg become inert records of what they were given, any
 other name is refused, and the bytes of arrays, which joblib writes between the opcodes, are read as numbers alone.
@@ -15,11 +15,10 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from transforms.models.embedded import ModelError
-
 INERT = ("numpy", "sklearn")
 OTHERS = {("copyreg", "_reconstructor"), ("builtins", "object"), ("_codecs", "encode")}
-WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
+WRAPPERS = {(f"{package}numpy_pickle", "NumpyArrayWrapper") for package in ("joblib.", "sklearn.externals.joblib.")}
+"""Before version 0.23, scikit-learn had a joblib of its own, which wrote some of the GSLM files."""
 
 
 class Inert:
@@ -82,7 +81,7 @@ class Reader(pickle._Unpickler):
         self._file = file
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == WRAPPER:
+        if (module, name) in WRAPPERS:
             return Wrapper
         if (module, name) == ("numpy", "dtype"):
             return Dtype
@@ -98,20 +97,11 @@ class Reader(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def read_centroids(path: Path) -> np.ndarray:
-    """(K, D) float32 centroids of a k-means file.
+def read_pickle(path: Path) -> np.ndarray:
+    """Return `cluster_centers_` of a k-means object that joblib pickled, (K, D) of its own type.
 
     Raises:
-        ModelError: the file is missing, is not k-means of scikit-learn, or names what is not needed for it.
+        Exception: of the unpickler, or of what it stumbles over in a damaged file.
     """
-    try:
-        with path.open("rb") as file:
-            centroids = Reader(file).load().state["cluster_centers_"]
-        return np.ascontiguousarray(centroids, np.float32)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such k-means file") from error
-    except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
-        raise ModelError(
-            f"{path}: not a plain k-means file of scikit-learn and joblib ({error}); where you trust it, write it "
-            f"again: python -c \"import joblib; joblib.dump(joblib.load('{path}'), '{path.stem}-plain.bin')\""
-        ) from error
+    with path.open("rb") as file:
+        return np.asarray(Reader(file).load().state["cluster_centers_"])
