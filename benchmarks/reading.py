@@ -133,7 +133,7 @@ def write_table(folder: Path) -> None:
         path = f"{ECHO.name}/{fingerprint}/{shard_name(shard, SHARDS)}"
         segments = SHARD_ROWS * SEGMENTS
         tokens = rng.integers(0, 128_000, segments * SEGMENT_TOKENS, np.int32)
-        units = _lists(rng.integers(0, 1000, segments * SEGMENT_UNITS, np.int16), segments)
+        units = _lists(rng.integers(0, 1000, segments * SEGMENT_UNITS, np.int32), segments)
         audio = _lists(rng.bytes(SHARD_ROWS * 4096), SHARD_ROWS)
         columns = [
             pa.array([f"reply-{shard}-{row}" for row in range(SHARD_ROWS)]),

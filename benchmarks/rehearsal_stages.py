@@ -94,26 +94,26 @@ def ranked(counts: NDArray[np.float64], size: int) -> Integers:
 
 
 @cache
-def _language() -> tuple[Integers, NDArray[np.int16], NDArray[np.bool_]]:
+def _language() -> tuple[Integers, NDArray[np.int32], NDArray[np.bool_]]:
     """Words to draw from, and each word's units (padded) and where they are."""
     language = loads((files("transforms.assets") / "unit-language-k100.json").read_text())
     words: list[list[int]] = language["vocabulary"]
-    units = np.array([word + [0] * (MAX_WORD_UNITS - len(word)) for word in words], np.int16)
+    units = np.array([word + [0] * (MAX_WORD_UNITS - len(word)) for word in words], np.int32)
     there = np.arange(MAX_WORD_UNITS) < np.array([len(word) for word in words])[:, None]
     return ranked(np.array(language["counts"], float), 2**16), units, there
 
 
 @cache
-def _duration() -> NDArray[np.uint16]:
-    return (ranked(np.array(DURATIONS, float), 2**8) + 1).astype(np.uint16)
+def _duration() -> NDArray[np.int32]:
+    return (ranked(np.array(DURATIONS, float), 2**8) + 1).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Units:
     """Unit sequences, all rows' end to end: units and durations with the number a row, words with theirs."""
 
-    units: NDArray[np.int16]
-    durations: NDArray[np.uint16]
+    units: NDArray[np.int32]
+    durations: NDArray[np.int32]
     runs: Integers
     words: NDArray[np.int32]
     word_counts: Integers
@@ -145,8 +145,8 @@ def units_of(seeds: Bits, frames: Integers, stream: int) -> Units:
     runs = np.bincount(row, weights=there[word].sum(axis=1), minlength=len(frames)).astype(np.int64)
     mask = there[word]
     durations = lasts[mask]
-    durations[np.cumsum(runs) - 1] += (frames - ends[np.cumsum(word_counts) - 1]).astype(np.uint16)
-    units = (vocabulary[word] * np.int16(SHADES) + shade[:, None].astype(np.int16))[mask]
+    durations[np.cumsum(runs) - 1] += (frames - ends[np.cumsum(word_counts) - 1]).astype(np.int32)
+    units = (vocabulary[word] * np.int32(SHADES) + shade[:, None].astype(np.int32))[mask]
     return Units(units, durations, runs, (word * SHADES + shade).astype(np.int32), word_counts)
 
 

@@ -57,7 +57,7 @@ def main(limit: int | None, rounds: int) -> None:
 
 
 def units_of_speech(limit: int | None) -> tuple[list[np.ndarray], float]:
-    """Collapsed units of the real speech, (N,) int16 an utterance, and the seconds of audio."""
+    """Collapsed units of the real speech, (N,) int32 an utterance, and the seconds of audio."""
     waveforms, _, _ = speech(limit=limit)
     book = Codebook.load(asset(TokenizeParameters().codebook))
     features = WhisperFeatures(EMBEDDED, book.layer, "cpu")

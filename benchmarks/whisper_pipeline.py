@@ -11,7 +11,7 @@ from benchmarks.common import SAMPLE_RATE
 from transforms.models.embedded import WHISPER_TINY_EN
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_names import to_transformers
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
+from transforms.models.whisper_weights import EMBEDDED, choose_alignment_heads, load_whisper
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -49,6 +49,7 @@ def embedded_in_transformers() -> WhisperForConditionalGeneration:
     from whisper.tokenizer import get_tokenizer
 
     source = load_whisper(EMBEDDED)
+    choose_alignment_heads(EMBEDDED, source)
     sizes, special = source.dims, get_tokenizer(multilingual=False)
     ids = {
         "decoder_start_token_id": special.sot,

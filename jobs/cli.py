@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from schemas.base import LARGEST_CODEBOOK
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -243,7 +245,7 @@ def inspect(
 def fit_codebook(
     root: Root,
     out: Annotated[str, typer.Argument(help="The codebook's file, .safetensors.")],
-    size: Annotated[int, typer.Option(help="Number of units.", min=2, max=32767)] = 100,
+    size: Annotated[int, typer.Option(help="Number of units.", min=2, max=LARGEST_CODEBOOK)] = 100,
     layer: Annotated[int, typer.Option(help="Encoder layer that features are taken after.", min=0)] = 3,
     model: Annotated[
         str, typer.Option(help="Whisper, HuBERT, WavLM or wav2vec2 whose encoder gives the features.")

@@ -67,11 +67,13 @@ def fit_codebook_command(
     job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, workplace.when_busy)
     if code := run_job(workplace, job, console):
         return code
+    encoder = open_encoder(model)
     try:
         codebook, report = fit_codebook(
             _features(dataset),
             size=size,
-            encoder=open_encoder(model).name(),
+            encoder=encoder.name(),
+            encoder_digest=encoder.weights(),
             layer=layer,
             hop_samples=HOP_SAMPLES,
             seed=seed,

@@ -11,6 +11,10 @@ import pyarrow as pa
 KEY = "utterance_id"
 SAMPLE_RATE = 16_000
 
+LARGEST_CODEBOOK = 65_536
+"""Most entries of a codebook. Units are int32 whatever its size: Parquet stores both integers of 16 and of 32 bits in
+32, so the narrower type would save no byte of a file."""
+
 BLANK = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"

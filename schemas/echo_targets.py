@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import CATEGORY, KEY, TURN, Rule, Table, column, list_of
+from schemas.base import CATEGORY, KEY, LARGEST_CODEBOOK, TURN, Rule, Table, column, list_of
 from schemas.rules import (
     equal_neighbours,
     lengths,
@@ -32,7 +32,7 @@ def _segments_broken(name: str) -> Rule:
     def broken(rows: pa.RecordBatch) -> pa.BooleanArray:
         segments = pc.list_flatten(rows[name])
         units = pc.list_flatten(segments)
-        wrong = pc.or_(rows_with(segments, outside(units, 0, 32_768)), equal_neighbours(segments))
+        wrong = pc.or_(rows_with(segments, outside(units, 0, LARGEST_CODEBOOK)), equal_neighbours(segments))
         return rows_with(rows[name], wrong)
 
     return Rule(f"{name}_raw", f"{name} holds collapsed units from 0 up, without the trainer's offset", broken)
@@ -45,7 +45,7 @@ def _words_broken(rows: pa.RecordBatch) -> pa.BooleanArray:
 
 ECHO_TARGETS = Table(
     name="echo_targets",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -61,9 +61,9 @@ ECHO_TARGETS = Table(
             column("response_token_ids", list_of(pa.int32())),
             column("sub_lengths", list_of(pa.int32())),
             column("segment_char_ends", list_of(pa.int32())),
-            column("unit_targets", list_of(list_of(pa.int16()))),
+            column("unit_targets", list_of(list_of(pa.int32()))),
             column("unit_target_words", list_of(list_of(pa.int32())), nullable=True),
-            column("recorded_units", list_of(list_of(pa.int16())), nullable=True),
+            column("recorded_units", list_of(list_of(pa.int32())), nullable=True),
             column("echo_model_id", CATEGORY),
             column("decode_id", CATEGORY),
             column("codebook_id", CATEGORY),

@@ -77,7 +77,7 @@ def _frames_outside(rows: pa.RecordBatch) -> pa.BooleanArray:
 
 T2C = Table(
     name="training/t2c",
-    version="3.0.0",
+    version="4.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -121,7 +121,7 @@ T2C = Table(
 
 ECHO = Table(
     name="training/echo",
-    version="1.0.0",
+    version="2.0.0",
     schema=pa.schema(
         [
             *ECHO_TARGETS.schema,

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import CATEGORY, KEY, SAMPLE_RATE, Rule, Table, column, list_of
+from schemas.base import CATEGORY, KEY, LARGEST_CODEBOOK, SAMPLE_RATE, Rule, Table, column, list_of
 from schemas.rules import (
     equal_neighbours_in_all,
     lengths,
@@ -40,7 +40,7 @@ def _frames_beside_audio(rows: pa.RecordBatch) -> pa.BooleanArray:
 
 UNITS = Table(
     name="units",
-    version="2.0.0",
+    version="3.0.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -51,8 +51,8 @@ UNITS = Table(
             column("sampling_rate", pa.int32()),
             column("hop_samples", pa.int16()),
             column("num_frames", pa.int32()),
-            column("units", list_of(list_of(pa.int16()))),
-            column("durations", list_of(pa.uint16())),
+            column("units", list_of(list_of(pa.int32()))),
+            column("durations", list_of(pa.int32())),
             column("unit_words", list_of(pa.int32()), nullable=True),
             column("unit_language_id", CATEGORY, nullable=True),
         ]
@@ -73,7 +73,7 @@ UNITS = Table(
     },
     rules=(
         not_empty_rule("codebook_id"),
-        range_rule("codebook_size", 1, 32_767),
+        range_rule("codebook_size", 1, LARGEST_CODEBOOK),
         range_rule("num_codebooks", 1, 127),
         range_rule("layer", 0, 127),
         range_rule("sampling_rate", 1, 768_000),
@@ -90,7 +90,7 @@ UNITS = Table(
             "no two frames that follow each other are equal in all codebooks",
             lambda rows: equal_neighbours_in_all(rows["units"], rows["num_codebooks"]),
         ),
-        list_range_rule("durations", 1, 65_535),
+        list_range_rule("durations", 1, 2**31 - 1),
         list_range_rule("unit_words", 0, 2**31 - 1),
         Rule(
             "durations_sum",

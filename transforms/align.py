@@ -48,7 +48,7 @@ class Align(Transform):
     """Forced alignment of words."""
 
     name: ClassVar[str] = "align"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = ALIGNMENTS
     wants_audio = True

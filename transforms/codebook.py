@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from schemas.base import LARGEST_CODEBOOK
 from transforms.models.embedded import ModelError
 
-FORMAT = 1
-LONGEST_RUN = np.iinfo(np.uint16).max
+FORMAT = 2
+MOST_DISTANCES = 1 << 24
+"""Distances that are held at once (64 MiB): all of those of 5 minutes to 65,536 centroids would take 4 GB."""
 ARRAYS = ("centroids", "mean", "std")
 
 
@@ -29,6 +31,8 @@ class Codebook:
         hop_samples: samples of the 16 kHz signal a frame covers.
         centroids: (K, D) float32, in standardised space.
         mean, std: (D,) float32, what features are standardised with.
+        encoder_digest: of the weights that made the features, as `Encoder.weights` gives it. The codebook's own digest
+            leaves it out: the units of one set of centroids are told apart by the encoder's digest in a fingerprint.
     """
 
     encoder: str
@@ -37,14 +41,15 @@ class Codebook:
     centroids: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    encoder_digest: str
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
             array = getattr(self, name)
             if array.dtype != np.float32 or not np.isfinite(array).all():
                 raise ValueError(f"{name} must be finite float32")
-        if self.centroids.ndim != 2 or not 0 < self.size <= np.iinfo(np.int16).max:
-            raise ValueError(f"centroids must be (K, D) with 1 to 32767 rows, not {self.centroids.shape}")
+        if self.centroids.ndim != 2 or not 0 < self.size <= LARGEST_CODEBOOK:
+            raise ValueError(f"centroids must be (K, D) with 1 to {LARGEST_CODEBOOK} rows, not {self.centroids.shape}")
         if self.mean.shape != self.centroids.shape[1:] or self.std.shape != self.mean.shape:
             raise ValueError(f"mean {self.mean.shape} and std {self.std.shape} must be as wide as the centroids")
         if (self.std <= 0).any():
@@ -75,7 +80,7 @@ class Codebook:
             features: (T, D) float32 of one utterance.
 
         Returns:
-            (T,) int16 in [0, K).
+            (T,) int32 in [0, K).
 
         Raises:
             ValueError: the features are not as wide as the codebook, or not finite.
@@ -83,10 +88,15 @@ class Codebook:
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise ValueError(f"features of shape {features.shape} for a codebook {len(self.mean)} wide")
         standard = (features.astype(np.float32, copy=False) - self.mean) / self.std
+        block = max(1, MOST_DISTANCES // self.size)
+        units = [self._nearest(standard[start : start + block]) for start in range(0, len(standard), block)]
+        return np.concatenate([np.zeros(0, np.int32), *units])
+
+    def _nearest(self, standard: np.ndarray) -> np.ndarray:
         distances = self._squared_norms - 2 * (standard @ self.centroids.T)
         if not np.isfinite(distances).all():
             raise ValueError("features hold numbers that are not finite")
-        return distances.argmin(axis=1).astype(np.int16)
+        return distances.argmin(axis=1).astype(np.int32)
 
     @cached_property
     def _squared_norms(self) -> np.ndarray:
@@ -99,6 +109,7 @@ class Codebook:
         about = {
             "format": FORMAT,
             "encoder": self.encoder,
+            "encoder_digest": self.encoder_digest,
             "layer": self.layer,
             "hop_samples": self.hop_samples,
             "digest": self.digest,
@@ -117,7 +128,9 @@ class Codebook:
         """
         about, arrays = _read(path)
         try:
-            codebook = cls(about["encoder"], about["layer"], about["hop_samples"], **arrays)
+            codebook = cls(
+                about["encoder"], about["layer"], about["hop_samples"], **arrays, encoder_digest=about["encoder_digest"]
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not a usable codebook ({error}); fit it again") from error
         if codebook.digest != about.get("digest"):
@@ -157,25 +170,19 @@ def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         units: (T,) integers, one a frame; or (T, Q), one of each of Q codebooks.
 
     Returns:
-        (N,) or (N, Q) int16 with no equal neighbours, and (N,) uint16 frames.
-
-    Raises:
-        ValueError: a run is longer than 65,535 frames (22 minutes), which neither column can write.
+        (N,) or (N, Q) int32 with no equal neighbours, and (N,) int32 frames.
     """
-    frames = np.asarray(units, np.int16)
+    frames = np.asarray(units, np.int32)
     if not len(frames):
-        return frames, np.zeros(0, np.uint16)
+        return frames, np.zeros(0, np.int32)
     differs = frames[1:] != frames[:-1]
     starts = np.flatnonzero(np.r_[True, differs.any(axis=1) if frames.ndim == 2 else differs])
-    durations = np.diff(starts, append=len(frames))
-    if durations.max() > LONGEST_RUN:
-        raise ValueError(f"a unit lasts {durations.max()} frames, more than {LONGEST_RUN}: cut the recording first")
-    return frames[starts], durations.astype(np.uint16)
+    return frames[starts], np.diff(starts, append=len(frames)).astype(np.int32)
 
 
 def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """The inverse of `collapse`: (N,) or (N, Q) units and their frames back to (T,) or (T, Q) int16."""
-    return np.repeat(np.asarray(units, np.int16), durations, axis=0)
+    """The inverse of `collapse`: (N,) or (N, Q) units and their frames back to (T,) or (T, Q) int32."""
+    return np.repeat(np.asarray(units, np.int32), durations, axis=0)
 
 
 def fit_codebook(
@@ -183,6 +190,7 @@ def fit_codebook(
     *,
     size: int,
     encoder: str,
+    encoder_digest: str,
     layer: int,
     hop_samples: int,
     seed: int,
@@ -193,7 +201,7 @@ def fit_codebook(
     Args:
         features: (T, D) float32, one array an utterance; read once, at most `max_frames` frames are kept.
         size: K.
-        encoder, layer, hop_samples: where the features come from.
+        encoder, encoder_digest, layer, hop_samples: where the features come from, as in `Codebook`.
         seed: of the sample of frames and of the clustering.
 
     Returns:
@@ -218,7 +226,9 @@ def fit_codebook(
     kmeans = MiniBatchKMeans(size, random_state=seed, batch_size=8192, n_init=3, max_iter=100, max_no_improvement=20)
     with threadpool_limits(1):  # sums over threads would come in another order
         centroids = kmeans.fit(standard).cluster_centers_.astype(np.float32)
-    codebook = Codebook(encoder, layer, hop_samples, centroids[np.lexsort(centroids.T[::-1])], mean, std)
+    codebook = Codebook(
+        encoder, layer, hop_samples, centroids[np.lexsort(centroids.T[::-1])], mean, std, encoder_digest
+    )
     units = codebook.quantize(frames)
     usage = np.bincount(units, minlength=size) / len(units)
     used = usage[usage > 0]

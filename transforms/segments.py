@@ -231,7 +231,7 @@ def recorded_segments(
         char_ends: exclusive character end of each segment.
 
     Returns:
-        (n,) int16 collapsed units of each segment, or None where a segment ends at no border.
+        (n,) int32 collapsed units of each segment, or None where a segment ends at no border.
     """
     frames = [frame for frame in frames_of(char_ends[:-1], borders) if frame is not None]
     if len(frames) < len(char_ends) - 1:

@@ -29,9 +29,9 @@ class TokenizeParameters(Parameters):
     Attributes:
         model: the encoder that a k-means codebook is of: a Whisper model, as `transcribe` takes it, or a directory of
             transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR. A codec is its own.
-        codebook: a file of `echo-targets fit-codebook`, or `embedded:NAME`; or the k-means file (a joblib pickle) of
-            fairseq or speechbrain.
-        layer: of which layer a k-means file is, which does not say so itself; other codebooks do.
+        codebook: a file of `echo-targets fit-codebook`, or `embedded:NAME`; or centroids that others fitted: a joblib
+            pickle of scikit-learn's k-means, or a file of `torch.save` or of numpy.
+        layer: the encoder's layer that a k-means file was fitted on, since the file does not say; other codebooks do.
         num_codebooks: how many of a codec's codebooks, the first ones; null for all of them.
         dtype: what an encoder's products are computed in. bfloat16 is faster on processors that have it, and gives some
             frames to other centroids.

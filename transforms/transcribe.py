@@ -62,7 +62,7 @@ class Transcribe(Transform):
     """Transcribes the utterances of a batch together."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True

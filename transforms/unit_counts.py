@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.base import LARGEST_CODEBOOK
+
 Word: TypeAlias = tuple[int, ...]
 Sequences: TypeAlias = pa.ListArray | pa.ChunkedArray | Iterable[Sequence[int]]
 """Collapsed unit sequences: an Arrow column of lists, or any sequences of integers."""
@@ -25,11 +27,11 @@ def count_ngrams(sequences: Sequences, max_word_units: int) -> pa.Table:
     """How often each run of 1 to `max_word_units` units occurs, overlaps counted.
 
     Raises:
-        ValueError: a unit outside [0, 65535).
+        ValueError: a unit outside [0, 65536).
     """
     units, lengths = flat(sequences)
-    if len(units) and not 0 <= units.min() <= units.max() < 0xFFFF:
-        raise ValueError(f"units {units.min()} to {units.max()} are not all in [0, {0xFFFF})")
+    if len(units) and not 0 <= units.min() <= units.max() < LARGEST_CODEBOOK:
+        raise ValueError(f"units {units.min()} to {units.max()} are not all in [0, {LARGEST_CODEBOOK})")
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(units))  # units from here to the sequence's end
     words, runs = np.zeros((1, 0), UNIT), np.zeros(len(units), np.int64)
     tables = [COUNTS.empty_table()]

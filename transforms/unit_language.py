@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.base import LARGEST_CODEBOOK
 from transforms.models.embedded import ModelError
 from transforms.unit_counts import Sequences, Word, count_ngrams, flat, likeliest, table_of_words, words_of
 
@@ -40,7 +41,7 @@ Total = Callable[[Callable[[Sequences], pa.Table], Callable[[pa.Table], pa.Table
 """Counts all sequences: adds up what the first function gives of any parts of them, and keeps what the second does."""
 
 FIRST_CHARACTER = 0xF0000
-MAX_UNITS = 0xFFFE  # the characters of that private-use plane
+MAX_UNITS = LARGEST_CODEBOOK  # a character each: that private-use plane has as many code points
 MAX_WORD_UNITS = 16
 MAX_FILE_BYTES = 1 << 28
 SEED_FACTOR = 4

@@ -93,17 +93,17 @@ def test_more_words_are_looser_and_fewer_are_not() -> None:
 @pytest.mark.parametrize(
     ("change", "version", "wanted"),
     [
-        ("nothing of note", "2.0.0", None),
-        ("nothing of note", "2.0.1", None),
-        ("nothing of note", "1.9.9", "went back"),
-        ("a column more", "2.0.0", "wants 2.1.0"),
-        ("a column more", "2.0.7", "wants 2.1.0"),
-        ("a column more", "2.1.0", None),
-        ("a column more", "3.0.0", None),
-        ("a type", "2.0.0", "wants 3.0.0"),
-        ("a type", "2.9.0", "wants 3.0.0"),
-        ("a type", "3.0.0", None),
-        ("a type", "1.1.0", "went back"),
+        ("nothing of note", "3.0.0", None),
+        ("nothing of note", "3.0.1", None),
+        ("nothing of note", "2.9.9", "went back"),
+        ("a column more", "3.0.0", "wants 3.1.0"),
+        ("a column more", "3.0.7", "wants 3.1.0"),
+        ("a column more", "3.1.0", None),
+        ("a column more", "4.0.0", None),
+        ("a type", "3.0.0", "wants 4.0.0"),
+        ("a type", "3.9.0", "wants 4.0.0"),
+        ("a type", "4.0.0", None),
+        ("a type", "2.1.0", "went back"),
     ],
 )
 def test_the_version_says_what_kind_of_change_it_is(change: str, version: str, wanted: str | None) -> None:
@@ -157,9 +157,9 @@ def test_against_a_dataset_and_a_shard(tmp_path: Path) -> None:
     rows = arrow("units", samples("units", 2)).drop_columns(["num_frames"])
     old = parquet(rows, TABLES["units"], root.tables["units"], {"schema_version": "0.3.0"})
     root.put_file("units", 0, old, 2)
-    expected = [("units", "breaking", True)]  # the version fits: 0.3.0 to 2.0.0
+    expected = [("units", "breaking", True)]  # the version fits: 0.3.0 to 3.0.0
     assert told(str(root.folder)) == told(str(root.file("units"))) == expected
-    newer = published(tmp_path / "contract", replace(UNITS, schema_version="3.0.0"))
+    newer = published(tmp_path / "contract", replace(UNITS, schema_version="4.0.0"))
     assert told(newer, str(root.folder)) == [("units", "breaking", True), ("units", "schema_version", True)]
 
 
@@ -170,7 +170,7 @@ def test_against_a_dataset_and_a_shard(tmp_path: Path) -> None:
         ("units.json", b"{"),
         ("units.json", b"[]"),
         ("units.json", b'{"table": "units"}'),
-        ("units.json", UNITS.to_json().replace("2.0.0", "two").encode()),
+        ("units.json", UNITS.to_json().replace("3.0.0", "two").encode()),
         ("units.json", replace(UNITS, table="phonemes").to_json().encode()),
         ("part.parquet", None),
         ("part.parquet", b"PAR1 and no more"),

@@ -225,7 +225,7 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "words of several codebooks": (UNITS, words_of_several_codebooks),
     "a unit of no duration": (UNITS, one_of_list("durations", st.just(0))),
     "frames that are none of the durations'": (UNITS, put("num_frames", st.integers(-9, 49) | st.integers(70, MUCH))),
-    "a codebook of no size": (UNITS, put("codebook_size", below(1) | st.integers(32_768, 2**31 - 1))),
+    "a codebook of no size": (UNITS, put("codebook_size", below(1) | st.integers(65_537, 2**31 - 1))),
     "a codebook without a name": (UNITS, put("codebook_id", st.just(""))),
     "words of no unit language": (UNITS, half_a_unit_language),
     "a word below 0": (UNITS, lambda draw, row: row.update(unit_words=[draw(below(0))], unit_language_id="words")),
@@ -300,12 +300,12 @@ def test_a_valid_shard_passes(data: st.DataObject) -> None:
             for row in rows:
                 row[field.name] = data.draw(st.sampled_from([row[field.name], None]))
     for row in rows if name in UNITS else ():
-        size = data.draw(st.integers(1, 32_767))
+        size = data.draw(st.integers(1, 65_536))
         codebooks = [st.integers(0, min(size - 1, data.draw(st.integers(1, size)))) for _ in row["units"]]
         frames = data.draw(st.lists(st.tuples(*codebooks), min_size=1, max_size=30))
         runs = [frame for frame, before in zip(frames, [None, *frames], strict=False) if frame != before]
         row["units"] = list(zip(*runs, strict=True))
-        row["durations"] = [data.draw(st.integers(1, 65_535)) for _ in runs]
+        row["durations"] = [data.draw(st.integers(1, 1_000_000)) for _ in runs]
         row |= {"codebook_size": size, "num_frames": sum(row["durations"])}
         if "borders" in row:
             row["borders"] = [each for each in row["borders"] if each["frame"] < row["num_frames"]]

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from transforms.codebook import Codebook, collapse, expand, fit_codebook, fit_report
 from transforms.models.embedded import ModelError
+from transforms.models.encoders import open_encoder
 
 ASSETS = Path(__file__).parents[2] / "transforms" / "assets"
 SHIPPED = ASSETS / "codebook-tiny.en-l3-k100.safetensors"
@@ -31,35 +32,37 @@ def blobs(seed: int = 0, utterances: int = 12, size: int = 5, width: int = 7) ->
 
 
 def fit(features: list[np.ndarray], size: int = 5, **changes: int) -> tuple[Codebook, dict]:
-    return fit_codebook(features, **{"size": size, "seed": 0} | changes, encoder="toy", layer=2, hop_samples=320)
+    return fit_codebook(
+        features, **{"size": size, "seed": 0} | changes, encoder="toy", encoder_digest="4f", layer=2, hop_samples=320
+    )
 
 
 @given(st.lists(st.integers(0, 3), max_size=60))
 def test_collapse_and_expand_are_inverse(frames: list[int]) -> None:
-    units, durations = collapse(np.array(frames, np.int16))
-    assert units.dtype == np.int16 and durations.dtype == np.uint16
+    units, durations = collapse(np.array(frames, np.int64))
+    assert units.dtype == durations.dtype == np.int32
     assert not (units[1:] == units[:-1]).any()
     assert durations.sum() == len(frames) and (durations > 0).all()
     assert expand(units, durations).tolist() == frames
 
 
-def test_a_run_up_to_the_column_limit_is_kept_and_a_longer_one_refused() -> None:
-    units, durations = collapse(np.full(65_535, 7, np.int16))
-    assert (units.tolist(), durations.tolist()) == ([7], [65_535])
-    with pytest.raises(ValueError, match="65536 frames"):
-        collapse(np.full(65_536, 7, np.int16))
+def test_a_run_of_hours_is_one_unit() -> None:
+    frames = np.r_[np.full(200_000, 65_535), 40_000]  # over an hour of silence, and a unit beyond 16 bits
+    units, durations = collapse(frames)
+    assert (units.tolist(), durations.tolist()) == ([65_535, 40_000], [200_000, 1])
+    assert np.array_equal(expand(units, durations), frames)
 
 
 @given(arrays(np.float32, (9, 4), elements=st.floats(-8, 8, width=32)))
 def test_quantize_finds_the_nearest_centroid(features: np.ndarray) -> None:
     rng = np.random.default_rng(1)
     centroids, mean, std = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), 4, 4))
-    codebook = Codebook("toy", 2, 320, centroids, mean, np.abs(std) + 0.5)
+    codebook = Codebook("toy", 2, 320, centroids, mean, np.abs(std) + 0.5, "4f")
     units = codebook.quantize(features)
     exact = (features.astype(np.float64) - codebook.mean) / codebook.std
     distances = np.square(exact[:, None] - codebook.centroids[None].astype(np.float64)).sum(axis=-1)
     chosen = distances[np.arange(9), units]
-    assert units.dtype == np.int16
+    assert units.dtype == np.int32
     assert (chosen <= distances.min(axis=1) + 1e-3).all()
 
 
@@ -115,7 +118,7 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     codebook, report = fit(blobs())
     codebook.save(tmp_path / "codebook.safetensors", report)
     loaded = Codebook.load(tmp_path / "codebook.safetensors")
-    assert (loaded.digest, loaded.id) == (codebook.digest, codebook.id)
+    assert (loaded.digest, loaded.id, loaded.encoder_digest) == (codebook.digest, codebook.id, "4f")
     assert loaded.id == f"toy-l2-k5-{loaded.digest[:8]}"
     assert fit_report(tmp_path / "codebook.safetensors") == report
 
@@ -124,10 +127,10 @@ def test_the_digest_covers_the_meaning_of_a_unit() -> None:
     codebook, _ = fit(blobs())
     arrays = (codebook.centroids, codebook.mean, codebook.std)
     others = [
-        Codebook("other", 2, 320, *arrays),
-        Codebook("toy", 3, 320, *arrays),
-        Codebook("toy", 2, 640, *arrays),
-        Codebook("toy", 2, 320, codebook.centroids[::-1], codebook.mean, codebook.std),
+        Codebook("other", 2, 320, *arrays, "4f"),
+        Codebook("toy", 3, 320, *arrays, "4f"),
+        Codebook("toy", 2, 640, *arrays, "4f"),
+        Codebook("toy", 2, 320, codebook.centroids[::-1], codebook.mean, codebook.std, "4f"),
     ]
     assert len({codebook.digest, *(other.digest for other in others)}) == 5
 
@@ -158,6 +161,7 @@ def test_load_refuses_what_is_damaged_and_says_what_to_do(tmp_path: Path) -> Non
 def test_the_shipped_codebook_serves_the_embedded_encoder() -> None:
     codebook = Codebook.load(SHIPPED)
     assert (codebook.encoder, codebook.layer, codebook.hop_samples) == ("whisper-tiny.en", 3, 320)
+    assert codebook.encoder_digest == open_encoder("embedded:tiny.en").weights()
     assert codebook.centroids.shape == (100, 384)
     report = fit_report(SHIPPED)
     assert report["dead_units"] == 0 and "CC BY 4.0" in report["real"]

@@ -19,6 +19,7 @@ from transforms.audio import decode_flac
 from transforms.codebook import Codebook, collapse
 from transforms.models import ssl_encoders
 from transforms.models.embedded import ModelError
+from transforms.models.encoders import open_encoder
 from transforms.models.ssl_encoders import SslEncoder, SslFeatures
 from transforms.models.threads import in_threads
 from transforms.models.whisper_encoder import num_frames
@@ -163,12 +164,15 @@ def test_an_index_names_files_beside_it_alone(tmp_path: Path) -> None:
 def test_a_codebook_of_another_encoder_is_refused(tmp_path: Path) -> None:
     model, other = make_ssl(tmp_path / "one", "hubert"), make_ssl(tmp_path / "two", "wavlm")
     plain = np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)
-    book = Codebook(SslEncoder(model).name(), 2, 320, np.eye(4, SIZE, dtype=np.float32), *plain)
+    centroids = np.eye(4, SIZE, dtype=np.float32)
+    book = Codebook(SslEncoder(model).name(), 2, 320, centroids, *plain, SslEncoder(model).weights())
     book.save(tmp_path / "book.safetensors", {})
     parameters = {"codebook": str(tmp_path / "book.safetensors")}
     assert Tokenize(TokenizeParameters(model=model, **parameters)).weights()["codebook"] == book.digest
     for given in (other, TokenizeParameters().model):
-        with pytest.raises(ModelError, match="give its own"):
+        with pytest.raises(
+            ModelError, match=rf"fitted on {SslEncoder(model).name()} .* `model` is {open_encoder(given).name()} "
+        ):
             Tokenize(TokenizeParameters(model=given, **parameters)).weights()
     with pytest.raises(ModelError, match="of no codec"):
         TokenizeParameters(codebook=str(tmp_path)).open()

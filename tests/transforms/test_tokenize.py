@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ctranslate2.converters import TransformersConverter
 
 from schemas import KEY, SAMPLE_RATE, UNITS
 from schemas.layout import Dataset
 from tests.transforms.rows import apply, window
+from tests.transforms.whisper_checkpoints import make_whisper, write_tokenizer
 from transforms.assets import asset
 from transforms.audio import decode_flac
 from transforms.codebook import Codebook, collapse
+from transforms.models.embedded import ModelError
+from transforms.models.encoders import open_encoder
 from transforms.models.whisper_encoder import WhisperFeatures, layer_features, num_frames
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 from transforms.tokenize import Tokenize, TokenizeParameters
@@ -115,3 +120,29 @@ def test_the_fingerprint_follows_the_files_and_not_their_place(tmp_path: Path) -
     here, there = Tokenize(TokenizeParameters()), Tokenize(TokenizeParameters(codebook=str(copy)))
     assert (here.meaning(), here.weights()) == (there.meaning(), there.weights())
     assert here.writes is UNITS
+
+
+def test_a_codebook_of_other_weights_is_refused_by_both_their_names(tmp_path: Path) -> None:
+    """Units of another Whisper of the same shape look like units: tiny's and tiny.en's are equal in 7 % of frames."""
+    other = make_whisper(tmp_path / "tiny", d_model=384, encoder_layers=4, encoder_attention_heads=6)
+    write_tokenizer(Path(other), "gpt2")
+    ct2 = tmp_path / "faster-whisper-tiny"
+    TransformersConverter(other).convert(str(ct2))
+    for model, name in ((other, open_encoder(other).name()), (str(ct2), "whisper-faster-whisper-tiny")):
+        transform = Tokenize(TokenizeParameters(model=model))
+        for use in (transform.weights, transform.setup):
+            with pytest.raises(
+                ModelError, match=rf"fitted on whisper-tiny\.en with weights 1a5afae0, `model` is {name} "
+            ):
+                use()
+
+
+def test_a_file_and_the_name_that_it_is_downloaded_by_have_one_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import whisper
+
+    (tmp_path / "mine.pt").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setitem(whisper._MODELS, "tiny.en", f"https://host/main/whisper/models/{digest}/tiny.en.pt")
+    assert open_encoder("tiny.en").weights() == open_encoder(str(tmp_path / "mine.pt")).weights() == digest

@@ -5,34 +5,77 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transforms.models.embedded import WHISPER_TINY_EN
+from transforms.models.whisper_settings import Settings
 from transforms.models.whisper_weights import VOCABULARIES
+
+if TYPE_CHECKING:
+    from whisper.tokenizer import Tokenizer
 
 
 def make_whisper(folder: Path, vocab_size: int = 51864, safe: bool = True, shard: str = "5GB", **more: Any) -> str:
-    """Saves a Whisper of random weights, 3 and 2 blocks of 32; returns its directory.
+    """Saves a Whisper of random weights, 3 and 2 blocks of 32, and what is published beside it; returns its directory.
 
     Args:
         safe: as safetensors, or as `pytorch_model.bin`.
         shard: the largest file.
     """
     import torch
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
     shape = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
-    shape |= {"encoder_attention_heads": 4, "decoder_attention_heads": 2}
+    shape |= {"encoder_attention_heads": 4, "decoder_attention_heads": 8}
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=vocab_size, **(shape | more)))
+        ids = special_ids(vocab_size)
+        model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=vocab_size, **(ids | shape | more)))
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(4)  # far enough from zero for attention that is not flat
-    model.generation_config.alignment_heads = [[0, 1], [1, 0]]
+    model.generation_config._from_model_config = False  # else transformers makes it anew where it reads the file
+    vars(model.generation_config).update(alignment_heads=[[0, 1], [1, 0]], **decoding(vocab_size))
+    WhisperFeatureExtractor(model.config.num_mel_bins).save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=safe, max_shard_size=shard)
     write_vocabulary(folder, VOCABULARIES[vocab_size])
     return str(folder)
+
+
+def tokenizer_of(vocab_size: int) -> Tokenizer:
+    """openai-whisper's tokenizer of a vocabulary."""
+    from whisper.tokenizer import get_tokenizer
+
+    return get_tokenizer(vocab_size > 51864, num_languages=vocab_size - 51765 - (vocab_size > 51864))
+
+
+def special_ids(vocab_size: int) -> dict[str, int]:
+    """Keys of config.json as OpenAI's checkpoints on the hub have them."""
+    tokenizer = tokenizer_of(vocab_size)
+    ends = {f"{name}_token_id": tokenizer.eot for name in ("bos", "eos", "pad")}
+    return ends | {"decoder_start_token_id": tokenizer.sot}
+
+
+def decoding(vocab_size: int) -> dict[str, Any]:
+    """Keys of generation_config.json as OpenAI's checkpoints on the hub have them."""
+    tokenizer = tokenizer_of(vocab_size)
+    found: dict[str, Any] = {
+        "begin_suppress_tokens": [220, tokenizer.eot],
+        "suppress_tokens": Settings().never_decoded(tokenizer),
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.sot_prev,
+        "max_initial_timestamp_index": 50,
+        "is_multilingual": vocab_size > 51864,
+        "return_timestamps": False,
+    }
+    if not found["is_multilingual"]:
+        return found | {"forced_decoder_ids": [[1, tokenizer.no_timestamps]]}
+    languages = zip(tokenizer.all_language_codes, tokenizer.all_language_tokens, strict=True)
+    return found | {
+        "forced_decoder_ids": [[1, None], [2, tokenizer.transcribe]],
+        "lang_to_id": {f"<|{name}|>": token for name, token in languages},
+        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+    }
 
 
 def write_vocabulary(folder: Path, name: str) -> None:

@@ -131,12 +131,31 @@ def read_pickled(file: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: it is missing, damaged, holds more than tensors, or a tensor claims more than the file holds.
     """
+    return tensors_of(file, load_pickle(file))
+
+
+def load_pickle(file: Path) -> Any:
+    """What `torch.save` wrote, of tensors and plain values; nothing of the file runs.
+
+    Raises:
+        ModelError: it is missing, damaged or holds something else.
+    """
     import torch
 
     try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of the zip, of the pickle, or of what it names
         raise ModelError(f"{file}: damaged, or more than tensors ({error}); copy it again") from error
+
+
+def tensors_of(file: Path, tensors: Any) -> dict[str, Tensor]:
+    """Make sure that an object of a file is tensors by their names, all of whose numbers the file held.
+
+    Raises:
+        ModelError: it is not, or a tensor claims more than the file holds.
+    """
+    import torch
+
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise ModelError(f"{file}: not tensors by their names: save the model's state_dict")
     for name, tensor in tensors.items():

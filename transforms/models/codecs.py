@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from schemas import SAMPLE_RATE
+from schemas.base import LARGEST_CODEBOOK
 from transforms.models.checkpoints import read_json, weight_files
 from transforms.models.embedded import ModelError, sha256_of
 from transforms.models.ssl_encoders import load_pretrained
@@ -21,7 +22,7 @@ from transforms.models.unit_tokenizer import Named, UnitTokenizer
 
 CHUNK_SECONDS = 100
 """Longer utterances are cut so often, at the last whole frame, as those of encoders are."""
-MOST_UNITS, MOST_CODEBOOKS, HIGHEST_RATE = 32_767, 127, 768_000
+MOST_CODEBOOKS, HIGHEST_RATE, LONGEST_HOP = 127, 768_000, 32_767
 
 
 class Family(NamedTuple):
@@ -85,10 +86,10 @@ class Codec(UnitTokenizer):
     def _check(self, there: int, named: Named) -> None:
         where = f"{self._folder}/config.json"
         for what, value, most in (
-            ("codebook_size", self.codebook_size, MOST_UNITS),
+            ("codebook_size", self.codebook_size, LARGEST_CODEBOOK),
             ("codebooks", there, MOST_CODEBOOKS),
             ("sampling_rate", self.sampling_rate, HIGHEST_RATE),
-            ("samples a frame", self.hop_samples, MOST_UNITS),
+            ("samples a frame", self.hop_samples, LONGEST_HOP),
         ):
             if not 1 <= value <= most:
                 raise ModelError(f"{where}: {what} is {value}, not 1 to {most}")

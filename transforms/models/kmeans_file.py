@@ -1,117 +1,113 @@
-"""Centroids of a k-means file of fairseq or speechbrain: a joblib pickle of scikit-learn's estimator.
+"""Centroids of a file that others fitted, whose first bytes say what it is.
 
-Nothing in the file runs. Names of numpy, scikit-learn and copyreg become inert records of what they were given, any
-other name is refused, and the bytes of arrays, which joblib writes between the opcodes, are read as numbers alone.
+- a joblib pickle of scikit-learn's k-means: fairseq, GSLM, textlesslib, speechbrain (`kmeans_pickle`);
+- what `torch.save` wrote: a tensor, or a dict with one matrix (`cluster_centers_` in bshall's files);
+- `.npy`, or `.npz` with one matrix.
+
+Nothing in a file runs. A faiss index (mHuBERT-147) is refused with the line that writes its centroids as `.npy`.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import pickle
-import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from shlex import quote
+from typing import Any
 
 import numpy as np
 
+from transforms.models.checkpoints import check_held
 from transforms.models.embedded import ModelError
+from transforms.models.kmeans_pickle import read_pickle
 
-INERT = ("numpy", "sklearn")
-OTHERS = {("copyreg", "_reconstructor"), ("builtins", "object"), ("_codecs", "encode")}
-WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
-
-
-class Inert:
-    """What stands for an object of the file: the arguments and the state it was given."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
-        self = super().__new__(cls)
-        self.args, self.state = args, None
-        return self
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    args: tuple[Any, ...]
-    state: Any
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class Dtype(Inert):
-    """numpy.dtype."""
-
-    def read(self) -> np.dtype[Any]:
-        """The dtype of plain numbers.
-
-        Raises:
-            ValueError: of anything else.
-        """
-        code = str(self.args[0])
-        if not re.fullmatch(r"[fiub][1248]", code):
-            raise ValueError(f"an array of {code!r}")
-        order = self.state[1] if self.state else "<"
-        return np.dtype(f"{order}{code}")
-
-
-class Wrapper(Inert):
-    """joblib's NumpyArrayWrapper: an array whose bytes follow."""
-
-    def read(self, file: BinaryIO) -> np.ndarray:
-        """The array, whose bytes follow in the file."""
-        about = self.state
-        dtype, shape = about["dtype"].read(), tuple(about["shape"])
-        if about.get("numpy_array_alignment_bytes"):
-            file.read(file.read(1)[0])
-        size = math.prod(shape) * dtype.itemsize
-        if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
-            raise ValueError(f"an array of {size} bytes, more than the file holds")
-        data = file.read(size)
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if about["order"] == "F" else "C")
-
-
-class Reader(pickle._Unpickler):
-    """An unpickler that makes inert records and arrays of numbers."""
-
-    stack: list[Any]
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self._file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == WRAPPER:
-            return Wrapper
-        if (module, name) == ("numpy", "dtype"):
-            return Dtype
-        if module.partition(".")[0] in INERT or (module, name) in OTHERS:
-            return Inert
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-    def load_build(self) -> None:
-        pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
-        if isinstance(self.stack[-1], Wrapper):
-            self.stack[-1] = self.stack[-1].read(self._file)
-
-    dispatch[pickle.BUILD[0]] = load_build
+NUMPY, ZIP, FAISS = b"\x93NUMPY", b"PK", b"Ix"
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What `torch.save` began with before it wrote zip files (torch 1.6)."""
+MOST_BYTES = 1 << 32
 
 
 def read_centroids(path: Path) -> np.ndarray:
     """(K, D) float32 centroids of a k-means file.
 
     Raises:
-        ModelError: the file is missing, is not k-means of scikit-learn, or names what is not needed for it.
+        ModelError: the file is missing or damaged, holds no matrix or several, or names what is not needed for it.
     """
     try:
         with path.open("rb") as file:
-            centroids = Reader(file).load().state["cluster_centers_"]
-        return np.ascontiguousarray(centroids, np.float32)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such k-means file") from error
+            start = file.read(len(OLD_TORCH))
+    except OSError as error:
+        raise ModelError(f"{path}: no such k-means file ({error.strerror})") from error
+    if start.startswith(FAISS):
+        raise ModelError(_faiss_remedy(path))
+    try:
+        if start.startswith(NUMPY):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif start.startswith(ZIP):
+            found = _only_matrix(path, _of_numpy(path) if _is_npz(path) else _of_torch(path))
+        elif start == OLD_TORCH:
+            found = _only_matrix(path, _of_torch(path))
+        else:
+            return np.ascontiguousarray(_of_pickle(path), np.float32)
+        if found.ndim != 2 or found.dtype.kind != "f":
+            raise ModelError(f"{path}: an array of {found.dtype} {found.shape}, not floats (K, D): save the centroids")
+        return np.ascontiguousarray(found, np.float32)
+    except ModelError:
+        raise
+    except Exception as error:  # numpy, torch and zipfile each raise their own
+        raise ModelError(f"{path}: damaged, or more than arrays of numbers ({error}); copy it again") from error
+
+
+def _of_pickle(path: Path) -> np.ndarray:
+    try:
+        return read_pickle(path)
     except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
         raise ModelError(
             f"{path}: not a plain k-means file of scikit-learn and joblib ({error}); where you trust it, write it "
             f"again: python -c \"import joblib; joblib.dump(joblib.load('{path}'), '{path.stem}-plain.bin')\""
         ) from error
+
+
+def _is_npz(path: Path) -> bool:
+    with zipfile.ZipFile(path) as file:
+        if (size := sum(member.file_size for member in file.infolist())) > MOST_BYTES:
+            raise ValueError(f"{size} bytes, more than centroids have")
+        return any(name.endswith(".npy") for name in file.namelist())
+
+
+def _of_numpy(path: Path) -> Mapping[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _of_torch(path: Path) -> Mapping[str, Any]:
+    import torch
+
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    named = found if isinstance(found, Mapping) else {"the tensor": found}
+    tensors = {str(name): each.detach() for name, each in named.items() if isinstance(each, torch.Tensor)}
+    for name, tensor in tensors.items():
+        check_held(path, name, tensor)
+    return {name: (each.float() if each.is_floating_point() else each).numpy() for name, each in tensors.items()}
+
+
+def _only_matrix(path: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    matrices = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind == "f"]
+    if len(matrices) != 1:
+        names = f"the matrices {', '.join(matrices)}" if matrices else "no matrix of floats"
+        raise ModelError(f"{path} holds {names}: save the centroids alone, (K, D), with numpy.save")
+    return arrays[matrices[0]]
+
+
+def _faiss_remedy(path: Path) -> str:
+    """Return what to say of an index whose coarse centroids c lie behind a projection A.
+
+    A has orthonormal rows, so the centroid nearest to A x is the one whose c A is nearest to x.
+    """
+    program = (
+        f"import faiss, numpy as np; i = faiss.read_index({str(path)!r}); v = faiss.extract_index_ivf(i); "
+        "a = faiss.downcast_VectorTransform(i.chain.at(0)); "
+        "c = np.stack([v.quantizer.reconstruct(k) for k in range(v.nlist)]); "
+        f"np.save({str(path.with_suffix('.npy'))!r}, c @ faiss.vector_to_array(a.A).reshape(a.d_out, a.d_in))"
+    )
+    return f"{path} is an index of faiss; where you trust it, write its centroids once: python -c {quote(program)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,9 @@ from transforms.models.kmeans_file import read_centroids
 from transforms.models.unit_tokenizer import Named, UnitTokenizer
 from transforms.models.whisper_encoder import HOP_SAMPLES
 
-DIGEST = re.compile(r"-[0-9a-f]{8}$")
-"""At the end of an encoder's name: it says which files it is."""
-
 
 class KmeansTokenizer(UnitTokenizer):
-    """A codebook of `fit-codebook`, or a k-means file (a joblib pickle) of fairseq or speechbrain, and its encoder."""
+    """A codebook of `fit-codebook`, or centroids as others publish them (`read_centroids`), and its encoder."""
 
     num_codebooks = 1
     sampling_rate = SAMPLE_RATE
@@ -36,17 +32,25 @@ class KmeansTokenizer(UnitTokenizer):
         self._encoder = open_encoder(named.encoder)
 
     def weights(self) -> dict[str, str]:
-        self._check_encoder()
-        return {"encoder": self._encoder.weights(), "codebook": self.digest}
+        return {"encoder": self._checked_encoder(), "codebook": self.digest}
 
-    def _check_encoder(self) -> None:
-        names = self.codebook.encoder, self._encoder.name()
-        kinds, digests = {name.partition("-")[0] for name in names}, list(map(DIGEST.search, names))
-        # a name without a digest says nothing of the files: they may be the same elsewhere
-        if names[0] != names[1] and (len(kinds) > 1 or all(digests)):
-            raise ModelError(f"{self.codebook.id} is of the encoder {names[0]}, `model` is {names[1]}: give its own")
+    def _checked_encoder(self) -> str:
+        """Return the digest of the encoder's weights.
+
+        Raises:
+            ModelError: the codebook was fitted on other weights.
+        """
+        fitted, given = self.codebook.encoder_digest, self._encoder.weights()
+        if fitted != given:
+            raise ModelError(
+                f"{self.codebook.id} was fitted on {self.codebook.encoder} with weights {fitted[:8]}, `model` is "
+                f"{self._encoder.name()} with weights {given[:8]}: set `model` to the files that it was fitted on, or "
+                "fit a codebook on these with `echo-targets fit-codebook`"
+            )
+        return given
 
     def setup(self, device: str) -> None:
+        self._checked_encoder()
         self._features = self._encoder.features(self.codebook.layer, device)
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
@@ -70,10 +74,12 @@ def open_codebook(named: Named) -> Codebook:
             raise ModelError(f"{path} is of layer {codebook.layer}, `layer` says {layer}: leave `layer` out")
         return codebook
     if layer is None:
-        raise ModelError(f"{path} does not say which layer it is of: set `layer`, such as 11 for mHuBERT's km1000")
-    centroids = read_centroids(path)
+        raise ModelError(
+            f"{path} does not say which layer it is of: set `layer` (docs/BACKENDS.md lists those of published files)"
+        )
+    centroids, encoder = read_centroids(path), open_encoder(named.encoder)
     plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
     try:
-        return Codebook(open_encoder(named.encoder).name(), layer, HOP_SAMPLES, centroids, *plain)
+        return Codebook(encoder.name(), layer, HOP_SAMPLES, centroids, *plain, encoder.weights())
     except ValueError as error:
         raise ModelError(f"{path}: not a usable codebook: {error}") from error

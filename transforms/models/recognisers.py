@@ -17,14 +17,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from transforms.models.checkpoints import read_json
-from transforms.models.embedded import WHISPER_TINY_EN, ModelError
+from transforms.models.embedded import ModelError
 from transforms.models.phrases import Phrase, split_phrases
 from transforms.models.threads import hear_each, in_threads, side_by_side
 from transforms.models.whisper_encoder import WINDOW_SAMPLES, hidden_states
-from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, is_transformers, load_whisper, weights_of
+from transforms.models.whisper_settings import settings_of
+from transforms.models.whisper_weights import (
+    EMBEDDED,
+    check_text,
+    directory_of,
+    is_transformers,
+    load_whisper,
+    weights_of,
+)
 
 if TYPE_CHECKING:
-    from faster_whisper.tokenizer import Tokenizer
+    from torch import Tensor
+    from whisper.decoding import DecodingTask, LogitFilter
+    from whisper.tokenizer import Tokenizer
 
 FIRST_PHRASE_TICKS = 50
 """The first phrase starts within 1 s of its window, as in both libraries' `transcribe`."""
@@ -129,7 +139,8 @@ class OpenAIWhisper(Recogniser):
 
     def setup(self) -> None:
         super().setup()
-        check_vocabulary(self.model, self._whisper.dims.n_vocab)
+        check_text(self.model, self._whisper, detects=self.language is None)
+        self._settings = settings_of(directory_of(self.model))
 
     def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
         def sample(some: list[Encoded]) -> list[DecodedWindow]:
@@ -143,9 +154,11 @@ class OpenAIWhisper(Recogniser):
     def _sample(self, encoded: list[Encoded], temperature: float, seed: int) -> list[DecodedWindow]:
         import torch
         from whisper import DecodingOptions
+        from whisper.decoding import DecodingTask
 
         options = DecodingOptions(
             language=self.language if self._whisper.is_multilingual else "en",
+            suppress_tokens=self._suppressed,
             temperature=temperature,
             best_of=self.best_of if temperature > 0 else None,
             fp16=self.decoder_dtype == "float16",
@@ -158,7 +171,7 @@ class OpenAIWhisper(Recogniser):
             chances = self._whisper.detect_language(features)[1]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            results = self._whisper.decode(features, options)
+            results = self._task(DecodingTask(self._whisper, options)).run(features)
         return [
             DecodedWindow(
                 *self._split(result.tokens, result.language, num_samples),
@@ -171,12 +184,47 @@ class OpenAIWhisper(Recogniser):
             for result, chance, (_, num_samples) in zip(results, chances, encoded, strict=True)
         ]
 
-    def _split(self, tokens: list[int], language: str, num_samples: int) -> tuple[list[Phrase], int]:
+    def _task(self, task: DecodingTask) -> DecodingTask:
+        """Let a window begin with any token that the checkpoint allows."""
+        from whisper.decoding import SuppressBlank, SuppressTokens
+
+        first = self._settings.suppressed_first
+        for place, rule in enumerate(task.logit_filters):
+            if isinstance(rule, SuppressBlank) and first is not None:
+                task.logit_filters[place] = _AtStart(SuppressTokens(first), task.sample_begin)
+        return task
+
+    @cached_property
+    def _suppressed(self) -> list[int]:
+        return self._settings.never_decoded(self._tokenizer("en"))
+
+    def _tokenizer(self, language: str) -> Tokenizer:
         from whisper.tokenizer import get_tokenizer
 
         model = self._whisper
-        tokenizer = get_tokenizer(model.is_multilingual, num_languages=model.num_languages, language=language)
+        return get_tokenizer(
+            model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
+        )
+
+    def _split(self, tokens: list[int], language: str, num_samples: int) -> tuple[list[Phrase], int]:
+        tokenizer = self._tokenizer(language)
         return split_phrases(tokens, tokenizer.timestamp_begin, num_samples, tokenizer.decode)
+
+
+class _AtStart:
+    """A rule of openai-whisper's decoding that holds for the first token alone.
+
+    Args:
+        rule: a `LogitFilter`.
+        start: the prompt's length.
+    """
+
+    def __init__(self, rule: LogitFilter, start: int) -> None:
+        self._rule, self._start = rule, start
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        if tokens.shape[1] == self._start:
+            self._rule.apply(logits, tokens)
 
 
 class FasterWhisper(OpenAIWhisper):
@@ -199,7 +247,7 @@ class FasterWhisper(OpenAIWhisper):
 
     def setup(self) -> None:
         try:
-            from faster_whisper import WhisperModel
+            from ctranslate2.models import Whisper
             from faster_whisper.utils import download_model
         except ImportError as error:
             raise ModelError(
@@ -213,15 +261,16 @@ class FasterWhisper(OpenAIWhisper):
             except ValueError as error:
                 raise ModelError(f"no Whisper model {self.model!r}: {error}") from error
         super().setup()
-        directory = str(WHISPER_TINY_EN.locate().parent) if self.model == EMBEDDED else self.model
-        threads = torch.get_num_threads()
+        directory, threads = directory_of(self.model), torch.get_num_threads()
         kind, _, index = self.device.partition(":")
         self._check_decoder_dtype(kind, int(index or 0))
-        chosen = {"cpu_threads": 1, "num_workers": threads} if kind == "cpu" else {"device_index": int(index or 0)}
-        self._faster = WhisperModel(directory, device=kind, compute_type=self.decoder_dtype, **chosen)
+        chosen: dict[str, Any] = (
+            {"intra_threads": 1, "inter_threads": threads} if kind == "cpu" else {"device_index": int(index or 0)}
+        )
+        self._decoder = Whisper(str(directory), device=kind, compute_type=self.decoder_dtype, **chosen)
         torch.set_num_threads(threads)  # CTranslate2 gives its own number to the OpenMP that both use
-        detects = self._faster.model.is_multilingual and not self.language
-        if detects and not read_json(Path(directory, "config.json")).get("lang_ids"):
+        detects = self._decoder.is_multilingual and not self.language
+        if detects and not read_json(directory / "config.json").get("lang_ids"):
             raise ModelError(f"{directory}/config.json has no lang_ids to detect a language by: set `language`")
 
     def _check_decoder_dtype(self, kind: str, index: int) -> None:
@@ -244,14 +293,14 @@ class FasterWhisper(OpenAIWhisper):
     def _greedy(self, encoded: list[Encoded]) -> list[DecodedWindow]:
         from ctranslate2 import StorageView
 
-        faster, states = self._faster, StorageView.from_array(np.stack([states for states, _ in encoded]))
+        states = StorageView.from_array(np.stack([states for states, _ in encoded]))
         languages = self._languages(states, len(encoded))
-        results = faster.model.generate(
+        results = self._decoder.generate(
             states,
-            [self._prompt(language) for language, _ in languages],
+            [list(self._tokenizer(language).sot_sequence) for language, _ in languages],
             beam_size=1,
-            max_length=faster.max_length,
-            suppress_blank=True,
+            max_length=self._whisper.dims.n_text_ctx,
+            suppress_blank=True,  # of `suppress_ids_begin` in config.json
             suppress_tokens=self._suppressed,
             max_initial_timestamp_index=FIRST_PHRASE_TICKS,
             return_scores=True,
@@ -263,30 +312,14 @@ class FasterWhisper(OpenAIWhisper):
         ]
 
     def _languages(self, encoded: Any, count: int) -> list[tuple[str, float | None]]:
-        if self.language or not self._faster.model.is_multilingual:
+        if self.language or not self._decoder.is_multilingual:
             return [(self.language or "en", None)] * count
-        detected = self._faster.model.detect_language(encoded)
+        detected = self._decoder.detect_language(encoded)
         return [(best[0][0].strip("<|>"), float(best[0][1])) for best in detected]
 
-    def _prompt(self, language: str) -> list[int]:
-        prompt: list[int] = self._faster.get_prompt(self._tokenizer(language), [])
-        return prompt
-
-    def _tokenizer(self, language: str) -> Tokenizer:
-        from faster_whisper.tokenizer import Tokenizer
-
-        faster = self._faster
-        return Tokenizer(faster.hf_tokenizer, faster.model.is_multilingual, task="transcribe", language=language)
-
-    @cached_property
-    def _suppressed(self) -> list[int]:
-        from faster_whisper.transcribe import get_suppressed_tokens
-
-        return list(get_suppressed_tokens(self._tokenizer("en"), [-1]) or [])
-
     def _decoded(self, result: Any, num_samples: int, language: str, language_prob: float | None) -> DecodedWindow:
-        tokens, tokenizer = result.sequences_ids[0], self._tokenizer(language)
-        phrases, resume = split_phrases(tokens, tokenizer.timestamp_begin, num_samples, tokenizer.decode)
+        tokens = result.sequences_ids[0]
+        phrases, resume = self._split(tokens, language, num_samples)
         avg_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
         return DecodedWindow(phrases, resume, avg_logprob, result.no_speech_prob, 0.0, language, language_prob)
 

@@ -90,7 +90,7 @@ class UnitTokenizer(ABC):
             waveforms: float32, 16 kHz mono, none of them empty.
 
         Returns:
-            (`num_frames`, `num_codebooks`) int16 each.
+            (`num_frames`, `num_codebooks`) int32 each.
         """
 
     def num_frames(self, num_samples: int) -> int:
@@ -106,4 +106,4 @@ class UnitTokenizer(ABC):
         wanted = self.num_frames(num_samples)
         if not len(units) or abs(wanted - len(units)) > MOST_FRAMES_OFF:
             raise ValueError(f"{len(units)} frames came of audio of {wanted}")
-        return np.pad(units[:wanted], ((0, max(0, wanted - len(units))), (0, 0)), "edge").astype(np.int16)
+        return np.pad(units[:wanted], ((0, max(0, wanted - len(units))), (0, 0)), "edge").astype(np.int32)

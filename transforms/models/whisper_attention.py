@@ -15,7 +15,16 @@ import numpy as np
 
 from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of, failed
 from transforms.models.embedded import ModelError
-from transforms.models.whisper_weights import EMBEDDED, check_vocabulary, load_whisper, weights_of
+from transforms.models.whisper_settings import settings_of
+from transforms.models.whisper_weights import (
+    EMBEDDED,
+    check_alignment_heads,
+    check_text,
+    choose_alignment_heads,
+    directory_of,
+    load_whisper,
+    weights_of,
+)
 from transforms.pauses import Levels
 from transforms.text import TextWord, is_character
 
@@ -55,13 +64,16 @@ class AttentionAligner(Aligner):
         self.model, self.device, self.language = model, device, language
 
     def weights(self) -> dict[str, str]:
+        check_alignment_heads(self.model)
         return {"whisper": weights_of(self.model)}
 
     def setup(self) -> None:
         self._whisper: Whisper = load_whisper(self.model, self.device)
         from whisper.tokenizer import get_tokenizer
 
-        check_vocabulary(self.model, self._whisper.dims.n_vocab)
+        check_text(self.model, self._whisper)
+        choose_alignment_heads(self.model, self._whisper)
+        self._median_filter = settings_of(directory_of(self.model)).median_filter
         many, languages = self._whisper.is_multilingual, self._whisper.num_languages
         try:
             shared = get_tokenizer(many, num_languages=languages, language=self.language)
@@ -85,7 +97,12 @@ class AttentionAligner(Aligner):
             return failed(f"the text has {len(tokens)} tokens, the decoder has room for {room}")
         mel = whisper.log_mel_spectrogram(waveform, self._whisper.dims.n_mels, padding=WINDOW_SAMPLES - len(waveform))
         timings = find_alignment(
-            self._whisper, self._tokenizer, tokens, mel.to(self.device), len(waveform) // whisper.audio.HOP_LENGTH
+            self._whisper,
+            self._tokenizer,
+            tokens,
+            mel.to(self.device),
+            len(waveform) // whisper.audio.HOP_LENGTH,
+            medfilt_width=self._median_filter,
         )
         spans = self._spans(timings, [len(word.encode()) for word in spoken])
         return alignment_of(words, [*_parted(spans, Levels(waveform))], len(waveform))

@@ -15,7 +15,7 @@ import numpy as np
 
 from transforms.models.embedded import ModelError
 from transforms.models.encoder import Encoder
-from transforms.models.whisper_weights import is_transformers, load_whisper, weights_of
+from transforms.models.whisper_weights import encoder_digest, is_transformers, load_whisper
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class WhisperEncoder(Encoder):
         return True
 
     def weights(self) -> str:
-        return weights_of(self.model)
+        return encoder_digest(self.model)
 
     def name(self) -> str:
         """The model's name; of a directory of transformers, the digest of its files."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from transforms.models.checkpoints import digest, read_json, read_tensors
+from transforms.models.checkpoints import digest, load_pickle, read_json, read_tensors, tensors_of
 from transforms.models.ctranslate2_file import openai_names, read_ctranslate2
 from transforms.models.embedded import WHISPER_TINY_EN, ModelError, sha256_of
 from transforms.models.tensors import check_tensors
 from transforms.models.whisper_names import from_transformers, to_transformers
+from transforms.models.whisper_settings import check_decoding, check_spectrogram, heads_within, settings_of
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
     from whisper.model import Whisper
 
 EMBEDDED = "embedded:tiny.en"
@@ -33,13 +36,10 @@ SIZES = {
     "n_text_layer": "decoder_layers",
 }
 """Sizes of a model: openai-whisper's names, and those in transformers' `config.json`."""
-CHOICES = {
-    "activation_function": ("gelu",),
-    "scale_embedding": (False,),
-    "max_source_positions": (1500,),
-    "num_mel_bins": (80, 128),
-}
-"""What openai-whisper can do; the first is what transformers takes where `config.json` does not say."""
+FIXED = {"activation_function": "gelu", "scale_embedding": False}
+"""Keys of transformers' `config.json` and their defaults, which openai-whisper has no other values for."""
+POSITIONS, MELS = 1500, (80, 128)
+"""Positions of the encoder, and bands of the spectrogram, that openai-whisper computes with."""
 
 
 def load_whisper(model: str, device: str = "cpu") -> Whisper:
@@ -58,15 +58,22 @@ def load_whisper(model: str, device: str = "cpu") -> Whisper:
     except ImportError as error:
         raise ModelError("openai-whisper is not installed: pip install -c constraints.txt '.[transcribe]'") from error
 
-    directory = WHISPER_TINY_EN.locate().parent if model == EMBEDDED else Path(model)
+    directory = directory_of(model)
     if (directory / "model.bin").is_file():
         return _from_ctranslate2(directory).to(device).eval()
     if is_transformers(model):
         return _from_transformers(directory).to(device).eval()
+    if directory.is_file():
+        return _from_openai(directory).to(device).eval()
     try:
         return whisper.load_model(model, device=device).float().eval()
     except RuntimeError as error:
         raise ModelError(f"no Whisper model {model!r}: {error}") from error
+
+
+def directory_of(model: str) -> Path:
+    """Where a model's files lie: a directory, or openai-whisper's file; of a name, a path that is not there."""
+    return WHISPER_TINY_EN.locate().parent if model == EMBEDDED else Path(model)
 
 
 def is_transformers(model: str) -> bool:
@@ -99,31 +106,52 @@ def weights_of(model: str) -> str:
     return model
 
 
-def check_vocabulary(model: str, size: int) -> None:
-    """Refuses a model whose tokens are not those of openai-whisper's tokenizer, which spells what it hears.
+def encoder_digest(model: str) -> str:
+    """What stands for a model's encoder: the digest of what shapes its hidden states, without the files of its text.
+
+    A name that openai-whisper downloads and the file that it downloads have one digest.
+
+    Raises:
+        ModelError: as `weights_of`.
+    """
+    if is_transformers(model):
+        heads = read_json(Path(model, "config.json")).get("encoder_attention_heads")
+        return hashlib.sha256(f"{digest(Path(model))} {heads}".encode()).hexdigest()
+    if (file := Path(model, "model.bin")).is_file():
+        return sha256_of(file)
+    found = weights_of(model)
+    return _published_digests().get(model, found) if found == model else found
+
+
+def _published_digests() -> dict[str, str]:
+    """SHA-256 of openai-whisper's files by their names, which its download addresses hold."""
+    from whisper import _MODELS
+
+    return {name: address.split("/")[-2] for name, address in _MODELS.items()}
+
+
+def check_text(model: str, whisper: Whisper, detects: bool = False) -> None:
+    """Refuses a model that openai-whisper's tokenizer and prompt are not made for.
 
     Args:
         model: as `load_whisper` takes it.
-        size: of its vocabulary.
+        whisper: what it loaded.
+        detects: True where the language of the speech is to be detected.
 
     Raises:
-        ModelError: the size is another, or a directory of transformers has a tokenizer with other tokens.
+        ModelError: the vocabulary has another size or other tokens, or the model is decoded in another way.
     """
-    if size not in VOCABULARIES:
-        raise ModelError(f"{model} has {size} tokens, openai-whisper's tokenizers {', '.join(map(str, VOCABULARIES))}")
-    if not is_transformers(model):
-        return
-    from tokenizers import Tokenizer, decoders, models
-    from whisper.tokenizer import get_encoding
+    from whisper.tokenizer import get_encoding, get_tokenizer
 
-    whole, parts = Path(model, "tokenizer.json"), Path(model, "vocab.json")
-    try:
-        tokens = read_json(whole)["model"]["vocab"] if whole.is_file() else read_json(parts)
-        theirs = Tokenizer(models.BPE(vocab=tokens, merges=[]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{whole}: not a vocabulary of byte pairs ({error!r}): copy the whole checkpoint") from error
-    theirs.decoder = decoders.ByteLevel()
+    if (size := whisper.dims.n_vocab) not in VOCABULARIES:
+        raise ModelError(f"{model} has {size} tokens, openai-whisper's tokenizers {', '.join(map(str, VOCABULARIES))}")
+    directory = directory_of(model)
+    if not directory.is_dir():
+        return
+    tokenizer = get_tokenizer(whisper.is_multilingual, num_languages=whisper.num_languages)
+    check_decoding(directory, whisper, tokenizer, detects)
     ours = get_encoding(VOCABULARIES[size])
+    theirs = _spelling(directory)
     for id in range(ours.eot_token):  # behind it come Whisper's special tokens, which the size fixes
         if (found := theirs.decode([id])) != (expected := ours.decode([id])):
             raise ModelError(
@@ -131,45 +159,120 @@ def check_vocabulary(model: str, size: int) -> None:
             )
 
 
+def _spelling(directory: Path) -> Tokenizer:
+    """What a directory's tokens spell, by the file that transformers or CTranslate2 keeps them in."""
+    from tokenizers import Tokenizer, decoders, models
+
+    converted = (directory / "model.bin").is_file()
+    names = ("vocabulary.json", "vocabulary.txt") if converted else ("tokenizer.json", "vocab.json")
+    file = next((directory / name for name in names if (directory / name).is_file()), directory / names[-1])
+    try:
+        if converted:
+            tokens = json.loads(file.read_bytes()) if file.suffix == ".json" else file.read_text("utf-8").split("\n")
+            vocabulary = {token: id for id, token in reversed(list(enumerate(tokens)))}
+        else:
+            vocabulary = read_json(file)["model"]["vocab"] if file.name == names[0] else read_json(file)
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror}: copy the whole checkpoint") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file}: not a vocabulary of byte pairs ({error!r}): copy the whole checkpoint") from error
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def choose_alignment_heads(model: str, whisper: Whisper) -> None:
+    """Let a model align by the heads that its files name; by the upper half, as openai-whisper does, if they name none.
+
+    Raises:
+        ModelError: the files name heads that the decoder does not have, as those of distilled models may.
+    """
+    import torch
+    from whisper import _ALIGNMENT_HEADS
+
+    directory = directory_of(model)
+    if directory.is_file():
+        digests = {digest: name for name, digest in _published_digests().items()}
+        if (name := digests.get(sha256_of(directory))) is not None:
+            whisper.set_alignment_heads(_ALIGNMENT_HEADS[name])
+        return
+    dims = whisper.dims
+    chosen = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    for layer, head in heads_within(settings_of(directory), dims.n_text_layer, dims.n_text_head):
+        chosen[layer, head] = True
+    if chosen.any():
+        whisper.register_buffer("alignment_heads", chosen.to_sparse().to(whisper.device), persistent=False)
+
+
+def check_alignment_heads(model: str) -> None:
+    """Refuse a directory of transformers by its small files alone, where `choose_alignment_heads` would.
+
+    Raises:
+        ModelError: as `choose_alignment_heads`.
+    """
+    if not is_transformers(model):
+        return
+    about = read_json(Path(model, "config.json"))
+    layers, heads = about.get("decoder_layers"), about.get("decoder_attention_heads")
+    if isinstance(layers, int) and isinstance(heads, int):  # else `load_whisper` says that they are not
+        heads_within(settings_of(Path(model)), layers, heads)
+
+
 def _from_ctranslate2(directory: Path) -> Whisper:
     import torch
 
     file = directory / "model.bin"
-    tensors, config = read_ctranslate2(file), read_json(directory / "config.json")
+    tensors = read_ctranslate2(file)
     try:
         state = {name: torch.from_numpy(array) for name, array in openai_names(tensors).items()}
         heads = int(tensors["encoder/num_heads"]), int(tensors["decoder/num_heads"])
     except KeyError as error:
         raise ModelError(f"{file}: no tensor {error}: convert the model again") from error
-    return _whisper(directory, state, *heads, config.get("alignment_heads"))
+    model = _whisper(directory, state, *heads)
+    check_spectrogram(directory, model.dims.n_mels)
+    return model
 
 
 def _from_transformers(directory: Path) -> Whisper:
-    config, generation = read_json(directory / "config.json"), directory / "generation_config.json"
-    for key, choices in CHOICES.items():
-        if (found := config.get(key, choices[0])) not in choices:
-            raise ModelError(f"{directory}/config.json: {key} is {found}, openai-whisper takes {choices}: take another")
+    config = read_json(directory / "config.json")
+    for key, fixed in FIXED.items():
+        if (found := config.get(key, fixed)) != fixed:
+            raise ModelError(f"{directory}/config.json: {key} is {found}, openai-whisper takes {fixed}: take another")
     state = {from_transformers(name): tensor for name, tensor in read_tensors(directory).items()}
     output = state.pop("proj_out.weight", None)
     if output is not None and not config.get("tie_word_embeddings", True):
         raise ModelError(f"{directory}: proj_out is not tied to embed_tokens, as openai-whisper's model has it")
-    alignment_heads = read_json(generation).get("alignment_heads") if generation.is_file() else None
     try:
         heads = int(config["encoder_attention_heads"]), int(config["decoder_attention_heads"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{directory}/config.json: no numbers of attention heads ({error!r})") from error
-    model = _whisper(directory, state, *heads, alignment_heads)
+    model = _whisper(directory, state, *heads)
+    check_spectrogram(directory, model.dims.n_mels)
     for ours, theirs in SIZES.items():
         if (found := getattr(model.dims, ours)) != config.get(theirs):
             raise ModelError(f"{directory}: {theirs} is {config.get(theirs)} in config.json, {found} in the weights")
     return model
 
 
-def _whisper(
-    directory: Path, state: Mapping[str, torch.Tensor], audio_heads: int, text_heads: int, alignment_heads: Any
-) -> Whisper:
+def _from_openai(file: Path) -> Whisper:
+    """Read what openai-whisper publishes: {"dims": sizes, "model_state_dict": tensors}."""
+    found = load_pickle(file)
+    try:
+        sizes, state = dict(found["dims"]), tensors_of(file, found["model_state_dict"])
+        heads = int(sizes["n_audio_head"]), int(sizes["n_text_head"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{file}: not a checkpoint of openai-whisper, with dims and model_state_dict ({error!r}): save both"
+        ) from error
+    model = _whisper(file, state, *heads)
+    for name, size in vars(model.dims).items():
+        if sizes.get(name) != size:
+            raise ModelError(f"{file}: {name} is {sizes.get(name)} in dims, {size} in the weights")
+    return model
+
+
+def _whisper(directory: Path, state: Mapping[str, torch.Tensor], audio_heads: int, text_heads: int) -> Whisper:
     """The model with tensors under openai-whisper's names, of any float type. Its sizes are those of the tensors."""
-    import torch
     from whisper.model import ModelDimensions, Whisper
 
     try:
@@ -189,6 +292,11 @@ def _whisper(
         )
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise ModelError(f"{directory}: not the tensors of a Whisper ({error}): copy the whole checkpoint") from error
+    if dims.n_audio_ctx != POSITIONS or dims.n_mels not in MELS:
+        raise ModelError(
+            f"{directory}: max_source_positions is {dims.n_audio_ctx}, num_mel_bins {dims.n_mels}; openai-whisper has "
+            f"{POSITIONS}, and {' or '.join(map(str, MELS))}: take another"
+        )
     for width, heads in ((audio_state, audio_heads), (text_state, text_heads)):
         if heads < 1 or width % heads:
             raise ModelError(f"{directory}: {heads} attention heads do not share a width of {width}: see config.json")
@@ -203,14 +311,6 @@ def _whisper(
     model = Whisper(dims)
     check_tensors(directory, _named(model.state_dict()), _named(state))
     model.load_state_dict(state)
-    if alignment_heads:
-        chosen = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
-        try:
-            for layer, head in alignment_heads:
-                chosen[layer, head] = True
-        except (TypeError, ValueError, IndexError) as error:
-            raise ModelError(f"{directory}: alignment_heads are not [layer, head] of its decoder ({error})") from error
-        model.register_buffer("alignment_heads", chosen.to_sparse(), persistent=False)
     return model
 
 
