@@ -15,7 +15,7 @@ from pipeline.runners.base import Done, Event, Failed, Runner
 from pipeline.shard import ShardTask, run_shard
 from pipeline.stage import StageSpec, changes, describe
 from schemas.layout import INDEX, Dataset, LayoutError, Manifest, StageInfo
-from transforms.base import FILTERED
+from transforms.base import NO_FAILURES
 
 
 class JobFailed(Exception):
@@ -75,8 +75,8 @@ class StageReport:
 
     @property
     def rejects(self) -> int:
-        """Refused rows, without those that a threshold held back."""
-        return sum(count for reason, count in self.reasons.items() if not reason.startswith(FILTERED))
+        """Rejected rows, without those that a threshold dropped and turns without a reply."""
+        return sum(count for reason, count in self.reasons.items() if not reason.startswith(NO_FAILURES))
 
 
 JobEvent = Waiting | StageStarted | Event | StageReport

@@ -53,8 +53,8 @@ TRANSCRIPTS = Table(
         "scripts and each counts once. Null where there is no rate",
         "chars_per_s": "characters of the text a second of audio",
         "flags": "what a person should look at, of the whole row or of a window of it: empty, fallback (decoded at a "
-        "temperature above the first), low_logprob, no_speech, repetition, uncovered_speech (more than a second of "
-        "speech in one stretch lies outside all segments)",
+        "temperature above the first), low_logprob, no_speech, other_language (than Whisper was told), repetition, "
+        "uncovered_speech (more than a second of speech in one stretch lies outside all segments)",
     },
     rules=(
         range_rule("language_prob", 0, 1),

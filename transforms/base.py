@@ -49,6 +49,8 @@ class Reject:
 
 FILTERED = "filtered"
 """Prefix of the error classes of rows that a threshold held back. They are not failures of the data."""
+NO_FAILURES = (FILTERED, "no_reply")
+"""Prefixes of all classes that are no failures: the last turn of a dialogue has no reply."""
 
 
 @dataclass(frozen=True)

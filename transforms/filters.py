@@ -21,7 +21,7 @@ from transforms.fences import RateFences
 from transforms.measure import chars_per_s
 from transforms.models.embedded import ModelError
 
-Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "repetition", "uncovered_speech"]
+Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "other_language", "repetition", "uncovered_speech"]
 Value = Callable[[pa.RecordBatch], pa.Array]
 SENTENCE_ENDS = ".?!。．？！｡؟۔।॥።။។"
 
@@ -48,7 +48,7 @@ class SpeechFilters(Parameters):
         max_seconds: length of the audio.
         max_wer: of the transcript against the reference.
         drop_flags: a transcript with one of these flags is dropped. `uncovered_speech`: it lacks a second or more of
-            what is said, though its scores may be good.
+            what is said, though its scores may be good. `other_language`: Whisper was told another language.
         min_speech_covered: share of the speech inside the transcript's segments.
         min_chars_per_s, max_chars_per_s: speech rate of the text.
         rate_fences: a file of `echo-targets fit-fences`; a rate must lie inside of the fences of its corpus and
@@ -69,7 +69,7 @@ class SpeechFilters(Parameters):
 
     max_seconds: float | None = 30.0
     max_wer: float | None = 0.5
-    drop_flags: list[Flag] = ["uncovered_speech"]
+    drop_flags: list[Flag] = ["uncovered_speech", "other_language"]
     min_speech_covered: float | None = None
     min_chars_per_s: float | None = None
     max_chars_per_s: float | None = None

@@ -21,6 +21,9 @@ from transforms.text import error_rate, normalize
 MOST_UNCOVERED = SAMPLE_RATE
 """Samples of speech in one stretch that may lie outside all segments before the row is flagged."""
 
+WHISPERS_CODES = {"nb": "no", "fil": "tl", "jv": "jw", "yue": "zh"}
+"""Languages that Whisper calls otherwise, or took for another one when it was trained."""
+
 
 class TranscribeParameters(DecodingRules):
     """Parameters of transcribe.
@@ -112,10 +115,12 @@ class Transcribe(Transform):
             "wer_vs_reference": rounded(errors.rate),
             "wer_unit": errors.unit,
             "chars_per_s": rounded(len(found.text) * SAMPLE_RATE / row["num_samples"]),
-            "flags": self._flags(found),
+            "flags": self._flags(found, row["language"]),
         }
 
-    def _flags(self, found: Transcription) -> list[str]:
+    def _flags(self, found: Transcription, language: str = "") -> list[str]:
+        """Return the flags of a transcription, given the language of its utterance."""
+
         def is_any(broken: Callable[[DecodedWindow], bool]) -> bool:
             return any(broken(window) for window in found.windows)
 
@@ -125,10 +130,17 @@ class Transcribe(Transform):
             "fallback": is_any(lambda window: window.temperature > chosen.temperatures[0]),
             "low_logprob": is_any(lambda window: window.avg_logprob < chosen.logprob_threshold),
             "no_speech": is_any(lambda window: window.no_speech_prob > chosen.no_speech_threshold),
+            "other_language": chosen.language is not None and is_other_language(language, chosen.language),
             "repetition": is_any(lambda window: window.compression_ratio > chosen.compression_ratio_threshold),
             "uncovered_speech": any(end - start > MOST_UNCOVERED for start, end in found.uncovered),
         }
         return [flag for flag, holds in flags.items() if holds]
+
+
+def is_other_language(language: str, told: str) -> bool:
+    """Return True if an utterance's language (BCP 47) is known and is not the one that Whisper was told."""
+    base = language.split("-")[0].lower()
+    return base not in ("", "und", told) and WHISPERS_CODES.get(base) != told
 
 
 def _segment(segment: Segment) -> dict[str, Any]:

@@ -122,7 +122,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "client": (TEXT | {"client_id": "c"}, {"speaker_id": "c"}, ""),
     "speaker and client that agree": (TEXT | {"speaker": 7, "client_id": "7"}, {"speaker_id": "7"}, ""),
-    "speaker and client that differ": (TEXT | {"speaker": "a", "client_id": "b"}, BAD, "columns.speaker_id=speaker"),
+    "speaker and client that differ": (
+        TEXT | {"speaker": "a", "client_id": "b"},
+        BAD,
+        "`columns: {speaker_id: speaker}`",
+    ),
     "speaker as a float": (TEXT | {"speaker": 84.0}, {"speaker_id": "84"}, ""),
     "language by its name": (TEXT | {"language": "English"}, {"language": "en"}, ""),
     "language in capitals": (TEXT | {"lang": "EN-us"}, {"language": "en-US"}, ""),
@@ -421,7 +425,7 @@ def test_bad_lines_of_a_manifest_are_one_each(folder: Path) -> None:
         (["a.flac"], "`audio` is a list; expected a path"),
         ({"array": [0.1], "sampling_rate": 16_000}, "`audio` is an object; expected a path"),
         (7, "`audio` is an integer; expected a path"),
-        (" ", "has no audio path; name the key that holds it with columns.audio=NAME"),
+        (" ", "has no audio path; name the key that holds it in the source's `columns: {audio: NAME}`"),
         ("ftq://host/a.flac", "ftq"),
     ],
 )

@@ -21,7 +21,7 @@ from transforms.models.recognisers import BACKENDS, DecodedWindow, Encoded
 from transforms.models.whisper_encoder import WINDOW_SAMPLES
 from transforms.models.whisper_weights import EMBEDDED, load_whisper
 from transforms.text import normalize
-from transforms.transcribe import Transcribe, TranscribeParameters
+from transforms.transcribe import Transcribe, TranscribeParameters, is_other_language
 
 FLOOR = 1e-4
 """Level of the noise in a made pause: a microphone never gives digital silence."""
@@ -315,25 +315,30 @@ def test_sampling_depends_on_its_seed_alone(ingested: Dataset, either: Transcrib
     assert len(set(drawn)) > 1
 
 
-def test_where_every_attempt_fails_the_likeliest_is_taken() -> None:
-    rules, text = DecodingRules(), Phrase(0, 9, "yes")
-    greedy, repeating, sampled = (
-        decoded(text, resume=9, avg_logprob=-1.2),
-        decoded(Phrase(0, 9, "the " * 100), resume=9, avg_logprob=-0.4),
-        decoded(text, resume=9, avg_logprob=-1.9),
+def test_where_every_attempt_repeats_itself_the_likeliest_is_taken() -> None:
+    rules = DecodingRules()
+    repeating, likelier = (
+        decoded(Phrase(0, 9, "the " * 100), resume=9, avg_logprob=logprob) for logprob in (-0.9, -0.4)
     )
-    assert rules.best([greedy, repeating, sampled]) is greedy
-    assert rules.best([repeating]) is repeating
-    passing = decoded(text, resume=9, avg_logprob=-0.9)
-    assert rules.best([greedy, repeating, passing]) is passing
+    passing = decoded(Phrase(0, 9, "yes"), resume=9, avg_logprob=-1.9)
+    assert rules.fails(repeating) and not rules.fails(passing)
+    assert rules.best([repeating, likelier, repeating]) is likelier
+    assert rules.best([likelier, repeating, passing]) is passing
+
+
+@pytest.mark.parametrize(
+    ("language", "told", "other"),
+    [("de", "en", True), ("en-US", "en", False), ("und", "en", False), ("", "en", False), ("nb-NO", "no", False)],
+)
+def test_another_language_than_whisper_was_told_is_flagged(language: str, told: str, other: bool) -> None:
+    assert is_other_language(language, told) == other
 
 
 def test_silence_is_flagged_and_not_invented_upon(fast: Transcribe) -> None:
     rules, said = DecodingRules(), Phrase(0, 9, "you")
     silent = decoded(said, resume=9, avg_logprob=-1.5, no_speech_prob=0.9)
     unsure = decoded(said, resume=9, avg_logprob=-1.5, no_speech_prob=0.1)
-    assert rules.is_silent(silent) and not rules.fails(silent)
-    assert rules.fails(unsure) and not rules.is_silent(unsure)
+    assert rules.is_silent(silent) and not rules.is_silent(unsure)
     (found,) = heard(fast, pause(20))
     assert found.speech == [] and found.speech_covered is None
     assert fast._flags(found) in (["empty", "no_speech"], ["empty", "low_logprob", "no_speech"])

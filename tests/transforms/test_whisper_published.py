@@ -151,7 +151,11 @@ def test_a_file_of_openai_whisper_is_the_model_that_it_holds(waveform: np.ndarra
     for name, tensor in load_whisper(str(file)).state_dict().items():
         assert torch.equal(tensor, theirs[name]), name
     windows = [waveform[: 7 * 16_000], waveform[20 * 16_000 : 50 * 16_000]]
-    assert heard(recogniser("openai-whisper", file), windows) == heard(recogniser("openai-whisper", model), windows)
+    decoded = []
+    for path in (file, model):
+        loaded = recogniser("openai-whisper", path)
+        decoded.append(loaded.decode(loaded.encode(windows)))
+    assert decoded[0] == decoded[1]
     features = [open_encoder(str(path)).features(3, "cpu")([waveform])[0] for path in (model, file)]
     assert np.array_equal(*features)
     assert open_encoder(str(file)).weights() == hashlib.sha256(file.read_bytes()).hexdigest()

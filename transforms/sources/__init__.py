@@ -23,22 +23,45 @@ AnySource = Annotated[
 
 
 def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
-    """Rows of the table `entries`: every item of every source, in order; an id that comes again is an error.
+    """Rows of the table `entries`: every item of every source, in order; an id or a turn that comes again is an error.
 
     Raises:
-        SourceError: a source can't be listed at all, holds no items, or none that can be read.
+        SourceError: a source can't be listed at all, holds no items, or none that can be read; or its dialogues do not
+            say who speaks first.
     """
     first_seen: dict[str, str] = {}
+    turns: dict[tuple[str, int], str] = {}
     for number, source in enumerate(sources):
         count, readable, first_error = 0, False, ""
+        without_role: set[int] = set()
         for item in source.items():
             count, readable, first_error = count + 1, readable or item.error is None, first_error or item.error or ""
+            item = _with_turn_of_its_own(item, turns)
+            if item.turn is not None and not item.role:
+                without_role.add(item.turn)
             yield _entry(number, source, item, first_seen)
+        if without_role and 0 not in without_role:
+            raise SourceError(
+                f"{source.corpus}: no dialogue of {source.place} has a turn 0, so it is not clear who speaks first: "
+                "count turns from 0 (even turns are the user's), or give each row a `role`"
+            )
         if not count:
             raise SourceError(f"{source.corpus}: {source.place} has no items; name another place or remove the source")
         if not readable:
             said = f"none of the {count} items of {source.place} can be read; the first: {first_error}"
             raise SourceError(f"{source.corpus}: {said}")
+
+
+def _with_turn_of_its_own(item: Item, turns: dict[tuple[str, int], str]) -> Item:
+    """Return the item, or an error in its place if another item is the same turn of the same dialogue."""
+    if item.error is not None or item.dialogue_id is None or item.turn is None:
+        return item
+    turn = (item.dialogue_id, item.turn)
+    first = turns.setdefault(turn, item.where)
+    if first is item.where:
+        return item
+    message = f"{item.where}: turn {item.turn} of dialogue {item.dialogue_id} is already at {first}; number turns once"
+    return Item(id=item.where, where=item.where, error_class="duplicate_turn", error=message)
 
 
 def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -56,7 +57,8 @@ class HuggingFaceSource(Source):
         numbered = not any(name in dataset.column_names for name in fields.names["id"])
         texts = dataset.remove_columns([audio.column])
         labels = {name: kind.int2str for name, kind in texts.features.items() if hasattr(kind, "int2str")}
-        for number, (record, measured) in enumerate(zip(texts, audio.measure(dataset), strict=True)):
+        records = texts if texts.column_names else repeat({}, len(dataset))  # without columns it has no rows either
+        for number, (record, measured) in enumerate(zip(records, audio.measure(dataset), strict=True)):
             where = f"{self.path.rstrip('/').split('/')[-1]}[{self.hf_split}] row {number}"
             names = {name: label(record[name]) for name, label in labels.items() if record[name] is not None}
             try:
@@ -79,9 +81,22 @@ class HuggingFaceSource(Source):
         return files(self._folder()).open(raw) if isinstance(raw, str) else raw
 
     def _folder(self) -> str:
-        """Where relative paths of audio lead from."""
-        named = self.data_files[0] if isinstance(self.data_files, list) else self.data_files
-        return self.data_dir or (os.path.dirname(named) if named else "") or "."
+        """Return the folder that relative paths of audio start from.
+
+        Raises:
+            SourceError: there are several.
+        """
+        base = self.path if os.path.isdir(self.path) else ""
+        if self.data_dir:
+            return os.path.join(base, self.data_dir)
+        named = [self.data_files] if isinstance(self.data_files, str) else self.data_files or []
+        folders = {os.path.join(base, os.path.dirname(name)) for name in named} or {base}
+        if len(folders) > 1:
+            raise SourceError(
+                f"{self.path}: data_files lie in several folders, and relative paths name the audio: set data_dir, "
+                "or make a source of each folder"
+            )
+        return folders.pop() or "."
 
     def _load(self) -> tuple[Dataset, _Audio]:
         """The data set, and its column of audio."""
@@ -96,7 +111,9 @@ class HuggingFaceSource(Source):
         names = (self.columns["audio"],) if "audio" in self.columns else FIELDS["audio"]
         column = next((name for name in names if name in dataset.column_names), "")
         if not column:
-            raise SourceError(f"{self.path}: no audio column among {there}; name it: columns.audio=NAME")
+            raise SourceError(
+                f"{self.path}: no audio column among {there}; name it in the source's `columns: {{audio: NAME}}`"
+            )
         if isinstance(dataset.features[column], Audio):
             dataset = dataset.cast_column(column, Audio(decode=False))
         return dataset, _Audio(dataset, column, self.path)

@@ -82,4 +82,12 @@ class LibriSpeechSource(Source):
                 speaker_id=key.split("-")[0],
             )
 
-        yield from pool.map(item, lines)
+        said = []
+        for found in pool.map(item, lines):
+            said.append(found.locator)
+            yield found
+        for locator in tree.find(folder, depth=0, suffix=".flac"):
+            if locator not in said:
+                where = locator.rpartition("/")[2]
+                message = f"{where}: {name} has no line for it; add one, or remove the file"
+                yield Item(id=where, where=where, error_class="bad_line", error=message)

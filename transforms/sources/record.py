@@ -112,7 +112,7 @@ class Fields:
                 if not _agree(field, known, value):
                     raise BadLine(
                         f"`{first}` is {shown(known)} and `{name}` is {shown(value)}: remove one, or say which one "
-                        f"counts with columns.{field}={first}"
+                        f"counts in the source's `columns: {{{field}: {first}}}`"
                     )
         for name in record:
             if name in self._known:
@@ -141,7 +141,7 @@ def item_from(fields: Mapping[str, Named], where: str) -> Item:
     if key is None and "id" in fields:
         raise BadLine(f"`{of('id')[0]}` is {shown(of('id')[1])}, which stands for a missing value: give the item an id")
     if key is None:
-        raise BadLine("has no id; name the key that holds one with columns.id=NAME")
+        raise BadLine("has no id; name the key that holds one in the source's `columns: {id: NAME}`")
     if (dialogue is None) != (turn is None):
         raise BadLine("has only one of dialogue_id and turn")
     role = identifier(of("role"))

@@ -168,7 +168,7 @@ def place(named: Named) -> str:
     """
     name, value = named
     if value is None:
-        raise BadLine("has no audio path; name the key that holds it with columns.audio=NAME")
+        raise BadLine("has no audio path; name the key that holds it in the source's `columns: {audio: NAME}`")
     if not isinstance(value, str):
         raise BadLine(f"has no audio path: `{name}` is {kind_of(value)}; expected a path")
     if value[:5].lower() == "file:":
