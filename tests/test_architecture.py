@@ -49,7 +49,7 @@ DERIVES = {
     "pipeline/runners/beam_steps.py": {"apache_beam"},
 }
 """Modules whose classes or functions need a heavy library; they are themselves imported where they are used."""
-READS = {"transforms/models/kmeans_file.py": {"pickle"}}
+READS = {"transforms/models/kmeans_pickle.py": {"pickle"}}
 """Reads k-means files by a class that makes inert records of whatever a pickle names."""
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 

@@ -94,7 +94,7 @@ ECHO_MUTANTS = {
 }
 UNIT_MUTANTS = {
     "codebook_id_present": put("codebook_id", ""),
-    "codebook_size_range": put("codebook_size", 40_000),
+    "codebook_size_range": put("codebook_size", 70_000),
     "num_codebooks_range": lambda row: row.update(num_codebooks=0, units=[]),
     "units_codebooks": put("units", [[99, 0, 99]]),
     "units_in_codebook": put("units", [[99, 0, 99], [7, 100, 7]]),
@@ -335,14 +335,14 @@ def test_a_missing_a_surplus_and_a_moved_column(name: str) -> None:
     ("name", "field"),
     [
         ("units", column("num_frames", pa.int64())),
-        ("units", column("units", list_of(list_of(pa.int32())))),
-        ("units", column("units", pa.large_list(pa.field("element", list_of(pa.int16()), nullable=False)))),
-        ("units", column("units", list_of(pa.list_(pa.int16())))),  # elements may be null
+        ("units", column("units", list_of(list_of(pa.int64())))),
+        ("units", column("units", pa.large_list(pa.field("element", list_of(pa.int32()), nullable=False)))),
+        ("units", column("units", list_of(pa.list_(pa.int32())))),  # elements may be null
         ("units", column("codebook_id", pa.string())),
         ("units", column("num_frames", pa.int32(), nullable=True)),
         ("utterances", column("audio_sha256", pa.binary(32))),
         ("transcripts", column("language_prob", pa.float64(), nullable=True)),
-        ("echo_targets", column("unit_targets", list_of(list_of(pa.int32())))),
+        ("echo_targets", column("unit_targets", list_of(list_of(pa.int64())))),
         ("rejects", column("stage", pa.dictionary(pa.int8(), pa.string()))),
     ],
     ids=lambda value: str(value),
