@@ -52,9 +52,9 @@ TRANSCRIPTS = Table(
         "(Chinese, Japanese, Thai, Lao, Khmer, Burmese); or mixed, where such characters stand beside words of other "
         "scripts and each counts once. Null where there is no rate",
         "chars_per_s": "characters of the text a second of audio",
-        "flags": "what a person should look at, of the whole row or of a window of it: empty, fallback (decoded at a "
-        "temperature above the first), low_logprob, no_speech, other_language (than Whisper was told), repetition, "
-        "uncovered_speech (more than a second of speech in one stretch lies outside all segments)",
+        "flags": "what a person should look at, of the row or of a window: empty, fallback (decoded at a higher "
+        "temperature), low_logprob, no_speech, other_language (than Whisper was told), repetition, uncovered_speech "
+        "(a stretch of more than a second outside all segments)",
     },
     rules=(
         range_rule("language_prob", 0, 1),

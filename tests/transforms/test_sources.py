@@ -48,6 +48,24 @@ def test_turns_decide_roles(tmp_path: Path, wav: Path) -> None:
     assert [row["role"] for row in listed(tmp_path, turns)] == ["user", "assistant", "user"]
 
 
+def test_a_turn_that_comes_twice_is_an_error_that_names_both(tmp_path: Path, wav: Path) -> None:
+    turns = [("one", 0), ("other", 0), ("reply", 1)]
+    lines = [{"id": name, "audio": "audio/a.wav", "dialogue_id": "d", "turn": turn} for name, turn in turns]
+    rows = listed(tmp_path, [*lines, lines[0], lines[0] | {"id": "elsewhere", "dialogue_id": "e"}])
+    assert [row["error_class"] for row in rows] == [None, "duplicate_turn", None, "duplicate_id", None]
+    assert "manifest.jsonl:2: turn 0 of dialogue d is already at manifest.jsonl:1" in rows[1]["error"]
+
+
+def test_dialogues_that_count_from_1_do_not_say_who_speaks_first(tmp_path: Path, wav: Path) -> None:
+    turns = [{"id": f"u{turn}", "audio": "audio/a.wav", "dialogue_id": "d", "turn": turn} for turn in (1, 2)]
+    with pytest.raises(
+        SourceError, match=r"no dialogue of .* has a turn 0.*count turns from 0.*or give each row a `role`"
+    ):
+        listed(tmp_path, turns)
+    spoken = [line | {"role": role} for line, role in zip(turns, ("user", "assistant"), strict=True)]
+    assert [row["role"] for row in listed(tmp_path, spoken)] == ["user", "assistant"]
+
+
 def test_absolute_paths_and_missing_files_are_listed(tmp_path: Path, wav: Path) -> None:
     rows = listed(tmp_path, [{"id": "a", "audio": str(wav)}, {"id": "b", "audio": "audio/lost.wav"}])
     assert [row["error"] for row in rows] == [None, None]
@@ -129,12 +147,14 @@ def test_librispeech_tree(tmp_path: Path) -> None:
     chapter = tmp_path / "dev-clean" / "84" / "121"
     chapter.mkdir(parents=True)
     soundfile.write(chapter / "84-121-0000.flac", np.random.default_rng(0).normal(0, 0.1, 32000), SAMPLE_RATE)
+    soundfile.write(chapter / "84-121-0007.flac", np.zeros(16000), SAMPLE_RATE)
     (chapter / "84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 LOST\nnonsense line\n")
     source = LibriSpeechSource(kind="librispeech", tree=str(tmp_path), splits=["dev-clean"])
     rows = list(entries([source]))
     assert rows[0][KEY] == "84-121-0000" and rows[0]["reference_text"] == "go do you hear"
     assert (rows[0]["seconds"], rows[0]["speaker_id"], rows[0]["license"]) == (2.0, "84", "CC-BY-4.0")
     assert rows[1]["size"] is None and rows[2]["error_class"] == "bad_line"
+    assert rows[3]["error"] == "84-121-0007.flac: 84-121.trans.txt has no line for it; add one, or remove the file"
     with pytest.raises(SourceError, match="test-clean"):
         list(entries([source.model_copy(update={"splits": ["test-clean"]})]))
 
@@ -178,11 +198,46 @@ def test_hugging_face_parquet_with_audio_bytes(audiofolder: Path, tmp_path: Path
     assert source.open(rows[0]["locator"]) == (audiofolder / "a.wav").read_bytes()
 
 
+def test_hugging_face_paths_start_at_the_folder_of_the_table(
+    tmp_path: Path, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the folder that the command runs in has files of the same names."""
+    pytest.importorskip("datasets")
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.wav").write_bytes(name.encode())
+        (tmp_path / name / "train.csv").write_text("file_name,text\n0.wav,Hi.\n")
+    monkeypatch.chdir(tmp_path / "here")
+    columns = {"audio": "file_name"}
+    there = str(tmp_path / "there")
+    by_path = HuggingFaceSource(kind="huggingface", corpus="hf", path=there, columns=columns)
+    by_file = HuggingFaceSource(
+        kind="huggingface", corpus="hf", path="csv", data_files=f"{there}/train.csv", columns=columns
+    )
+    for source in (by_path, by_file):
+        (row,) = entries([source])
+        opened = source.open(row["locator"])
+        assert isinstance(opened, Path) and opened.read_bytes() == b"there"
+    files = [f"{tmp_path}/{name}/train.csv" for name in ("here", "there")]
+    several = HuggingFaceSource(kind="huggingface", corpus="hf", path="csv", data_files=files, columns=columns)
+    with pytest.raises(SourceError, match="data_files lie in several folders"):
+        several.open("0")
+
+
+def test_hugging_face_audio_without_any_other_column(tmp_path: Path, wav: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"audio": [wav.read_bytes()] * 2}).to_parquet(str(tmp_path / "d.parquet"))
+    source = HuggingFaceSource(kind="huggingface", corpus="hf", path="parquet", data_files=str(tmp_path / "d.parquet"))
+    assert [row["error"] for row in entries([source])] == [None, None]
+
+
 def test_hugging_face_without_audio_says_what_to_name(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"sound": ["x"]}).to_parquet(str(tmp_path / "d.parquet"))
     source = HuggingFaceSource(kind="huggingface", corpus="hf", path="parquet", data_files=str(tmp_path / "d.parquet"))
-    with pytest.raises(SourceError, match=r"no audio column among sound; name it: columns\.audio=NAME"):
+    with pytest.raises(
+        SourceError, match=r"no audio column among sound; name it in the source's `columns: {audio: NAME}`"
+    ):
         list(entries([source]))
 
 

@@ -233,7 +233,7 @@ def test_suppressed_tokens_are_the_checkpoint_s(backend: str, waveform: np.ndarr
         split = found._split  # type: ignore[attr-defined]
         found._split = lambda each, *rest: (tokens.append(list(each)), split(each, *rest))[1]  # type: ignore[attr-defined]
         for each in windows:  # together, threads would append in any order
-            found([each])
+            found.decode(found.encode([each]))
         return tokens
 
     usual = heard()

@@ -36,7 +36,8 @@ def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
         without_role: set[int] = set()
         for item in source.items():
             count, readable, first_error = count + 1, readable or item.error is None, first_error or item.error or ""
-            item = _with_turn_of_its_own(item, turns)
+            if item.id not in first_seen:
+                item = _with_turn_of_its_own(item, turns)
             if item.turn is not None and not item.role:
                 without_role.add(item.turn)
             yield _entry(number, source, item, first_seen)
