@@ -71,7 +71,7 @@ def test_replies_do_not_depend_on_neighbours(echox: EchoX, dialogues: list[list[
 
 def test_sampled_replies_follow_their_seed(echox: EchoX, dialogues: list[list[np.ndarray]]) -> None:
     prompts = prompts_of(echox, dialogues)
-    together = echox.respond(prompts, 20, 1.0, [1, 2, 3, 4])
+    together = echox.respond(prompts, 20, 1.0, seeds=[1, 2, 3, 4])
     assert_same(together, [echox.respond([prompt], 20, 1.0, [seed + 1])[0] for seed, prompt in enumerate(prompts)])
     assert [reply.ids for reply in echox.respond(prompts, 20, 1.0, [5, 6, 7, 8])] != [reply.ids for reply in together]
 
