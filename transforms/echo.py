@@ -175,6 +175,8 @@ class Echo(Transform):
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
+        if self._unit_language:
+            self._unit_language.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
             self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)

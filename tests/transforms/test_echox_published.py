@@ -70,12 +70,12 @@ def test_words_of_units_are_spelled_as_the_release_spells_them(written: Path) ->
     """Against the released decoding: all digits of the decoded tokens that are below 1000, here without repeats."""
 
     config, tokenizer = EchoXConfig.read(written), released_tokenizer(WORDS)
-    decoder = config.unit_decoder
-    assert decoder.decodable == list(range(len(WORDS)))
+    decoder, first = config.unit_decoder, config.vocab_size
+    assert decoder.decodable == list(range(first, first + len(WORDS)))
     rng = torch.Generator().manual_seed(0)
     for _ in range(20):
-        ids = torch.randint(len(WORDS), (12,), generator=rng).tolist()
-        text = tokenizer.batch_decode([[config.vocab_size + number for number in ids]])[0]
+        ids = (first + torch.randint(len(WORDS), (12,), generator=rng)).tolist()
+        text = tokenizer.batch_decode([ids])[0]
         units = [int(number) for number in re.findall(r"\d+", text) if int(number) < 1000]
         expected = [unit for place, unit in enumerate(units) if not place or unit != units[place - 1]]
         assert decoder.spelled(ids) == expected
@@ -114,26 +114,38 @@ def test_the_prompt_is_the_releases_token_by_token(written: Path) -> None:
 def test_words_with_marks_are_read_across_tokens(tmp_path: Path) -> None:
     """Pieces of a SentencePiece vocabulary may end inside a number; the release joins them before it reads."""
     config = EchoXConfig.read(write_released(tmp_path / "EchoX-3B", ["▁837_8", "1_194", "▁5", "▁7"]))
-    assert config.unit_decoder.spelled([0, 1, 2, 2, 3]) == [837, 81, 194, 5, 7]
+    ids = [config.vocab_size + number for number in (0, 1, 2, 2, 3)]
+    assert config.unit_decoder.spelled(ids) == [837, 81, 194, 5, 7]
 
 
 def test_single_units_in_order_are_ids(tmp_path: Path) -> None:
     units = list(map(str, range(12)))
     echox = EchoX.load(write_released(tmp_path / "EchoX-3B", units, units=12))
-    assert echox.config.unit_spellings is None and echox.config.unit_decoder.decodable == list(range(12))
-    shuffled = EchoXConfig.read(write_released(tmp_path / "other" / "EchoX-3B", units[::-1], units=12))
-    assert shuffled.unit_decoder.spelled([0, 3]) == [11, 8]
-
-
-def test_tokens_of_units_elsewhere_are_named(checkpoint: Path) -> None:
-    vocab = EchoXConfig.read(checkpoint).vocab_size
-    message = refused(checkpoint, vocab_size=vocab + 1)
     assert (
-        f"tokenizer.json: tokens of units have ids {vocab} to {vocab + 6}" in message and "unit_vocab_size" in message
+        echox.config.unit_spellings is None and echox.config.unit_decoder.decodable[11] == echox.config.vocab_size + 11
     )
+    shuffled = EchoXConfig.read(write_released(tmp_path / "other" / "EchoX-3B", units[::-1], units=12))
+    assert shuffled.unit_decoder.spelled([shuffled.vocab_size, shuffled.vocab_size + 3]) == [11, 8]
+
+
+def test_units_may_start_before_the_padded_vocabulary_ends(tmp_path: Path) -> None:
+    """The release takes the tokenizer's ids as they are, so the first words have embeddings of the text's table."""
+    words = released_tokenizer(WORDS)
+    first = len(words) - len(WORDS)
+    folder = write_released(tmp_path / "EchoX-3B", vocab_size=first + 3)
+    echox = EchoX.load(folder)
+    assert echox.config.unit_decoder.decodable == list(range(first, first + len(WORDS)))
+    assert echox.config.unit_decoder.spelled([first + 2, first]) == [837, 81, 194, 7]
+    assert echox.tokenizer is not None and echox.tokenizer.token_to_id("<|unit_7|>") is None
+    assert echox.t2c.generate([[3, 4, 5]], 30)[0].units
+
+
+def test_tokens_that_do_not_fit_the_decoder_are_named(checkpoint: Path) -> None:
+    vocab = EchoXConfig.read(checkpoint).vocab_size
+    message = refused(checkpoint, unit_vocab_size=3)
+    assert f"tokens of units have ids up to {vocab + 6}; config.json has {vocab} + 3" in message
     message = refused(checkpoint, vocab_size=vocab - 1)
     assert "'<audio_patch>' has an id from vocab_size" in message
-    assert "leaves them" in refused(checkpoint, vocab_size=vocab, unit_vocab_size=3)
 
 
 def test_generation_config_and_lists_end_replies_too(checkpoint: Path) -> None:

@@ -57,7 +57,7 @@ class EchoXConfig(BaseModel):
         period_id: the token whose row of `lm_head` the streaming cut compares states with.
         unit_prefix_ids, unit_middle_ids: what stands before the text, and between it and the units.
         units: units are integers below this.
-        unit_spellings: units in each id of the unit decoder, from the tokenizer; None where id k is unit k.
+        unit_spellings: units in each id of the unit decoder, from the tokenizer; None where unit k is `vocab_size` + k.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -92,7 +92,7 @@ class EchoXConfig(BaseModel):
     unit_prefix_ids: list[int] = [*HEADER, 12800]
     unit_middle_ids: list[int] = [128009, *HEADER]
     unit_end_id: int = 128009
-    unit_spellings: list[str] | None = None
+    unit_spellings: dict[int, str] | None = None
 
     _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
 

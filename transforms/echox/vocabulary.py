@@ -59,35 +59,33 @@ def special_token(path: Path, key: str, tokens: Mapping[str, int]) -> int | None
 
 def unit_spellings(
     path: Path, tokens: Mapping[str, int], vocab_size: int, unit_vocab_size: int, units: int
-) -> list[str] | None:
-    """Units in each id of the unit decoder, "" for an id without a token; None where id k is unit k.
+) -> dict[int, str] | None:
+    """Units in each id that the unit decoder may emit; None where unit k is `vocab_size` + k.
 
     Args:
         tokens: of `added_tokens`.
-        vocab_size: the id that stands for the decoder's id 0.
-        unit_vocab_size: ids of the decoder.
+        vocab_size, unit_vocab_size: ids of the language model, and of the decoder after them.
         units: units are integers below this.
 
     Raises:
-        ModelError: tokens of units stand elsewhere, or others stand there.
+        ModelError: the decoder has fewer ids, or another token's id is one of its own.
     """
     file = path / "tokenizer.json"
     found = {number: match[1] for token, number in tokens.items() if (match := UNIT.fullmatch(token))}
     others = [token for token, number in tokens.items() if number >= vocab_size and number not in found]
-    end = vocab_size + unit_vocab_size
     if others:
         raise ModelError(f"{file}: {others[0]!r} has an id from vocab_size {vocab_size} on, where only units may stand")
-    if found and not vocab_size <= min(found) <= max(found) < end:
+    if found and max(found) >= vocab_size + unit_vocab_size:
         raise ModelError(
-            f"{file}: tokens of units have ids {min(found)} to {max(found)}; config.json leaves them {vocab_size} to "
-            f"{end - 1} (vocab_size, unit_vocab_size)"
+            f"{file}: tokens of units have ids up to {max(found)}; config.json has {vocab_size} + {unit_vocab_size} "
+            "(vocab_size, unit_vocab_size): copy both files of one checkpoint"
         )
     single = all(spelling == str(number - vocab_size) for number, spelling in found.items())
     if not found or (single and len(found) >= min(units, unit_vocab_size)):
         return None
     # The release reads the digits of all tokens in a row, or with word marks of what they spell without their frames.
     frame = "" if any(WORD_MARK in spelling for spelling in found.values()) else "_"
-    return [frame + found[number] if number in found else "" for number in range(vocab_size, end)]
+    return {number: frame + spelling for number, spelling in sorted(found.items())}
 
 
 def text_tokenizer(path: Path, vocab_size: int) -> Tokenizer | None:
@@ -101,12 +99,15 @@ def text_tokenizer(path: Path, vocab_size: int) -> Tokenizer | None:
     file = path / "tokenizer.json"
     if not file.is_file():
         return None
+    content = read_json(file)
     try:
-        content = json.loads(file.read_bytes())
-        content["added_tokens"] = [token for token in content.get("added_tokens", []) if token["id"] < vocab_size]
-        tokenizer = Tokenizer.from_str(json.dumps(content))
+        added = [token for token in content.get("added_tokens", []) if not UNIT.fullmatch(token["content"])]
+        tokenizer = Tokenizer.from_str(json.dumps(content | {"added_tokens": added}))
     except Exception as error:  # tokenizers raises Exception itself
         raise ModelError(f"{file}: not a tokenizer ({error}); copy it again") from error
     if tokenizer.get_vocab_size() > vocab_size:
         raise ModelError(f"{file}: has {tokenizer.get_vocab_size()} ids, more than vocab_size {vocab_size}")
+    moved = [token["content"] for token in added if tokenizer.token_to_id(token["content"]) != token["id"]]
+    if moved:
+        raise ModelError(f"{file}: {moved[0]!r} was added after tokens of units, which have to be the last")
     return tokenizer

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 StopReason = Literal["end", "length", "repetition"]
 LOOP_WINDOW, LOOP_PERIOD = 32, 8
-WORDS = "the unit decoder's ids are words of units (`spellings`), and rows have single units: train one without words"
+SPELLED = "the decoder's ids are spelled by a tokenizer (`spellings`), and rows have units: train one without spellings"
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'.,?!-0123456789"
 SPECIALS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
 
@@ -70,7 +70,7 @@ class T2CConfig(BaseModel):
     max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
     units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
     segments: SegmentRule | None = None  # that texts were cut by in training, and echo cuts them by; null if unknown
-    spellings: list[str] | None = None  # units in each unit id, such as "_837_81_194"; null where id k is unit k
+    spellings: dict[int, str] | None = None  # units of an id, such as "_837_81_194"; null: k is text_vocab_size + k
 
     _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
 
@@ -81,17 +81,18 @@ class T2CConfig(BaseModel):
 
     @property
     def decodable(self) -> list[int]:
-        """Unit ids that may be decoded: `spellings` that are not empty, or ids 0 to `units` - 1."""
+        """Ids that may be decoded beside `end_id`, of the whole vocabulary."""
         if self.spellings is not None:
-            return [number for number, spelling in enumerate(self.spellings) if spelling]
-        return list(range(min(self.units or self.unit_vocab_size, self.unit_vocab_size)))
+            return sorted(self.spellings)
+        first = self.text_vocab_size
+        return list(range(first, first + min(self.units or self.unit_vocab_size, self.unit_vocab_size)))
 
-    def spelled(self, unit_ids: Sequence[int]) -> list[int]:
-        """Unit ids as units, without equal neighbours where ids are words of units."""
+    def spelled(self, ids: Sequence[int]) -> list[int]:
+        """Ids of the whole vocabulary as units, without equal neighbours where ids are words of units."""
         if self.spellings is None:
-            return list(unit_ids)
+            return [number - self.text_vocab_size for number in ids]
         # Joined before it is read, as in the release: a number may be spelled by more than one id.
-        numbers = map(int, re.findall("[0-9]+", "".join(self.spellings[number] for number in unit_ids)))
+        numbers = map(int, re.findall("[0-9]+", "".join(self.spellings[number] for number in ids)))
         return [unit for unit, _ in groupby(unit for unit in numbers if self.units is None or unit < self.units)]
 
     def prompt(self, text_ids: list[int]) -> list[int]:
@@ -222,8 +223,7 @@ class T2C:
 
 def decoded(result: Chosen, config: T2CConfig) -> Decoded:
     """Vocabulary ids as units."""
-    units = config.spelled([token - config.text_vocab_size for token in result.ids])
-    return Decoded(units, sum(result.logprobs) / len(result.logprobs), result.stop_reason)
+    return Decoded(config.spelled(result.ids), sum(result.logprobs) / len(result.logprobs), result.stop_reason)
 
 
 def model_digest(path: Path) -> str:

@@ -101,8 +101,7 @@ class T2CModule(nn.Module):
         config, device = self.config, self.lm_head.weight.device
         choices = torch.arange(len(self.lm_head.weight), device=device)
         if constrained:
-            units = torch.tensor(config.decodable, device=device)
-            choices = torch.cat([choices[config.end_id, None], config.text_vocab_size + units])
+            choices = torch.tensor([config.end_id, *config.decodable], device=device)
         output = self.lm_head.weight[choices]
         place_of = {token: place for place, token in enumerate(choices.tolist())} if constrained else {}
         lengths = [len(prompt) for prompt in prompts]
