@@ -86,7 +86,7 @@ class _UnitsAlone(LogitsProcessor):
     def __init__(self, module: T2CModule) -> None:
         config = module.config
         self._barred = torch.ones(len(module.lm_head.weight), dtype=torch.bool)
-        self._barred[config.text_vocab_size : config.text_vocab_size + config.num_units] = False
+        self._barred[config.decodable] = False
         self._barred[config.end_id] = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

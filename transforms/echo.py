@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from schemas.echo_targets import STOP_REASONS
@@ -38,6 +38,7 @@ from transforms.responders import (
     Decoder,
     EchoXResponder,
     Responder,
+    Sampling,
     Segment,
     Speech,
     Text,
@@ -63,7 +64,9 @@ class EchoParameters(Parameters):
         decoder: `t2c` on text, or `echo` on hidden states.
         beams: hypotheses of the search for units; 1 is greedy.
         max_tokens: the most tokens of a generated reply.
-        temperature: of sampling a reply; 0 takes the likeliest token.
+        temperature: of sampling a reply, 0.2 in EchoX's release; 0 takes the likeliest token.
+        top_p: a token is sampled from the likeliest ones that have this probability together, 0.9 in the release; 1
+            samples from all.
         dtype: what EchoX computes in.
         codebook, encoder, layer: whose units the model was trained on, as tokenize takes `codebook`, `model` and
             `layer`; of a codec the first codebook.
@@ -84,6 +87,7 @@ class EchoParameters(Parameters):
     beams: PositiveInt = 1
     max_tokens: PositiveInt = 512
     temperature: NonNegativeFloat = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     codebook: str = "embedded:codebook-tiny.en-l3-k100.safetensors"
     encoder: str = EMBEDDED
@@ -171,6 +175,8 @@ class Echo(Transform):
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None
+        if self._unit_language:
+            self._unit_language.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
             self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
@@ -186,8 +192,7 @@ class Echo(Transform):
             chosen.dtype,
             asset(chosen.prompt),
             chosen.max_tokens,
-            chosen.temperature,
-            chosen.seed,
+            Sampling(chosen.temperature, chosen.top_p, chosen.seed),
         )
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
@@ -334,11 +339,8 @@ def _model_digests(path: Path) -> dict[str, str]:
     from transforms.echox.model import tower_digest
     from transforms.models.checkpoints import digest
 
-    return {
-        "model": digest(path),
-        "config": digest_of(path / "config.json"),
-        "audio_tower": tower_digest(path, EchoXConfig.read(path)),
-    }
+    config = EchoXConfig.read(path)
+    return {"model": digest(path), "config": config.digest, "audio_tower": tower_digest(path, config)}
 
 
 def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:

@@ -21,6 +21,8 @@ class PromptTemplate(BaseModel):
         id: stored with every row that the template shaped.
         before_audio, after_audio: tokens of the tokenizer's vocabulary; the reply follows the last one.
         after_reply: tokens between a reply and the audio of the next turn.
+        before_reply: tokens that a reply starts with. They are part of a given reply; a generated one has those that
+            the model writes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +31,7 @@ class PromptTemplate(BaseModel):
     before_audio: list[str]
     after_audio: list[str]
     after_reply: list[str]
+    before_reply: list[str] = []
 
     @property
     def assistant_after_audio_shift(self) -> int:
@@ -39,16 +42,21 @@ class PromptTemplate(BaseModel):
         """A dialogue's tokens up to the next reply, None in the place of each turn's audio.
 
         Args:
-            replies: tokens of the replies to all turns but the last.
+            replies: tokens of the texts of the replies to all turns but the last.
         """
         before, after, between = (
             [tokenizer.token_to_id(token) for token in tokens]
             for tokens in (self.before_audio, self.after_audio, self.after_reply)
         )
         ids: list[int | None] = [*before, None, *after]
+        start = self.reply_start(tokenizer)
         for reply in replies:
-            ids += [*reply, *between, None, *after]
+            ids += [*start, *reply, *between, None, *after]
         return ids
+
+    def reply_start(self, tokenizer: Tokenizer) -> list[int]:
+        """Ids of `before_reply`."""
+        return [tokenizer.token_to_id(token) for token in self.before_reply]
 
     @classmethod
     def load(cls, path: Path, tokenizer: Tokenizer) -> PromptTemplate:
@@ -61,7 +69,7 @@ class PromptTemplate(BaseModel):
             template = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise ModelError(f"{path}: not a prompt template ({error})") from error
-        for token in (*template.before_audio, *template.after_audio, *template.after_reply):
+        for token in (*template.before_audio, *template.after_audio, *template.after_reply, *template.before_reply):
             if tokenizer.token_to_id(token) is None:
                 raise ModelError(f"{path}: the tokenizer has no token {token!r}")
         return template

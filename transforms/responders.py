@@ -103,6 +103,25 @@ class Speech:
         return f"{read}-{'greedy' if self.beams == 1 else f'beam{self.beams}'}"
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens of a generated reply are chosen.
+
+    Attributes:
+        temperature: logits are divided by it; 0 takes the likeliest token.
+        top_p: tokens are sampled from the likeliest ones that have this probability together.
+        seed: with a row's key it seeds what the row samples, so that no row depends on its batch.
+    """
+
+    temperature: float
+    top_p: float
+    seed: int
+
+    def seed_of(self, key: str) -> int:
+        """The seed of a row."""
+        return zlib.crc32(f"{self.seed} {key}".encode())
+
+
 class Responder(ABC):
     """Answers turns, and says segments of answers, in batches; no row depends on its neighbours.
 
@@ -168,13 +187,10 @@ class EchoXResponder(Responder):
         dtype: what it computes in.
         prompt: file of the prompt template.
         max_tokens: the most tokens of a generated reply.
-        temperature: of sampling; 0 takes the likeliest token.
-        seed: with a row's key it seeds what the row samples.
+        sampling: how its tokens are chosen.
     """
 
-    def __init__(
-        self, path: Path, device: str, dtype: str, prompt: Path, max_tokens: int, temperature: float, seed: int
-    ) -> None:
+    def __init__(self, path: Path, device: str, dtype: str, prompt: Path, max_tokens: int, sampling: Sampling) -> None:
         from transforms.echox.model import EchoX
         from transforms.models.checkpoints import digest
 
@@ -185,7 +201,7 @@ class EchoXResponder(Responder):
         self.tokenizer = self._echox.tokenizer
         self.id = f"echox-{digest(path)[:8]}"
         self._template = PromptTemplate.load(prompt, self.tokenizer)
-        self._max_tokens, self._temperature, self._seed = max_tokens, temperature, seed
+        self._max_tokens, self._sampling = max_tokens, sampling
 
     @property
     def max_samples(self) -> int:
@@ -207,23 +223,21 @@ class EchoXResponder(Responder):
         return [self._echox.config.audio_patch_id if token is None else token for token in ids]
 
     def _given(self, turns: Sequence[Asked], prompts: Sequence[Prompt]) -> list[Answer]:
+        start = self._template.reply_start(self.tokenizer)
         encodings = [self.tokenizer.encode(turn.reply or "", add_special_tokens=False) for turn in turns]
-        states = self._echox.states(prompts, [encoding.ids for encoding in encodings])
+        replies = [[*start, *encoding.ids] if encoding.ids else [] for encoding in encodings]
+        ends = [[*[0] * len(start), *(end for _, end in encoding.offsets)] for encoding in encodings]
+        states = self._echox.states(prompts, replies)
         return [
-            Answer(
-                turn.reply or "",
-                list(encoding.ids),
-                [end for _, end in encoding.offsets],
-                self._echox.trigger_scores(state),
-                state,
-            )
-            for turn, encoding, state in zip(turns, encodings, states, strict=True)
+            Answer(turn.reply or "", ids, char_ends[: len(ids)], self._echox.trigger_scores(state), state)
+            for turn, ids, char_ends, state in zip(turns, replies, ends, states, strict=True)
         ]
 
     def _generated(self, turns: Sequence[Asked], prompts: Sequence[Prompt]) -> list[Answer]:
-        seeds = [zlib.crc32(f"{self._seed} {turn.key}".encode()) for turn in turns]
+        sampling = self._sampling
+        seeds = [sampling.seed_of(turn.key) for turn in turns]
         answers = []
-        for reply in self._echox.respond(prompts, self._max_tokens, self._temperature, seeds):
+        for reply in self._echox.respond(prompts, self._max_tokens, sampling.temperature, sampling.top_p, seeds):
             ends = [len(self.tokenizer.decode(reply.ids[: count + 1])) for count in range(len(reply.ids))]
             scores = self._echox.trigger_scores(reply.states)
             text = self.tokenizer.decode(reply.ids)

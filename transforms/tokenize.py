@@ -91,6 +91,8 @@ class Tokenize(Transform):
                 f"{self.parameters.codebook} gives {self.tokenizer.num_codebooks} units a frame, a unit language has "
                 "words of single ones: leave `unit_language` out, or set num_codebooks=1"
             )
+        if self.unit_language:
+            self.unit_language.check_codebook(self.tokenizer.codebook_id, self.tokenizer.codebook_size)
         self.tokenizer.setup(self.device)
 
     def costs(self, rows: pa.Table) -> list[int]:

@@ -205,6 +205,18 @@ class UnitLanguage:
         """Hex SHA-256 of everything that decides how units are written."""
         return hashlib.sha256(_canonical(self._fields())).hexdigest()
 
+    def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
+        """Make sure that its words are of as many units as a codebook has.
+
+        Raises:
+            UnitLanguageError: they are not.
+        """
+        if self.num_units != codebook_size:
+            raise UnitLanguageError(
+                f"unit_language {self.id} has words of {self.num_units} units, {codebook_id} has {codebook_size}: fit "
+                "one on its units with `echo-targets fit-unit-language`"
+            )
+
     def save(self, path: Path) -> None:
         """Writes the language as JSON; equal languages give equal bytes."""
         path.write_bytes(_canonical({"digest": self.digest, **self._fields()}) + b"\n")

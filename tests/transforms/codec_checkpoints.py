@@ -6,37 +6,51 @@ from pathlib import Path
 from typing import Any
 
 SIZES: dict[str, dict[str, Any]] = {
-    "Encodec": {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "target_bandwidths": [0.9, 1.8, 3.6]},
+    "Encodec": {
+        "num_filters": 6,
+        "hidden_size": 20,
+        "codebook_dim": 20,
+        "codebook_size": 64,
+        "num_lstm_layers": 3,
+        "kernel_size": 5,
+        "target_bandwidths": [0.9, 1.8, 3.6],
+    },
     "Dac": {
-        "encoder_hidden_size": 4,
-        "decoder_hidden_size": 32,
+        "encoder_hidden_size": 5,
+        "decoder_hidden_size": 48,
         "n_codebooks": 3,
-        "codebook_dim": 4,
+        "codebook_dim": 7,
+        "codebook_size": 32,
         "downsampling_ratios": [2, 4, 8, 8],
         "sampling_rate": 44_100,
     },
     "Mimi": {
-        "num_filters": 4,
-        "hidden_size": 32,
-        "codebook_dim": 16,
-        "num_quantizers": 4,
-        "vector_quantization_hidden_dimension": 16,
-        "upsample_groups": 32,
-        "num_hidden_layers": 2,
-        "intermediate_size": 64,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
+        "num_filters": 6,
+        "hidden_size": 36,
+        "codebook_dim": 14,
+        "codebook_size": 128,
+        "num_quantizers": 5,
+        "num_semantic_quantizers": 2,
+        "vector_quantization_hidden_dimension": 14,
+        "upsample_groups": 12,
+        "num_hidden_layers": 3,
+        "intermediate_size": 44,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "rope_theta": 300.0,
+        "norm_eps": 3e-5,
     },
 }
-"""EnCodec with 2, 4 or 8 codebooks at 75 frames a second; DAC with 3 at 44100 / 512; Mimi with 4 at 12.5."""
+"""EnCodec with 2, 4 or 8 codebooks at 75 frames a second; DAC with 3 at 44100 / 512; Mimi with 5 at 12.5."""
 
 
 def make_codec(folder: Path, name: str, safe: bool = True, **more: Any) -> str:
-    """Saves a codec of random weights, 64 units a codebook; returns its directory."""
+    """Saves a codec of random weights; returns its directory."""
     import torch
     import transformers
 
-    config = getattr(transformers, f"{name}Config")(codebook_size=64, **{**SIZES[name], **more})
+    config = getattr(transformers, f"{name}Config")(**{**SIZES[name], **more})
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = getattr(transformers, f"{name}Model")(config).eval()

@@ -1,4 +1,7 @@
-"""A small EchoX checkpoint with a tokenizer, of random weights: its replies mean nothing, its ways are real."""
+"""A small EchoX checkpoint with a tokenizer, of random weights: its replies mean nothing, its ways are real.
+
+No two sizes are equal, no head is the width divided by the heads, and no value is a default.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,15 @@ def small_config(**changes: Any) -> dict[str, Any]:
     ids = {name: tokenizer.token_to_id(name) for name in ("<pad>", "<user>", "<assistant>", "<end>", ".")}
     return {
         "vocab_size": tokenizer.get_vocab_size() + 1,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "rope_theta": 10_000.0,
+        "hidden_size": 40,
+        "intermediate_size": 56,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 14,
+        "rope_theta": 20_000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 1.5},
+        "rms_norm_eps": 2e-5,
         "eos_token_id": ids["<end>"],
         "pad_token_id": ids["<pad>"],
         "audio_tower": EMBEDDED,
@@ -37,11 +43,15 @@ def small_config(**changes: Any) -> dict[str, Any]:
         "unit_model": {
             "num_layers": 2,
             "hidden_size": 24,
-            "num_heads": 2,
-            "num_kv_heads": 2,
-            "ffn_size": 48,
+            "num_heads": 6,
+            "num_kv_heads": 3,
+            "head_dim": 10,
+            "ffn_size": 34,
+            "rope_theta": 7_000.0,
+            "rms_norm_eps": 3e-6,
             "max_units_per_text_token": 4,
         },
+        "denoiser_size": 52,
         "audio_patch_id": tokenizer.get_vocab_size(),
         "period_id": ids["."],
         "unit_prefix_ids": [ids["<user>"]],

@@ -12,15 +12,15 @@ SIZES = {
     "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
     "resblock_kernel_sizes": [3, 7, 11],
     "upsample_kernel_sizes": [11, 8, 8, 4, 4],
-    "upsample_initial_channel": 32,
+    "upsample_initial_channel": 64,
     "upsample_factors": [5, 4, 4, 2, 2],
     "embedding_dim": 16,
     "duration_predictor": True,
-    "var_pred_hidden_dim": 16,
-    "var_pred_kernel_size": 3,
+    "var_pred_hidden_dim": 12,
+    "var_pred_kernel_size": 5,
     "var_pred_dropout": 0.5,
 }
-"""As recipes/LJSpeech/TTS/vocoder/hifigan_discrete has them, but for the numbers of channels."""
+"""As recipes/LJSpeech/TTS/vocoder/hifigan_discrete has them, but for numbers of channels and the predictor's kernel."""
 
 
 def save(path: Path, module: Any) -> None:

@@ -16,7 +16,7 @@ from schemas.layout import Dataset
 from tests.transforms.codec_checkpoints import SIZES, make_codec
 from tests.transforms.rows import apply, run_stages, window
 from transforms.codebook import collapse, expand
-from transforms.echo import EchoParameters
+from transforms.echo import Echo, EchoParameters
 from transforms.models.codecs import Codec
 from transforms.models.embedded import ModelError
 from transforms.models.threads import in_threads
@@ -24,8 +24,9 @@ from transforms.models.unit_tokenizer import Named, UnitTokenizer
 from transforms.models.unit_tokenizers import open_tokenizer
 from transforms.models.whisper_weights import EMBEDDED
 from transforms.tokenize import Tokenize, TokenizeParameters
+from transforms.unit_language import UnitLanguage
 
-SHAPES = {"Encodec": (24_000, 320, 8), "Dac": (44_100, 512, 3), "Mimi": (24_000, 1920, 4)}
+SHAPES = {"Encodec": (24_000, 320, 8), "Dac": (44_100, 512, 3), "Mimi": (24_000, 1920, 5)}
 """Rate, hop and codebooks of the tiny codecs: 75, 86.13 and 12.5 frames a second."""
 
 
@@ -180,15 +181,29 @@ def test_the_stage_hears_more_utterances_than_there_are_threads(
     assert len(apply(stage, window(ingested).slice(0, 3)).rows) == 3
 
 
-def test_words_of_units_want_a_single_codebook(codecs: dict[str, str], ingested: Dataset) -> None:
-    language = "embedded:unit-language-k100.json"
-    several = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], unit_language=language))
-    with pytest.raises(ModelError, match=r"4 units a frame.*num_codebooks=1"):
+def test_words_of_units_want_a_single_codebook(codecs: dict[str, str], ingested: Dataset, tmp_path: Path) -> None:
+    language = tmp_path / "words.json"
+    rng = np.random.default_rng(0)
+    said = [rng.integers(0, 128, 40).tolist() for _ in range(9)]
+    fitted = [collapse(np.array(row)[:, None])[0][:, 0].tolist() for row in said]
+    UnitLanguage.fit(fitted, num_units=128, vocab_size=150).save(language)
+    several = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], unit_language=str(language)))
+    with pytest.raises(ModelError, match=r"5 units a frame.*num_codebooks=1"):
         several.setup()
-    one = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], num_codebooks=1, unit_language=language))
+    one = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], num_codebooks=1, unit_language=str(language)))
     one.setup()
     for row in apply(one, window(ingested).slice(0, 2)).rows.to_pylist():
         assert one.unit_language is not None and [one.unit_language.decode(row["unit_words"])] == row["units"]
+
+
+def test_words_of_another_codebooks_units_are_refused(codecs: dict[str, str]) -> None:
+    language = "embedded:unit-language-k100.json"
+    message = r"has words of 100 units, mimi-.* has 128: fit one on its units"
+    with pytest.raises(ModelError, match=message):
+        Tokenize(TokenizeParameters(codebook=codecs["Mimi"], num_codebooks=1, unit_language=language)).setup()
+    parameters = {"model": "embedded:nano-t2c", "text": "response", "codebook": codecs["Mimi"]}
+    with pytest.raises(ModelError, match=message):
+        Echo(EchoParameters.model_validate(parameters | {"unit_language": language})).setup()
 
 
 def test_what_a_fingerprint_holds(codecs: dict[str, str], tmp_path: Path) -> None:
@@ -197,9 +212,9 @@ def test_what_a_fingerprint_holds(codecs: dict[str, str], tmp_path: Path) -> Non
 
     copy = make_codec(tmp_path / "moved", "Mimi")
     assert weights(copy) == weights(codecs["Mimi"]) != weights(copy, num_codebooks=2)
-    assert weights(copy, num_codebooks=4) == weights(copy)
+    assert weights(copy, num_codebooks=5) == weights(copy)
     config = Path(make_codec(tmp_path / "changed", "Mimi"), "config.json")
-    config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 5000.0'))
+    config.write_text(config.read_text().replace('"rope_theta": 300.0', '"rope_theta": 500.0'))
     assert weights(str(config.parent)) != weights(copy)
     one = EchoParameters(codebook=codecs["Mimi"]).open_codebook()
     assert (one.codebook_id, one.digest) == (opened(codecs["Mimi"], 1).codebook_id, opened(codecs["Mimi"], 1).digest)
@@ -247,8 +262,8 @@ def test_a_configuration_that_can_not_be_is_refused_before_anything_is_loaded(
 
 
 def test_what_is_asked_of_it_must_be_there(codecs: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="4 codebooks, `num_codebooks` says 5"):
-        Codec(Named(Path(codecs["Mimi"]), EMBEDDED, num_codebooks=5))
+    with pytest.raises(ModelError, match="5 codebooks, `num_codebooks` says 6"):
+        Codec(Named(Path(codecs["Mimi"]), EMBEDDED, num_codebooks=6))
     for named in (Named(Path(codecs["Mimi"]), EMBEDDED, layer=3), Named(Path(codecs["Mimi"]), "/models/mhubert")):
         with pytest.raises(ModelError, match="its own encoder"):
             Codec(named)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from schemas.check import check_dataset
 from schemas.layout import Dataset
+from tests.transforms.released_echox import write_released
 from tests.transforms.rows import rejects, run_stages
 from tests.transforms.small_echox import write_small
+from transforms.assets import asset
 from transforms.echo import Echo, EchoParameters
 from transforms.echox.model import EchoX
 from transforms.models.embedded import ModelError
+from transforms.responders import Asked, EchoXResponder, Sampling, Segment, Speech
 
 LINES = [
     ("a", 0, "What is two plus three?"),
@@ -159,6 +164,48 @@ def test_sampling_is_repeatable_and_of_its_seed(corpus: Path) -> None:
     assert {key: row["response_text"] for key, row in first.items()} != {
         key: row["response_text"] for key, row in other.items()
     }
+
+
+def test_a_sampled_row_does_not_depend_on_the_rows_beside_it(corpus: Path, tmp_path: Path) -> None:
+    sampled = {"response": "generated", "temperature": 0.8, "top_p": 0.9, "max_tokens": 12, "seed": 7}
+    rows = rows_of(echoed(corpus, **sampled))
+    lines = (corpus / "t.jsonl").read_text().splitlines()
+    shutil.copytree(corpus / "model", tmp_path / "model")
+    (tmp_path / "t.jsonl").write_text("\n".join(line for line in lines if json.loads(line)["dialogue_id"] in "ab"))
+    fewer = rows_of(echoed(tmp_path, **sampled))
+    assert fewer == {key: row for key, row in rows.items() if key[0] in "ab"} and len(fewer) == 3
+    meanings = [Echo(EchoParameters(model=str(corpus / "model"), top_p=top_p)).meaning() for top_p in (1.0, 0.9)]
+    assert meanings[0] != meanings[1]
+
+
+def test_a_checkpoint_as_released_answers_and_speaks(tmp_path: Path) -> None:
+    """Replies start with the token that the release's tokenizer puts before each piece of text."""
+    folder = write_released(tmp_path / "EchoX-8B")
+    rng = np.random.default_rng(0)
+    turns = [rng.normal(0, 0.1, length).astype(np.float32) for length in (31_000, 47_000)]
+    responder = EchoXResponder(folder, "cpu", "float32", asset("embedded:prompts/echox.json"), 9, Sampling(0.2, 0.9, 3))
+    begin = responder.tokenizer.token_to_id("<|begin_of_text|>")
+    given = [
+        Asked("a", turns[:1], [], "It is five."),
+        Asked("b", turns, ["It is five."], "No. It is two."),
+        Asked("c", turns[:1], [], ""),
+    ]
+    answers = responder.answer(given, responder.hear(given))
+    for asked, answer in zip(given[:2], answers, strict=False):
+        assert answer.text == asked.reply and answer.states is not None
+        assert answer.ids == [begin, *responder.encode(answer.text)]
+        assert answer.char_ends[0] == 0 and answer.char_ends[-1] == len(answer.text)
+        assert len(answer.ids) == len(answer.char_ends) == len(answer.scores) == len(answer.states)
+    assert answers[2].ids == []
+    segments = [Segment(answer, 0, len(answer.ids)) for answer in answers[:2]]
+    for text, decoder in (("hidden", "t2c"), ("response", "t2c"), ("hidden", "echo")):
+        decoded = responder.say(segments, Speech(text, decoder, 1, 40))  # type: ignore[arg-type]
+        assert all(set(row.units) <= {7, 0, 837, 81, 194, 5, 12, 999} for row in decoded)
+    generated = [replace(asked, reply=None) for asked in given[:2]]
+    together = responder.answer(generated, responder.hear(generated))
+    for asked, answer in zip(generated, together, strict=True):
+        (alone,) = responder.answer([asked], responder.hear([asked]))
+        assert (alone.ids, alone.text) == (answer.ids, answer.text)
 
 
 def test_audio_longer_than_the_model_hears_is_a_reject_that_says_so(

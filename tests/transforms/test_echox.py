@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.transforms.small_echox import write_small
-from transforms.echox.model import EchoX, Prompt, Reply
+from transforms.echox.model import EchoX, Prompt, Reply, nucleus
 from transforms.echox.network import Heard
 from transforms.models.t2c import Decoded
 
@@ -71,9 +71,44 @@ def test_replies_do_not_depend_on_neighbours(echox: EchoX, dialogues: list[list[
 
 def test_sampled_replies_follow_their_seed(echox: EchoX, dialogues: list[list[np.ndarray]]) -> None:
     prompts = prompts_of(echox, dialogues)
-    together = echox.respond(prompts, 20, 1.0, [1, 2, 3, 4])
-    assert_same(together, [echox.respond([prompt], 20, 1.0, [seed + 1])[0] for seed, prompt in enumerate(prompts)])
-    assert [reply.ids for reply in echox.respond(prompts, 20, 1.0, [5, 6, 7, 8])] != [reply.ids for reply in together]
+    for temperature, top_p in ((1.0, 1.0), (0.2, 0.9), (1.5, 0.6)):
+        together = echox.respond(prompts, 20, temperature, top_p, [1, 2, 3, 4])
+        backwards = echox.respond(prompts[::-1], 20, temperature, top_p, [4, 3, 2, 1])[::-1]
+        alone = [echox.respond([prompt], 20, temperature, top_p, [seed + 1])[0] for seed, prompt in enumerate(prompts)]
+        assert_same(together, alone)
+        assert_same(together, backwards)
+        other = echox.respond(prompts, 20, temperature, top_p, [5, 6, 7, 8])
+        assert [reply.ids for reply in other] != [reply.ids for reply in together]
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_the_nucleus_is_the_releases(top_p: float) -> None:
+    """Its code, row by row: sort, drop what comes after the sum has passed top_p, and never the likeliest."""
+    logits = torch.randn(7, 40, generator=torch.Generator().manual_seed(0)) * 4
+    for row, kept in zip(logits, nucleus(logits, top_p), strict=True):
+        ranked, tokens = row.sort(descending=True)
+        dropped = ranked.softmax(0).cumsum(0) > top_p
+        dropped[1:] = dropped[:-1].clone()
+        dropped[0] = False
+        expected = row.clone()
+        expected[tokens[dropped]] = -torch.inf
+        assert torch.equal(kept, expected)
+    assert nucleus(logits, 1.0) is logits
+
+
+def test_tokens_are_sampled_by_their_likelihood(echox: EchoX, dialogues: list[list[np.ndarray]]) -> None:
+    (prompt,) = prompts_of(echox, dialogues[:1])
+    temperature, top_p, count = 0.7, 0.8, 3000
+    with torch.no_grad():
+        state = echox.states([prompt], [[5, 6]])[0][0]
+        wanted = nucleus(echox.network.lm_head(state)[None] / temperature, top_p).softmax(-1)[0].clone()
+    replies = echox.respond([prompt] * count, 1, temperature, top_p, range(count))
+    first = [reply.ids[0] for reply in replies if reply.ids]
+    found = torch.bincount(torch.tensor(first), minlength=len(wanted)) / count
+    wanted[echox.config.end_ids] = 0  # a reply that ends at once has no token
+    assert len(set(first)) > 2
+    assert set(first) <= set(wanted.nonzero()[:, 0].tolist())
+    assert (found - wanted).abs().max() < 4 * (0.25 / count) ** 0.5
 
 
 def assert_same(replies: list[Reply], others: list[Reply]) -> None:
@@ -98,7 +133,7 @@ def test_units_do_not_depend_on_neighbours(echox: EchoX, beams: int) -> None:
     texts = [echox.t2c.encode(text) for text in ("Seven.", "", "No, that is not so.", "Red, and blue, and green.")]
     together = echox.t2c.generate(texts, 60, beams)
     assert_decoded(together, [echox.t2c.generate([text], 60, beams)[0] for text in texts])
-    states = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 9, 1)]
+    states = [torch.randn(length, 40, generator=torch.Generator().manual_seed(length)) for length in (3, 9, 1)]
     spoken = echox.t2c.speak([echox.denoised(state) for state in states], 60, beams)
     assert_decoded(spoken, [echox.t2c.speak([echox.denoised(state)], 60, beams)[0] for state in states])
     assert all(unit < 100 for decoded in [*together, *spoken] for unit in decoded.units)

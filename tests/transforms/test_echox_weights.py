@@ -101,34 +101,64 @@ def test_tied_embeddings_need_no_output_layer(tmp_path: Path) -> None:
     assert torch.equal(network.lm_head.weight, network.model.embed_tokens.weight)
 
 
-def write_adapter(folder: Path, base: str, changes: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """A LoRA adapter of two layers' query projections, as peft stores it."""
+PEFT_CONFIG = {
+    "alpha_pattern": {},
+    "auto_mapping": None,
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+    "init_lora_weights": True,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+    "loftq_config": {},
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "modules_to_save": ["mm_projector1", "asr_transformer_encoder", "out_norm", "lbm", "aligner_MLP"],
+    "peft_type": "LORA",
+    "r": 5,
+    "rank_pattern": {},
+    "revision": None,
+    "target_modules": ["k_proj", "q_proj"],
+    "task_type": "CAUSAL_LM",
+    "use_dora": False,
+    "use_rslora": False,
+}
+"""As peft writes it for the authors' training code, with another rank."""
+MODULES = ["model.layers.0.self_attn", "model.layers.2.self_attn", "unit_translator.model.layers.1.self_attn"]
+
+
+def write_adapter(
+    folder: Path, base: str, changes: dict[str, torch.Tensor] | None = None, **config: Any
+) -> dict[str, torch.Tensor]:
+    """A LoRA adapter of some layers' key projections and the projector of audio, as peft stores it."""
     folder.mkdir()
-    tensors = {}
-    for layer in (0, 2):
-        module = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        generator = torch.Generator().manual_seed(layer)
-        tensors[f"{module}.lora_A.weight"] = torch.randn(4, 24, generator=generator)
-        tensors[f"{module}.lora_B.weight"] = torch.randn(24, 4, generator=generator)
+    tensors = {"base_model.model.model.mm_projector1.bias": torch.linspace(-1, 1, 24)}
+    for number, module in enumerate(MODULES):
+        generator = torch.Generator().manual_seed(number)
+        name = f"base_model.model.{module}.k_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(5, 24, generator=generator)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(12, 5, generator=generator)
     save_file(tensors | (changes or {}), folder / "adapter_model.safetensors")
-    config = {"r": 4, "lora_alpha": 8, "base_model_name_or_path": base, "peft_type": "LORA"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    written = PEFT_CONFIG | {"base_model_name_or_path": base} | config
+    (folder / "adapter_config.json").write_text(json.dumps(written))
     return tensors
 
 
-def test_a_lora_adapter_is_merged_into_its_base(checkpoint: Path) -> None:
+@pytest.mark.parametrize(("rslora", "scale"), [(False, 16 / 5), (True, 16 / 5**0.5)])
+def test_a_lora_adapter_is_merged_into_its_base(checkpoint: Path, rslora: bool, scale: float) -> None:
     adapter = checkpoint.parent / "adapter"
-    lora = write_adapter(adapter, "../tiny")
+    lora = write_adapter(adapter, "../tiny", use_rslora=rslora)
     base, merged = read_tensors(checkpoint), read_tensors(adapter)
-    for layer in (0, 1, 2):
-        name = f"model.layers.{layer}.self_attn.q_proj"
-        wanted = base[f"{name}.weight"]
-        if layer != 1:
-            wanted = (
-                wanted
-                + 2 * lora[f"base_model.model.{name}.lora_B.weight"] @ lora[f"base_model.model.{name}.lora_A.weight"]
-            )
-        torch.testing.assert_close(merged[f"{name}.weight"], wanted)
+    for name in base:
+        wanted = base[name]
+        if name.removesuffix(".k_proj.weight") in MODULES:
+            stored = f"base_model.model.{name.removesuffix('.weight')}"
+            wanted = wanted + scale * lora[f"{stored}.lora_B.weight"] @ lora[f"{stored}.lora_A.weight"]
+        elif name == "model.mm_projector1.bias":
+            wanted = torch.linspace(-1, 1, 24)
+        torch.testing.assert_close(merged[name], wanted)
     assert digest(adapter) != digest(checkpoint)
 
 
@@ -136,7 +166,7 @@ def test_a_lora_adapter_is_merged_into_its_base(checkpoint: Path) -> None:
     ("base", "changes", "message"),
     [
         ("../nowhere", {}, "base_model_name_or_path .*nowhere is no directory"),
-        ("../tiny", {"base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight": torch.zeros(4, 24)}, "layers.7"),
+        ("../tiny", {"base_model.model.model.layers.7.self_attn.k_proj.lora_A.weight": torch.zeros(5, 24)}, "layers.7"),
         (
             "../tiny",
             {"base_model.model.model.surplus.weight": torch.zeros(2)},
@@ -150,6 +180,25 @@ def test_an_adapter_that_does_not_fit_is_named(
     adapter = checkpoint.parent / "adapter"
     write_adapter(adapter, base, changes)
     with pytest.raises(ModelError, match=message):
+        read_tensors(adapter)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("peft_type", "LOHA"),
+        ("use_dora", True),
+        ("rank_pattern", {"q_proj": 8}),
+        ("alpha_pattern", {"q_proj": 32}),
+        ("bias", "lora_only"),
+        ("fan_in_fan_out", True),
+        ("init_lora_weights", "pissa"),
+    ],
+)
+def test_an_adapter_that_is_merged_in_another_way_is_named(checkpoint: Path, key: str, value: Any) -> None:
+    adapter = checkpoint.parent / "adapter"
+    write_adapter(adapter, "../tiny", **{key: value})
+    with pytest.raises(ModelError, match=rf"adapter_config\.json: {key} is .* merge the adapter with peft"):
         read_tensors(adapter)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,13 +29,20 @@ def tiny(stretch: float | None = 1.5, seed: int = 0) -> T2C:
     config = T2CConfig(
         text_vocab_size=tokenizer.get_vocab_size(),
         unit_vocab_size=20,
-        text_embedding_size=12,
-        hidden_size=16,
-        num_layers=2,
-        num_heads=4,
+        text_embedding_size=14,
+        hidden_size=18,
+        num_layers=3,
+        num_heads=6,
         num_kv_heads=2,
-        ffn_size=24,
+        head_dim=8,
+        hidden_act="gelu",
+        attention_bias=True,
+        mlp_bias=True,
+        ffn_size=26,
         max_positions=200,
+        rope_theta=700.0,
+        rope_scaling={"rope_type": "linear", "factor": 1.25},
+        rms_norm_eps=3e-5,
         prefix_ids=[2],
         middle_ids=[4, 3],
         end_id=4,
@@ -43,10 +52,54 @@ def tiny(stretch: float | None = 1.5, seed: int = 0) -> T2C:
     torch.manual_seed(seed)
     module = T2CModule(config).eval()
     with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1 or name.endswith("bias"):
                 parameter.normal_(std=0.5)
     return T2C(config, module, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_act": "silu"},
+        {"rope_theta": 7_000.0},
+        {"rope_scaling": None},
+        {"rms_norm_eps": 1e-1},
+        {"num_kv_heads": 3, "head_dim": 8},
+        {"num_heads": 4, "head_dim": 12},
+        {"attention_bias": False},
+        {"mlp_bias": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_key_of_the_network_is_computed(change: dict[str, Any]) -> None:
+    """The weights of one network, cut or repeated to fit, compute something else in another."""
+    model = tiny()
+    other = T2CModule(model.config.model_copy(update=change)).eval()
+    state = model.module.state_dict()
+    for name, tensor in other.state_dict().items():
+        repeats = [-(-size // old) for size, old in zip(tensor.shape, state[name].shape, strict=True)]
+        tensor.copy_(state[name].repeat(repeats)[tuple(map(slice, tensor.shape))])
+    embedded = model.module.embed(torch.tensor([[5, 9, 11, 30, 8, 17]]))
+    positions = torch.arange(6)[None]
+    with torch.no_grad():
+        assert not torch.allclose(model.module(embedded, positions), other(embedded, positions), atol=1e-3)
+
+
+def test_words_of_units_may_follow_themselves() -> None:
+    """As single ids they would be no new unit; a word that starts and ends with different units is."""
+    model = tiny()
+    first = model.config.text_vocab_size
+    spellings = {first - 2: "_3", first + 1: "_4_5", first + 2: "_19", first + 3: "_77", first + 6: "_5_4"}
+    config = model.config.model_copy(update={"spellings": spellings, "units": 20, "max_units_per_text_token": 12})
+    words = T2C(config, model.module, model.tokenizer)
+    model.module.config = config
+    assert config.decodable == list(spellings)
+    ids = [first + 1, first + 1, first + 6, first - 2, first - 2, first + 3, first + 2]
+    assert config.spelled(ids) == [4, 5, 4, 5, 4, 3, 19]
+    results = words.generate([model.encode(text) for text in TEXTS])
+    for result in results:
+        assert set(result.units) <= {3, 4, 5, 19} and all(one != two for one, two in pairwise(result.units))
 
 
 @pytest.mark.parametrize("stretch", [None, 1.5])
@@ -147,7 +200,7 @@ def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
     bad = {"extra.weight": torch.zeros(2), "adapter.bias": torch.zeros(3)}
     save_file({name: tensor for name, tensor in state.items() if name != "lm_head.weight"} | bad, weights)
     with pytest.raises(
-        ModelError, match=r"missing lm_head\.weight, surplus extra\.weight, adapter\.bias is \(3,\), expected \(16,\)"
+        ModelError, match=r"missing lm_head\.weight, surplus extra\.weight, adapter\.bias is \(3,\), expected \(18,\)"
     ):
         T2C.load(tmp_path)
     weights.write_bytes(weights.read_bytes()[:300])

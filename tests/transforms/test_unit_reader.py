@@ -35,6 +35,16 @@ from transforms.models.unit_reader_training import ReaderRecipe, Row, reading_er
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "data" / "recorded_units.jsonl"  # the embedded voice, the embedded codebook
+SHAPE = UnitReaderConfig(
+    codebook_id="letters",
+    codebook_size=60,
+    hidden_size=34,
+    ffn_size=46,
+    num_layers=3,
+    reach=5,
+    frames_per_unit=4,
+)
+"""No two sizes are equal or a default."""
 CONFIG = UnitReaderConfig(codebook_id="letters", codebook_size=60, hidden_size=32, ffn_size=64, num_layers=2, reach=2)
 RECIPE = ReaderRecipe(steps=12, batch_tokens=400, warmup_steps=2, decay_steps=4, log_every=5, save_every=6)
 
@@ -51,10 +61,10 @@ def one_thread() -> Iterator[None]:
 def tiny(seed: int = 0) -> UnitReader:
     """A random reader that says something at every unit."""
     torch.manual_seed(seed)
-    module = UnitReaderModule(CONFIG).eval()
+    module = UnitReaderModule(SHAPE).eval()
     with torch.no_grad():
         module.head.weight.normal_(std=1)
-    return UnitReader(CONFIG, module)
+    return UnitReader(SHAPE, module)
 
 
 def units_of(lengths: list[int], seed: int = 0) -> list[list[int]]:
@@ -107,7 +117,7 @@ def test_a_row_reads_alike_alone_and_in_any_batch() -> None:
         together = reader.module(units, lengths)
         for place, row in enumerate(row for row in rows if row):
             one = reader.module(*padded([row]))[0]
-            assert one.shape == (2 * len(row), len(ALPHABET) + 1)
+            assert one.shape == (4 * len(row), len(ALPHABET) + 1)
             torch.testing.assert_close(together[place, : len(one)], one, rtol=0, atol=1e-5)
             filled = units.clone()
             filled[place, len(row) :] = 59  # what a row is padded with is not seen
@@ -167,7 +177,7 @@ def test_a_damaged_reader_is_named(tmp_path: Path) -> None:
     bad = {"extra.weight": torch.zeros(2), "norm.bias": torch.zeros(3)}
     save_file({name: tensor for name, tensor in state.items() if name != "head.weight"} | bad, weights)
     with pytest.raises(
-        ModelError, match=r"missing head\.weight, surplus extra\.weight, norm\.bias is \(3,\), expected \(32,\)"
+        ModelError, match=r"missing head\.weight, surplus extra\.weight, norm\.bias is \(3,\), expected \(34,\)"
     ):
         UnitReader.load(tmp_path)
     weights.write_bytes(weights.read_bytes()[:300])

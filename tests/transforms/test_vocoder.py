@@ -151,7 +151,7 @@ def test_damaged_weights_and_other_units_are_refused(tmp_path: Path) -> None:
     torch.save(state, file)
     with pytest.raises(ModelError, match=r"conv_pre\.conv\.bias has values that are no numbers"):
         Vocoder(tmp_path)
-    state["conv_pre.conv.bias"] = torch.zeros(1).expand(32)
+    state["conv_pre.conv.bias"] = torch.zeros(1).expand(64)
     torch.save(state, file)
     with pytest.raises(ModelError, match=r"conv_pre\.conv\.bias claims more numbers than the file holds"):
         Vocoder(tmp_path)

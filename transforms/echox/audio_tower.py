@@ -28,6 +28,8 @@ SIZES = {
     "n_head": "encoder_attention_heads",
     "n_layer": "encoder_layers",
 }
+MELS = (80, 128)
+"""Bands of the log-mel spectrograms that Whisper has filters for."""
 
 
 class AudioTower:
@@ -64,6 +66,11 @@ class AudioTower:
             encoder = load_whisper(model).encoder
         else:
             encoder = _encoder(Path(model), read_tensors(Path(model), device))
+        if len(encoder.positional_embedding) < context:
+            raise ModelError(
+                f"{model} encodes {len(encoder.positional_embedding)} frames, fewer than audio_context {context}: "
+                "use a Whisper with max_source_positions 1500"
+            )
         encoder = encoder.to(device=device, dtype=dtype).eval()
         for module in encoder.modules():
             if isinstance(module, nn.LayerNorm):
@@ -90,8 +97,14 @@ class AudioTower:
 def _encoder(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoder:
     from whisper.model import AudioEncoder, Linear
 
+    config = read_json(path / "config.json")
+    activation, mels = config.get("activation_function", "gelu"), config.get("num_mel_bins")
+    if activation != "gelu" or mels not in MELS:
+        raise ModelError(
+            f"{path}/config.json: activation_function is {activation!r} and num_mel_bins {mels!r}; a Whisper encoder "
+            "has gelu and 80 or 128: use a published Whisper"
+        )
     try:
-        config = read_json(path / "config.json")
         encoder = AudioEncoder(**{ours: int(config[theirs]) for ours, theirs in SIZES.items()})
         width, inner = int(config["d_model"]), int(config["encoder_ffn_dim"])
         for block in encoder.blocks:  # openai-whisper knows but the four times that its own models have

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from transforms.echox.config import EchoXConfig
+from transforms.models.t2c import SPELLED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +81,8 @@ def collate_kd(rows: Sequence[KDRow], config: EchoXConfig) -> dict[str, Tensor]:
 
 
 def _check(row: KDRow, config: EchoXConfig) -> None:
+    if config.unit_spellings is not None:
+        raise ValueError(SPELLED)
     turns = len(row.asr_targets)
     if len(row.prompt) != turns + 1 or (row.audios is not None and len(row.audios) != turns):
         raise ValueError(f"{turns} turns need {turns + 1} parts of a prompt and as many audios as turns")

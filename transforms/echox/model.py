@@ -13,6 +13,7 @@ import numpy as np
 
 from transforms.echox.audio_tower import AudioTower
 from transforms.echox.config import EchoXConfig
+from transforms.echox.vocabulary import text_tokenizer
 from transforms.models.checkpoints import digest, read_tensors
 from transforms.models.embedded import ModelError
 from transforms.models.t2c import T2C, StopReason, looping_tail
@@ -85,8 +86,13 @@ class EchoX:
         config = EchoXConfig.read(path)
         number = getattr(torch, dtype)
         tower = AudioTower.load(tower_of(path, config), config.audio_context, device, number)
+        if config.adapter_size not in (None, tower.width):
+            raise ModelError(
+                f"{path}/config.json: adapter_size is {config.adapter_size}, the audio tower "
+                f"{tower_of(path, config)} is {tower.width} wide: name the Whisper it was trained with as audio_tower"
+            )
         network = load_network(path, config, read_tensors(path, device), tower.width, number)
-        return cls(config, network.eval(), tower, _tokenizer(path, config))
+        return cls(config, network.eval(), tower, text_tokenizer(path, config.vocab_size))
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +167,7 @@ class EchoX:
         prompts: Sequence[Prompt],
         max_new_tokens: int,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         seeds: Sequence[int] | None = None,
     ) -> list[Reply]:
         """Replies: the likeliest tokens at temperature 0, else sampled.
@@ -168,6 +175,7 @@ class EchoX:
         Args:
             prompts: as `prompt` makes them.
             max_new_tokens: the most of a reply.
+            top_p: as for `nucleus`.
             seeds: of each row's own random numbers; needed where the temperature is above 0.
         """
         import torch
@@ -186,7 +194,8 @@ class EchoX:
                 logits = self.network.lm_head(running.states).float()
                 if temperature:
                     drawn = [torch.empty(logits.shape[1]).exponential_(generator=generators[row]) for row in rows]
-                    logits = (logits / temperature).softmax(-1) / torch.stack(drawn).to(logits.device)
+                    # The largest of p / e, e exponential, is a token drawn from p (the Gumbel-max trick).
+                    logits = nucleus(logits / temperature, top_p).softmax(-1) / torch.stack(drawn).to(logits.device)
                 going = []
                 for place, (row, token) in enumerate(zip(rows, logits.argmax(-1).tolist(), strict=True)):
                     if token in self.config.end_ids:
@@ -248,9 +257,48 @@ class EchoX:
         return cosines
 
 
+def nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Keep the likeliest tokens up to the one at which their probability passes `top_p` (Holtzman et al. 2020).
+
+    Args:
+        logits: (rows, vocabulary).
+        top_p: 1 keeps all.
+
+    Returns:
+        The logits, -inf where a token is not kept.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    if top_p == 1:
+        return logits
+    ranked, tokens = logits.sort(descending=True, stable=True)
+    before = functional.pad(ranked.softmax(-1).cumsum(-1)[:, :-1], (1, 0))
+    left_out = torch.zeros_like(before, dtype=torch.bool).scatter(1, tokens, before > top_p)
+    return logits.masked_fill(left_out, -torch.inf)
+
+
 def tower_of(path: Path, config: EchoXConfig) -> str:
-    """The audio tower's name for `AudioTower.load`; a relative directory stands beside the checkpoint's files."""
-    return config.audio_tower if config.audio_tower == EMBEDDED else str(path / config.audio_tower)
+    """Return the audio tower's name for `AudioTower.load`.
+
+    A published `config.json` has the place where its authors, or the release's README, keep the tower. So a directory
+    that is not where it says is looked for by its last name inside the checkpoint, then beside it.
+
+    Raises:
+        ModelError: it is in none of these places.
+    """
+    named = config.audio_tower
+    if named == EMBEDDED:
+        return named
+    last = Path(named).name
+    places = [path / named, path / last, path.parent / last]
+    for place in places:
+        if place.is_dir():
+            return str(place)
+    raise ModelError(
+        f"{path}/config.json: audio_tower {named!r} is no directory; download the Whisper that it names, "
+        f"openai/whisper-large-v3 in the release, to {places[1]}, or write its directory there"
+    )
 
 
 def tower_digest(path: Path, config: EchoXConfig) -> str:
@@ -272,27 +320,33 @@ def load_network(
 
     from transforms.echox.network import EchoXNetwork
 
-    if config.tie_word_embeddings and "model.embed_tokens.weight" in tensors:
-        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(".rotary_emb.inv_freq")}
+    embeddings = tensors.get("model.embed_tokens.weight")
+    if config.tie_word_embeddings and embeddings is not None:
+        output = tensors.setdefault("lm_head.weight", embeddings)
+        if not torch.equal(output, embeddings):
+            raise ModelError(
+                f"{path}/config.json: tie_word_embeddings is true, but the weights have an lm_head.weight that is not "
+                "model.embed_tokens.weight; set it to false if the output layer was trained"
+            )
     with torch.device("meta"):  # nothing is drawn that the checkpoint replaces
         network = EchoXNetwork(config, audio_width)
-    check_tensors(path, network.state_dict(), tensors)
+    try:
+        check_tensors(path, network.state_dict(), tensors)
+    except ModelError as error:
+        decoder = config.unit_decoder
+        raise ModelError(
+            f"{error}. config.json has {config.num_hidden_layers} layers {config.hidden_size} wide, and unit_model "
+            f"({_name(config)}) a unit decoder of {decoder.num_layers} layers {decoder.hidden_size} wide: copy "
+            "config.json and all weight files of one checkpoint"
+        ) from error
     network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     for llama in (network.model, network.unit_translator.model):  # its frequencies are no weights
         llama.rotary_emb = LlamaRotaryEmbedding(llama.config, device=network.lm_head.weight.device)
     return network
 
 
-def _tokenizer(path: Path, config: EchoXConfig) -> Tokenizer | None:
-    from tokenizers import Tokenizer
-
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        return None
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises Exception itself
-        raise ModelError(f"{file}: not a tokenizer ({error})") from error
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise ModelError(f"{file}: has {tokenizer.get_vocab_size()} ids, more than vocab_size {config.vocab_size}")
-    return tokenizer
+def _name(config: EchoXConfig) -> str:
+    if isinstance(config.unit_model, dict):
+        return "its sizes"
+    return "unset" if config.unit_model is None else repr(config.unit_model)

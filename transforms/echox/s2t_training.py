@@ -191,6 +191,7 @@ def _example(
     asked, reply = (
         list(tokenizer.encode(text, add_special_tokens=False).ids) for text in (row.text, row.response_text)
     )
+    reply = [*prompt.reply_start(tokenizer), *reply]
     frames = -(-row.num_samples // (tower.context * HOP_SAMPLES)) * tower.context // 2
     if (most := max(frames, len(asked)) + len(ids) + len(reply)) > config.max_position_embeddings:
         raise ValueError(f"{row.id} may take {most} positions, the model has {config.max_position_embeddings}")

@@ -147,7 +147,7 @@ def save_echox(
 ) -> None:
     """Write a directory that `EchoX.load` reads, in half precision where told."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(config.model_dump_json(indent=1) + "\n")
+    (path / "config.json").write_text(config.model_dump_json(indent=1, exclude_none=True) + "\n")
     tokenizer.save(str(path / "tokenizer.json"))
     write_tensors(path / "model.safetensors", network.state_dict(), half)
 

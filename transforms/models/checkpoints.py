@@ -18,6 +18,20 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 """A whole checkpoint's file, in the order in which they are looked for; the index of its shards adds `.index.json`."""
 LORA, LORA_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PEFT = "base_model.model."
+LORA_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "peft_type": (None, "LORA"),
+    "use_dora": (None, False),
+    "lora_bias": (None, False),
+    "fan_in_fan_out": (None, False),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "bias": (None, "none"),
+    "init_lora_weights": (None, True, False, "gaussian", "eva"),  # others change the base's weights too
+    "megatron_config": (None,),
+    "trainable_token_indices": (None,),
+    "layer_replication": (None,),
+}
+"""Keys of `adapter_config.json` that change how an adapter is merged, each with the values that are merged here."""
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -74,6 +88,12 @@ def digest(path: Path) -> str:
 def _merged(path: Path, device: str) -> dict[str, Tensor]:
     # LoRA (Hu et al. 2021, section 4.1) as peft stores it: W + alpha / r * B A.
     config = read_json(path / LORA_CONFIG)
+    for key, neutral in LORA_NEUTRAL.items():
+        if config.get(key) not in neutral:
+            raise ModelError(
+                f"{path / LORA_CONFIG}: {key} is {config[key]!r}, which is not merged here: merge the adapter with "
+                "peft (merge_and_unload, save_pretrained) and give the directory that it writes"
+            )
     tensors = read_tensors(_base(path, config), device)
     adapter = {name.removeprefix(PEFT): tensor for name, tensor in read_file(path / LORA, device).items()}
     try:

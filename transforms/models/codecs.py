@@ -115,7 +115,7 @@ class Codec(UnitTokenizer):
         if self._family.name == "Dac":
             return {"n_quantizers": self.num_codebooks}
         if self._family.name == "Mimi":
-            return {"num_quantizers": self.num_codebooks}
+            return {"num_quantizers": max(self.num_codebooks, self._config.num_semantic_quantizers)}
         count = self._model.quantizer.get_num_quantizers_for_bandwidth
         enough = (bandwidth for bandwidth in self._config.target_bandwidths if count(bandwidth) >= self.num_codebooks)
         return {"bandwidth": min(enough)}

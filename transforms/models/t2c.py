@@ -7,13 +7,25 @@ in float32) and `tokenizer.json` (Hugging Face `tokenizers`).
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from transforms.models.embedded import ModelError, sha256_of
+from transforms.models.llama_config import Activation, check_heads, checked_rope_scaling
 from transforms.models.tensors import check_tensors, write_tensors
 from transforms.segments import SegmentRule
 
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
 
 StopReason = Literal["end", "length", "repetition"]
 LOOP_WINDOW, LOOP_PERIOD = 32, 8
+SPELLED = "the decoder's ids are spelled by a tokenizer (`spellings`), and rows have units: train one without spellings"
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'.,?!-0123456789"
 SPECIALS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
 
@@ -43,6 +56,10 @@ class T2CConfig(BaseModel):
     num_heads: PositiveInt
     num_kv_heads: PositiveInt
     ffn_size: PositiveInt
+    head_dim: PositiveInt | None = None  # null for hidden_size / num_heads
+    hidden_act: Activation = "silu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
     max_positions: PositiveInt = 2048
     rope_theta: PositiveFloat = 10_000.0
     rope_scaling: dict[str, Any] | None = None  # as transformers' LlamaConfig takes it
@@ -53,11 +70,30 @@ class T2CConfig(BaseModel):
     max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
     units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
     segments: SegmentRule | None = None  # that texts were cut by in training, and echo cuts them by; null if unknown
+    spellings: dict[int, str] | None = None  # units of an id, such as "_837_81_194"; null: k is text_vocab_size + k
+
+    _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
+
+    @model_validator(mode="after")
+    def _heads(self) -> T2CConfig:
+        check_heads(self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim)
+        return self
 
     @property
-    def num_units(self) -> int:
-        """Units that may be decoded: ids 0 to num_units - 1 after `text_vocab_size`."""
-        return min(self.units or self.unit_vocab_size, self.unit_vocab_size)
+    def decodable(self) -> list[int]:
+        """Ids that may be decoded beside `end_id`, of the whole vocabulary."""
+        if self.spellings is not None:
+            return sorted(self.spellings)
+        first = self.text_vocab_size
+        return list(range(first, first + min(self.units or self.unit_vocab_size, self.unit_vocab_size)))
+
+    def spelled(self, ids: Sequence[int]) -> list[int]:
+        """Ids of the whole vocabulary as units, without equal neighbours where ids are words of units."""
+        if self.spellings is None:
+            return [number - self.text_vocab_size for number in ids]
+        # Joined before it is read, as in the release: a number may be spelled by more than one id.
+        numbers = map(int, re.findall("[0-9]+", "".join(self.spellings[number] for number in ids)))
+        return [unit for unit, _ in groupby(unit for unit in numbers if self.units is None or unit < self.units)]
 
     def prompt(self, text_ids: list[int]) -> list[int]:
         """The ids before the first unit."""
@@ -187,8 +223,7 @@ class T2C:
 
 def decoded(result: Chosen, config: T2CConfig) -> Decoded:
     """Vocabulary ids as units."""
-    units = [token - config.text_vocab_size for token in result.ids]
-    return Decoded(units, sum(result.logprobs) / len(result.logprobs), result.stop_reason)
+    return Decoded(config.spelled(result.ids), sum(result.logprobs) / len(result.logprobs), result.stop_reason)
 
 
 def model_digest(path: Path) -> str:

@@ -32,6 +32,10 @@ class T2CModule(nn.Module):
             num_hidden_layers=config.num_layers,
             num_attention_heads=config.num_heads,
             num_key_value_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            hidden_act=config.hidden_act,
+            attention_bias=config.attention_bias,
+            mlp_bias=config.mlp_bias,
             max_position_embeddings=config.max_positions,
             rope_theta=config.rope_theta,
             rope_scaling=config.rope_scaling,
@@ -88,7 +92,8 @@ class T2CModule(nn.Module):
             prompts: one (length, text_embedding_size) tensor a row, before `adapter`.
             limits: the most ids to emit, one a row.
             beams: hypotheses that each row keeps; 1 is greedy. The one of the best mean log-probability is chosen.
-            constrained: units and the end alone, and never the unit just emitted; else any id of the vocabulary.
+            constrained: only units and the end, and never the unit just emitted, which would be no new unit (words of
+                units may follow themselves); else any id of the vocabulary.
 
         Returns:
             Ids of the whole vocabulary, one `Chosen` a row; a row's result does not depend on the others.
@@ -96,8 +101,7 @@ class T2CModule(nn.Module):
         config, device = self.config, self.lm_head.weight.device
         choices = torch.arange(len(self.lm_head.weight), device=device)
         if constrained:
-            first = config.text_vocab_size
-            choices = torch.cat([choices[config.end_id, None], choices[first : first + config.num_units]])
+            choices = torch.tensor([config.end_id, *config.decodable], device=device)
         output = self.lm_head.weight[choices]
         place_of = {token: place for place, token in enumerate(choices.tolist())} if constrained else {}
         lengths = [len(prompt) for prompt in prompts]
@@ -110,7 +114,7 @@ class T2CModule(nn.Module):
         hypotheses = [_Hypothesis(row, [], []) for row in range(len(prompts))]
         for emitted in range(max(limits)):
             logits = functional.linear(running.states, output).float()
-            if constrained and emitted:
+            if constrained and emitted and config.spellings is None:
                 said = [[place_of[hypothesis.ids[-1]]] for hypothesis in hypotheses]
                 logits.scatter_(1, torch.tensor(said, device=device), -torch.inf)
             best = logits.log_softmax(-1).topk(min(beams + 1, len(choices)))

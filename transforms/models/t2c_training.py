@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transforms.models.t2c import T2C, T2CConfig
+from transforms.models.t2c import SPELLED, T2C, T2CConfig
 from transforms.models.training_run import Batches, RunRecipe, Step, run_of, run_steps
 from transforms.segments import Border, cut_units, cuts_of
 
@@ -127,6 +127,8 @@ def trained_decoder(
 
     from transforms.models.t2c_module import T2CModule
 
+    if config.spellings is not None:
+        raise ValueError(SPELLED)
     segments, _ = fitting(segments_of(rows, config, tokenizer), config)
     if not segments:
         raise ValueError(f"no rows to train on: none of {len(rows)} fits into {config.max_positions} positions")

@@ -150,7 +150,8 @@ class Vocoder:
         from speechbrain.lobes.models.HifiGAN import HifiganGenerator
 
         generator = self._generator
-        padded = row + [row[-1]] * max(0, self._config.var_pred_kernel_size - len(row))
+        shortest = self._config.var_pred_kernel_size // 2 + 1  # that the predictor's convolutions pad by reflection
+        padded = row + [row[-1]] * max(0, shortest - len(row))
         with torch.inference_mode():
             embedded = generator.unit_embedding(torch.tensor(padded, device=self._device) + 1)
             predicted = torch.round(torch.exp(generator.var_predictor(embedded[None])[0]) - 1)[: len(row)]
