@@ -62,6 +62,16 @@ NOT_UNDERSTOOD: dict[str, str] = {
 }
 """Keys that change what a record means and that no field has, in any case and with or without underscores, and what to
 do about each. All other keys are ignored."""
+OTHER_TEXTS = (
+    "txt",
+    "normalized_text",
+    "text_normalized",
+    "raw_text",
+    "text_raw",
+    "raw_transcription",
+    "raw_transcript",
+)
+"""Keys that hold what was said where a record has no `text`, as have the usual ones in another case."""
 AGREED_SECONDS = 0.01
 """By how much `end - start` and `duration` may differ: what is written with two decimals is rounded."""
 
@@ -120,6 +130,10 @@ class Fields:
             remedy = _remedy_of(name)
             if remedy and not is_missing(plain(record[name])):
                 raise BadLine(f"`{name}` is not understood: {remedy}; or {self._leave_out}")
+            if "text" not in found and _folded(name) in _TEXTS and not is_missing(plain(record[name])):
+                raise BadLine(
+                    f"has no `text` but `{name}`: say `columns: {{text: {name}}}` in the source, or {self._leave_out}"
+                )
         if "target_lang" not in self._known and "language" in found:
             target = language(("target_lang", plain(record.get("target_lang"))))
             if target not in (None, language(found["language"])):
@@ -209,4 +223,5 @@ def _folded(name: str) -> str:
     return re.sub(r"[ _-]", "", name).lower()
 
 
+_TEXTS = frozenset(map(_folded, (*FIELDS["text"], *OTHER_TEXTS)))
 _REMEDIES = {_folded(name): remedy for name, remedy in NOT_UNDERSTOOD.items()}
