@@ -11,6 +11,7 @@ What is wrong with audio has an error class:
 | `unreadable` | no container or codec that is known, or no audio in it |
 | `bad_header` | an impossible rate or number of channels |
 | `truncated` | the end is missing; the message says how much there is, and how much the container promised |
+| `joined` | a recording of another container follows, which no decoder would reach |
 | `damaged` | a part in the middle is missing or can't be decoded; the message says after how many seconds |
 | `not_finite` | NaN or infinite samples |
 | `beyond_full_scale` | float samples on the scale of integers |

@@ -135,6 +135,23 @@ def fragmented() -> bytes:
     return muxed("aac", "mp4", movflags="frag_keyframe+empty_moov", frag_duration="500000")
 
 
+def caf_of_unknown_length() -> bytes:
+    """A CAF as it is recorded: its chunk of samples is the last one, of size -1."""
+    caf = written("CAF")
+    at = caf.index(b"data") + 4
+    return caf[:at] + b"\xff" * 8 + caf[at + 8 :]
+
+
+def flac_with_foreign_metadata() -> bytes:
+    """A FLAC as `flac --keep-foreign-metadata` writes it: the chunks of its WAV lie in blocks of their own."""
+    flac, wav = written("FLAC"), written("WAV")
+    blocks = (b"riff" + wav[:12], b"riff" + wav[12:36], b"riff" + wav[36:44], b"riff" + wav[:44])
+    metadata = b"".join(b"\x02" + len(block).to_bytes(3, "big") + block for block in blocks)
+    return flac[:4] + bytes([flac[4] & 127]) + flac[5:42] + metadata + flac[42:]
+
+
+HTML = b"<!DOCTYPE html>\n<html><body><h1>504 Gateway Time-out</h1></body></html>\n" * 200
+NOISE = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8).tobytes()
 Make = Callable[[], bytes]
 
 ONCE, TWICE = SECONDS, 2 * SECONDS
@@ -187,7 +204,18 @@ WHOLE: dict[str, tuple[Make, float]] = {
     ),
     "WAV that claims nothing": (lambda: claiming(written("WAV"), 0), ONCE),
     "WAV that claims two billion": (lambda: claiming(written("WAV"), 2_000_000_000), ONCE),
-    "WAV whose header was written after a second": (lambda: claiming(written("WAV"), 32_000), ONCE),
+    "WAV, tags after its samples": (lambda: written("WAV") + id3(3000) + b"TAG" + b"x" * 125, ONCE),
+    "WAV, a web page after its samples": (lambda: written("WAV") + HTML, ONCE),
+    "WAV, zeros after its samples": (lambda: written("WAV") + bytes(100_000), ONCE),
+    "WAV, its last chunk cut": (lambda: written("WAV") + b"LIST" + (90_000).to_bytes(4, "little") + NOISE, ONCE),
+    "WAV, a chunk after an odd number of bytes": (
+        lambda: claiming(written("WAV", "PCM_U8"), 63_999)[:-1] + b"LIST\4\0\0\0INFO",
+        ONCE,
+    ),
+    "WAV joined, padding between": (lambda: written("WAV") + bytes(5000) + written("WAV"), TWICE),
+    "CAF joined": (lambda: written("CAF") * 2, TWICE),
+    "CAF joined, written to pipes": (lambda: caf_of_unknown_length() * 2, TWICE),
+    "FLAC that keeps the header of its WAV": (lambda: flac_with_foreign_metadata(), ONCE),
     "WAV with half a sample": (lambda: written("WAV")[:-1], ONCE),
     "AIFF joined": (lambda: written("AIFF") * 2, TWICE),
     "AU joined": (lambda: written("AU") * 2, TWICE),
@@ -243,6 +271,42 @@ CUT: dict[str, tuple[Make, str, str]] = {
         lambda: claiming(written("WAV"), 128_000) + b"data" + (128_000).to_bytes(4, "little") + written("WAV")[44:],
         "truncated",
         r"4\.00 s of 8\.00 s",
+    ),
+    "WAV whose header was written after a second": (
+        lambda: claiming(written("WAV"), 32_000),
+        "damaged",
+        "header counts the samples to byte 32044, and 96000 bytes of something else follow",
+    ),
+    "WAV, noise after its samples": (lambda: written("WAV") + NOISE, "damaged", "20000 bytes of something else follow"),
+    "WAV and FLAC": (lambda: written("WAV") + written("FLAC"), "joined", "FLAC at byte 128044; split the file"),
+    "WAV and MP3": (lambda: written("WAV") + written("MP3"), "joined", "MP3 at byte 128044"),
+    "WAV and MP3 after a tag": (lambda: written("WAV") + id3(100) + written("MP3"), "joined", "MP3 at byte"),
+    "WAV and Ogg after a chunk": (
+        lambda: written("WAV") + b"LIST\4\0\0\0INFO" + written("OGG", "OPUS"),
+        "joined",
+        "Ogg at byte 128056",
+    ),
+    "WAV of unknown length and FLAC": (
+        lambda: claiming(written("WAV"), 2**32 - 1) + written("FLAC"),
+        "joined",
+        "FLAC at byte 128044",
+    ),
+    "FLAC and WAV": (lambda: written("FLAC") + written("WAV"), "joined", "WAV at byte"),
+    "FLAC and MP3": (lambda: written("FLAC") + written("MP3"), "joined", "MP3 at byte"),
+    "Ogg and MP3": (lambda: written("OGG", "VORBIS") + written("MP3"), "joined", "MP3 at byte"),
+    "Ogg and WAV": (lambda: written("OGG", "OPUS") + written("WAV"), "joined", "WAV at byte"),
+    "MP3 and WAV": (lambda: written("MP3") + written("WAV"), "damaged", "bytes are no MPEG audio"),
+    "AIFF and FLAC": (lambda: written("AIFF") + written("FLAC"), "joined", "FLAC at byte"),
+    "AU and WAV": (lambda: written("AU") + written("WAV"), "joined", "WAV at byte"),
+    "CAF and WAV": (lambda: written("CAF") + written("WAV"), "joined", "WAV at byte"),
+    "W64 and FLAC": (lambda: written("W64") + written("FLAC"), "joined", "FLAC at byte"),
+    "SPHERE and FLAC": (lambda: written("NIST") + written("FLAC"), "joined", "FLAC at byte"),
+    "M4A and MP3": (lambda: muxed("aac", "mp4") + written("MP3"), "joined", "MP3 at byte"),
+    "WebM and FLAC": (lambda: muxed("libopus", "webm") + written("FLAC"), "joined", "FLAC at byte"),
+    "WAV without samples, a chunk": (
+        lambda: written("WAV")[:40] + bytes(4) + b"LIST\4\0\0\0INFO",
+        "empty",
+        "no samples",
     ),
     "WAV without samples": (lambda: written("WAV")[:44], "empty", "no samples"),
     "samples without a header": (

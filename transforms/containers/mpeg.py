@@ -59,7 +59,7 @@ def mp3(file: Seekable, start: int, end: int) -> list[Link]:
     stream, at = _Stream(start), start
     while at < end:
         head = read_at(file, at, 64)
-        if tag := _tag(file, at, head, end):
+        if tag := tag_size(file, at, head, end):
             if stream.frames and head[:3] == b"ID3":
                 links.append(stream.link(at))
                 stream = _Stream(at)
@@ -115,7 +115,7 @@ def _counted(data: bytes, frame: Frame) -> int | None:
     return int.from_bytes(data[50:54], "big") if data[36:40] == b"VBRI" else None
 
 
-def _tag(file: Seekable, at: int, head: bytes, end: int) -> int:
+def tag_size(file: Seekable, at: int, head: bytes, end: int) -> int:
     """Return the bytes of the tag that begins here, 0 where none does."""
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]

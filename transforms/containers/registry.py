@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from transforms.containers.base import Link, Seekable, find, read_at, size_of, split
 from transforms.containers.boxes import matroska, mp4
+from transforms.containers.following import refuse_other_within
 from transforms.containers.mpeg import frame_of, mp3
 from transforms.containers.ogg import ogg
 from transforms.containers.riff import W64_RIFF, aiff, au, caf, other_riff, sphere, wav, wave64
@@ -28,7 +29,27 @@ AMR = re.compile(rb"#!AMR(?:-WB)?\n")
 
 def _joined(pattern: re.Pattern[bytes]) -> Walk:
     """Return a walk that splits a file where its first bytes come again."""
-    return lambda file, start, end: split(Link(start, end), list(find(file, pattern, start + 1, end)))
+
+    def walk(file: Seekable, start: int, end: int) -> list[Link]:
+        links = split(Link(start, end), list(find(file, pattern, start + 1, end)))
+        for link in links:
+            refuse_other_within(file, _first_frame(file, link), link.end, may_hold_mp3=pattern is FLV)
+        return links
+
+    return walk
+
+
+def _first_frame(file: Seekable, link: Link) -> int:
+    """Return where the frames of FLAC begin, as its metadata may hold the header of the WAV that it was."""
+    at = link.start
+    if read_at(file, at, 4) != b"fLaC":
+        return at + 1
+    at, last = at + 4, False
+    while not last and at < link.end:
+        head = read_at(file, at, 4)
+        last = len(head) < 4 or head[0] > 127
+        at += 4 + int.from_bytes(head[1:4], "big")
+    return at
 
 
 WALKS: dict[bytes, tuple[str, Walk]] = {
@@ -67,7 +88,7 @@ def links(file: Seekable) -> tuple[str, list[Link]]:
     if head[:3] == b"ID3":
         size = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
         if read_at(file, size, 4) == b"fLaC":
-            return "flac", split(Link(0, end), list(find(file, FLAC, size + 1, end)))
+            return "flac", _joined(FLAC)(file, size, end)
         return "mp3", mp3(file, 0, end)
     if (frame := frame_of(head)) and frame_of(read_at(file, frame.size, 4)):
         return "mp3", mp3(file, 0, end)
