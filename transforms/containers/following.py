@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from transforms.containers.base import BadAudio, Seekable, find, read_at
+from transforms.containers.base import SOUND, BadAudio, Seekable, find, read_at
 from transforms.containers.mpeg import frame_of, tag_size
 
 RECORDINGS = {
@@ -17,13 +17,20 @@ RECORDINGS = {
     "MP4": rb"\x00\x00\x00.ftyp[\w ]{4}",
     "Matroska": rb"\x1a\x45\xdf\xa3.{1,8}\x42\x86\x81\x01",
     "AMR": rb"#!AMR(?:-WB)?\n",
-    "MP3": rb"ID3[\x02-\x04]\x00.[\x00-\x7f]{4}|\xff[\xe2-\xff].{7,36}(?:Xing|Info)\x00\x00",
 }
-"""The first bytes of recordings, long enough not to occur in samples by chance."""
-STARTS = re.compile(b"|".join(b"(?:%b)" % start for start in RECORDINGS.values()), re.DOTALL)
+"""The first bytes of recordings other than MP3, long enough not to occur in samples by chance."""
+COUNTED = (13, 15, 21, 23, 36, 38)
+ANCHORS = {
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"fLaC", b"OggS\x00\x02", b"FORM", b".snd\x00\x00"), (0,)),
+    **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3"), (0,)),
+    b"ftyp": (4,),
+    b"Xing\x00\x00": COUNTED,
+    b"Info\x00\x00": COUNTED,
+}
+"""Bytes that are searched for, and how far before them a recording may begin. A search for literals is ten times faster
+than one for a pattern of alternatives."""
 TEXT = 1 << 16
 """Bytes of text after a recording that are ignored."""
-SOUND = re.compile(rb"[^\0]")
 
 
 def after_padding(file: Seekable, at: int, end: int) -> int:
@@ -39,10 +46,10 @@ def after_padding(file: Seekable, at: int, end: int) -> int:
 
 
 def recording_at(file: Seekable, at: int, end: int) -> str | None:
-    """Return the name of the recording that begins at a position, or None."""
+    """Return the name of the recording that begins at a position, or None. MP3 is known by two frames or a tag."""
     head = read_at(file, at, min(64, max(0, end - at)))
     for name, start in RECORDINGS.items():
-        if name != "MP3" and re.match(start, head, re.DOTALL):
+        if re.match(start, head, re.DOTALL):
             return name
     if head[:3] == b"ID3":
         at += tag_size(file, at, head, end)
@@ -67,10 +74,12 @@ def refuse_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool
         start, end: where to look.
         may_hold_mp3: True if the data's own codec may be MP3.
     """
-    for at in find(file, STARTS, start, end):
-        name = recording_at(file, at, end)
-        if name is not None and not (may_hold_mp3 and name == "MP3"):
-            raise _joined(name, at)
+    for anchor, places in ANCHORS.items():
+        for found in find(file, re.compile(re.escape(anchor)), start, end):
+            for at in (found - place for place in places if found - place >= start):
+                name = recording_at(file, at, end)
+                if name is not None and not (may_hold_mp3 and name == "MP3"):
+                    raise _joined(name, at)
 
 
 def refuse_unknown(file: Seekable, at: int, end: int, allowed: int) -> None:
