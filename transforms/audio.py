@@ -11,11 +11,12 @@ What is wrong with audio has an error class:
 | `unreadable` | no container or codec that is known, or no audio in it |
 | `bad_header` | an impossible rate or number of channels |
 | `truncated` | the end is missing; the message says how much there is, and how much the container promised |
+| `joined` | a recording of another container follows, which no decoder would reach |
 | `damaged` | a part in the middle is missing or can't be decoded; the message says after how many seconds |
 | `not_finite` | NaN or infinite samples |
 | `beyond_full_scale` | float samples on the scale of integers |
 | `no_channel`, `dead_channel` | the channel that was asked for is not there, or silent while another is not |
-| `cancelled_channels` | the mean of the channels is silent, and they are not |
+| `cancelled_channels` | for a second or more the channels cancel each other in their mean |
 | `offset_only` | a constant and no sound |
 | `silent` | nothing above -60 dBFS |
 | `too_short`, `too_long` | the limits in seconds |

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transforms.containers.base import TOLERANCE, BadAudio, Link
+from transforms.containers.base import TOLERANCE, BadAudio, Link, Span, is_padding, size_of, zeros_at_end
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Hz. Below, a few bytes would become hours at 16 kHz."""
@@ -32,6 +32,14 @@ class Block(NamedTuple):
 def check_header(channels: int, rate: int) -> None:
     if not (MIN_RATE <= rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
         raise BadAudio("bad_header", f"claims {channels} channels at {rate} Hz")
+
+
+def check_zeros(span: Span) -> None:
+    """Raise BadAudio for compressed data that ends in zeros: a download for which all bytes were reserved, and cut."""
+    size = size_of(span)
+    zeros = zeros_at_end(span, 0, size)
+    if not is_padding(zeros, size):
+        raise BadAudio("truncated", f"is cut short: {size - zeros} of {size} bytes are there, and the rest are zeros")
 
 
 def check_end(link: Link, seconds: float, promised: float | None, allowed: float = 0.0) -> None:

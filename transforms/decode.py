@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.blocks import BLOCK, Block, check_end, check_header
+from transforms.blocks import BLOCK, Block, check_end, check_header, check_zeros
 from transforms.containers.base import BadAudio, Link, Seekable, Span, size_of
+from transforms.containers.other_files import refuse_other_file
 from transforms.containers.registry import links
 from transforms.ffmpeg import ffmpeg_blocks
 
@@ -49,6 +50,7 @@ def blocks(raw: Path | bytes, start_seconds: float = 0.0) -> Iterator[Block]:
     with raw.open("rb", buffering=FILE_BUFFER) if isinstance(raw, Path) else io.BytesIO(raw) as file:
         if size_of(file) == 0:
             raise BadAudio("empty", "is empty")
+        refuse_other_file(file)
         container, found = links(file)
         for number, link in enumerate(found, 1):
             try:
@@ -74,6 +76,8 @@ def _decode(file: Seekable, container: str, link: Link, start_seconds: float) ->
                             seconds += (block.skipped + len(block.samples)) / block.rate
                             yield block
                         span.raise_failure()
+                        if opened.subtype.startswith("ALAC"):
+                            check_zeros(span)
                         check_end(link, seconds, None)
                         return
             except soundfile.SoundFileError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transforms.blocks import BLOCK, Block, check_end, check_header
+from transforms.blocks import BLOCK, Block, check_end, check_header, check_zeros
 from transforms.containers.base import TOLERANCE, BadAudio, Link, Span
 
 if TYPE_CHECKING:
@@ -20,8 +20,14 @@ FORMATS = (
 )
 """What FFmpeg may take a file for: audio and video. Playlists and the like would open other files."""
 MATROSKA, MOV = "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"
-TIMED = {"flac", MATROSKA, MOV}
+TIMED = {"flac", MATROSKA, MOV, "flv", "mpegts"}
 """Containers of FFmpeg's that give each packet its time, so that a lost one leaves a gap."""
+MARKED = {"mp3", "ogg"}
+"""Containers whose end `transforms.containers` has found, so that zeros may follow."""
+UNCHECKED = {"wv", "tta"}
+"""Containers that count samples, and whose decoders make samples of zeros as well."""
+NEW_CLOCK = 60.0
+"""Seconds of a gap in MPEG-TS from which on, as after a step back, it is the clock of a stream that was joined."""
 COUNTED = {"flac", "ogg", MOV, "asf", "wv", "tta", "ape"}
 """Containers whose streams say how long they are; the others' durations are FFmpeg's guesses from the bit rate."""
 EXACT = COUNTED - {"asf", MOV}
@@ -61,6 +67,7 @@ def ffmpeg_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Blo
             raise BadAudio(
                 "truncated", f"is cut short: {link.present} of {link.claimed} bytes are there, and not its index"
             ) from error
+        check_zeros(span)
         detail = getattr(error, "strerror", None) or str(error)
         reasons = " ".join(filter(None, (soundfile_reason, detail)))
         raise BadAudio("unreadable", f"is not audio that can be read ({reasons})") from error
@@ -70,6 +77,8 @@ def ffmpeg_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Blo
         yield from decoding.blocks()
         span.raise_failure()
         promised = _promised(container, stream)
+        if _must_not_end_in_zeros(container.format.name, stream.codec_context.name, promised):
+            check_zeros(span)
         if decoding.failed > 1 and promised is None:
             raise BadAudio("damaged", f"is damaged after {decoding.seconds:.2f} s")
         if not decoding.seconds and decoding.failed:
@@ -91,6 +100,14 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     stream = next((stream for stream in found if stream.disposition & av.stream.Disposition.default), found[0])
     check_header(stream.channels, stream.rate)
     return stream
+
+
+def _must_not_end_in_zeros(container: str, codec: str, promised: float | None) -> bool:
+    """Return True for compressed data whose end is not known otherwise; the zeros of PCM are silence, except in AVI,
+    which ends with an index."""
+    if container in MARKED or (codec.startswith("pcm_") and container != "avi"):
+        return False
+    return promised is None or container in UNCHECKED
 
 
 def _promised(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
@@ -212,13 +229,20 @@ class _Decoding:
 
     def _lost(self, frame: av.AudioFrame) -> float:
         """Return the seconds without a packet before a frame, 0 where that is within the clock's precision."""
-        if self._container.format.name not in TIMED or frame.pts is None or frame.time_base is None:
+        container, lasts = self._container.format.name, frame.samples / frame.sample_rate
+        if container not in TIMED:
+            return 0.0
+        if frame.pts is None or frame.time_base is None:
+            if container == "mpegts" and self._clock is not None:  # a packet may hold several frames, and one time
+                self._clock += lasts
             return 0.0
         time = float(frame.pts * frame.time_base)
         gap = 0.0 if self._clock is None else time - self._clock
-        self._clock = max(time, self._clock or 0.0) + frame.samples / frame.sample_rate
-        allowed = 0.0005 if self._container.format.name == "flac" else TOLERANCE
-        if gap > (allowed if self._container.format.name == "flac" else PAUSE):
+        if container == "mpegts" and not -PAUSE < gap < NEW_CLOCK:
+            self._clock, gap = None, 0.0
+        self._clock = max(time, self._clock or 0.0) + lasts
+        allowed = 0.0005 if container == "flac" else TOLERANCE
+        if gap > (allowed if container == "flac" else PAUSE):
             raise BadAudio("damaged", f"is damaged after {self.seconds:.2f} s: {gap:.2f} s are missing")
         return gap if gap > allowed else 0.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from schemas import SAMPLE_RATE
+from transforms.cancellation import Cancellation
 from transforms.containers.base import BadAudio
 
 MIX = -1
@@ -14,8 +15,6 @@ SILENCE_DBFS = -60.0
 SILENCE_FRAME = SAMPLE_RATE // 10
 DEAD = 1e-4
 """Range of the samples of a channel that carries nothing."""
-CANCELLED = 0.01
-"""Share of the power that independent channels keep in their mean, below which they cancel each other."""
 FAR_BEYOND = 2.0
 BEYOND_SHARE = 0.01
 
@@ -38,6 +37,7 @@ class Mixer:
         self._frames = 0
         self._channels: list[_Channel] = []
         self._mono = _Channel()
+        self._cancellation = Cancellation()
         self._few = self._many = 0
         self._beyond = self._sounding = 0
         self.source_rate = 0
@@ -66,6 +66,8 @@ class Mixer:
             first = self.seconds + int(finite.argmin()) / rate
             raise BadAudio("not_finite", f"has samples that are NaN or infinite, the first after {first:.2f} s")
         self._measure(samples, mono)
+        if self._channel == MIX and count > 1:
+            self._cancellation.add(samples, rate, self.seconds)
         if rate != self._rate:
             self._finish_run()
             self._base, self._frames, self._rate = self.seconds, 0, rate
@@ -88,7 +90,7 @@ class Mixer:
             gain = len(self._channels) / len(live)  # a dead channel would only make the others quieter
         self._check_scale()
         pcm = self._pcm(gain)
-        self._check_cancelled(live)
+        self._check_cancelled()
         if self._mono.range < 10 ** (SILENCE_DBFS / 20) or _loudest_dbfs(pcm) < SILENCE_DBFS:
             self._raise_silent(live)
         return pcm
@@ -130,15 +132,14 @@ class Mixer:
                 "divide them by the full scale of the integers that they were, such as 32768",
             )
 
-    def _check_cancelled(self, live: list[_Channel]) -> None:
-        if self._channel != MIX or len(live) < 2 or self._few != self._many:
-            return
-        independent = sum(channel.power for channel in live) / len(self._channels) ** 2
-        if 10 * np.log10(max(independent, 1e-12)) > SILENCE_DBFS and self._mono.power < CANCELLED * independent:
+    def _check_cancelled(self) -> None:
+        found = self._cancellation.found(10 ** (SILENCE_DBFS / 10))
+        if found is not None:
+            first, seconds = found
             raise BadAudio(
                 "cancelled_channels",
-                f"has {len(self._channels)} channels that cancel each other in their mean, as with one of them "
-                "inverted; take one of them: channel: 0",
+                f"has {self._many} channels that cancel each other in their mean for {seconds:.1f} s, the first time "
+                f"after {first:.1f} s, as with one of them inverted; take one of them: channel: 0",
             )
 
     def _raise_silent(self, live: list[_Channel]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
+import tarfile
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
+import soxr
 
 from schemas import SAMPLE_RATE
 from transforms.containers.mpeg import frame_of
@@ -135,6 +139,82 @@ def fragmented() -> bytes:
     return muxed("aac", "mp4", movflags="frag_keyframe+empty_moov", frag_duration="500000")
 
 
+def caf_of_unknown_length() -> bytes:
+    """A CAF as it is recorded: its chunk of samples is the last one, of size -1."""
+    caf = written("CAF")
+    at = caf.index(b"data") + 4
+    return caf[:at] + b"\xff" * 8 + caf[at + 8 :]
+
+
+def flac_with_foreign_metadata() -> bytes:
+    """A FLAC as `flac --keep-foreign-metadata` writes it: the chunks of its WAV lie in blocks of their own."""
+    flac, wav = written("FLAC"), written("WAV")
+    blocks = (b"riff" + wav[:12], b"riff" + wav[12:36], b"riff" + wav[36:44], b"riff" + wav[:44])
+    metadata = b"".join(b"\x02" + len(block).to_bytes(3, "big") + block for block in blocks)
+    return flac[:4] + bytes([flac[4] & 127]) + flac[5:42] + metadata + flac[42:]
+
+
+def zeroed(data: bytes) -> bytes:
+    """Data whose second half never came, in a file for which all its bytes were reserved."""
+    return half(data) + bytes(len(data) - len(data) // 2)
+
+
+@cache
+def amr() -> bytes:
+    """The speech at 8 kHz, as a telephone records it."""
+    buffer = io.BytesIO()
+    samples = (soxr.resample(spoken(), SAMPLE_RATE, 8000) * 32767).astype(np.int16)
+    with av.open(buffer, "w", format="amr") as output:
+        stream = output.add_stream("libopencore_amrnb", rate=8000, layout="mono")
+        stream.bit_rate = 12200
+        for start in range(0, len(samples), 160):
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 160], format="s16", layout="mono")
+            frame.rate, frame.pts = 8000, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@cache
+def timed(container: str, jump: float, after: float = 2.0, start: float = 0.0) -> bytes:
+    """The speech as AAC whose times begin at `start` and jump by so many seconds after a while."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frames = [
+            av.AudioFrame.from_ndarray(spoken()[None, at : at + 1024], format="fltp", layout="mono")
+            for at in range(0, len(spoken()), 1024)
+        ]
+        packets = []
+        for number, frame in enumerate(frames):
+            frame.rate, frame.pts = SAMPLE_RATE, number * 1024
+            packets += stream.encode(frame)
+        for packet in [*packets, *stream.encode(None)]:
+            time = packet.pts / SAMPLE_RATE
+            moved = round((start + (jump if time > after else 0.0)) * SAMPLE_RATE)
+            packet.pts = packet.dts = packet.pts + moved
+            output.mux(packet)
+    return buffer.getvalue()
+
+
+def zipped(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.wav", data)
+    return buffer.getvalue()
+
+
+def tarred(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("a.wav")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+HTML = b"<!DOCTYPE html>\n<html><body><h1>504 Gateway Time-out</h1></body></html>\n" * 200
+NOISE = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8).tobytes()
 Make = Callable[[], bytes]
 
 ONCE, TWICE = SECONDS, 2 * SECONDS
@@ -187,7 +267,32 @@ WHOLE: dict[str, tuple[Make, float]] = {
     ),
     "WAV that claims nothing": (lambda: claiming(written("WAV"), 0), ONCE),
     "WAV that claims two billion": (lambda: claiming(written("WAV"), 2_000_000_000), ONCE),
-    "WAV whose header was written after a second": (lambda: claiming(written("WAV"), 32_000), ONCE),
+    "WAV, tags after its samples": (lambda: written("WAV") + id3(3000) + b"TAG" + b"x" * 125, ONCE),
+    "WAV, a web page after its samples": (lambda: written("WAV") + HTML, ONCE),
+    "WAV, zeros after its samples": (lambda: written("WAV") + bytes(100_000), ONCE),
+    "WAV, its last chunk cut": (lambda: written("WAV") + b"LIST" + (90_000).to_bytes(4, "little") + NOISE, ONCE),
+    "WAV, a chunk after an odd number of bytes": (
+        lambda: claiming(written("WAV", "PCM_U8"), 63_999)[:-1] + b"LIST\4\0\0\0INFO",
+        ONCE,
+    ),
+    "WAV joined, padding between": (lambda: written("WAV") + bytes(5000) + written("WAV"), TWICE),
+    "MP3 without a header that counts, padding": (
+        lambda: untagged(written("MP3")) + bytes(4000) + untagged(written("MP3")) + bytes(4000),
+        TWICE + 0.16,
+    ),
+    "MP3, zeros after all that its header counts": (lambda: written("MP3") + bytes(200_000), ONCE),
+    "AMR": (amr, ONCE + 0.02),
+    "AMR joined, padding after it": (lambda: amr() * 2 + bytes(40), TWICE + 0.04),
+    "FLV joined": (lambda: muxed("aac", "flv") * 2, TWICE + 0.19),
+    "MPEG-TS": (lambda: timed("mpegts", 0.0), ONCE + 0.096),
+    "MPEG-TS joined": (lambda: timed("mpegts", 0.0) * 2, TWICE + 0.192),
+    "MPEG-TS joined, another clock": (
+        lambda: timed("mpegts", 0.0) + timed("mpegts", 0.0, start=500.0) + timed("mpegts", 0.0, start=20.0),
+        3 * ONCE + 0.288,
+    ),
+    "CAF joined": (lambda: written("CAF") * 2, TWICE),
+    "CAF joined, written to pipes": (lambda: caf_of_unknown_length() * 2, TWICE),
+    "FLAC that keeps the header of its WAV": (lambda: flac_with_foreign_metadata(), ONCE),
     "WAV with half a sample": (lambda: written("WAV")[:-1], ONCE),
     "AIFF joined": (lambda: written("AIFF") * 2, TWICE),
     "AU joined": (lambda: written("AU") * 2, TWICE),
@@ -243,6 +348,121 @@ CUT: dict[str, tuple[Make, str, str]] = {
         lambda: claiming(written("WAV"), 128_000) + b"data" + (128_000).to_bytes(4, "little") + written("WAV")[44:],
         "truncated",
         r"4\.00 s of 8\.00 s",
+    ),
+    "FLV, half": (
+        lambda: half(muxed("aac", "flv")),
+        "truncated",
+        r"\d\.\d\d s are there, and its header says 4\.\d\d s",
+    ),
+    "FLV, the second of two": (lambda: muxed("aac", "flv") + half(muxed("aac", "flv")), "truncated", "part 2 of 2"),
+    **{
+        f"{container}, three seconds missing": (
+            lambda c=container: timed(c, 3.0),  # type: ignore[misc]
+            "damaged",
+            r"after 2\.\d\d s: 3\.0\d s are missing",
+        )
+        for container in ("mp4", "matroska", "flv", "mpegts")
+    },
+    "MPEG-TS, three seconds missing in the second of two": (
+        lambda: timed("mpegts", 0.0) + timed("mpegts", 3.0),
+        "damaged",
+        r"after 6\.\d\d s: 3\.0\d s are missing",
+    ),
+    "AMR, zeros inside": (lambda: hole(amr(), 500), "damaged", r"after 2\.\d\d s: \d+ bytes are zeros"),
+    "AMR, half of it zeros": (
+        lambda: zeroed(amr()),
+        "truncated",
+        r"2\.\d\d s are there, and the last \d+ bytes are zeros",
+    ),
+    "AMR and WAV": (lambda: amr() + written("WAV"), "joined", "WAV at byte"),
+    "MP3 without a header, half of it zeros": (
+        lambda: zeroed(untagged(written("MP3"))),
+        "truncated",
+        r"\d\.\d\d s are there, and the last \d+ bytes are zeros",
+    ),
+    **{
+        f"{codec} in {container}, half of it zeros": (
+            lambda c=codec, f=container: zeroed(muxed(c, f)),  # type: ignore[misc]
+            "truncated",
+            r"\d+ of \d+ bytes are there, and the rest are zeros",
+        )
+        for codec, container in (
+            ("aac", "adts"),
+            ("aac", "mpegts"),
+            ("mp2", "avi"),
+            ("mp2", "mpeg"),
+            ("aac", "mp4"),
+            ("wavpack", "wv"),
+            ("tta", "tta"),
+        )
+    },
+    "WebM of a browser, half of it zeros": (
+        lambda: zeroed(muxed("libopus", "webm", live="1")),
+        "truncated",
+        r"the rest are zeros",
+    ),
+    "FLAC of unknown length, half of it zeros": (
+        lambda: zeroed(flac_claiming(written("FLAC"), 0)),
+        "truncated",
+        "the rest are zeros",
+    ),
+    "ALAC in CAF, half of it zeros": (lambda: zeroed(written("CAF", "ALAC_16")), "truncated", "the rest are zeros"),
+    "ADTS and WAV": (lambda: muxed("aac", "adts") + written("WAV"), "joined", "WAV at byte"),
+    "a web page": (lambda: b"\n" + HTML, "unreadable", "^is an HTML page"),
+    "a Git LFS pointer": (
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n",
+        "unreadable",
+        "^is a Git LFS pointer: run git lfs pull$",
+    ),
+    "an error of a bucket": (
+        lambda: b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>',
+        "unreadable",
+        "^is an XML document",
+    ),
+    "an error of an API": (
+        lambda: b'{"error": "Access to dataset is restricted"}',
+        "unreadable",
+        "^is a JSON document",
+    ),
+    "gzip": (lambda: gzip.compress(written("WAV")), "unreadable", "^is a gzip file: unpack it$"),
+    "zip": (lambda: zipped(written("WAV")), "unreadable", "^is a zip file: unpack it$"),
+    "tar": (lambda: tarred(written("WAV")), "unreadable", "^is a tar archive: unpack it$"),
+    "zeros": (lambda: bytes(100_000), "unreadable", "^holds nothing but zeros"),
+    "WAV whose header was written after a second": (
+        lambda: claiming(written("WAV"), 32_000),
+        "damaged",
+        "header counts the samples to byte 32044, and 96000 bytes of something else follow",
+    ),
+    "WAV, noise after its samples": (lambda: written("WAV") + NOISE, "damaged", "20000 bytes of something else follow"),
+    "WAV and FLAC": (lambda: written("WAV") + written("FLAC"), "joined", "FLAC at byte 128044; split the file"),
+    "WAV and MP3": (lambda: written("WAV") + written("MP3"), "joined", "MP3 at byte 128044"),
+    "WAV and MP3 after a tag": (lambda: written("WAV") + id3(100) + written("MP3"), "joined", "MP3 at byte"),
+    "WAV and Ogg after a chunk": (
+        lambda: written("WAV") + b"LIST\4\0\0\0INFO" + written("OGG", "OPUS"),
+        "joined",
+        "Ogg at byte 128056",
+    ),
+    "WAV of unknown length and FLAC": (
+        lambda: claiming(written("WAV"), 2**32 - 1) + written("FLAC"),
+        "joined",
+        "FLAC at byte 128044",
+    ),
+    "FLAC and WAV": (lambda: written("FLAC") + written("WAV"), "joined", "WAV at byte"),
+    "FLAC and MP3": (lambda: written("FLAC") + written("MP3"), "joined", "MP3 at byte"),
+    "Ogg and MP3": (lambda: written("OGG", "VORBIS") + written("MP3"), "joined", "MP3 at byte"),
+    "Ogg and WAV": (lambda: written("OGG", "OPUS") + written("WAV"), "joined", "WAV at byte"),
+    "MP3 and WAV": (lambda: written("MP3") + written("WAV"), "damaged", "bytes are no MPEG audio"),
+    "AIFF and FLAC": (lambda: written("AIFF") + written("FLAC"), "joined", "FLAC at byte"),
+    "AU and WAV": (lambda: written("AU") + written("WAV"), "joined", "WAV at byte"),
+    "CAF and WAV": (lambda: written("CAF") + written("WAV"), "joined", "WAV at byte"),
+    "W64 and FLAC": (lambda: written("W64") + written("FLAC"), "joined", "FLAC at byte"),
+    "SPHERE and FLAC": (lambda: written("NIST") + written("FLAC"), "joined", "FLAC at byte"),
+    "M4A and MP3": (lambda: muxed("aac", "mp4") + written("MP3"), "joined", "MP3 at byte"),
+    "WebM and FLAC": (lambda: muxed("libopus", "webm") + written("FLAC"), "joined", "FLAC at byte"),
+    "WAV without samples, a chunk": (
+        lambda: written("WAV")[:40] + bytes(4) + b"LIST\4\0\0\0INFO",
+        "empty",
+        "no samples",
     ),
     "WAV without samples": (lambda: written("WAV")[:44], "empty", "no samples"),
     "samples without a header": (

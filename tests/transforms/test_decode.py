@@ -55,9 +55,10 @@ def test_a_whole_recording_is_a_row_of_all_of_it(name: str) -> None:
     make, seconds = WHOLE[name]
     pcm = load(make(), LIMITS).pcm
     assert abs(len(pcm) / SAMPLE_RATE - seconds) < 0.05
-    assert likeness(pcm, 0.0) > 0.8
+    like = 0.7 if name.startswith("AMR") else 0.8  # it keeps the sound of speech, and not its waveform
+    assert likeness(pcm, 0.0) > like
     if 0 <= seconds - 2 * ONCE < 0.1:
-        assert likeness(pcm, ONCE) > 0.8
+        assert likeness(pcm, ONCE) > like
     tail = pcm[-SAMPLE_RATE // 2 :].astype(np.float64)
     assert np.sqrt((tail**2).mean()) > 100, "the end is speech, not silence"
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import soundfile
 
 from schemas import SAMPLE_RATE
-from tests.transforms.audio_files import spoken
+from tests.transforms.audio_files import spoken, written
 from transforms.audio import MIX, BadAudio, Limits, load
 
 LIMITS = Limits(0.1, 3600)
@@ -23,6 +26,7 @@ INVERTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "exactly": lambda x: -x,
     "almost": lambda x: -0.95 * x,
     "with noise": lambda x: -x + NOISE,
+    "a sample late": lambda x: -np.concatenate([np.zeros(1, np.float32), x[:-1]]),
 }
 
 
@@ -33,6 +37,44 @@ def test_channels_that_cancel_are_named_and_each_alone_is_a_row(how: str) -> Non
         mixed(spoken(), second(spoken()))
     assert caught.value.error_class == "cancelled_channels"
     assert np.array_equal(mixed(spoken(), second(spoken()), channel=0), mixed(spoken()))
+
+
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 44_100])
+def test_channels_that_cancel_in_a_part_only_are_named_with_its_place(rate: int) -> None:
+    speech = np.tile(spoken(), 6)
+    seconds = len(speech) / rate
+    for first, last in ((0.5, 1.0), (0.3, 0.5)):
+        start, end = round(first * len(speech)), round(last * len(speech))
+        other = np.concatenate([speech[:start], -speech[start:end], speech[end:]])
+        with pytest.raises(BadAudio, match=r"2 channels that cancel each other.*channel: 0") as caught:
+            load((np.stack([speech, other]), rate), LIMITS)
+        assert caught.value.error_class == "cancelled_channels"
+        said = re.search(r"for (\S+) s, the first time after (\S+) s", str(caught.value))
+        assert said is not None
+        assert abs(float(said[1]) - (last - first) * seconds) < 0.3 * seconds
+        assert 0 <= float(said[2]) - first * seconds < 1.5
+        assert len(load((np.stack([speech, other]), rate), LIMITS, 0).pcm) == round(seconds * SAMPLE_RATE)
+
+
+def test_a_part_of_other_channels_that_cancel_is_named() -> None:
+    mono, inverted = mono_then_inverted()
+    with pytest.raises(BadAudio, match=r"the first time after 4\.") as caught:
+        load(mono + inverted, LIMITS)
+    assert caught.value.error_class == "cancelled_channels"
+
+
+def mono_then_inverted() -> tuple[bytes, bytes]:
+    """A WAV of one channel and a WAV of two, one of them inverted, to be joined."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([spoken(), -spoken()], axis=1), SAMPLE_RATE, format="WAV")
+    return written("WAV"), buffer.getvalue()
+
+
+def test_noise_that_cancels_in_a_pause_is_no_reason() -> None:
+    pause = np.concatenate([np.zeros(64_000, np.float32), np.ones(64_000, np.float32)])
+    hum = 0.003 * np.sin(2 * np.pi * 50 * np.arange(128_000) / SAMPLE_RATE).astype(np.float32) * pause
+    speech = np.concatenate([spoken(), np.zeros(64_000, np.float32)])
+    assert len(mixed(speech + hum, speech - hum)) == len(speech)
 
 
 def test_independent_channels_are_no_cancelled_ones() -> None:

@@ -14,6 +14,11 @@ TOLERANCE = 0.05
 """Seconds that may be missing: no syllable is shorter, and encoders' delays and padding stay below it."""
 WINDOW = 1 << 20
 FARTHEST = 1 << 62
+SOUND = re.compile(rb"[^\0]")
+"""A byte that is no padding."""
+PADDING = 1 << 13
+"""Zeros after a recording that are taken for padding. A download that was preallocated and cut has more."""
+PADDING_SHARE = 0.25
 
 
 class Seekable(Protocol):
@@ -131,6 +136,23 @@ def find(file: Seekable, pattern: re.Pattern[bytes], start: int, end: int) -> It
         if last:
             return
         start += WINDOW
+
+
+def is_padding(zeros: int, size: int) -> bool:
+    """Return True if so many zeros are padding: no more than 8 KiB, and less than a quarter of so many bytes."""
+    return zeros <= PADDING and zeros < PADDING_SHARE * size
+
+
+def zeros_at_end(file: Seekable, start: int, end: int) -> int:
+    """Return how many zeros lie at the end of a range of bytes."""
+    at = end
+    while at > start:
+        window = read_at(file, max(start, at - WINDOW), min(WINDOW, at - start))
+        sounding = len(window.rstrip(b"\0"))
+        at -= len(window) - sounding
+        if sounding or not window:
+            break
+    return end - at
 
 
 def split(link: Link, starts: list[int]) -> list[Link]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from transforms.containers.base import Link, Seekable, find, read_at
+from transforms.containers.following import recording_at, refuse_other
 
 MAX_BOXES = 1_000_000
 EBML = re.compile(rb"\x1a\x45\xdf\xa3(?:[\x80-\xff]|[\x40-\x7f].|\x01.{7})\x42\x86\x81\x01", re.DOTALL)
@@ -17,7 +18,7 @@ def mp4(file: Seekable, start: int, end: int) -> list[Link]:
     at, first, fragmented = start, start, False
     for _ in range(MAX_BOXES):
         head = read_at(file, at, 16)
-        if len(head) < 8:
+        if len(head) < 8 or recording_at(file, at, end) not in (None, "MP4"):
             break
         size = int.from_bytes(head[:4], "big")
         if size == 1:
@@ -31,6 +32,8 @@ def mp4(file: Seekable, start: int, end: int) -> list[Link]:
             first, fragmented = at, False
         fragmented |= head[4:8] == b"moof"
         at += size
+    if first < at < end:
+        refuse_other(file, at, end)
     cut = "its last fragment is not whole" if fragmented and at > end else None
     return [*links, Link(first, end, max(at, end) - first, end - first, cut=cut)]
 
@@ -51,6 +54,7 @@ def _matroska(file: Seekable, start: int, end: int) -> Link:
     if size is None:  # a live stream
         return Link(start, end)
     claimed = at + 4 + _width(head[at + 4 :]) + size
+    refuse_other(file, start + claimed, end)
     return Link(start, end, max(claimed, end - start), end - start)
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from transforms.containers.base import TOLERANCE, Link, Seekable, find, read_at
+from transforms.containers.base import SOUND, TOLERANCE, Link, Seekable, find, is_padding, read_at
 
 BIT_RATES = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -18,8 +18,6 @@ BIT_RATES = {
 }
 """kbit/s by MPEG-1 or not, and layer."""
 SYNC = re.compile(rb"\xff[\xe2-\xff]")
-PADDING = 1 << 16
-"""Zeros between frames or after them that are taken for padding."""
 
 
 class Frame(NamedTuple):
@@ -41,6 +39,7 @@ class _Stream:
     counted: int = 0
     frame: Frame | None = None
     damage: str | None = None
+    cut: str | None = None
 
     def link(self, end: int) -> Link:
         if self.frame is None:
@@ -50,7 +49,7 @@ class _Stream:
         promised = self.seconds + missing
         counts_itself = 2.5 * frame  # some headers count their own frame, and the last one may be cut
         cut = f"its header counts {promised:.2f} s" if missing > max(TOLERANCE, counts_itself) else None
-        return Link(self.start, end, damage=self.damage, cut=cut)
+        return Link(self.start, end, damage=self.damage, cut=cut or self.cut)
 
 
 def mp3(file: Seekable, start: int, end: int) -> list[Link]:
@@ -59,7 +58,7 @@ def mp3(file: Seekable, start: int, end: int) -> list[Link]:
     stream, at = _Stream(start), start
     while at < end:
         head = read_at(file, at, 64)
-        if tag := _tag(file, at, head, end):
+        if tag := tag_size(file, at, head, end):
             if stream.frames and head[:3] == b"ID3":
                 links.append(stream.link(at))
                 stream = _Stream(at)
@@ -69,7 +68,10 @@ def mp3(file: Seekable, start: int, end: int) -> list[Link]:
         if frame is None:
             following = _next_frame(file, at, end)
             if stream.frames and stream.damage is None and _matters(file, at, following, end, stream):
-                stream.damage = f"after {stream.seconds:.2f} s: {following - at} bytes are no MPEG audio"
+                if following == end and _only_zeros(file, at, end):
+                    stream.cut = f"the last {end - at} bytes are zeros"
+                else:
+                    stream.damage = f"after {stream.seconds:.2f} s: {following - at} bytes are no MPEG audio"
             at = following
             continue
         if at + frame.size > end:
@@ -115,7 +117,7 @@ def _counted(data: bytes, frame: Frame) -> int | None:
     return int.from_bytes(data[50:54], "big") if data[36:40] == b"VBRI" else None
 
 
-def _tag(file: Seekable, at: int, head: bytes, end: int) -> int:
+def tag_size(file: Seekable, at: int, head: bytes, end: int) -> int:
     """Return the bytes of the tag that begins here, 0 where none does."""
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
@@ -148,6 +150,10 @@ def _matters(file: Seekable, at: int, following: int, end: int, stream: _Stream)
     if following == end and read_at(file, end - 128, 3) == b"TAG":
         following = max(at, end - 128)
     size = following - at
-    if size <= PADDING and not read_at(file, at, size).strip(b"\0"):
-        return False
+    if _only_zeros(file, at, following):
+        return not (0 < stream.counted <= stream.frames or is_padding(size, end - stream.start))
     return size > 2 * stream.frame.size
+
+
+def _only_zeros(file: Seekable, start: int, end: int) -> bool:
+    return next(find(file, SOUND, start, end), None) is None

@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from transforms.containers.base import Link, Seekable, find, read_at
+from transforms.containers.following import refuse_other
 
 BEGINS, ENDS = 2, 4
 CAPTURE = re.compile(b"OggS")
@@ -57,6 +58,7 @@ def ogg(file: Seekable, start: int, end: int) -> list[Link]:
     if at < end and read_at(file, at, 4) != b"OggS" and next(find(file, CAPTURE, at, end), None) is not None:
         seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
         chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is no Ogg page"
+    refuse_other(file, at, end)
     return [*links, chain.link(end)]
 
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from transforms.containers.base import Link, Seekable, find, read_at
+from transforms.containers.base import TOLERANCE, Link, Seekable, find, read_at
+from transforms.containers.following import (
+    after_padding,
+    recording_at,
+    refuse_other,
+    refuse_other_within,
+    refuse_unknown,
+)
 
 MAX_CHUNKS = 10_000
+WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+CHUNKS = (b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"PEAK", b"fact", b"iXML", b"_PMX", b"JUNK")
+"""Chunks after the samples that may be cut themselves."""
 JOINED = re.compile(rb"RIFF....WAVE(?:fmt |JUNK|LIST|bext)", re.DOTALL)
-TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+CAF = re.compile(rb"caff\x00\x01\x00\x00desc\x00{4}")
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
 def wav(file: Seekable, start: int, end: int) -> list[Link]:
     """Return the recordings of a WAV or RF64 file; several WAV files may have been joined."""
     links: list[Link] = []
-    while start < end and (not links or read_at(file, start, 4) in (b"RIFF", b"RIFX", b"RF64", b"BW64")):
+    while start < end and (not links or _is_wave(file, start)):
         links.append(_wav(file, start, end))
         start = links[-1].end
     return links
@@ -31,7 +41,7 @@ def other_riff(file: Seekable, start: int, end: int) -> list[Link]:
 
 def _wav(file: Seekable, start: int, end: int) -> Link:
     order = "big" if read_at(file, start, 4) == b"RIFX" else "little"
-    at, long_size = start + 12, None
+    at, long_size, byte_rate = start + 12, None, 0
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 8)
         if len(head) < 8:
@@ -39,52 +49,68 @@ def _wav(file: Seekable, start: int, end: int) -> Link:
         name, size = head[:4], int.from_bytes(head[4:], order)  # type: ignore[arg-type]
         if name == b"ds64":
             long_size = int.from_bytes(read_at(file, at + 16, 8), "little")
+        if name == b"fmt ":
+            byte_rate = int.from_bytes(read_at(file, at + 16, 4), order)  # type: ignore[arg-type]
         if name == b"data":
             if size == 0xFFFFFFFF and long_size:
                 size = long_size
-            return _data(file, start, at, size, end, order)
+            return _data(file, start, at, size, end, order, round(TOLERANCE * byte_rate))
         at += 8 + size + size % 2
     return Link(start, end)
 
 
-def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: str) -> Link:
-    """Return the link of a WAV whose chunk `data` lies at `at` and claims so many bytes."""
+def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: str, allowed: int) -> Link:
+    """Return the link of a WAV whose chunk `data` lies at `at` and claims so many bytes.
+
+    Raises:
+        BadAudio: another recording follows, or more than the allowed bytes that may be samples.
+    """
     has = end - at - 8
-    if _is_placeholder(claimed, has):
+    if _is_placeholder(claimed, has) and _after_chunks(file, at + 8, end, order) != (end, 0):
         following = next(find(file, JOINED, at + 8, end), end)
+        refuse_other_within(file, at + 8, following, may_hold_mp3=True)
         has = following - at - 8
         return _mended(Link(start, following, has, has), at, order)
     if claimed >= has:
         return Link(start, end, claimed, has)
-    after = at + 8 + claimed + claimed % 2
-    if not _goes_on(file, after, end):  # the header was written early, and never again
-        return _mended(Link(start, end, has, has), at, order)
+    after, unread = _after_chunks(file, at + 8 + claimed, end, order)
+    following = after_padding(file, after, end)
+    if _is_wave(file, following):
+        return Link(start, following, claimed + unread, claimed)
+    refuse_unknown(file, after, end, allowed)
+    return Link(start, after, claimed + unread, claimed)
+
+
+def _after_chunks(file: Seekable, at: int, end: int, order: str) -> tuple[int, int]:
+    """Return where the chunks after the samples end, and the bytes of samples in them, which libsndfile does not read.
+
+    A byte of padding before a chunk is there or not, as its writer knew.
+    """
     unread = 0
     for _ in range(MAX_CHUNKS):
-        head = read_at(file, after, 12)
-        if len(head) < 8 or head[:4] in (b"RIFF", b"RF64") or not _is_name(head[:4]):
+        head = read_at(file, at, 9)
+        if not _is_name(head[:4]) and _is_name(head[1:5]):
+            at, head = at + 1, head[1:]
+            head += read_at(file, at + len(head), 1)
+        size = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+        fits = at + 8 + size <= end + 1 or head[:4] in (*CHUNKS, b"data")
+        if len(head) < 8 or not _is_name(head[:4]) or not fits or recording_at(file, at, end):
             break
-        if head[:4] == b"data":  # libsndfile reads the first such chunk and no other
-            unread += int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
-        after += 8 + int.from_bytes(head[4:8], order) % (1 << 32)  # type: ignore[arg-type]
-        after += (after - at) % 2
-    joined = read_at(file, after, 4) in (b"RIFF", b"RF64")
-    return Link(start, after if joined else end, claimed + unread, claimed)
+        if head[:4] == b"data":
+            unread += size
+        at += 8 + size
+    return min(at, end), unread
+
+
+def _is_wave(file: Seekable, at: int) -> bool:
+    head = read_at(file, at, 12)
+    return head[:4] in WAVES and head[8:] == b"WAVE"
 
 
 def _is_placeholder(claimed: int, has: int) -> bool:
     """Return True if a size is a placeholder: 0, near 2^31 or 2^32, or a whole number of millions from a billion on."""
     near = any(abs(claimed - edge) <= 1 << 20 for edge in (1 << 31, 1 << 32))
     return claimed == 0 < has or (claimed > has and (near or (claimed >= 10**9 and claimed % 10**6 == 0)))
-
-
-def _goes_on(file: Seekable, after: int, end: int) -> bool:
-    """Return True if the bytes after the samples are not samples: a chunk, a tag, another file or padding."""
-    rest = read_at(file, after, 4096)
-    if len(rest) < 8 or rest.startswith(TAGS) or not rest.strip(b"\0"):
-        return True
-    size = int.from_bytes(rest[4:8], "little")
-    return rest[:4] in (b"RIFF", b"RF64") or (_is_name(rest[:4]) and after + 8 + size <= end + 1)
 
 
 def _is_name(name: bytes) -> bool:
@@ -106,6 +132,7 @@ def wave64(file: Seekable, start: int, end: int) -> list[Link]:
         if len(head) < 24 or size < 24:
             break
         if head[:4] == b"data":
+            refuse_other(file, at + size + -size % 8, end)
             return [Link(start, end, size - 24, end - at - 24)]
         at += size + -size % 8
     return [Link(start, end)]
@@ -127,6 +154,8 @@ def aiff(file: Seekable, start: int, end: int) -> list[Link]:
             if head[:4] == b"SSND":
                 link = Link(start, stop, size - 8, min(size - 8, stop - at - 16))
             at += 8 + size + size % 2
+        if stop == end and link.claimed:
+            refuse_other(file, following, end)
         links.append(link)
         start = stop
     return links
@@ -141,24 +170,35 @@ def au(file: Seekable, start: int, end: int) -> list[Link]:
         following = start + offset + size
         stop = following if offset and read_at(file, following, 4) == b".snd" else end
         known = 0 < size < 0xFFFFFFFF
+        if known and stop == end:
+            refuse_other(file, following, end)
         links.append(Link(start, stop, size, min(size, stop - start - offset)) if known else Link(start, stop))
         start = stop
     return links
 
 
 def caf(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of an Apple CAF file."""
-    at = start + 8
+    """Return the recordings of Apple CAF files; several may have been joined."""
+    starts = [start, *find(file, CAF, start + 1, end)]
+    return [_caf(file, first, last) for first, last in zip(starts, [*starts[1:], end], strict=True)]
+
+
+def _caf(file: Seekable, start: int, end: int) -> Link:
+    at, link = start + 8, Link(start, end)
     for _ in range(MAX_CHUNKS):
-        head = read_at(file, at, 12)
-        if len(head) < 12:
-            break
+        head = read_at(file, at, min(12, end - at))
         size = int.from_bytes(head[4:], "big", signed=True)
+        if len(head) < 12 or not _is_name(head[:4]) or recording_at(file, at, end):
+            break
         if head[:4] == b"data":
             has = end - at - 12
-            return [Link(start, end, has if size < 0 else size, has if size < 0 else min(size, has))]
+            link = Link(start, end, has if size < 0 else size, has if size < 0 else min(size, has))
+            if size < 0:
+                return link
         at += 12 + max(0, size)
-    return [Link(start, end)]
+    if link.claimed:
+        refuse_other(file, at, end)
+    return link
 
 
 def sphere(file: Seekable, start: int, end: int) -> list[Link]:
@@ -171,4 +211,6 @@ def sphere(file: Seekable, start: int, end: int) -> list[Link]:
         return [Link(start, end)]
     claimed = counts[0] * counts[1] * counts[2]
     size = re.match(rb"NIST_1A\s+(\d+)\s", head)
+    if size:
+        refuse_other(file, start + int(size[1]) + claimed, end)
     return [Link(start, end, claimed, min(claimed, end - start - int(size[1]))) if size else Link(start, end)]
