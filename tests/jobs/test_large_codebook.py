@@ -60,7 +60,7 @@ def test_every_stage_takes_the_largest_codebook(tmp_path: Path) -> None:
     sizes = ["model.hidden_size=32", "model.text_embedding_size=32", "model.num_layers=1", "model.ffn_size=48"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
     assert train_t2c_command(str(root), str(tmp_path / "t2c"), "train-t2c", [*sizes, *recipe]) == 0
-    assert T2C.load(tmp_path / "t2c").config.num_units == LARGEST_CODEBOOK
+    assert T2C.load(tmp_path / "t2c").config.unit_vocab_size == LARGEST_CODEBOOK
 
     stages["tokenize"]["unit_language"] = words
     echo = {"model": str(tmp_path / "t2c"), "text": "response", "codebook": codebook, "unit_language": words}
