@@ -290,6 +290,14 @@ WHOLE: dict[str, tuple[Make, float]] = {
         lambda: timed("mpegts", 0.0) + timed("mpegts", 0.0, start=500.0) + timed("mpegts", 0.0, start=20.0),
         3 * ONCE + 0.288,
     ),
+    "W64 joined, other rate and channels": (
+        lambda: written("W64") + written("W64", None, 24_000, 2) + written("W64"),
+        TWICE + AT_24000,
+    ),
+    "SPHERE joined, other rate and channels": (
+        lambda: written("NIST") + written("NIST", None, 24_000, 2) + written("NIST"),
+        TWICE + AT_24000,
+    ),
     "CAF joined": (lambda: written("CAF") * 2, TWICE),
     "CAF joined, written to pipes": (lambda: caf_of_unknown_length() * 2, TWICE),
     "FLAC that keeps the header of its WAV": (lambda: flac_with_foreign_metadata(), ONCE),
@@ -456,6 +464,12 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "AU and WAV": (lambda: written("AU") + written("WAV"), "joined", "WAV at byte"),
     "CAF and WAV": (lambda: written("CAF") + written("WAV"), "joined", "WAV at byte"),
     "W64 and FLAC": (lambda: written("W64") + written("FLAC"), "joined", "FLAC at byte"),
+    "AIFF joined, padding between": (lambda: written("AIFF") + bytes(500) + written("AIFF"), "joined", "AIFF at byte"),
+    "Ogg, the first page of another cut": (
+        lambda: written("OGG", "VORBIS") + written("OGG", "OPUS")[:40],
+        "truncated",
+        "its last page is cut",
+    ),
     "SPHERE and FLAC": (lambda: written("NIST") + written("FLAC"), "joined", "FLAC at byte"),
     "M4A and MP3": (lambda: muxed("aac", "mp4") + written("MP3"), "joined", "MP3 at byte"),
     "WebM and FLAC": (lambda: muxed("libopus", "webm") + written("FLAC"), "joined", "FLAC at byte"),
@@ -465,6 +479,11 @@ CUT: dict[str, tuple[Make, str, str]] = {
         "no samples",
     ),
     "WAV without samples": (lambda: written("WAV")[:44], "empty", "no samples"),
+    "samples without a header that end in silence": (
+        lambda: (spoken() * 32767).astype("<i2").tobytes() + bytes(20_000),
+        "unreadable",
+        "is not audio that can be read",
+    ),
     "samples without a header": (
         lambda: (spoken() * 32767).astype("<i2").tobytes(),
         "unreadable",

@@ -15,6 +15,8 @@ RECORDINGS = {
     "AU": rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b]\x00",
     "CAF": rb"caff\x00\x01\x00\x00desc",
     "MP4": rb"\x00\x00\x00.ftyp[\w ]{4}",
+    "Wave64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
+    "SPHERE": rb"NIST_1A\n",
     "Matroska": rb"\x1a\x45\xdf\xa3.{1,8}\x42\x86\x81\x01",
     "AMR": rb"#!AMR(?:-WB)?\n",
 }
@@ -22,7 +24,7 @@ RECORDINGS = {
 COUNTED = (13, 15, 21, 23, 36, 38)
 ANCHORS = {
     **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"fLaC", b"OggS\x00\x02", b"FORM", b".snd\x00\x00"), (0,)),
-    **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3"), (0,)),
+    **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3", b"NIST_1A\n", b"riff\x2e\x91"), (0,)),
     b"ftyp": (4,),
     b"Xing\x00\x00": COUNTED,
     b"Info\x00\x00": COUNTED,
@@ -108,4 +110,6 @@ def _is_text(data: bytes) -> bool:
 
 
 def _joined(name: str, at: int) -> BadAudio:
-    return BadAudio("joined", f"is followed by a recording of another container: {name} at byte {at}; split the file")
+    return BadAudio(
+        "joined", f"is followed by another recording, which no decoder reaches: {name} at byte {at}; split the file"
+    )

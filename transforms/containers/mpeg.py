@@ -151,7 +151,8 @@ def _matters(file: Seekable, at: int, following: int, end: int, stream: _Stream)
         following = max(at, end - 128)
     size = following - at
     if _only_zeros(file, at, following):
-        return not (0 < stream.counted <= stream.frames or is_padding(size, end - stream.start))
+        is_whole = 0 < stream.counted <= stream.frames + 1  # some headers count their own frame
+        return not (is_whole or is_padding(size, end - stream.start))
     return size > 2 * stream.frame.size
 
 

@@ -20,6 +20,7 @@ CHUNKS = (b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"PEAK"
 """Chunks after the samples that may be cut themselves."""
 JOINED = re.compile(rb"RIFF....WAVE(?:fmt |JUNK|LIST|bext)", re.DOTALL)
 CAF = re.compile(rb"caff\x00\x01\x00\x00desc\x00{4}")
+NIST = b"NIST_1A\n"
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
@@ -124,18 +125,29 @@ def _mended(link: Link, at: int, order: str) -> Link:
 
 
 def wave64(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of a Sony Wave64 file."""
-    at = start + 40
+    """Return the recordings of Sony Wave64 files; several may have been joined."""
+    links: list[Link] = []
+    while start < end and (not links or read_at(file, start, 16) == W64_RIFF):
+        links.append(_wave64(file, start, end))
+        start = links[-1].end
+    return links
+
+
+def _wave64(file: Seekable, start: int, end: int) -> Link:
+    at, link = start + 40, Link(start, end)
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 24)
         size = int.from_bytes(head[16:24], "little")
-        if len(head) < 24 or size < 24:
+        if head[:16] == W64_RIFF and link.claimed:
+            return replace(link, end=at)
+        if len(head) < 24 or size < 24 or recording_at(file, at, end):
             break
         if head[:4] == b"data":
-            refuse_other(file, at + size + -size % 8, end)
-            return [Link(start, end, size - 24, end - at - 24)]
+            link = Link(start, end, size - 24, min(size - 24, end - at - 24))
         at += size + -size % 8
-    return [Link(start, end)]
+    if link.claimed:
+        refuse_other(file, at, end)
+    return link
 
 
 def aiff(file: Seekable, start: int, end: int) -> list[Link]:
@@ -202,15 +214,24 @@ def _caf(file: Seekable, start: int, end: int) -> Link:
 
 
 def sphere(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of a NIST SPHERE file."""
+    """Return the recordings of NIST SPHERE files; several may have been joined."""
+    links: list[Link] = []
+    while start < end and (not links or read_at(file, start, len(NIST)) == NIST):
+        links.append(_sphere(file, start, end))
+        start = links[-1].end
+    return links
+
+
+def _sphere(file: Seekable, start: int, end: int) -> Link:
     head = read_at(file, start, 1024)
     fields = dict(re.findall(rb"(\w+) -i (\d+)", head))
     coded = re.search(rb"sample_coding -s\d+ \S*,", head)
     counts = [int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
-    if coded or not all(counts):
-        return [Link(start, end)]
-    claimed = counts[0] * counts[1] * counts[2]
     size = re.match(rb"NIST_1A\s+(\d+)\s", head)
-    if size:
-        refuse_other(file, start + int(size[1]) + claimed, end)
-    return [Link(start, end, claimed, min(claimed, end - start - int(size[1]))) if size else Link(start, end)]
+    if coded or not all(counts) or not size:
+        return Link(start, end)
+    claimed = counts[0] * counts[1] * counts[2]
+    following = start + int(size[1]) + claimed
+    stop = following if read_at(file, following, len(NIST)) == NIST else end
+    refuse_other(file, following, stop)
+    return Link(start, stop, claimed, min(claimed, stop - start - int(size[1])))
