@@ -37,6 +37,8 @@ def other_riff(file: Seekable, start: int, end: int) -> list[Link]:
     """Return the recording of a RIFF file that is no WAV, such as AVI."""
     size = int.from_bytes(read_at(file, start + 4, 4), "little") + 8
     known = size > 8 and not _is_placeholder(size, end - start)
+    if known:
+        refuse_other(file, start + size + size % 2, end, but="AVI")
     return [Link(start, end, max(size, end - start), end - start) if known else Link(start, end)]
 
 
@@ -128,26 +130,29 @@ def wave64(file: Seekable, start: int, end: int) -> list[Link]:
     """Return the recordings of Sony Wave64 files; several may have been joined."""
     links: list[Link] = []
     while start < end and (not links or read_at(file, start, 16) == W64_RIFF):
-        links.append(_wave64(file, start, end))
-        start = links[-1].end
+        link, start = _wave64(file, start, end)
+        links.append(link)
     return links
 
 
-def _wave64(file: Seekable, start: int, end: int) -> Link:
+def _wave64(file: Seekable, start: int, end: int) -> tuple[Link, int]:
+    """Return a link that ends with its samples, as libsndfile reads on, and where its chunks end."""
     at, link = start + 40, Link(start, end)
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 24)
         size = int.from_bytes(head[16:24], "little")
-        if head[:16] == W64_RIFF and link.claimed:
-            return replace(link, end=at)
         if len(head) < 24 or size < 24 or recording_at(file, at, end):
             break
         if head[:4] == b"data":
-            link = Link(start, end, size - 24, min(size - 24, end - at - 24))
+            link = Link(start, min(end, at + size), size - 24, min(size - 24, end - at - 24))
+        elif at + size > end:
+            break
         at += size + -size % 8
-    if link.claimed:
-        refuse_other(file, at, end)
-    return link
+    if not link.claimed:
+        return link, end
+    if read_at(file, at, 16) != W64_RIFF:
+        refuse_unknown(file, at, end)
+    return link, at
 
 
 def aiff(file: Seekable, start: int, end: int) -> list[Link]:
@@ -183,7 +188,7 @@ def au(file: Seekable, start: int, end: int) -> list[Link]:
         stop = following if offset and read_at(file, following, 4) == b".snd" else end
         known = 0 < size < 0xFFFFFFFF
         if known and stop == end:
-            refuse_other(file, following, end)
+            refuse_unknown(file, following, end)
         links.append(Link(start, stop, size, min(size, stop - start - offset)) if known else Link(start, stop))
         start = stop
     return links
@@ -209,7 +214,7 @@ def _caf(file: Seekable, start: int, end: int) -> Link:
                 return link
         at += 12 + max(0, size)
     if link.claimed:
-        refuse_other(file, at, end)
+        refuse_unknown(file, at, end)
     return link
 
 
@@ -233,5 +238,7 @@ def _sphere(file: Seekable, start: int, end: int) -> Link:
     claimed = counts[0] * counts[1] * counts[2]
     following = start + int(size[1]) + claimed
     stop = following if read_at(file, following, len(NIST)) == NIST else end
-    refuse_other(file, following, stop)
+    if stop == end:
+        refuse_unknown(file, following, end)
+    stop = min(following, end)  # libsndfile reads on
     return Link(start, stop, claimed, min(claimed, stop - start - int(size[1])))
