@@ -23,6 +23,7 @@ RECORDINGS = {
 }
 """The first bytes of recordings other than MP3, long enough not to occur in samples by chance."""
 COUNTED = (13, 15, 21, 23, 36, 38)
+"""Bytes from the start of an MP3 frame to LAME's count of frames, by version, channels and checksum."""
 ANCHORS = {
     **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"fLaC", b"OggS\x00\x02", b"FORM", b".snd\x00\x00"), (0,)),
     **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3", b"NIST_1A\n", b"riff\x2e\x91"), (0,)),

@@ -15,6 +15,8 @@ from transforms.containers.following import (
 )
 
 MAX_CHUNKS = 10_000
+MAX_BYTE_RATE = 1 << 20
+"""Bytes a second that are believed of a header: 96 kHz in stereo at 32 bits is less."""
 WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 CHUNKS = (b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"PEAK", b"fact", b"iXML", b"_PMX", b"JUNK")
 """Chunks after the samples that may be cut themselves."""
@@ -57,7 +59,7 @@ def _wav(file: Seekable, start: int, end: int) -> Link:
         if name == b"data":
             if size == 0xFFFFFFFF and long_size:
                 size = long_size
-            return _data(file, start, at, size, end, order, round(TOLERANCE * byte_rate))
+            return _data(file, start, at, size, end, order, round(TOLERANCE * min(byte_rate, MAX_BYTE_RATE)))
         at += 8 + size + size % 2
     return Link(start, end)
 
