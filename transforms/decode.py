@@ -86,7 +86,7 @@ def _decode(file: Seekable, container: str, link: Link, start_seconds: float) ->
                     raise BadAudio("damaged", f"is damaged after {seconds:.2f} s") from error
                 reason = str(error).removeprefix("Error opening ").split(": ", 1)[-1]
             span.seek(0)
-        yield from ffmpeg_blocks(span, link, reason)
+        yield from ffmpeg_blocks(span, link, container, reason)
     finally:
         span.raise_failure()
 

@@ -44,12 +44,13 @@ HUSH = 1e-3
 FULL_SCALE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0, "flt": 1.0, "dbl": 1.0}
 
 
-def ffmpeg_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Block]:
+def ffmpeg_blocks(span: Span, link: Link, known: str, soundfile_reason: str) -> Iterator[Block]:
     """Yield a link's samples.
 
     Args:
         span: its bytes.
         link: what the container's structure says.
+        known: the container's name, empty if its first bytes do not tell.
         soundfile_reason: why libsndfile did not read it.
 
     Raises:
@@ -67,7 +68,8 @@ def ffmpeg_blocks(span: Span, link: Link, soundfile_reason: str) -> Iterator[Blo
             raise BadAudio(
                 "truncated", f"is cut short: {link.present} of {link.claimed} bytes are there, and not its index"
             ) from error
-        check_zeros(span)
+        if known:
+            check_zeros(span)
         detail = getattr(error, "strerror", None) or str(error)
         reasons = " ".join(filter(None, (soundfile_reason, detail)))
         raise BadAudio("unreadable", f"is not audio that can be read ({reasons})") from error

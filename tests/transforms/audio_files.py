@@ -269,6 +269,14 @@ WHOLE: dict[str, tuple[Make, float]] = {
     "WAV that claims two billion": (lambda: claiming(written("WAV"), 2_000_000_000), ONCE),
     "WAV, tags after its samples": (lambda: written("WAV") + id3(3000) + b"TAG" + b"x" * 125, ONCE),
     "WAV, a web page after its samples": (lambda: written("WAV") + HTML, ONCE),
+    "WAV, text of 16-bit characters after its samples": (
+        lambda: written("WAV") + "a note".encode("utf-16")[:300],
+        ONCE,
+    ),
+    "W64, a web page after its samples": (lambda: written("W64") + HTML, ONCE),
+    "SPHERE, a web page after its samples": (lambda: written("NIST") + HTML, ONCE),
+    "M4A joined, zeros between": (lambda: muxed("aac", "mp4") + bytes(5000) + muxed("aac", "mp4"), TWICE + 0.064),
+    "AVI joined": (lambda: muxed("mp2", "avi") * 2, TWICE + 0.064),
     "WAV, zeros after its samples": (lambda: written("WAV") + bytes(100_000), ONCE),
     "WAV, its last chunk cut": (lambda: written("WAV") + b"LIST" + (90_000).to_bytes(4, "little") + NOISE, ONCE),
     "WAV, a chunk after an odd number of bytes": (
@@ -289,6 +297,14 @@ WHOLE: dict[str, tuple[Make, float]] = {
     "MPEG-TS joined, another clock": (
         lambda: timed("mpegts", 0.0) + timed("mpegts", 0.0, start=500.0) + timed("mpegts", 0.0, start=20.0),
         3 * ONCE + 0.288,
+    ),
+    "W64 joined, other rate and channels": (
+        lambda: written("W64") + written("W64", None, 24_000, 2) + written("W64"),
+        TWICE + AT_24000,
+    ),
+    "SPHERE joined, other rate and channels": (
+        lambda: written("NIST") + written("NIST", None, 24_000, 2) + written("NIST"),
+        TWICE + AT_24000,
     ),
     "CAF joined": (lambda: written("CAF") * 2, TWICE),
     "CAF joined, written to pipes": (lambda: caf_of_unknown_length() * 2, TWICE),
@@ -447,6 +463,11 @@ CUT: dict[str, tuple[Make, str, str]] = {
         "joined",
         "FLAC at byte 128044",
     ),
+    "WAV and AVI": (lambda: written("WAV") + muxed("mp2", "avi"), "joined", "AVI at byte 128044"),
+    "AVI and WAV": (lambda: muxed("mp2", "avi") + written("WAV"), "joined", "WAV at byte"),
+    "SPHERE, noise after its samples": (lambda: written("NIST") + NOISE, "damaged", "20000 bytes of something else"),
+    "W64, noise after its samples": (lambda: written("W64") + NOISE, "damaged", "20000 bytes of something else"),
+    "CAF, noise after its samples": (lambda: written("CAF") + NOISE, "damaged", "bytes of something else"),
     "FLAC and WAV": (lambda: written("FLAC") + written("WAV"), "joined", "WAV at byte"),
     "FLAC and MP3": (lambda: written("FLAC") + written("MP3"), "joined", "MP3 at byte"),
     "Ogg and MP3": (lambda: written("OGG", "VORBIS") + written("MP3"), "joined", "MP3 at byte"),
@@ -456,6 +477,12 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "AU and WAV": (lambda: written("AU") + written("WAV"), "joined", "WAV at byte"),
     "CAF and WAV": (lambda: written("CAF") + written("WAV"), "joined", "WAV at byte"),
     "W64 and FLAC": (lambda: written("W64") + written("FLAC"), "joined", "FLAC at byte"),
+    "AIFF joined, padding between": (lambda: written("AIFF") + bytes(500) + written("AIFF"), "joined", "AIFF at byte"),
+    "Ogg, the first page of another cut": (
+        lambda: written("OGG", "VORBIS") + written("OGG", "OPUS")[:40],
+        "truncated",
+        "its last page is cut",
+    ),
     "SPHERE and FLAC": (lambda: written("NIST") + written("FLAC"), "joined", "FLAC at byte"),
     "M4A and MP3": (lambda: muxed("aac", "mp4") + written("MP3"), "joined", "MP3 at byte"),
     "WebM and FLAC": (lambda: muxed("libopus", "webm") + written("FLAC"), "joined", "FLAC at byte"),
@@ -465,6 +492,11 @@ CUT: dict[str, tuple[Make, str, str]] = {
         "no samples",
     ),
     "WAV without samples": (lambda: written("WAV")[:44], "empty", "no samples"),
+    "samples without a header that end in silence": (
+        lambda: (spoken() * 32767).astype("<i2").tobytes() + bytes(20_000),
+        "unreadable",
+        "is not audio that can be read",
+    ),
     "samples without a header": (
         lambda: (spoken() * 32767).astype("<i2").tobytes(),
         "unreadable",

@@ -9,6 +9,7 @@ from transforms.containers.following import recording_at, refuse_other
 
 MAX_BOXES = 1_000_000
 EBML = re.compile(rb"\x1a\x45\xdf\xa3(?:[\x80-\xff]|[\x40-\x7f].|\x01.{7})\x42\x86\x81\x01", re.DOTALL)
+FTYP = re.compile(rb"\x00\x00\x00.ftyp", re.DOTALL)
 SEGMENT = b"\x18\x53\x80\x67"
 
 
@@ -20,6 +21,9 @@ def mp4(file: Seekable, start: int, end: int) -> list[Link]:
         head = read_at(file, at, 16)
         if len(head) < 8 or recording_at(file, at, end) not in (None, "MP4"):
             break
+        if not any(head[:8]):  # padding
+            at = next(find(file, FTYP, at, end), end)
+            continue
         size = int.from_bytes(head[:4], "big")
         if size == 1:
             size = int.from_bytes(head[8:16], "big")

@@ -9,26 +9,34 @@ from transforms.containers.mpeg import frame_of, tag_size
 
 RECORDINGS = {
     "WAV": rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE(?:fmt |JUNK|LIST|bext|ds64|fact)",
+    "AVI": rb"RIFF.{4}AVI LIST",
     "FLAC": rb"fLaC[\x00\x80]\x00\x00\x22",
     "Ogg": rb"OggS\x00\x02\x00{8}.{4}\x00{4}",
     "AIFF": rb"FORM.{4}AIF[FC]",
     "AU": rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b]\x00",
     "CAF": rb"caff\x00\x01\x00\x00desc",
     "MP4": rb"\x00\x00\x00.ftyp[\w ]{4}",
+    "Wave64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
+    "SPHERE": rb"NIST_1A\n",
     "Matroska": rb"\x1a\x45\xdf\xa3.{1,8}\x42\x86\x81\x01",
     "AMR": rb"#!AMR(?:-WB)?\n",
 }
 """The first bytes of recordings other than MP3, long enough not to occur in samples by chance."""
 COUNTED = (13, 15, 21, 23, 36, 38)
+"""Bytes from the start of an MP3 frame to LAME's count of frames, by version, channels and checksum."""
 ANCHORS = {
     **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"fLaC", b"OggS\x00\x02", b"FORM", b".snd\x00\x00"), (0,)),
-    **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3"), (0,)),
+    **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3", b"NIST_1A\n", b"riff\x2e\x91"), (0,)),
     b"ftyp": (4,),
     b"Xing\x00\x00": COUNTED,
     b"Info\x00\x00": COUNTED,
 }
 """Bytes that are searched for, and how far before them a recording may begin. A search for literals is ten times faster
 than one for a pattern of alternatives."""
+MP3_FRAMES = 4
+"""Frames of one rate by which MP3 is told from text and noise."""
+JUNK = 400
+"""Bytes after the samples that are ignored, whatever they are: 50 ms of speech at 8 kHz and 8 bits."""
 TEXT = 1 << 16
 """Bytes of text after a recording that are ignored."""
 
@@ -46,23 +54,32 @@ def after_padding(file: Seekable, at: int, end: int) -> int:
 
 
 def recording_at(file: Seekable, at: int, end: int) -> str | None:
-    """Return the name of the recording that begins at a position, or None. MP3 is known by two frames or a tag."""
+    """Return the name of the recording that begins at a position, or None."""
     head = read_at(file, at, min(64, max(0, end - at)))
     for name, start in RECORDINGS.items():
         if re.match(start, head, re.DOTALL):
             return name
     if head[:3] == b"ID3":
         at += tag_size(file, at, head, end)
-        head = read_at(file, at, 4)
-    frame = frame_of(head)
-    return "MP3" if frame and at + frame.size < end and frame_of(read_at(file, at + frame.size, 4)) else None
+    return "MP3" if _is_mp3(file, at, end) else None
 
 
-def refuse_other(file: Seekable, at: int, end: int) -> None:
-    """Raise BadAudio if a recording begins at a position, padding aside, that belongs to no link."""
+def _is_mp3(file: Seekable, at: int, end: int) -> bool:
+    rates = set()
+    for _ in range(MP3_FRAMES):
+        frame = frame_of(read_at(file, at, 4))
+        if frame is None or frame.layer == 1 or at + frame.size > end:
+            return False
+        rates.add(frame.rate)
+        at += frame.size
+    return len(rates) == 1
+
+
+def refuse_other(file: Seekable, at: int, end: int, but: str = "") -> None:
+    """Raise BadAudio if a recording begins at a position, padding aside, unless its name is `but`."""
     at = after_padding(file, at, end)
     name = recording_at(file, at, end)
-    if name is not None:
+    if name is not None and name != but:
         raise _joined(name, at)
 
 
@@ -82,7 +99,7 @@ def refuse_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool
                     raise _joined(name, at)
 
 
-def refuse_unknown(file: Seekable, at: int, end: int, allowed: int) -> None:
+def refuse_unknown(file: Seekable, at: int, end: int, allowed: int = JUNK) -> None:
     """Raise BadAudio for bytes after the samples that may be samples: more than are allowed, and neither tag nor text.
 
     Args:
@@ -108,4 +125,6 @@ def _is_text(data: bytes) -> bool:
 
 
 def _joined(name: str, at: int) -> BadAudio:
-    return BadAudio("joined", f"is followed by a recording of another container: {name} at byte {at}; split the file")
+    return BadAudio(
+        "joined", f"is followed by another recording, which no decoder reaches: {name} at byte {at}; split the file"
+    )

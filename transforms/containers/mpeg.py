@@ -21,12 +21,13 @@ SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
 class Frame(NamedTuple):
-    """A frame's header: its bytes, its samples, Hz, and where a header that counts frames would lie."""
+    """A frame's header: its bytes, its samples, Hz, where a header that counts frames would lie, and its layer."""
 
     size: int
     samples: int
     rate: int
     count_at: int
+    layer: int
 
 
 @dataclass
@@ -106,7 +107,7 @@ def frame_of(head: bytes) -> Frame | None:
     size = (12 * bits // hertz + padding) * 4 if layer == 1 else samples // 8 * bits // hertz + padding
     mono = head[3] >> 6 == 3
     side = (17 if mono else 32) if first else (9 if mono else 17)
-    return Frame(size, samples, hertz, 4 + side)
+    return Frame(size, samples, hertz, 4 + side, layer)
 
 
 def _counted(data: bytes, frame: Frame) -> int | None:
@@ -151,7 +152,8 @@ def _matters(file: Seekable, at: int, following: int, end: int, stream: _Stream)
         following = max(at, end - 128)
     size = following - at
     if _only_zeros(file, at, following):
-        return not (0 < stream.counted <= stream.frames or is_padding(size, end - stream.start))
+        is_whole = 0 < stream.counted <= stream.frames + 1  # some headers count their own frame
+        return not (is_whole or is_padding(size, end - stream.start))
     return size > 2 * stream.frame.size
 
 

@@ -26,16 +26,18 @@ class _Stream:
 
 @dataclass
 class _Chain:
-    """The link that is being read."""
+    """The link that is being read; partial is True if its last page is cut."""
 
     start: int
     streams: dict[int, _Stream] = field(default_factory=dict)
     has_data: bool = False
     damage: str | None = None
+    partial: bool = False
 
     def link(self, end: int) -> Link:
         open_streams = [stream for stream in self.streams.values() if not stream.ended]
         cut = "its last page does not end the stream" if open_streams else None
+        cut = cut or ("its last page is cut" if self.partial else None)
         return Link(self.start, end, damage=self.damage, cut=cut)
 
 
@@ -55,10 +57,12 @@ def ogg(file: Seekable, start: int, end: int) -> list[Link]:
             chain = _Chain(at)
         _take(chain, head, len(table), read_at(file, at, size))
         at += size
-    if at < end and read_at(file, at, 4) != b"OggS" and next(find(file, CAPTURE, at, end), None) is not None:
-        seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
-        chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is no Ogg page"
-    refuse_other(file, at, end)
+    chain.partial = read_at(file, at, min(4, max(0, end - at))) == b"OggS"
+    if at < end and not chain.partial:
+        refuse_other(file, at, end)
+        if next(find(file, CAPTURE, at, end), None) is not None:
+            seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
+            chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is no Ogg page"
     return [*links, chain.link(end)]
 
 

@@ -15,11 +15,14 @@ from transforms.containers.following import (
 )
 
 MAX_CHUNKS = 10_000
+MAX_BYTE_RATE = 1 << 20
+"""Bytes a second that are believed of a header: 96 kHz in stereo at 32 bits is less."""
 WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 CHUNKS = (b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"PEAK", b"fact", b"iXML", b"_PMX", b"JUNK")
 """Chunks after the samples that may be cut themselves."""
 JOINED = re.compile(rb"RIFF....WAVE(?:fmt |JUNK|LIST|bext)", re.DOTALL)
 CAF = re.compile(rb"caff\x00\x01\x00\x00desc\x00{4}")
+NIST = b"NIST_1A\n"
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
@@ -36,6 +39,8 @@ def other_riff(file: Seekable, start: int, end: int) -> list[Link]:
     """Return the recording of a RIFF file that is no WAV, such as AVI."""
     size = int.from_bytes(read_at(file, start + 4, 4), "little") + 8
     known = size > 8 and not _is_placeholder(size, end - start)
+    if known:
+        refuse_other(file, start + size + size % 2, end, but="AVI")
     return [Link(start, end, max(size, end - start), end - start) if known else Link(start, end)]
 
 
@@ -54,7 +59,7 @@ def _wav(file: Seekable, start: int, end: int) -> Link:
         if name == b"data":
             if size == 0xFFFFFFFF and long_size:
                 size = long_size
-            return _data(file, start, at, size, end, order, round(TOLERANCE * byte_rate))
+            return _data(file, start, at, size, end, order, round(TOLERANCE * min(byte_rate, MAX_BYTE_RATE)))
         at += 8 + size + size % 2
     return Link(start, end)
 
@@ -124,18 +129,32 @@ def _mended(link: Link, at: int, order: str) -> Link:
 
 
 def wave64(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of a Sony Wave64 file."""
-    at = start + 40
+    """Return the recordings of Sony Wave64 files; several may have been joined."""
+    links: list[Link] = []
+    while start < end and (not links or read_at(file, start, 16) == W64_RIFF):
+        link, start = _wave64(file, start, end)
+        links.append(link)
+    return links
+
+
+def _wave64(file: Seekable, start: int, end: int) -> tuple[Link, int]:
+    """Return a link that ends with its samples, as libsndfile reads on, and where its chunks end."""
+    at, link = start + 40, Link(start, end)
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 24)
         size = int.from_bytes(head[16:24], "little")
-        if len(head) < 24 or size < 24:
+        if len(head) < 24 or size < 24 or recording_at(file, at, end):
             break
         if head[:4] == b"data":
-            refuse_other(file, at + size + -size % 8, end)
-            return [Link(start, end, size - 24, end - at - 24)]
+            link = Link(start, min(end, at + size), size - 24, min(size - 24, end - at - 24))
+        elif at + size > end:
+            break
         at += size + -size % 8
-    return [Link(start, end)]
+    if not link.claimed:
+        return link, end
+    if read_at(file, at, 16) != W64_RIFF:
+        refuse_unknown(file, at, end)
+    return link, at
 
 
 def aiff(file: Seekable, start: int, end: int) -> list[Link]:
@@ -171,7 +190,7 @@ def au(file: Seekable, start: int, end: int) -> list[Link]:
         stop = following if offset and read_at(file, following, 4) == b".snd" else end
         known = 0 < size < 0xFFFFFFFF
         if known and stop == end:
-            refuse_other(file, following, end)
+            refuse_unknown(file, following, end)
         links.append(Link(start, stop, size, min(size, stop - start - offset)) if known else Link(start, stop))
         start = stop
     return links
@@ -197,20 +216,31 @@ def _caf(file: Seekable, start: int, end: int) -> Link:
                 return link
         at += 12 + max(0, size)
     if link.claimed:
-        refuse_other(file, at, end)
+        refuse_unknown(file, at, end)
     return link
 
 
 def sphere(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of a NIST SPHERE file."""
+    """Return the recordings of NIST SPHERE files; several may have been joined."""
+    links: list[Link] = []
+    while start < end and (not links or read_at(file, start, len(NIST)) == NIST):
+        links.append(_sphere(file, start, end))
+        start = links[-1].end
+    return links
+
+
+def _sphere(file: Seekable, start: int, end: int) -> Link:
     head = read_at(file, start, 1024)
     fields = dict(re.findall(rb"(\w+) -i (\d+)", head))
     coded = re.search(rb"sample_coding -s\d+ \S*,", head)
     counts = [int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
-    if coded or not all(counts):
-        return [Link(start, end)]
-    claimed = counts[0] * counts[1] * counts[2]
     size = re.match(rb"NIST_1A\s+(\d+)\s", head)
-    if size:
-        refuse_other(file, start + int(size[1]) + claimed, end)
-    return [Link(start, end, claimed, min(claimed, end - start - int(size[1]))) if size else Link(start, end)]
+    if coded or not all(counts) or not size:
+        return Link(start, end)
+    claimed = counts[0] * counts[1] * counts[2]
+    following = start + int(size[1]) + claimed
+    stop = following if read_at(file, following, len(NIST)) == NIST else end
+    if stop == end:
+        refuse_unknown(file, following, end)
+    stop = min(following, end)  # libsndfile reads on
+    return Link(start, stop, claimed, min(claimed, stop - start - int(size[1])))
