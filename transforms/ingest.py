@@ -35,7 +35,7 @@ class Ingest(Transform):
     """Opens each item of the plan."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = (ENTRIES,)
     writes = UTTERANCES
     Parameters = IngestParameters
