@@ -172,6 +172,11 @@ class Echo(Transform):
         chosen = self.parameters
         self._codebook = chosen.open_codebook()
         self._responder = self._loaded()
+        if self._responder.num_units > self._codebook.codebook_size:
+            raise ModelError(
+                f"{chosen.model} says {self._responder.num_units} units, {self._codebook.codebook_id} has "
+                f"{self._codebook.codebook_size}: name the codebook that it was trained on as echo.codebook"
+            )
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
         self._unit_language = UnitLanguage.load(asset(language)) if language else None

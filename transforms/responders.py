@@ -128,10 +128,12 @@ class Responder(ABC):
     Attributes:
         id: of the model, stored with every row.
         tokenizer: of the replies.
+        num_units: units that it says are below this.
     """
 
     id: str
     tokenizer: Tokenizer
+    num_units: int
 
     def hear(self, turns: Sequence[Asked]) -> list[list[Heard]]:
         """The audio of user's turns as the model hears it; nothing for who does not listen."""
@@ -164,6 +166,7 @@ class TextResponder(Responder):
     def __init__(self, path: Path, device: str) -> None:
         self._t2c = T2C.load(path, device)
         self.tokenizer = self._t2c.tokenizer
+        self.num_units = self._t2c.config.num_units
         self.id = f"t2c-{model_digest(path)[:8]}"
 
     def answer(self, turns: Sequence[Asked], heard: Sequence[list[Heard]]) -> list[Answer]:
@@ -199,6 +202,7 @@ class EchoXResponder(Responder):
         if self._echox.tokenizer is None:
             raise ModelError(f"{path} has no tokenizer.json: put the language model's own beside its weights")
         self.tokenizer = self._echox.tokenizer
+        self.num_units = self._echox.t2c.config.num_units
         self.id = f"echox-{digest(path)[:8]}"
         self._template = PromptTemplate.load(prompt, self.tokenizer)
         self._max_tokens, self._sampling = max_tokens, sampling

@@ -231,6 +231,13 @@ def test_audio_longer_than_the_model_hears_is_a_reject_that_says_so(
     assert found["error_class"] == "audio_too_long" and "the model hears 30 s" in found["message"]
 
 
+def test_a_model_of_more_units_than_the_codebook_has_is_refused(tmp_path: Path) -> None:
+    folder = write_released(tmp_path / "EchoX-8B")
+    parameters = EchoParameters(model=str(folder), prompt="embedded:prompts/echox.json")
+    with pytest.raises(ModelError, match=r"EchoX-8B says 1000 units, whisper-tiny\.en-l3-k100-.* has 100: name the"):
+        Echo(parameters).setup()
+
+
 def test_a_text_to_codec_model_does_not_listen() -> None:
     for parameters in ({"response": "generated"}, {"text": "hidden"}, {"decoder": "echo"}, {}):
         with pytest.raises(ModelError, match=r"is a text-to-codec model: .* need an EchoX checkpoint as echo\.model"):

@@ -80,12 +80,20 @@ class T2CConfig(BaseModel):
         return self
 
     @property
+    def num_units(self) -> int:
+        """Units that are decoded are below this."""
+        if self.spellings is None:
+            return min(self.units or self.unit_vocab_size, self.unit_vocab_size)
+        numbers = (int(number) for spelling in self.spellings.values() for number in re.findall("[0-9]+", spelling))
+        return 1 + max((number for number in numbers if self.units is None or number < self.units), default=0)
+
+    @property
     def decodable(self) -> list[int]:
         """Ids that may be decoded beside `end_id`, of the whole vocabulary."""
         if self.spellings is not None:
             return sorted(self.spellings)
         first = self.text_vocab_size
-        return list(range(first, first + min(self.units or self.unit_vocab_size, self.unit_vocab_size)))
+        return list(range(first, first + self.num_units))
 
     def spelled(self, ids: Sequence[int]) -> list[int]:
         """Ids of the whole vocabulary as units, without equal neighbours where ids are words of units."""
