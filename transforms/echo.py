@@ -114,6 +114,10 @@ class EchoParameters(Parameters):
         return open_tokenizer(self.codebook, self.encoder, self.layer, num_codebooks=1)
 
 
+ANOTHER_TEXT = 0.5
+"""Error rate of a reply's transcript above which its recording is not what the text says: publish's own `max_wer`."""
+
+
 @dataclass(frozen=True)
 class _Draft:
     """A row with all that needs no decoding of units."""
@@ -129,7 +133,7 @@ class Echo(Transform):
     """Answers a batch of turns, then decodes all segments of the answers together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -358,12 +362,15 @@ def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:
 
 
 def _recorded(reply: dict[str, Any], char_ends: list[int], codebook_id: str) -> list[list[int]] | None:
-    """The reply's recorded units by segment, where they are of the model's codebook.
+    """Return the reply's recorded units by segment, each a list of collapsed units.
 
-    Those of a single segment need no alignment.
+    They are None where the units are of another codebook than the model's, where the recording says something else than
+    the reply's text, and where the alignment does not say where to cut. A single segment needs no alignment.
     """
-    units, alignment = reply["units"], reply["alignments"]
+    units, alignment, transcript = reply["units"], reply["alignments"], reply["transcripts"]
     if units is None or units["codebook_id"] != codebook_id:
+        return None
+    if transcript is not None and (transcript["wer_vs_reference"] or 0.0) > ANOTHER_TEXT:
         return None
     (codebook,) = units["units"]
     if len(char_ends) == 1:

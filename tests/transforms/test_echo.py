@@ -19,7 +19,7 @@ from tests.transforms.rows import apply, rejects, run_stages
 from tests.transforms.speechbrain_checkpoints import make_vocoder
 from transforms.assets import asset
 from transforms.codebook import Codebook
-from transforms.echo import Echo, EchoParameters, unit_error_rate
+from transforms.echo import Echo, EchoParameters, _recorded, unit_error_rate
 from transforms.models.embedded import ModelError
 from transforms.models.readers import open_reader
 from transforms.models.t2c import T2C, learned_segments
@@ -101,6 +101,16 @@ def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     rate = unit_error_rate(row["unit_targets"], row["recorded_units"])
     assert row["unit_error_rate"] == pytest.approx(rate, abs=1e-4)
     assert 0 < row["unit_error_rate"] < 0.8
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(None, True), (0.2, True), (0.5, True), (0.7, False), (2.3, False)])
+def test_a_recording_of_another_text_gives_no_recorded_units(rate: float | None, kept: bool) -> None:
+    reply = {
+        "units": {"codebook_id": "book", "units": [[3, 1, 4]]},
+        "alignments": None,
+        "transcripts": {"wer_vs_reference": rate},
+    }
+    assert (_recorded(reply, [9], "book") == [[3, 1, 4]]) == kept
 
 
 def test_units_of_another_codebook_are_not_recorded_units(echoed: Dataset, tmp_path: Path) -> None:
