@@ -26,8 +26,8 @@ SYSTEM, USER, ASSISTANT = 9125, 882, 78191
 def llama3_prompt(system: Sequence[int]) -> list[int | None]:
     """Return a turn's prompt in Llama 3's headers, by id; None where the audio goes.
 
-    The release's inference code begins each piece of text with `<|begin_of_text|>`; `embedded:prompts/echox.json` is that
-    prompt, this one is without.
+    The release's inference code begins each piece of text with `<|begin_of_text|>`. This prompt does not;
+    `embedded:prompts/echox.json` does.
 
     Args:
         system: ids of the system's text.
