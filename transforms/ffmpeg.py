@@ -38,6 +38,7 @@ WALL_CLOCK = 0.5
 """By how much a browser recording that has all its bytes may differ from the duration that was written by a clock."""
 PAUSE = 0.5
 """Seconds without a packet that a codec may leave out in silence (Opus with DTX); they are filled with zeros."""
+MP3_GRANULE = 576
 MP3_DELAY = 1105
 """Samples by which LAME and a decoder delay MP3; FFmpeg leaves them in where no header tells."""
 HUSH = 1e-3
@@ -249,9 +250,12 @@ class _Decoding:
         return gap if gap > allowed else 0.0
 
     def _delay_of(self, first: av.AudioFrame) -> int:
-        """Return the samples to leave out at the start of MP3 whose header does not tell FFmpeg to do so."""
+        """Return the samples to leave out at the start of MP3 whose header does not tell FFmpeg to do so.
+
+        A first frame that is not whole shows that FFmpeg has left them out, as it does for Matroska.
+        """
         is_mp3 = self._stream.codec_context.codec.name.startswith("mp3")
-        return MP3_DELAY if is_mp3 and not first.pts else 0
+        return MP3_DELAY if is_mp3 and not first.pts and first.samples % MP3_GRANULE == 0 else 0
 
     def _without_delay(self, samples: np.ndarray) -> np.ndarray:
         """Return the samples after the delay; what sounds was no delay."""

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from schemas import SAMPLE_RATE
+from tests.transforms import audio_files
 from tests.transforms.audio_files import (
     CUT,
     ONCE,
@@ -61,6 +62,13 @@ def test_a_whole_recording_is_a_row_of_all_of_it(name: str) -> None:
         assert likeness(pcm, ONCE) > like
     tail = pcm[-SAMPLE_RATE // 2 :].astype(np.float64)
     assert np.sqrt((tail**2).mean()) > 100, "the end is speech, not silence"
+
+
+def test_silence_before_the_speech_is_no_delay_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = np.concatenate([np.zeros(8_000, np.float32), spoken()])
+    monkeypatch.setattr(audio_files, "spoken", lambda: quiet)
+    pcm = load(muxed.__wrapped__("libmp3lame", "matroska"), LIMITS).pcm
+    assert abs(len(pcm) - len(quiet)) <= 1
 
 
 @pytest.mark.parametrize("name", CUT)
