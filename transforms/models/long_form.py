@@ -64,6 +64,10 @@ class DecodingRules(Parameters):
         """
         return not self.is_silent(window) and window.compression_ratio > self.compression_ratio_threshold
 
+    def is_likely(self, window: DecodedWindow) -> bool:
+        """Return True if the text of a window passes both thresholds."""
+        return window.avg_logprob >= self.logprob_threshold and not self.fails(window)
+
     def best(self, attempts: list[DecodedWindow]) -> DecodedWindow:
         """Return the last attempt if it passes, else the likeliest."""
         return attempts[-1] if not self.fails(attempts[-1]) else max(attempts, key=lambda window: window.avg_logprob)
@@ -213,7 +217,7 @@ class LongForm:
         for _ in range(TRIES):
             gaps = [gap for gap in _gaps(waveforms, found) if gap not in tried]
             tried.update(gaps)
-            self._decode(gaps, waveforms, keys, found)
+            self._decode(gaps, waveforms, keys, found, only_likely=True)
         return found
 
     def _decode(
@@ -222,15 +226,21 @@ class LongForm:
         waveforms: Sequence[np.ndarray],
         keys: Sequence[str],
         found: list[Transcription],
+        only_likely: bool = False,
     ) -> None:
-        """Decode stretches, each to its end, and add the results to `found`."""
+        """Decode stretches, each to its end, and add the results to `found`.
+
+        Args:
+            only_likely: True leaves out text with a low mean log-probability, or that repeats itself. In noise, what is
+                decoded from a gap is often made up; the gap then stays without text, and is flagged.
+        """
         while stretches:
             windows = self._windows(stretches, waveforms, keys)
             following: list[_Stretch] = []
             for stretch, window in zip(stretches, windows, strict=True):
                 transcription = found[stretch.utterance]
                 transcription.windows.append(window)
-                if self._rules.is_silent(window):
+                if self._rules.is_silent(window) or (only_likely and not self._rules.is_likely(window)):
                     continue
                 segments = [
                     Segment(stretch.start + phrase.start, stretch.start + phrase.end, phrase.text.strip(), window)
