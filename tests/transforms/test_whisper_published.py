@@ -290,7 +290,7 @@ def test_an_old_checkpoint_says_less_and_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["vocabulary.json", "vocabulary.txt"])
 def test_the_vocabulary_of_ctranslate2_is_checked(tmp_path: Path, kind: str) -> None:
     model = make(tmp_path / "model", vocab_size=51866, num_mel_bins=128)
-    TransformersConverter(str(model)).convert(str(tmp_path / "ct2"))  # without a tokenizer beside it
+    TransformersConverter(str(model)).convert(str(tmp_path / "ct2"))  # writes no tokenizer
     tokens = json.loads((tmp_path / "ct2" / "vocabulary.json").read_text())
 
     def write(changed: list[str]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_whisper(folder: Path, vocab_size: int = 51864, safe: bool = True, shard: str = "5GB", **more: Any) -> str:
-    """Saves a Whisper of random weights, 3 and 2 blocks of 32, and what is published beside it; returns its directory.
+    """Save a Whisper with random weights (3 and 2 blocks, width 32) and its JSON files; return the directory.
 
     Args:
         safe: as safetensors, or as `pytorch_model.bin`.
@@ -34,7 +34,7 @@ def make_whisper(folder: Path, vocab_size: int = 51864, safe: bool = True, shard
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(4)  # far enough from zero for attention that is not flat
-    model.generation_config._from_model_config = False  # else transformers makes it anew where it reads the file
+    model.generation_config._from_model_config = False  # otherwise transformers regenerates it when it loads the file
     vars(model.generation_config).update(alignment_heads=[[0, 1], [1, 0]], **decoding(vocab_size))
     WhisperFeatureExtractor(model.config.num_mel_bins).save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=safe, max_shard_size=shard)

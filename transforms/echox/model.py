@@ -281,8 +281,8 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 def tower_of(path: Path, config: EchoXConfig) -> str:
     """Return the audio tower's name for `AudioTower.load`.
 
-    A published `config.json` has the place where its authors, or the release's README, keep the tower. So a directory
-    that is not where it says is looked for by its last name inside the checkpoint, then beside it.
+    A published `config.json` holds a path of its authors' machine, or of the release's README. If there is no such
+    directory, its last name is looked up in the checkpoint's directory, then in the parent directory.
 
     Raises:
         ModelError: it is in none of these places.

@@ -137,7 +137,7 @@ def _output_norm(hyperparams: Hyperparams, encoder: str) -> bool:
     """
     about = hyperparams.made(encoder, *ENCODERS)
     if hyperparams.follow(about.get("output_all_hiddens")):
-        raise ModelError(f"{hyperparams.path}: all layers of the encoder together are not read, but its last alone")
+        raise ModelError(f"{hyperparams.path}: combines all layers of the encoder; only its last layer is supported")
     if unknown := [name for name in about if name not in ENCODER_ARGUMENTS]:
         raise ModelError(
             f"{hyperparams.path}: `{encoder}` has {unknown[0]}, which is not read here; take another model"

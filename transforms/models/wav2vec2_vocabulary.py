@@ -1,4 +1,4 @@
-"""Letters of transformers' `Wav2Vec2CTCTokenizer`: `vocab.json` and the files that its tokenizer writes beside it."""
+"""The vocabulary of transformers' `Wav2Vec2CTCTokenizer`, from `vocab.json` and the tokenizer's other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the small files beside a Whisper's weights say of its spectrogram, its text and its attention.
+"""The settings of a Whisper checkpoint's JSON files: spectrogram, text and attention.
 
 Each value that changes a result is honored, or refused with its file and key. What `transcribe` decides itself is left
 to its parameters: language, timestamps, lengths and beams.

@@ -205,7 +205,7 @@ def choose_alignment_heads(model: str, whisper: Whisper) -> None:
 
 
 def check_alignment_heads(model: str) -> None:
-    """Refuse a directory of transformers by its small files alone, where `choose_alignment_heads` would.
+    """Refuse what `choose_alignment_heads` would refuse, reading only the JSON files of a transformers directory.
 
     Raises:
         ModelError: as `choose_alignment_heads`.

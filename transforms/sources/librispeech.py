@@ -82,12 +82,12 @@ class LibriSpeechSource(Source):
                 speaker_id=key.split("-")[0],
             )
 
-        said = []
+        named = set()
         for found in pool.map(item, lines):
-            said.append(found.locator)
+            named.add(found.locator)
             yield found
         for locator in tree.find(folder, depth=0, suffix=".flac"):
-            if locator not in said:
+            if locator not in named:
                 where = locator.rpartition("/")[2]
                 message = f"{where}: {name} has no line for it; add one, or remove the file"
                 yield Item(id=where, where=where, error_class="bad_line", error=message)

@@ -71,7 +71,7 @@ OTHER_TEXTS = (
     "raw_transcription",
     "raw_transcript",
 )
-"""Keys that hold what was said where a record has no `text`, as have the usual ones in another case."""
+"""Keys that hold what was said if a record has no `text`. So do the usual keys in another case."""
 AGREED_SECONDS = 0.01
 """By how much `end - start` and `duration` may differ: what is written with two decimals is rounded."""
 
