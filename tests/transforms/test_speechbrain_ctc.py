@@ -284,7 +284,7 @@ def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
         ("blank_index: 0", "blank_index: 400", r"<blank> is 0, but blank_index of hyperparams\.yaml is 400"),
         ("dnn_layers: 2", "dnn_layers: two", "dnn_blocks is 'two'"),
         ("input_shape: [null, null, !ref <wav2vec_output_dim>]", "input_shape: 32", "can't be made as it says"),
-        ("    freeze: True", "    output_all_hiddens: True", "its last alone"),
+        ("    freeze: True", "    output_all_hiddens: True", "only its last layer is supported"),
         ("ctc_lin: !new", "ctc: !new", "has no `ctc_lin: !new:`"),
         ("blank_index: 0", "blank_index: two", "blank_index is 'two'"),
         ("    freeze: True", "    layerwise_sum: True", "`wav2vec2` has layerwise_sum, which is not read"),
