@@ -43,7 +43,7 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
 
 nano: .venv/demo  ## the embedded EchoX and the reader of units, from rules and seeds: hours, to out/nano
-	$(BIN)/python -m jobs.corpora.nano_domain out/nano/domain.jsonl
+	$(BIN)/python -m echo_targets.jobs.corpora.nano_domain out/nano/domain.jsonl
 	$(BIN)/echo-targets run nano-corpus texts=out/nano/domain.jsonl root=out/nano/corpus
 	$(BIN)/echo-targets train s2t out/nano/corpus out/nano/one
 	$(BIN)/echo-targets train t2c out/nano/corpus out/nano/two --language-model out/nano/one

@@ -17,9 +17,9 @@ import numpy as np
 from benchmarks.borders import spread, voiced
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
 from benchmarks.narrator import Narrator
-from transforms.models.hama_ctc import HOP_SAMPLES, CtcAligner, viterbi
-from transforms.models.voice import PLAIN
-from transforms.text import words_of
+from echo_targets.transforms.models.aligners.hama import HOP_SAMPLES, CtcAligner, viterbi
+from echo_targets.transforms.models.voices.hibari import PLAIN
+from echo_targets.transforms.text import words_of
 
 Starts = list[list[int]]
 Align = Callable[[list[np.ndarray], list[str]], Starts]

@@ -23,11 +23,11 @@ import numpy as np
 
 from benchmarks.common import SAMPLE_RATE, options, speech, speech_rows
 from benchmarks.narrator import Narrator, Said
-from transforms.forced_alignment import Aligner, Alignment
-from transforms.models.hama_ctc import CtcAligner
-from transforms.models.voice import PLAIN, Delivery
-from transforms.models.whisper_attention import AttentionAligner
-from transforms.pauses import Levels
+from echo_targets.transforms.models.aligners.attention import AttentionAligner
+from echo_targets.transforms.models.aligners.base import Aligner, Alignment
+from echo_targets.transforms.models.aligners.hama import CtcAligner
+from echo_targets.transforms.models.aligners.pauses import Levels
+from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery
 
 DELIVERIES = {
     "voice": PLAIN,

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rapidfuzz.distance import Levenshtein
 
-from schemas import KEY
-from schemas.layout import Dataset
-from transforms.echo import Echo, EchoParameters, user_turns
-from transforms.models.unit_reader import UnitReader, readable, target_cer
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.models.readers.ctc import UnitReader, readable, target_cer
+from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters, user_turns
 
 BATCH = 16
 MAX_TOKENS = 128

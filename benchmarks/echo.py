@@ -18,15 +18,15 @@ import numpy as np
 from benchmarks.common import SAMPLE_RATE, compare, options
 from benchmarks.dialogues import BATCH, MAX_TOKENS
 from benchmarks.generate import Generating
-from jobs.corpora.nano_domain import rows as lines_of_domain
-from transforms.assets import asset
-from transforms.echo import EchoParameters
-from transforms.echox.model import EchoX
-from transforms.models.voice import Delivery, Voice
-from transforms.prompts import PromptTemplate
+from echo_targets.jobs.corpora.nano_domain import rows as lines_of_domain
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.echox.prompts import PromptTemplate
+from echo_targets.transforms.models.voices.hibari import Delivery, Voice
+from echo_targets.transforms.stages.echo.stage import EchoParameters
 
 if TYPE_CHECKING:
-    from transforms.echox.model import Prompt
+    from echo_targets.transforms.models.echox.model import Prompt
 
 QUESTIONS = 32
 Ids = list[list[int]]

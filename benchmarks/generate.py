@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
-from transforms.echox.model import EchoX, Prompt
-from transforms.models.decoding import padded_left
-from transforms.models.t2c_module import T2CModule
+from echo_targets.transforms.models.echox.model import EchoX, Prompt
+from echo_targets.transforms.models.t2c.decoding import padded_left
+from echo_targets.transforms.models.t2c.network import T2CModule
 
 Ids = list[list[int]]
 

@@ -21,13 +21,13 @@ from typing import Any
 import jiwer
 
 from benchmarks.common import SAMPLE_RATE, chosen, speech_rows
-from jobs.config import load
-from jobs.run import job_of
-from pipeline.commit import open_stage, set_current
-from pipeline.shard import ShardTask, load_transform, run_shard
-from schemas.check import check_dataset
-from schemas.layout import Dataset
-from transforms.text import normalize
+from echo_targets.jobs.commands.run import job_of
+from echo_targets.jobs.config import load
+from echo_targets.pipeline.commit import open_stage, set_current
+from echo_targets.pipeline.shard import ShardTask, load_transform, run_shard
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.text import normalize
 
 MODELS = {  # what of each stage is its model
     "transcribe": "_recognise",

@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import compare
-from transforms.assets import asset
-from transforms.models.decoding import RunningBatch, padded_left, positions_of
-from transforms.models.fairseq2_checkpoint import start_fairseq2
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.checkpoints.fairseq2 import start_fairseq2
+from echo_targets.transforms.models.t2c.decoding import RunningBatch, padded_left, positions_of
 
 PROMPT, REPLY = 150, 48
 EPSILON = 1e-5
@@ -30,7 +30,7 @@ EPSILON = 1e-5
 
 
 class Ours:
-    """transformers' Llama, run as `transforms.echox` runs it."""
+    """transformers' Llama, run as `echo_targets.transforms.models.echox` runs it."""
 
     def __init__(self, llama: LlamaForCausalLM) -> None:
         self.llama = llama

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transforms.models.embedded import HIBARI_VOICE
-from transforms.models.voice import PLAIN, Delivery, Voice
-from transforms.text import words_of
+from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
+from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery, Voice
+from echo_targets.transforms.text import words_of
 
 DURATIONS = b"/Clip_output_0"
 FRAME_SAMPLES = 400

@@ -21,7 +21,7 @@ from selenium import webdriver
 
 from benchmarks.rehearsal import STAND_INS, rehearse
 from benchmarks.rehearsal_stages import CORPORA
-from jobs.inspector.site import write_site
+from echo_targets.jobs.inspector.site import write_site
 
 SORT = """
 const started = performance.now();

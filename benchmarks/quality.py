@@ -19,13 +19,13 @@ from typing import Any
 import jiwer
 
 from benchmarks.dialogues import BATCH, Dialogues, Row, error_rate, joined_units, spoken_error_rate
-from schemas import KEY
-from schemas.layout import Dataset
-from transforms.audio import decode_flac
-from transforms.echox.model import EchoX
-from transforms.echox.s2t_training import ctc_ids
-from transforms.models.unit_reader import UnitReader
-from transforms.text import normalize
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.readers.ctc import UnitReader
+from echo_targets.transforms.text import normalize
+from echo_targets.transforms.training.s2t import ctc_ids
 
 RUNS: dict[str, dict[str, Any]] = {
     "text": {"text": "response", "decoder": "t2c"},

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dialogues import ONE_SEGMENT, Dialogues, Row, error_rate, joined_units, spoken_error_rate
-from jobs.config import find
-from jobs.train import chosen_config
-from jobs.train_echox import EchoTrainConfig
-from schemas import KEY
-from transforms.assets import asset
-from transforms.echox.collate import KDRow
-from transforms.echox.echo_training import EchoRow, train_echo
-from transforms.echox.model import EchoX
-from transforms.models.unit_reader import UnitReader
-from transforms.prompts import PromptTemplate
+from echo_targets.jobs.commands.train import chosen_config
+from echo_targets.jobs.commands.train_echox import EchoTrainConfig
+from echo_targets.jobs.config import find
+from echo_targets.schemas import KEY
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.echox.collate import KDRow
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.echox.prompts import PromptTemplate
+from echo_targets.transforms.models.readers.ctc import UnitReader
+from echo_targets.transforms.training.echo import EchoRow, train_echo
 
 Targets = Mapping[str, Mapping[str, Row]]
 """Rows of echo_targets by what their targets are, and by key."""

@@ -16,15 +16,15 @@ from typing import Any
 
 from benchmarks.common import speech_rows
 from benchmarks.dialogues import MAX_TOKENS
-from jobs.stages import STAGES
-from pipeline.job import Job, StageReport
-from pipeline.plan import plan
-from pipeline.runners.local import LocalRunner
-from pipeline.stage import StageSpec
-from schemas.check import check_dataset
-from schemas.layout import Dataset
-from transforms.ingest import IngestParameters
-from transforms.sources import entries
+from echo_targets.jobs.stages import STAGES
+from echo_targets.pipeline.job import Job, StageReport
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.stages.ingest import IngestParameters
 
 SHOWN = 5
 

@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import ECHO, KEY
-from schemas.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas import ECHO, KEY
+from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
 
 COLUMNS = [KEY, "asr_target_ids", "response_token_ids", "sub_lengths", "unit_targets"]
 SETS = {"tokens and units": COLUMNS, "with audio": [*COLUMNS, "audio"]}
@@ -36,7 +36,7 @@ Rows = Iterator[list[dict[str, Any]]]
 
 
 def ours(root: str, files: list[str], columns: list[str]) -> Rows:
-    from transforms.trainer.dataset import EchoTargetDataset
+    from echo_targets.transforms.loading.dataset import EchoTargetDataset
 
     yield from EchoTargetDataset(root, columns=columns)
 
@@ -96,7 +96,7 @@ def one(name: str, root: str, columns: list[str]) -> None:
     """Reads an epoch; prints seconds, units, and by how many bytes the process grew, imports left out."""
     import datasets  # noqa: F401
 
-    import transforms.trainer.dataset  # noqa: F401
+    import echo_targets.transforms.loading.dataset  # noqa: F401
 
     files = _files(root)
     contender = CONTENDERS[name]

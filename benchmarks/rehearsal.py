@@ -23,14 +23,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.rehearsal_stages import HOP, entries
-from pipeline.job import Job, StageReport
-from pipeline.plan import Committed, plan
-from pipeline.runners.local import LocalRunner
-from pipeline.stage import StageSpec
-from schemas import ENTRIES
-from schemas.check import check_dataset
-from schemas.layout import Dataset
-from transforms.publish import EchoSetParameters, PublishEcho, PublishS2T, PublishT2C, S2TParameters, T2CParameters
+from echo_targets.pipeline.job import Job, StageReport
+from echo_targets.pipeline.plan import Committed, plan
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import ENTRIES
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.stages.publish.stage import (
+    EchoSetParameters,
+    PublishEcho,
+    PublishS2T,
+    PublishT2C,
+    S2TParameters,
+    T2CParameters,
+)
 
 SHARD_HOURS = 30.0
 WINDOW_SECONDS = 1e9
@@ -134,7 +141,9 @@ def stage_step(root: str, position: int, workers: int) -> Figures:
             for name in STAND_INS
         ),
         *(
-            StageSpec(f"transforms.publish:{kind.__name__}", parameters().model_dump(mode="json"))
+            StageSpec(
+                f"echo_targets.transforms.stages.publish.stage:{kind.__name__}", parameters().model_dump(mode="json")
+            )
             for kind, parameters in PUBLISH.items()
         ),
     ]

@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas import ECHO_TARGETS, ENTRIES, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES, Table
-from schemas.base import AUDIO, CATEGORY
-from transforms.base import Output, Parameters, Reject, Transform, joined
-from transforms.echo import user_turns
+from echo_targets.schemas import ECHO_TARGETS, ENTRIES, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES, Table
+from echo_targets.schemas.tables.base import AUDIO, CATEGORY
+from echo_targets.transforms.base import Output, Parameters, Reject, Transform, joined
+from echo_targets.transforms.stages.echo.stage import user_turns
 
 HOP = 320
 LANGUAGE_UNITS, SHADES = 100, 10
@@ -96,7 +96,7 @@ def ranked(counts: NDArray[np.float64], size: int) -> Integers:
 @cache
 def _language() -> tuple[Integers, NDArray[np.int32], NDArray[np.bool_]]:
     """Words to draw from, and each word's units (padded) and where they are."""
-    language = loads((files("transforms.assets") / "unit-language-k100.json").read_text())
+    language = loads((files("echo_targets.transforms.assets") / "unit-language-k100.json").read_text())
     words: list[list[int]] = language["vocabulary"]
     units = np.array([word + [0] * (MAX_WORD_UNITS - len(word)) for word in words], np.int32)
     there = np.arange(MAX_WORD_UNITS) < np.array([len(word) for word in words])[:, None]
@@ -153,7 +153,7 @@ def units_of(seeds: Bits, frames: Integers, stream: int) -> Units:
 @cache
 def _lexicon() -> tuple[Integers, pa.Array]:
     """English words to draw from."""
-    sentences = (files("jobs.corpora") / "nano_sentences.jsonl").read_text().splitlines()
+    sentences = (files("echo_targets.jobs.corpora") / "nano_sentences.jsonl").read_text().splitlines()
     counts = Counter(re.findall(r"[a-z']+", " ".join(loads(line)["text"] for line in sentences).lower()))
     return ranked(np.array(list(counts.values()), float), 2**16), pa.array(list(counts))
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from benchmarks.common import SAMPLE_RATE
 from benchmarks.stages import clips
-from jobs.config import workplace
-from pipeline.job import Job
-from pipeline.plan import plan
-from pipeline.runners.local import LocalRunner
-from pipeline.stage import StageSpec
-from schemas import ENTRIES
-from schemas.layout import Dataset
+from echo_targets.jobs.config import workplace
+from echo_targets.pipeline.job import Job
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import ENTRIES
+from echo_targets.schemas.dataset.layout import Dataset
 
 OPTIONS = {
     "local": ["workers=1"],

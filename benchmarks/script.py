@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from transforms.assets import asset
-from transforms.codebook import Codebook, collapse
-from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.hama_ctc import CtcAligner, viterbi
-from transforms.models.whisper_encoder import encode, num_frames
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.text import words_of
-from transforms.tokenize import TokenizeParameters
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.aligners.hama import CtcAligner, viterbi
+from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
+from echo_targets.transforms.models.encoders.whisper import encode, num_frames
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
+from echo_targets.transforms.stages.tokenize import TokenizeParameters
+from echo_targets.transforms.text import words_of
+from echo_targets.transforms.units.codebook import Codebook, collapse
 
 
 def main(manifest: Path, out: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from benchmarks.common import SAMPLE_RATE, speech_rows
-from schemas import ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
-from transforms.audio import with_waveforms, without_waveforms
-from transforms.base import Output, Parameters, Transform, table_of
+from echo_targets.schemas import ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
+from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
+from echo_targets.transforms.base import Output, Parameters, Transform, table_of
 
 
 @cache

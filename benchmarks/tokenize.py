@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
-from transforms.assets import asset
-from transforms.codebook import Codebook
-from transforms.models.threads import hear_each
-from transforms.models.whisper_encoder import WhisperFeatures, num_frames
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.tokenize import TokenizeParameters
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures, num_frames
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
+from echo_targets.transforms.stages.tokenize import TokenizeParameters
+from echo_targets.transforms.threads import hear_each
+from echo_targets.transforms.units.codebook import Codebook
 
 
 def main(limit: int | None, rounds: int) -> None:

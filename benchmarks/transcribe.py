@@ -21,10 +21,10 @@ from torch import get_num_threads, set_num_threads
 from benchmarks.common import chosen
 from benchmarks.speech_sets import SpeechSet, speech_sets
 from benchmarks.whisper_pipeline import asr_pipeline
-from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.text import normalize
-from transforms.transcribe import Transcribe, TranscribeParameters
+from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
+from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters
+from echo_targets.transforms.text import normalize
 
 BATCH = 8
 Waveforms: TypeAlias = list[np.ndarray]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
-from transforms.assets import asset
-from transforms.codebook import Codebook, collapse
-from transforms.models.whisper_encoder import WhisperFeatures
-from transforms.models.whisper_weights import EMBEDDED
-from transforms.tokenize import TokenizeParameters
-from transforms.unit_language import FIRST_CHARACTER, UnitLanguage
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.stages.tokenize import TokenizeParameters
+from echo_targets.transforms.units.codebook import Codebook, collapse
+from echo_targets.transforms.units.language import FIRST_CHARACTER, UnitLanguage
 
 TIMES = 20
 

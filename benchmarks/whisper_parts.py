@@ -16,12 +16,18 @@ import numpy as np
 import torch
 
 from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
-from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.recognisers import FasterWhisper
-from transforms.models.threads import hear_each, in_threads
-from transforms.models.whisper_encoder import HOP_SAMPLES, WINDOW_SAMPLES, hidden_states, log_mel, padded_seconds
-from transforms.models.whisper_weights import EMBEDDED
-from transforms.text import normalize
+from echo_targets.transforms.models.asr.base import FasterWhisper
+from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
+from echo_targets.transforms.models.encoders.whisper import (
+    HOP_SAMPLES,
+    WINDOW_SAMPLES,
+    hidden_states,
+    log_mel,
+    padded_seconds,
+)
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.text import normalize
+from echo_targets.transforms.threads import hear_each, in_threads
 
 BATCH = 8
 Waveforms = list[np.ndarray]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import SAMPLE_RATE
-from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.whisper_encoder import WINDOW_SAMPLES
-from transforms.models.whisper_names import to_transformers
-from transforms.models.whisper_weights import EMBEDDED, choose_alignment_heads, load_whisper
+from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
+from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
+from echo_targets.transforms.models.whisper.names import to_transformers
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, choose_alignment_heads, load_whisper
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration

@@ -35,7 +35,7 @@ def main(limit: int | None, rounds: int) -> None:
         def job() -> list[str]:
             root = folder / f"root-{next(number)}"
             where = [f"manifest={manifest}", f"root={root}", f"workers={WORKERS}", hours]
-            return ["-m", "jobs.cli", "run", "folder", *where]
+            return ["-m", "echo_targets.jobs.cli", "run", "folder", *where]
 
         def script() -> list[str]:
             return ["-m", "benchmarks.script", str(manifest), str(folder / "script.parquet")]

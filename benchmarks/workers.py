@@ -19,10 +19,10 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from benchmarks.common import speech_rows
-from jobs.config import load
-from jobs.run import job_of
-from pipeline.job import Job
-from pipeline.runners.local import LocalRunner
+from echo_targets.jobs.commands.run import job_of
+from echo_targets.jobs.config import load
+from echo_targets.pipeline.job import Job
+from echo_targets.pipeline.runners.local import LocalRunner
 
 UTTERANCES = 200
 STAGES = ("Ingest", "Transcribe", "Tokenize")
@@ -46,7 +46,10 @@ def run(manifest: Path, root: str, workers: int) -> Took:
     with LocalRunner(1) as runner:
         list(Job(root, job.plan, stages[:1], 0.0).run(runner))
     started, processor = time.perf_counter(), _processor_seconds()
-    with patch("pipeline.runners.local.os.cpu_count", return_value=workers), LocalRunner(workers) as runner:
+    with (
+        patch("echo_targets.pipeline.runners.local.os.cpu_count", return_value=workers),
+        LocalRunner(workers) as runner,
+    ):
         list(Job(root, job.plan, stages, 0.0).run(runner))  # a thread for each worker
     return Took(time.perf_counter() - started, _processor_seconds() - processor)
 

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import chosen, compare
 from benchmarks.units import units_of_speech
-from pipeline.commit import ShardWriter
-from schemas import KEY, UNITS
-from schemas.layout import Dataset, StageInfo
-from transforms.base import table_of
+from echo_targets.pipeline.commit import ShardWriter
+from echo_targets.schemas import KEY, UNITS
+from echo_targets.schemas.dataset.layout import Dataset, StageInfo
+from echo_targets.transforms.base import table_of
 
 TIMES, BATCH = 100, 64
 

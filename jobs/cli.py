@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.base import LARGEST_CODEBOOK
+from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -86,7 +86,7 @@ def run(
 
     Example: echo-targets run folder manifest=calls/manifest.jsonl root=out/calls workers=2
     """
-    from jobs.run import run_command
+    from echo_targets.jobs.commands.run import run_command
 
     raise typer.Exit(run_command(config, overrides or [], dry_run))
 
@@ -97,7 +97,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
 ) -> None:
     """Voice twenty dialogues, break a few files on purpose, and take them through every stage."""
-    from jobs.demo import demo_command
+    from echo_targets.jobs.commands.demo import demo_command
 
     raise typer.Exit(demo_command(root, workers))
 
@@ -126,7 +126,7 @@ def check(
 
     echo-targets check --against old/schemas/contract
     """
-    from jobs.check import check_command
+    from echo_targets.jobs.commands.check import check_command
 
     raise typer.Exit(check_command(path, against, level.value, format.value))
 
@@ -143,7 +143,7 @@ def status(
 
     Example: echo-targets status out/calls folder manifest=calls/manifest.jsonl stages.publish_s2t.max_wer=0.3
     """
-    from jobs.status import status_command
+    from echo_targets.jobs.commands.status import status_command
 
     raise typer.Exit(status_command(root, config, overrides or []))
 
@@ -163,7 +163,7 @@ def diff(
 
     echo-targets diff out/before out/after --table units
     """
-    from jobs.diff import diff_command
+    from echo_targets.jobs.commands.diff import diff_command
 
     raise typer.Exit(diff_command(a, b, table, format is ReportFormat.JSON))
 
@@ -183,7 +183,7 @@ def plan(
 
     Example: echo-targets plan folder manifest=calls/manifest.jsonl root=out/calls --throughputs mine.yaml
     """
-    from jobs.plan import plan_command
+    from echo_targets.jobs.commands.plan import plan_command
 
     raise typer.Exit(plan_command(config, overrides or [], throughputs, format is ReportFormat.JSON))
 
@@ -201,7 +201,7 @@ def rerun(
 
     Example: echo-targets rerun --only rejects folder manifest=calls/manifest.jsonl root=out/calls
     """
-    from jobs.rerun import rerun_command
+    from echo_targets.jobs.commands.retry import rerun_command
 
     assert only is RerunOnly.REJECTS
     raise typer.Exit(rerun_command(config, overrides or []))
@@ -213,7 +213,7 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only said what would be deleted.")] = False,
 ) -> None:
     """Delete versions that are neither current nor read by a current one, and what killed processes left behind."""
-    from jobs.gc import gc_command
+    from echo_targets.jobs.commands.gc import gc_command
 
     raise typer.Exit(gc_command(root, yes))
 
@@ -236,7 +236,7 @@ def inspect(
 
     Example: echo-targets inspect out/calls --serve
     """
-    from jobs.inspector.command import inspect_command
+    from echo_targets.jobs.commands.inspect import inspect_command
 
     raise typer.Exit(inspect_command(root, out, sounds, serve, vocoder))
 
@@ -258,8 +258,8 @@ def fit_codebook(
 
     Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500 workers=2
     """
-    from jobs.config import workplace
-    from jobs.fit import fit_codebook_command
+    from echo_targets.jobs.commands.fit import fit_codebook_command
+    from echo_targets.jobs.config import workplace
 
     chosen = workplace(overrides or [])
     raise typer.Exit(fit_codebook_command(root, out, size, layer, model, seed, max_frames, chosen))
@@ -278,8 +278,8 @@ def fit_unit_language(
 
     Example: echo-targets fit-unit-language out/calls words.json --vocab-size 4000 runner=ray ray.address=auto
     """
-    from jobs.config import workplace
-    from jobs.fit import fit_unit_language_command
+    from echo_targets.jobs.commands.fit import fit_unit_language_command
+    from echo_targets.jobs.config import workplace
 
     chosen = workplace(overrides or [])
     raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value, chosen))
@@ -293,7 +293,7 @@ def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="The fences' 
 
     Example: echo-targets fit-fences out/calls fences.json
     """
-    from jobs.fit import fit_fences_command
+    from echo_targets.jobs.commands.fit import fit_fences_command
 
     raise typer.Exit(fit_fences_command(root, out))
 
@@ -312,7 +312,7 @@ def s2t(
 
     Example: echo-targets train s2t out/nano-corpus out/nano-s2t recipe.steps=11000
     """
-    from jobs.train_echox import train_s2t_command
+    from echo_targets.jobs.commands.train_echox import train_s2t_command
 
     raise typer.Exit(train_s2t_command(root, out, config, overrides or []))
 
@@ -339,11 +339,11 @@ def t2c(
     echo-targets train t2c out/nano-corpus out/nano-stage2 --language-model out/nano-s2t
     """
     if language_model:
-        from jobs.train_echox import train_unit_translator_command
+        from echo_targets.jobs.commands.train_echox import train_unit_translator_command
 
         chosen = config or "train-unit-translator"
         raise typer.Exit(train_unit_translator_command(root, out, chosen, overrides or [], language_model))
-    from jobs.train import train_t2c_command
+    from echo_targets.jobs.commands.train import train_t2c_command
 
     raise typer.Exit(train_t2c_command(root, out, config or "train-t2c", overrides or []))
 
@@ -362,7 +362,7 @@ def echo(
 
     Example: echo-targets train echo out/nano-corpus out/nano-stage2 out/nano-echox recipe.steps=3000
     """
-    from jobs.train_echox import train_echo_command
+    from echo_targets.jobs.commands.train_echox import train_echo_command
 
     raise typer.Exit(train_echo_command(root, model, out, config, overrides or []))
 
@@ -378,7 +378,7 @@ def reader(
 
     Example: echo-targets train reader out/nano out/nano-reader recipe.steps=5000
     """
-    from jobs.train import train_reader_command
+    from echo_targets.jobs.commands.train import train_reader_command
 
     raise typer.Exit(train_reader_command(root, out, config, overrides or []))
 
@@ -396,7 +396,7 @@ def backends(
 
     Example: echo-targets backends fairseq2
     """
-    from jobs.backends import backends_command
+    from echo_targets.jobs.commands.backends import backends_command
 
     raise typer.Exit(backends_command(name))
 
@@ -405,7 +405,7 @@ def main() -> None:
     """Entry point: known errors end in one message and their exit code, never in a trace."""
     import sys
 
-    from schemas.base import UserError
+    from echo_targets.schemas.errors import UserError
 
     try:
         app()

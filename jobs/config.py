@@ -13,14 +13,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from jobs.stages import STAGES
-from pipeline.lease import WhenBusy
-from pipeline.runners.base import Runner
-from pipeline.runners.beam import BeamOptions, BeamRunner
-from pipeline.runners.local import LocalRunner
-from pipeline.runners.ray import RayOptions, RayRunner
-from pipeline.stage import StageSpec
-from schemas.base import UserError
+from echo_targets.jobs.stages import STAGES
+from echo_targets.pipeline.lease import WhenBusy
+from echo_targets.pipeline.runners.base import Runner
+from echo_targets.pipeline.runners.beam.runner import BeamOptions, BeamRunner
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.pipeline.runners.ray.runner import RayOptions, RayRunner
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 

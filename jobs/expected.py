@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from schemas import SAMPLE_RATE, UTTERANCES
-from schemas.layout import Dataset
-from transforms.sources import Source
-from transforms.sources.base import Expected
+from echo_targets.schemas import SAMPLE_RATE, UTTERANCES
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.sources.base import Expected, Source
 
 
 def say_differences(sources: Iterable[Source], dataset: Dataset, console: Console) -> bool:

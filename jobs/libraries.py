@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from transforms.models.embedded import (
+from echo_targets.transforms.models.checkpoints.embedded import (
     HAMA_CTC,
     HAMA_G2P,
     HAMA_G2P_DECODER,
@@ -35,7 +35,7 @@ class Backend(NamedTuple):
     files: tuple[EmbeddedFile, ...] = ()
 
 
-FAIRSEQ2 = "transforms.models.fairseq2_checkpoint:start_fairseq2"
+FAIRSEQ2 = "echo_targets.transforms.models.checkpoints.fairseq2:start_fairseq2"
 BACKENDS = (
     Backend("ingest", "soundfile", "soundfile", "ingest", "WAV, FLAC, MP3, Ogg"),
     Backend("ingest", "av", "av", "ingest", "AAC, M4A and the rest, with an FFmpeg of its own"),

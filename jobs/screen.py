@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from pipeline.job import JobEvent, StageReport, StageStarted, Waiting
-from pipeline.runners.base import Done, Event, Worked
-from schemas import SAMPLE_RATE
-from schemas.layout import StageInfo
+from echo_targets.pipeline.job import JobEvent, StageReport, StageStarted, Waiting
+from echo_targets.pipeline.runners.base import Done, Event, Worked
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import StageInfo
 
 LINE_EVERY = 10.0
 PLAIN_WIDTH = 160

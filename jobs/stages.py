@@ -1,13 +1,13 @@
 """The stages of the pipeline, in order, and where their transforms are. Adding a stage is adding a line."""
 
 STAGES: dict[str, str] = {
-    "ingest": "transforms.ingest:Ingest",
-    "transcribe": "transforms.transcribe:Transcribe",
-    "measure": "transforms.measure:Measure",
-    "align": "transforms.align:Align",
-    "tokenize": "transforms.tokenize:Tokenize",
-    "echo": "transforms.echo:Echo",
-    "publish_s2t": "transforms.publish:PublishS2T",
-    "publish_t2c": "transforms.publish:PublishT2C",
-    "publish_echo": "transforms.publish:PublishEcho",
+    "ingest": "echo_targets.transforms.stages.ingest:Ingest",
+    "transcribe": "echo_targets.transforms.stages.transcribe:Transcribe",
+    "measure": "echo_targets.transforms.stages.measure:Measure",
+    "align": "echo_targets.transforms.stages.align:Align",
+    "tokenize": "echo_targets.transforms.stages.tokenize:Tokenize",
+    "echo": "echo_targets.transforms.stages.echo.stage:Echo",
+    "publish_s2t": "echo_targets.transforms.stages.publish.stage:PublishS2T",
+    "publish_t2c": "echo_targets.transforms.stages.publish.stage:PublishT2C",
+    "publish_echo": "echo_targets.transforms.stages.publish.stage:PublishEcho",
 }

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from pipeline.commit import write_whole
-from schemas.layout import Dataset, LayoutError, StageInfo, shard_name
+from echo_targets.pipeline.commit import write_whole
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, StageInfo, shard_name
 
 
 @dataclass(frozen=True)

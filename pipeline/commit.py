@@ -16,11 +16,11 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import KEY, REJECTS, TABLES, Table
-from schemas.check import check_file, metadata
-from schemas.layout import INDEX, STAGE, Dataset, FileEntry, Manifest, StageInfo, shard_name
-from schemas.storage import Writing
-from transforms.base import Reject, table_of
+from echo_targets.schemas import KEY, REJECTS, TABLES, Table
+from echo_targets.schemas.dataset.check import check_file, metadata
+from echo_targets.schemas.dataset.layout import INDEX, STAGE, Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas.dataset.storage import Writing
+from echo_targets.transforms.base import Reject, table_of
 
 
 class CommitError(Exception):

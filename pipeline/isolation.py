@@ -16,11 +16,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pipeline.attempt import describe, is_device_error, is_out_of_memory
-from pipeline.batch import reject_alone, try_batch
-from pipeline.stage import StageSpec
-from schemas.base import UserError
-from transforms.base import Output, Reject
+from echo_targets.pipeline.attempt import describe, is_device_error, is_out_of_memory
+from echo_targets.pipeline.retry import reject_alone, try_batch
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.base import Output, Reject
 
 CRASHED = "crashed"
 CRASHES = 2
@@ -44,7 +44,7 @@ class Isolated:
             self._ending()
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """`pipeline.batch.Worker.try_batch`; a batch that kills the child has failed."""
+        """`retry.Worker.try_batch`; a batch that kills the child has failed."""
         for _ in range(1 if len(batch) > 1 else CRASHES):
             child = self._started()
             try:
@@ -61,7 +61,7 @@ class Isolated:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.isolation"],
+                [sys.executable, "-P", "-m", "echo_targets.pipeline.isolation"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from pipeline.attempt import forget_stopped
-from pipeline.commit import open_stage, set_current, sweep
-from pipeline.lease import Driver, Lease, WhenBusy
-from pipeline.plan import Committed, Plan
-from pipeline.runners.base import Done, Event, Failed, Runner
-from pipeline.shard import ShardTask, run_shard
-from pipeline.stage import StageSpec, changes, describe
-from schemas.layout import INDEX, Dataset, LayoutError, Manifest, StageInfo
-from transforms.base import NO_FAILURES
+from echo_targets.pipeline.attempt import forget_stopped
+from echo_targets.pipeline.commit import open_stage, set_current, sweep
+from echo_targets.pipeline.lease import Driver, Lease, WhenBusy
+from echo_targets.pipeline.plan import Committed, Plan
+from echo_targets.pipeline.runners.base import Done, Event, Failed, Runner
+from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.pipeline.stage import StageSpec, changes, describe
+from echo_targets.schemas.dataset.layout import INDEX, Dataset, LayoutError, Manifest, StageInfo
+from echo_targets.transforms.base import NO_FAILURES
 
 
 class JobFailed(Exception):

@@ -23,8 +23,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Literal
 
-from schemas.base import UserError
-from schemas.layout import Dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 
 FOLDER = "lease"
 BEAT = 5.0

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.commit import ShardWriter, open_stage, set_current
-from pipeline.spool import Spool
-from pipeline.stage import fingerprint_of
-from schemas import ENTRIES, KEY, SAMPLE_RATE
-from schemas.base import UserError
-from schemas.layout import Dataset, StageInfo
-from transforms.base import table_of
+from echo_targets.pipeline.commit import ShardWriter, open_stage, set_current
+from echo_targets.pipeline.spool import Spool
+from echo_targets.pipeline.stage import fingerprint_of
+from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import Dataset, StageInfo
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.base import table_of
 
 STAGE = "plan"
 CHUNK = 10_000

@@ -10,16 +10,16 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ahead import ahead
-from pipeline.attempt import attempt, forget
-from pipeline.batch import try_batch, work
-from pipeline.batching import pack
-from pipeline.commit import ShardWriter
-from pipeline.isolation import Isolated
-from pipeline.stage import StageSpec
-from schemas import KEY, SAMPLE_RATE, TABLES
-from schemas.layout import Dataset, LayoutError, Manifest, StageInfo
-from transforms.base import Output, Reject, Transform
+from echo_targets.pipeline.attempt import attempt, forget
+from echo_targets.pipeline.commit import ShardWriter
+from echo_targets.pipeline.isolation import Isolated
+from echo_targets.pipeline.pack import pack
+from echo_targets.pipeline.prefetch import ahead
+from echo_targets.pipeline.retry import try_batch, work
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo
+from echo_targets.transforms.base import Output, Reject, Transform
 
 WINDOW_BYTES = 1 << 28
 """A window ends here too, however few its rows: they may be hours long."""
@@ -84,7 +84,7 @@ class Loaded:
         self._turn = Lock()
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """`pipeline.batch.Worker.try_batch`."""
+        """`retry.Worker.try_batch`."""
         with self._turn:
             return try_batch(self.transform, batch, prepared)
 

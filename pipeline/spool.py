@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from schemas import Table
+from echo_targets.schemas import Table
 
 
 class Spool:

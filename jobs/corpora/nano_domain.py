@@ -1,6 +1,6 @@
 """The closed spoken domain of EchoX-nano, written by rule: short questions, each with the one reply it has.
 
-    python -m jobs.corpora.nano_domain OUT.jsonl [--seed 0]
+    python -m echo_targets.jobs.corpora.nano_domain OUT.jsonl [--seed 0]
 
 Ten families of dialogues, a question and its reply each. Questions vary in pace, pitch, loudness and noise; replies are
 in the plain voice. A tenth of each family is the split `test`, which holds what `train` lacks:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
-from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
-from schemas.base import UserError
-from schemas.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo, must_be_readable
-from transforms.segments import borders_of, frames_of
-from transforms.text import normalize, words_of
+from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
+from echo_targets.schemas.dataset.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo, must_be_readable
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.segments.rule import borders_of, frames_of
+from echo_targets.transforms.text import normalize, words_of
 
 Row = dict[str, Any]
 Edit = tuple[str, int, int]

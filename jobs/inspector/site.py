@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from jobs.inspector.rows import SCORES, PageRow, Source, short_text
-from jobs.inspector.sound import HOP, MeanSpectra, encoded, hop_of, listen
-from schemas import SAMPLE_RATE
-from schemas.base import UserError
-from schemas.storage import is_url
-from transforms.audio import encode_flac
-from transforms.models.vocoder import Vocoder, whole
+from echo_targets.jobs.inspector.rows import SCORES, PageRow, Source, short_text
+from echo_targets.jobs.inspector.sound import HOP, MeanSpectra, encoded, hop_of, listen
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.audio.waveforms import encode_flac
+from echo_targets.transforms.models.voices.vocoder import Vocoder, whole
 
 HERE = Path(__file__).parent
 MARK = "data/index.js"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas import SAMPLE_RATE
-from transforms.audio import decode_flac
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.waveforms import decode_flac
 
 HOP = Fraction(320)
 FFT = 1024

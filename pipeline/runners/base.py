@@ -9,9 +9,9 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from pipeline.shard import Progress, ShardTask
-from pipeline.totals import COUNTS
-from schemas.layout import Manifest
+from echo_targets.pipeline.shard import Progress, ShardTask
+from echo_targets.pipeline.totals import COUNTS
+from echo_targets.schemas.dataset.layout import Manifest
 
 RunShard = Callable[[ShardTask, Progress], Manifest]
 

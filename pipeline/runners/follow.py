@@ -13,11 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from pipeline.attempt import Attempt, last_attempt
-from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
-from pipeline.shard import ShardTask
-from schemas.base import UserError
-from schemas.layout import Dataset, Manifest, shard_name
+from echo_targets.pipeline.attempt import Attempt, last_attempt
+from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
+from echo_targets.pipeline.shard import ShardTask
+from echo_targets.schemas.dataset.layout import Dataset, Manifest, shard_name
+from echo_targets.schemas.errors import UserError
 
 GRACE_SECONDS = 15.0
 LOCAL_POLL_SECONDS = 0.2

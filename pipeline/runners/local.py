@@ -21,11 +21,11 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from pipeline.attempt import describe, is_device_error
-from pipeline.environment import worker_environment
-from pipeline.isolation import ending
-from pipeline.orphans import end_with
-from pipeline.runners.base import (
+from echo_targets.pipeline.attempt import describe, is_device_error
+from echo_targets.pipeline.environment import worker_environment
+from echo_targets.pipeline.isolation import ending
+from echo_targets.pipeline.orphans import end_with
+from echo_targets.pipeline.runners.base import (
     ATTEMPTS,
     Chain,
     Count,
@@ -40,9 +40,9 @@ from pipeline.runners.base import (
     Worked,
     WorkerDied,
 )
-from pipeline.shard import ShardTask
-from pipeline.stage import StageSpec
-from pipeline.totals import PARTITIONS, partition_sums, spill
+from echo_targets.pipeline.shard import ShardTask
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.totals import PARTITIONS, partition_sums, spill
 
 GRACE_SECONDS = 5.0
 

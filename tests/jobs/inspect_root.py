@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from echo_targets.transforms.audio.waveforms import encode_flac
 from tests.schemas.samples import Root, Row, arrow, key, num_samples, sample
-from transforms.audio import encode_flac
 
 ROWS = 70
 ILL_ID = "../../<script>ill()</script>'\"&#%2F?"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import backends
-from jobs.backends import install_line, pins
-from jobs.libraries import BACKENDS
+from echo_targets.jobs.commands import backends
+from echo_targets.jobs.commands.backends import install_line, pins
+from echo_targets.jobs.libraries import BACKENDS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 def ask(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command, with a folder of modules before all installed ones."""
     path = os.pathsep.join(map(str, filter(None, (site, REPOSITORY))))
-    command = [sys.executable, "-m", "jobs.cli", "backends", *arguments]
+    command = [sys.executable, "-m", "echo_targets.jobs.cli", "backends", *arguments]
     environment = os.environ | {"PYTHONPATH": path}
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=300)
 

@@ -11,16 +11,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from jobs.check import check_command
-from jobs.findings import github, json_line, junit, show, text
-from schemas import UTTERANCES
-from schemas.base import UserError
-from schemas.check import Finding
-from schemas.contracts import contract_of
+from echo_targets.jobs.checking.findings import github, json_line, junit, show, text
+from echo_targets.jobs.commands.check import check_command
+from echo_targets.schemas import UTTERANCES
+from echo_targets.schemas.dataset.check import Finding
+from echo_targets.schemas.dataset.contract import contract_of
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.audio.waveforms import Audio, encode_flac, with_waveforms
+from echo_targets.transforms.base import table_of
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
 from tests.schemas.samples import Root, Row, num_samples, sample, samples
-from transforms.audio import Audio, encode_flac, with_waveforms
-from transforms.base import table_of
-from transforms.tokenize import Tokenize, TokenizeParameters
 
 ODD = Finding("units", "part-0", "units_range", "100% wrong:\r\nsee, above", "a\x00<b>&:,", "units = [1]")
 REMARK = Finding("training/echo", "-", "compatible", "column mood is new", breaks=False)
@@ -123,7 +123,7 @@ def test_ctrl_c_is_130(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.check.check_dataset", stop)
+    monkeypatch.setattr("echo_targets.jobs.commands.check.check_dataset", stop)
     assert check_command(str(root.folder)) == 130
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from schemas.layout import Dataset
+from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import files
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "jobs.cli", *arguments]
+    return [sys.executable, "-m", "echo_targets.jobs.cli", *arguments]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import CONFIGS, ConfigError, load, workplace
+from echo_targets.jobs.config import CONFIGS, ConfigError, load, workplace
 
 GIVEN = {
     "folder": ["manifest=m.jsonl", "root=out"],

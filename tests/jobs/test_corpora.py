@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import jobs.corpora
+import echo_targets.jobs.corpora
 
-FOLDER = Path(jobs.corpora.__file__).parent
+FOLDER = Path(echo_targets.jobs.corpora.__file__).parent
 ALPHABET = re.compile(r"[A-Za-z' .,?!]+")
 
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import soundfile
 
-from jobs.config import CONFIGS, ConfigError, JobConfig, load
-from jobs.expected import differences
-from jobs.plan import plan_command
-from jobs.run import job_of, run_command, sources_of
-from schemas import SAMPLE_RATE
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.plan import plan_command
+from echo_targets.jobs.commands.run import job_of, run_command, sources_of
+from echo_targets.jobs.config import CONFIGS, ConfigError, JobConfig, load
+from echo_targets.jobs.expected import differences
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.sources.base import SourceError
 from tests.pipeline.stand_ins import files
 from tests.transforms.rows import rejects, run_stages
-from transforms.sources.base import SourceError
 
 NAMES = sorted(path.stem for path in (CONFIGS / "corpora").glob("*.yaml"))
 Speech = list[dict[str, Any]]

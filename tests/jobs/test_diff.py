@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from jobs import versions
-from jobs.diff import diff_command
-from jobs.difference import Difference, difference
-from jobs.versions import side, together
-from schemas.layout import LayoutError
+from echo_targets.jobs.commands.diff import diff_command
+from echo_targets.jobs.versions import parts as versions
+from echo_targets.jobs.versions.difference import Difference, difference
+from echo_targets.jobs.versions.parts import side, together
+from echo_targets.schemas.dataset.layout import LayoutError
 from tests.pipeline.stand_ins import Double, Follow, Inline, job, stage
 from tests.schemas.samples import Root, key, sample, samples
 

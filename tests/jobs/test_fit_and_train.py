@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import ConfigError, Workplace
-from jobs.fit import fit_codebook_command, fit_unit_language_command
-from jobs.train import train_reader_command, train_t2c_command
-from jobs.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
-from schemas.base import UserError
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.fit import fit_codebook_command, fit_unit_language_command
+from echo_targets.jobs.commands.train import train_reader_command, train_t2c_command
+from echo_targets.jobs.commands.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
+from echo_targets.jobs.config import ConfigError, Workplace
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.t2c.model import T2C
+from echo_targets.transforms.segments.rule import CLAUSE_END, SegmentRule
+from echo_targets.transforms.units.codebook import Codebook, fit_report
+from echo_targets.transforms.units.language import UnitLanguage
 from tests.schemas.samples import Root, sample
 from tests.transforms.rows import run_stages
-from transforms.assets import asset
-from transforms.codebook import Codebook, fit_report
-from transforms.models.embedded import ModelError
-from transforms.models.t2c import T2C
-from transforms.segments import CLAUSE_END, SegmentRule
-from transforms.unit_language import UnitLanguage
 
 TEXTS = ["The cat sat down.", "It rains today.", "Seven and one are eight.", "Good morning.", "I like warm bread."]
 
@@ -114,7 +114,7 @@ def test_train_t2c_makes_a_model_that_echo_takes(
 
 
 def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
-    from transforms.echo import Echo, EchoParameters
+    from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
 
     sizes = ["model.hidden_size=32", "model.num_layers=1", "model.ffn_size=64"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
@@ -196,7 +196,7 @@ def test_training_without_its_rows_says_what_to_run(dataset: Dataset, tmp_path: 
 def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
     import yaml
 
-    from jobs.config import CONFIGS
+    from echo_targets.jobs.config import CONFIGS
 
     config = json.loads((asset("embedded:nano-t2c") / "config.json").read_text())
     recipe = yaml.safe_load((CONFIGS / "train-t2c.yaml").read_text())
@@ -207,7 +207,7 @@ def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
 
 
 def test_missing_weights_are_named() -> None:
-    from transforms.echo import Echo, EchoParameters
+    from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
 
     with pytest.raises(ModelError, match=r"nowhere has no config\.json"):
         Echo(EchoParameters(model="nowhere")).weights()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.config import ConfigError
-from jobs.fit import fit_fences_command, speech_rates
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.fit import fit_fences_command, speech_rates
+from echo_targets.jobs.config import ConfigError
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.stages.publish.fences import RateFences
 from tests.schemas.samples import Root, sample
-from transforms.fences import RateFences
 
 Said = tuple[str, str, float | None]
 

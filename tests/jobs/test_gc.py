@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import gc
-from pipeline.lease import Busy, Lease
-from schemas.check import check_dataset
-from schemas.layout import Dataset, LayoutError
-from schemas.storage import Folder
+from echo_targets.jobs.commands import gc
+from echo_targets.pipeline.lease import Busy, Lease
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError
+from echo_targets.schemas.dataset.storage import Folder
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage
 from tests.schemas.samples import key
 

@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.inspector.command import server
-from jobs.inspector.rows import diff, word_diff
-from jobs.inspector.site import Site, write_site
-from jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centres, peaks, spectrogram
-from schemas.base import UserError
+from echo_targets.jobs.commands.inspect import server
+from echo_targets.jobs.inspector.rows import diff, word_diff
+from echo_targets.jobs.inspector.site import Site, write_site
+from echo_targets.jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centres, peaks, spectrogram
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.models.voices.vocoder import Vocoder
 from tests.jobs.inspect_root import ILL_ID, ILL_TEXT, NEW, OLD, ROWS, name, write_root
 from tests.jobs.test_cli import REPOSITORY, command, run
 from tests.schemas.samples import Root, num_samples
 from tests.transforms.speechbrain_checkpoints import make_vocoder, unit_hifigan
-from transforms.audio import decode_flac
-from transforms.models.vocoder import Vocoder
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from jobs.inspector.command import server
-from jobs.inspector.site import Site, write_site
+from echo_targets.jobs.commands.inspect import server
+from echo_targets.jobs.inspector.site import Site, write_site
+from echo_targets.transforms.models.voices.vocoder import Vocoder
 from tests.jobs.inspect_root import ILL_TEXT, NEW, OLD, ROWS, name, write_root
 from tests.schemas.samples import Root
 from tests.transforms.speechbrain_checkpoints import make_vocoder
-from transforms.models.vocoder import Vocoder
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

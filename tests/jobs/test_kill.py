@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.check import check_dataset
+from echo_targets.schemas.dataset.check import check_dataset
 
 REPOSITORY = Path(__file__).parents[2]
 KILLS = 10
@@ -34,7 +34,7 @@ def manifest(speech: list[dict], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def start(manifest: Path, root: Path, workers: int) -> subprocess.Popen[bytes]:
     options = [f"manifest={manifest}", f"root={root}", f"workers={workers}", "shard_hours=0.002"]
-    arguments = [sys.executable, "-m", "jobs.cli", "run", "folder", *options, "max_reject_fraction=1"]
+    arguments = [sys.executable, "-m", "echo_targets.jobs.cli", "run", "folder", *options, "max_reject_fraction=1"]
     return subprocess.Popen(arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

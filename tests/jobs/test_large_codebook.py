@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.config import Workplace
-from jobs.fit import fit_unit_language_command
-from jobs.train import train_t2c_command
-from schemas.base import LARGEST_CODEBOOK
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.fit import fit_unit_language_command
+from echo_targets.jobs.commands.train import train_t2c_command
+from echo_targets.jobs.config import Workplace
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.loading.dataset import EchoTargetDataset, TargetLoader
+from echo_targets.transforms.models.t2c.model import T2C
+from echo_targets.transforms.units.codebook import Codebook
+from echo_targets.transforms.units.language import UnitLanguage
 from tests.transforms.rows import run_stages
-from transforms.assets import asset
-from transforms.codebook import Codebook
-from transforms.models.t2c import T2C
-from transforms.trainer.dataset import EchoTargetDataset, TargetLoader
-from transforms.unit_language import UnitLanguage
 
 LINES = [
     ("a", 0, "Where is the nearest library?", "train"),

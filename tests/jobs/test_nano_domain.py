@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.corpora import nano_domain
-from jobs.corpora.nano_domain import ANIMALS, FAMILIES, Dialogue, dialogues
-from schemas import KEY
-from transforms.sources import entries
-from transforms.sources.spoken import SpokenSource
+from echo_targets.jobs.corpora import nano_domain
+from echo_targets.jobs.corpora.nano_domain import ANIMALS, FAMILIES, Dialogue, dialogues
+from echo_targets.schemas import KEY
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.sources.spoken import SpokenSource
 
 DIALOGUES = dialogues()
 UNITS = (

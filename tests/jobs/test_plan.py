@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from jobs.config import ConfigError
-from jobs.plan import load_throughputs, measured_densities, plan_command
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.plan import load_throughputs, measured_densities, plan_command
+from echo_targets.jobs.config import ConfigError
+from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import Double, Inline, files, job, stage
 
 HOUR = 3600.0

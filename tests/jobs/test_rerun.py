@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from jobs.config import load
-from jobs.rerun import RerunError, rerun_command, reusing_job, set_aside
-from jobs.run import job_of
-from pipeline.job import Job
-from pipeline.plan import plan
-from pipeline.stage import StageSpec
-from schemas import KEY, SAMPLE_RATE
-from schemas.check import check_dataset
-from schemas.layout import ASIDE, Dataset, LayoutError
+from echo_targets.jobs.commands.retry import RerunError, rerun_command, reusing_job, set_aside
+from echo_targets.jobs.commands.run import job_of
+from echo_targets.jobs.config import load
+from echo_targets.pipeline.job import Job
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import ASIDE, Dataset, LayoutError
 from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, Listen, files, stage
 from tests.schemas.samples import Row, key, sample
 

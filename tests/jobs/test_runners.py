@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.fit import count_part
-from pipeline.runners.ray import RayOptions, RayRunner
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.fit import count_part
+from echo_targets.pipeline.runners.ray.runner import RayOptions, RayRunner
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.units.language import UnitLanguage, fit_ngrams
 from tests.pipeline.stand_ins import files
-from transforms.unit_language import UnitLanguage, fit_ngrams
 
 REPOSITORY = Path(__file__).parents[2]
 WAYS = {
@@ -46,7 +46,7 @@ def run(manifest: Path, root: Path, *options: str) -> dict[str, bytes]:
     """What the job leaves, every file of it."""
     given = [f"manifest={manifest}", f"root={root}", "shard_hours=0.002", "max_reject_fraction=1", *options]
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "run", "folder", *given],
+        [sys.executable, "-m", "echo_targets.jobs.cli", "run", "folder", *given],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -113,7 +113,7 @@ def test_fitting_anywhere_gives_the_same_files(root: Path, tmp_path: Path) -> No
         words = ["fit-unit-language", str(root), str(tmp_path / "words.json"), "--vocab-size", "200"]
         book = ["fit-codebook", str(root), str(tmp_path / "book.safetensors"), "--size", "8", "--max-frames", "200"]
         for command in (words, book):
-            given = [sys.executable, "-m", "jobs.cli", *command, *options]
+            given = [sys.executable, "-m", "echo_targets.jobs.cli", *command, *options]
             done = subprocess.run(given, cwd=REPOSITORY, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
         for name, contents in found.items():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.status import status_command
-from pipeline.job import Foreseen
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.status import status_command
+from echo_targets.pipeline.job import Foreseen
+from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage
 from tests.schemas.samples import key
 

@@ -16,16 +16,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.job import Job
-from pipeline.plan import plan
-from pipeline.runners.base import Chain, Count, Done, Events, Failed, Keep, Part, Runner, RunShard
-from pipeline.runners.local import LocalRunner
-from pipeline.stage import StageSpec
-from pipeline.totals import added
-from schemas import ALIGNMENTS, ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
-from schemas.layout import Dataset
+from echo_targets.pipeline.job import Job
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.runners.base import Chain, Count, Done, Events, Failed, Keep, Part, Runner, RunShard
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.totals import added
+from echo_targets.schemas import ALIGNMENTS, ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import FILTERED, Output, Parameters, Reject, Transform, table_of
 from tests.schemas.samples import Row, sample
-from transforms.base import FILTERED, Output, Parameters, Reject, Transform, table_of
 
 HERE = "tests.pipeline.stand_ins"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.ahead import ahead
+from echo_targets.pipeline.prefetch import ahead
 
 
 def test_the_items_in_their_order() -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import pack
+from echo_targets.pipeline.pack import pack
 
 costs = st.lists(st.integers(0, 40), max_size=60)
 budgets = st.integers(1, 200)

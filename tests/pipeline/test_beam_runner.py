@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.job import Job, JobFailed
-from pipeline.runners.base import Done, Failed, Part, Worked
-from pipeline.runners.beam import BeamOptions, BeamRunner
-from pipeline.shard import run_shard
-from pipeline.totals import COUNTS
-from schemas.base import UserError
-from schemas.layout import Dataset
+from echo_targets.pipeline.job import Job, JobFailed
+from echo_targets.pipeline.runners.base import Done, Failed, Part, Worked
+from echo_targets.pipeline.runners.beam.runner import BeamOptions, BeamRunner
+from echo_targets.pipeline.shard import run_shard
+from echo_targets.pipeline.totals import COUNTS
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, stage, temporary
 from tests.pipeline.test_follow import chains_of
 from tests.pipeline.test_local_runner import ended, wait_for

@@ -20,13 +20,13 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from pipeline.commit import CommitError, ShardWriter, open_stage, set_current, write_whole
-from schemas import KEY, REJECTS, TABLES
-from schemas.check import check_dataset
-from schemas.layout import Dataset, Manifest, StageInfo
+from echo_targets.pipeline.commit import CommitError, ShardWriter, open_stage, set_current, write_whole
+from echo_targets.schemas import KEY, REJECTS, TABLES
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset, Manifest, StageInfo
+from echo_targets.transforms.base import Reject
 from tests.pipeline.stand_ins import files, temporary
 from tests.schemas.samples import Row, arrow, key, sample, samples
-from transforms.base import Reject
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -306,7 +306,7 @@ def test_the_manifest_comes_last(dataset: Dataset, monkeypatch: pytest.MonkeyPat
         seen.append(list(files(Path(where.root))))
         original(where, path, data)
 
-    monkeypatch.setattr("pipeline.commit.write_whole", watched)
+    monkeypatch.setattr("echo_targets.pipeline.commit.write_whole", watched)
     committed(dataset, (keys(2), rows(0), [reject(1)]))
     part = f"{FINGERPRINT}/part-00000-of-00001"
     assert seen == [[f"rejects/hear/{part}.parquet", f"transcripts/{part}.parquet"]]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import JobFailed
-from pipeline.runners.base import Failed
-from pipeline.runners.local import LocalRunner
-from schemas.check import check_dataset
+from echo_targets.pipeline.job import JobFailed
+from echo_targets.pipeline.runners.base import Failed
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.schemas.dataset.check import check_dataset
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage
 
 REPOSITORY = Path(__file__).parents[2]

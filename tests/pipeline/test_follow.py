@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.attempt import attempt
-from pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Events, Failed, Worked
-from pipeline.runners.follow import WorkerDied, follow
-from pipeline.shard import ShardTask, run_shard
-from schemas.base import UserError
-from schemas.layout import Dataset, LayoutError, shard_name
+from echo_targets.pipeline.attempt import attempt
+from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Events, Failed, Worked
+from echo_targets.pipeline.runners.follow import WorkerDied, follow
+from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, shard_name
+from echo_targets.schemas.errors import UserError
 from tests.pipeline.stand_ins import Double, Inline, files, job, stage
 from tests.schemas.samples import key
 

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.batch import try_batch, work
-from pipeline.isolation import CRASHED, Isolated
-from pipeline.stage import StageSpec
-from schemas import KEY
-from schemas.base import UserError
+from echo_targets.pipeline.isolation import CRASHED, Isolated
+from echo_targets.pipeline.retry import try_batch, work
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import KEY
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.base import Output, Reject
 from tests.pipeline.stand_ins import Double, stage
 from tests.schemas.samples import arrow, key, samples
-from transforms.base import Output, Reject
 
 
 class Unloadable(Double):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import Job, JobFailed, StageReport, StageStarted
-from pipeline.runners.base import Chain, Done, Events, Failed, RunShard
-from schemas.base import UserError
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.pipeline.job import Job, JobFailed, StageReport, StageStarted
+from echo_targets.pipeline.runners.base import Chain, Done, Events, Failed, RunShard
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage, texts
 from tests.schemas.samples import key
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lease as lease_module
-from pipeline.job import Job, JobEvent, Waiting
-from pipeline.lease import Busy, Driver, Lease, LeaseLost
-from pipeline.runners.base import Done
-from schemas.layout import Dataset
+from echo_targets.pipeline import lease as lease_module
+from echo_targets.pipeline.job import Job, JobEvent, Waiting
+from echo_targets.pipeline.lease import Busy, Driver, Lease, LeaseLost
+from echo_targets.pipeline.runners.base import Done
+from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import Double, Inline, files, job, stage
 
 REPOSITORY = Path(__file__).parents[2]
@@ -79,7 +79,8 @@ def test_a_job_refuses_and_waits_as_it_is_told(tmp_path: Path) -> None:
 def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "EXPIRES", 1e9)
     script = (
-        "import os, sys; from pipeline.lease import Lease; from schemas.layout import Dataset\n"
+        "import os, sys; from echo_targets.pipeline.lease import Lease\n"
+        "from echo_targets.schemas.dataset.layout import Dataset\n"
         "list(Lease(Dataset(sys.argv[1])).take('refuse')); os.kill(os.getpid(), 9)"
     )
     for number in (1, 2):

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from jobs.config import JobConfig
-from jobs.run import job_of
-from pipeline.job import Job, JobFailed, StageReport
-from pipeline.runners.base import Chain, Done, Events, Failed, Progress, Worked
-from pipeline.runners.local import LocalRunner
-from pipeline.shard import ShardTask, run_shard
-from schemas import KEY
-from schemas.check import check_dataset
-from schemas.layout import Dataset, Manifest
+from echo_targets.jobs.commands.run import job_of
+from echo_targets.jobs.config import JobConfig
+from echo_targets.pipeline.job import Job, JobFailed, StageReport
+from echo_targets.pipeline.runners.base import Chain, Done, Events, Failed, Progress, Worked
+from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset, Manifest
 from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, stage, temporary
 from tests.schemas.samples import key
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.commit import CommitError
-from pipeline.plan import Plan, cut, plan
-from schemas import KEY, SAMPLE_RATE
-from schemas.base import UserError
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.pipeline.commit import CommitError
+from echo_targets.pipeline.plan import Plan, cut, plan
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.registry import entries
 from tests.pipeline.stand_ins import files
 from tests.schemas.samples import key, sample, samples
-from transforms.sources import entries
-from transforms.sources.manifest import ManifestSource
 
 groups = st.lists(st.tuples(st.integers(0, 12).map(str), st.floats(0, 50)), max_size=40)
 

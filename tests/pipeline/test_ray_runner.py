@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from pipeline.commit import write_whole
-from pipeline.job import Job, JobFailed
-from pipeline.plan import plan
-from pipeline.runners.base import Done, Failed, Progress
-from pipeline.runners.ray import RayOptions, RayRunner
-from pipeline.shard import ShardTask
-from pipeline.stage import StageSpec
-from schemas.base import UserError
-from schemas.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.pipeline.commit import write_whole
+from echo_targets.pipeline.job import Job, JobFailed
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.runners.base import Done, Failed, Progress
+from echo_targets.pipeline.runners.ray.runner import RayOptions, RayRunner
+from echo_targets.pipeline.shard import ShardTask
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.base import Output, table_of
 from tests.pipeline.stand_ins import (
     Double,
     Faults,
@@ -41,7 +42,6 @@ from tests.pipeline.stand_ins import (
     texts,
 )
 from tests.schemas.samples import Row, key, sample
-from transforms.base import Output, table_of
 
 pytest.importorskip("ray")
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Heard(Double):
     """Reads them, notes where the project lies, and kills its node where it is told to."""
 
     def _double(self, row: Row) -> Row:
-        import pipeline
+        from echo_targets import pipeline
 
         assert row["audio"]["bytes"] == loud(row)
         if self.parameters.folder:

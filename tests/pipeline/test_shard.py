@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import shard as shard_module
-from pipeline.attempt import is_device_error
-from pipeline.commit import CommitError, open_stage, set_current
-from pipeline.shard import ShardTask, run_shard
-from pipeline.stage import StageSpec, describe
-from schemas import KEY, TRANSCRIPTS, UTTERANCES
-from schemas.check import check_dataset
-from schemas.layout import Dataset, LayoutError, Manifest
+from echo_targets.pipeline import shard as shard_module
+from echo_targets.pipeline.attempt import is_device_error
+from echo_targets.pipeline.commit import CommitError, open_stage, set_current
+from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.pipeline.stage import StageSpec, describe
+from echo_targets.schemas import KEY, TRANSCRIPTS, UTTERANCES
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
+from echo_targets.transforms.base import Output, Transform, joined
 from tests.pipeline.stand_ins import Double, Faults, Follow, Listen, files, job, stage, temporary, texts
 from tests.schemas.samples import arrow, key, sample
-from transforms.base import Output, Transform, joined
 
 
 @pytest.fixture(autouse=True)

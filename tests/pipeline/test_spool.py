@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.spool import Spool
-from schemas import ENTRIES
+from echo_targets.pipeline.spool import Spool
+from echo_targets.schemas import ENTRIES
 from tests.schemas.samples import arrow, samples
 
 CHUNK = 4

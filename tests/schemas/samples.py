@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import REJECTS, TABLES, Table
-from schemas.check import metadata
-from schemas.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas import REJECTS, TABLES, Table
+from echo_targets.schemas.dataset.check import metadata
+from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
 
 HOP = 320
 Row = dict[str, Any]

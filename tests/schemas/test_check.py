@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import KEY, TABLES
-from schemas.base import CATEGORY, column, list_of
-from schemas.check import Finding, check_dataset, check_file
-from schemas.layout import LayoutError
+from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.dataset.check import Finding, check_dataset, check_file
+from echo_targets.schemas.dataset.layout import LayoutError
+from echo_targets.schemas.tables.base import CATEGORY, column, list_of
 from tests.schemas.samples import Root, Row, arrow, key, num_samples, opened, parquet, sample, samples
 
 FINGERPRINT = "0123456789abcdef"
@@ -615,9 +615,13 @@ def test_ten_thousand_rows(name: str, tmp_path: Path) -> None:
     assert {(finding.rule, finding.row) for finding in check(root)} == expected
 
 
-@pytest.mark.parametrize("command", ["jobs.check", "jobs.cli"])
+@pytest.mark.parametrize("command", ["echo_targets.jobs.commands.check", "echo_targets.jobs.cli"])
 def test_the_check_loads_no_model_library(root: Root, command: str) -> None:
-    call = "check_command(root)" if command == "jobs.check" else "app(['check', root], standalone_mode=False)"
+    call = (
+        "check_command(root)"
+        if command == "echo_targets.jobs.commands.check"
+        else "app(['check', root], standalone_mode=False)"
+    )
     script = f"""
 import sys
 from {command} import *

@@ -13,13 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import TABLES
-from schemas.base import UserError
-from schemas.contracts import FOLDER, Column, Contract, changes_since, compare, contract_of, main, misfit, read
+from echo_targets.schemas import TABLES
+from echo_targets.schemas.dataset.contract import (
+    FOLDER,
+    Column,
+    Contract,
+    changes_since,
+    compare,
+    contract_of,
+    main,
+    misfit,
+    read,
+)
+from echo_targets.schemas.errors import UserError
 from tests.schemas.samples import Root, arrow, parquet, samples
 
 UNITS = contract_of(TABLES["units"])
-REGENERATE = "the contract is not the code's; if that is meant: python -m schemas.contracts"
+REGENERATE = "the contract is not the code's; if that is meant: python -m echo_targets.schemas.dataset.contract"
 
 
 def test_the_published_contract_is_the_code_s() -> None:

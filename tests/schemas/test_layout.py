@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas import KEY
-from schemas.layout import Dataset, LayoutError, Manifest, shard_name
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, shard_name
 from tests.schemas.samples import Root, arrow, key, samples
 
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from schemas import KEY, TABLES
-from schemas.base import CATEGORY
-from schemas.check import UNREADABLE, Finding, check_dataset, check_file
-from schemas.layout import LayoutError
+from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.dataset.check import UNREADABLE, Finding, check_dataset, check_file
+from echo_targets.schemas.dataset.layout import LayoutError
+from echo_targets.schemas.tables.base import CATEGORY
 from tests.schemas.samples import Root, Row, arrow, key, opened, parquet, sample, samples
 
 FINGERPRINT = "0123456789abcdef"

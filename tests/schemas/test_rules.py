@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.base import BLANK, CATEGORY, Rule, column, list_of
-from schemas.rules import (
+from echo_targets.schemas.tables.base import BLANK, CATEGORY, Rule, column, list_of
+from echo_targets.schemas.tables.rules import (
     cuts_differ,
     equal_neighbours,
     equal_neighbours_in_all,

@@ -13,7 +13,7 @@ pytest.importorskip("moto.server")
 import fsspec.config
 import s3fs
 
-from schemas import objects
+from echo_targets.schemas.dataset import object_store as objects
 from tests.storage.object_store import Network, Store, credentials, s3_server
 
 QUICK = {"read_timeout": 1, "retries": {"mode": "standard", "total_max_attempts": 1}}

@@ -14,26 +14,26 @@ import numpy as np
 import pytest
 import soundfile
 
-from jobs.card import write_card
-from jobs.check import check_command
-from jobs.stages import STAGES
-from jobs.status import status_command
-from pipeline.job import Job, JobFailed
-from pipeline.plan import plan
-from pipeline.stage import StageSpec
-from schemas import KEY
-from schemas.layout import Dataset
+from echo_targets.jobs.commands.check import check_command
+from echo_targets.jobs.commands.status import status_command
+from echo_targets.jobs.stages import STAGES
+from echo_targets.jobs.versions.card import write_card
+from echo_targets.pipeline.job import Job, JobFailed
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.sources.base import SourceError
+from echo_targets.transforms.sources.dialogues import DialoguesSource
+from echo_targets.transforms.sources.librispeech import LibriSpeechSource
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.mls import MlsSource
+from echo_targets.transforms.sources.registry import AnySource, entries
+from echo_targets.transforms.stages.ingest import IngestParameters
 from tests.pipeline.stand_ins import Double, Inline, files, job, stage
 from tests.storage.conftest import every
 from tests.storage.object_store import Fault, Network, Store
 from tests.transforms.rows import run_stages
-from transforms.ingest import IngestParameters
-from transforms.sources import AnySource, entries
-from transforms.sources.base import SourceError
-from transforms.sources.dialogues import DialoguesSource
-from transforms.sources.librispeech import LibriSpeechSource
-from transforms.sources.manifest import ManifestSource
-from transforms.sources.mls import MlsSource
 
 ROWS, SHARDS = 6, 2
 
@@ -93,7 +93,7 @@ def test_a_job_outlasts_faults_and_leaves_the_same_bytes(
 def test_a_job_outlasts_a_network_that_goes_away(
     network: Network, server: Store, bucket: str, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.objects.FIRST_PAUSE", 0.2)
+    monkeypatch.setattr("echo_targets.schemas.dataset.object_store.FIRST_PAUSE", 0.2)
     port, again = network.port, list[Network]()
 
     def choose(number: int, method: str, path: str) -> None:
@@ -117,7 +117,7 @@ def failing_from(first: int) -> Callable[[int, str, str], Fault | None]:
 def test_a_job_that_storage_failed_goes_on_from_there(
     network: Network, server: Store, bucket: str, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.objects.ATTEMPTS", 1)
+    monkeypatch.setattr("echo_targets.schemas.dataset.object_store.ATTEMPTS", 1)
     for number in (11, 50):
         network.seen.clear()
         network.choose = failing_from(number)

@@ -18,10 +18,10 @@ import pytest
 import s3fs
 from pyarrow.fs import FileSelector
 
-from schemas import objects
-from schemas.base import UserError
-from schemas.layout import Dataset
-from schemas.storage import Storage, is_url, open_storage, split
+from echo_targets.schemas.dataset import object_store as objects
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
+from echo_targets.schemas.errors import UserError
 from tests.storage.conftest import every
 from tests.storage.object_store import Fault, Network, Store
 
@@ -181,7 +181,7 @@ def test_an_operation_outlasts_a_fault(
         return fault if this == method and left >= 0 else None
 
     network.choose = choose
-    with caplog.at_level(logging.WARNING, "schemas.storage"):
+    with caplog.at_level(logging.WARNING, "echo_targets.schemas.dataset.storage"):
         assert operation(remote) == expected
     assert fault in network.faults()
     if fault != "slow":

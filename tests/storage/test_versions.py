@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobs import gc
-from jobs.difference import difference
-from jobs.versions import side
-from schemas.layout import ASIDE, Dataset
+from echo_targets.jobs.commands import gc
+from echo_targets.jobs.versions.difference import difference
+from echo_targets.jobs.versions.parts import side
+from echo_targets.schemas.dataset.layout import ASIDE, Dataset
 from tests.jobs.test_rerun import all_but, job, rerun, run
 from tests.pipeline.stand_ins import files
 from tests.schemas.samples import key

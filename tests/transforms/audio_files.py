@@ -17,9 +17,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from schemas import SAMPLE_RATE
-from transforms.containers.mpeg import frame_of
-from transforms.models.voice import Voice
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.containers.mpeg import frame_of
+from echo_targets.transforms.models.voices.hibari import Voice
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 SECONDS = 4.0

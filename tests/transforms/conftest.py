@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.layout import Dataset
+from echo_targets.schemas.dataset.layout import Dataset
 from tests.transforms.rows import run_stages
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.models.fairseq2_checkpoint import start_fairseq2
+from echo_targets.transforms.models.checkpoints.fairseq2 import start_fairseq2
 
 KINDS = ("base", "large")
 """Group norm, norms after the blocks, waveforms as they are; or layer norm, norms before the blocks, normalised."""

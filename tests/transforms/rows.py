@@ -7,15 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.stages import STAGES
-from pipeline.job import Job, StageReport
-from pipeline.plan import plan
-from pipeline.stage import StageSpec
-from schemas.layout import Dataset
+from echo_targets.jobs.stages import STAGES
+from echo_targets.pipeline.job import Job, StageReport
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import Output, Transform
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.stages.ingest import IngestParameters
 from tests.pipeline.stand_ins import Inline
-from transforms.base import Output, Transform
-from transforms.ingest import IngestParameters
-from transforms.sources import entries
 
 
 def run_stages(

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from transforms.echox.config import EchoXConfig
-from transforms.echox.network import EchoXNetwork
-from transforms.models.t2c import character_tokenizer
-from transforms.models.whisper_weights import EMBEDDED
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.network import EchoXNetwork
+from echo_targets.transforms.models.t2c.model import character_tokenizer
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
 
 TINY_EN_WIDTH = 384
 

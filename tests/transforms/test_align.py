@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from schemas import KEY
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import joined
+from echo_targets.transforms.stages.align import Align, AlignParameters
 from tests.transforms.rows import apply, rejects, run_stages, window
-from transforms.align import Align, AlignParameters
-from transforms.base import joined
 
 
 @pytest.mark.parametrize("method", ["ctc", "attention"])
 def test_words_of_the_reference_get_their_times(ingested: Dataset, method: str) -> None:
-    from schemas import TRANSCRIPTS
+    from echo_targets.schemas import TRANSCRIPTS
 
     transform = Align(AlignParameters(method=method))
     transform.setup()
@@ -49,7 +49,7 @@ def test_without_a_reference_the_transcript_is_aligned(speech: list[dict], tmp_p
 
 
 def test_numbers_are_interpolated_and_say_so(ingested: Dataset) -> None:
-    from schemas import TRANSCRIPTS
+    from echo_targets.schemas import TRANSCRIPTS
 
     transform = Align(AlignParameters())
     transform.setup()

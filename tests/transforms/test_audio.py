@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import SAMPLE_RATE
-from transforms.audio import BadAudio, Limits, decode_flac, encode_flac, load
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.waveforms import BadAudio, Limits, decode_flac, encode_flac, load
 
 LIMITS = Limits(0.1, 3600)
 

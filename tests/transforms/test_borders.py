@@ -12,11 +12,11 @@ pytest.importorskip("hama", reason="the [demo] extra is not installed")
 
 from benchmarks.borders import against_borders, sibilances
 from benchmarks.narrator import FRAME_SAMPLES, Narrator, Said
-from transforms.forced_alignment import Aligner, Alignment
-from transforms.models.hama_ctc import CtcAligner
-from transforms.models.voice import PLAIN, Delivery
-from transforms.models.whisper_attention import AttentionAligner
-from transforms.segments import borders_of, recorded_segments
+from echo_targets.transforms.models.aligners.attention import AttentionAligner
+from echo_targets.transforms.models.aligners.base import Aligner, Alignment
+from echo_targets.transforms.models.aligners.hama import CtcAligner
+from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery
+from echo_targets.transforms.segments.rule import borders_of, recorded_segments
 
 RATE = 16_000
 MS = RATE // 1000

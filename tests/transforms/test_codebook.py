@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file, save_file
 
-from transforms.codebook import Codebook, collapse, expand, fit_codebook, fit_report
-from transforms.models.embedded import ModelError
-from transforms.models.encoders import open_encoder
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.units.codebook import Codebook, collapse, expand, fit_codebook, fit_report
 
 ASSETS = Path(__file__).parents[2] / "transforms" / "assets"
 SHIPPED = ASSETS / "codebook-tiny.en-l3-k100.safetensors"
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path: Pa
 
 def test_units_do_not_depend_on_the_number_of_threads() -> None:
     program = (
-        "import numpy as np; from pathlib import Path; from transforms.codebook import Codebook;"
+        "import numpy as np; from pathlib import Path; from echo_targets.transforms.units.codebook import Codebook;"
         f"codebook = Codebook.load(Path({str(SHIPPED)!r}));"
         "features = np.random.default_rng(0).normal(size=(1500, len(codebook.mean))).astype(np.float32);"
         "import hashlib; print(hashlib.sha256(codebook.quantize(features).tobytes()).hexdigest())"

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import KEY, SAMPLE_RATE
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.codec import Codec
+from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
+from echo_targets.transforms.threads import in_threads
+from echo_targets.transforms.units.codebook import collapse, expand
+from echo_targets.transforms.units.language import UnitLanguage
 from tests.transforms.codec_checkpoints import SIZES, make_codec
 from tests.transforms.rows import apply, run_stages, window
-from transforms.codebook import collapse, expand
-from transforms.echo import Echo, EchoParameters
-from transforms.models.codecs import Codec
-from transforms.models.embedded import ModelError
-from transforms.models.threads import in_threads
-from transforms.models.unit_tokenizer import Named, UnitTokenizer
-from transforms.models.unit_tokenizers import open_tokenizer
-from transforms.models.whisper_weights import EMBEDDED
-from transforms.tokenize import Tokenize, TokenizeParameters
-from transforms.unit_language import UnitLanguage
 
 SHAPES = {"Encodec": (24_000, 320, 8), "Dac": (44_100, 512, 3), "Mimi": (24_000, 1920, 5)}
 """Rate, hop and codebooks of the tiny codecs: 75, 86.13 and 12.5 frames a second."""
@@ -119,7 +119,7 @@ def test_a_long_utterance_is_cut_at_whole_frames(
     import soxr
 
     tokenizer = opened(codecs["Dac"])
-    monkeypatch.setattr("transforms.models.codecs.CHUNK_SECONDS", 1)
+    monkeypatch.setattr("echo_targets.transforms.models.tokenizers.codec.CHUNK_SECONDS", 1)
     (units,) = tokenizer(waveforms[:1])
     assert len(units) == tokenizer.num_frames(len(waveforms[0]))
     heard = soxr.resample(waveforms[0], SAMPLE_RATE, 44_100)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.job import Job
-from pipeline.plan import plan
-from pipeline.stage import StageSpec
+from echo_targets.pipeline.job import Job
+from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.letters import LetterAligner
+from echo_targets.transforms.models.aligners.wav2vec2 import SslCtc
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.stages.align import Align, AlignParameters
 from tests.transforms.ssl_checkpoints import make_ssl
-from transforms.align import Align, AlignParameters
-from transforms.models.embedded import ModelError
-from transforms.models.letter_ctc import LetterAligner
-from transforms.models.ssl_ctc import SslCtc
-from transforms.sources import entries
-from transforms.sources.manifest import ManifestSource
 
 UPPER = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 """facebook/wav2vec2-base-960h, facebook/hubert-large-ls960-ft."""
@@ -301,7 +301,7 @@ def job_of(folder: Path, texts: list[str], model: Path, **align: Any) -> Job:
     lines = [json.dumps({"id": f"{n}", "audio": "a.wav", "text": text}) for n, text in enumerate(texts)]
     (folder / "m.jsonl").write_text("\n".join(lines), encoding="utf-8")
     source = ManifestSource(kind="manifest", corpus="texts", manifest=str(folder / "m.jsonl"))
-    spec = StageSpec("transforms.align:Align", {"model": str(model), **align})
+    spec = StageSpec("echo_targets.transforms.stages.align:Align", {"model": str(model), **align})
     return Job(str(folder / "root"), plan(entries([source]), 1.0), [spec], 1.0)
 
 

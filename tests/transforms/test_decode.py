@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import SAMPLE_RATE
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.decode import blocks
+from echo_targets.transforms.audio.waveforms import BadAudio, Limits, Section, header_seconds, load
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.registry import entries
 from tests.transforms import audio_files
 from tests.transforms.audio_files import (
     CUT,
@@ -31,10 +35,6 @@ from tests.transforms.audio_files import (
     written,
 )
 from tests.transforms.rows import rejects, run_stages
-from transforms.audio import BadAudio, Limits, Section, header_seconds, load
-from transforms.decode import blocks
-from transforms.sources import entries
-from transforms.sources.manifest import ManifestSource
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits(0.1, 3600)
@@ -220,7 +220,7 @@ def test_a_small_file_that_decodes_to_much_is_never_held(tmp_path: Path) -> None
 import resource, sys
 from pathlib import Path
 import av, soundfile, soxr
-from transforms.audio import BadAudio, Limits, load
+from echo_targets.transforms.audio.waveforms import BadAudio, Limits, load
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for limits in (Limits(0.1, 3600), Limits(0.1, 10)):
     try:

@@ -10,26 +10,26 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from schemas import KEY, TABLES
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.loading.collate import t2c_segments
+from echo_targets.transforms.models.readers.ctc import UnitReader, UnitReaderConfig, target_cer
+from echo_targets.transforms.models.readers.registry import open_reader
+from echo_targets.transforms.models.t2c.model import T2C, learned_segments
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.segments.rule import SegmentRule
+from echo_targets.transforms.stages.echo.responders import Asked
+from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters, _recorded, unit_error_rate
+from echo_targets.transforms.stages.publish.stage import EchoSetParameters, PublishEcho, PublishT2C, T2CParameters
+from echo_targets.transforms.stages.tokenize import TokenizeParameters
+from echo_targets.transforms.units.codebook import Codebook
 from tests.schemas.samples import sample
 from tests.transforms.codec_checkpoints import make_codec
 from tests.transforms.rows import apply, rejects, run_stages
 from tests.transforms.speechbrain_checkpoints import make_vocoder
-from transforms.assets import asset
-from transforms.codebook import Codebook
-from transforms.echo import Echo, EchoParameters, _recorded, unit_error_rate
-from transforms.models.embedded import ModelError
-from transforms.models.readers import open_reader
-from transforms.models.t2c import T2C, learned_segments
-from transforms.models.unit_reader import UnitReader, UnitReaderConfig, target_cer
-from transforms.models.whisper_weights import EMBEDDED
-from transforms.publish import EchoSetParameters, PublishEcho, PublishT2C, T2CParameters
-from transforms.responders import Asked
-from transforms.segments import SegmentRule
-from transforms.tokenize import TokenizeParameters
-from transforms.trainer.collate import t2c_segments
 
 LINES = [
     ("a", 0, "Where is the nearest library?"),
@@ -44,7 +44,7 @@ CLAUSES = {"segments": {"min_tokens": 20, "max_tokens": 50, "threshold": 0.1}}
 
 
 def untrained_reader(codebook_id: str) -> UnitReader:
-    from transforms.models.unit_reader_module import UnitReaderModule
+    from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
 
     config = UnitReaderConfig(
         codebook_id=codebook_id, codebook_size=100, hidden_size=16, ffn_size=16, num_layers=1, reach=1
@@ -213,8 +213,8 @@ def test_a_new_threshold_recomputes_publish_alone(echoed: Dataset, tmp_path: Pat
     before = echoed.tables()
     info = echoed.stage("training/t2c", before["training/t2c"])
     assert info.parameters["max_wer"] == 0.5
-    from pipeline.stage import describe
-    from transforms.publish import PublishT2C, T2CParameters
+    from echo_targets.pipeline.stage import describe
+    from echo_targets.transforms.stages.publish.stage import PublishT2C, T2CParameters
 
     changed = describe(PublishT2C(T2CParameters(max_wer=0.1)), info.upstream, info.shards)
     assert changed.fingerprint != info.fingerprint

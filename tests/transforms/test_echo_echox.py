@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.stages.echo.responders import Asked, EchoXResponder, Sampling, Segment, Speech
+from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
 from tests.transforms.released_echox import write_released
 from tests.transforms.rows import rejects, run_stages
 from tests.transforms.small_echox import write_small
-from transforms.assets import asset
-from transforms.echo import Echo, EchoParameters
-from transforms.echox.model import EchoX
-from transforms.models.embedded import ModelError
-from transforms.responders import Asked, EchoXResponder, Sampling, Segment, Speech
 
 LINES = [
     ("a", 0, "What is two plus three?"),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from echo_targets.transforms.models.echox.model import EchoX, Prompt, Reply, nucleus
+from echo_targets.transforms.models.echox.network import Heard
+from echo_targets.transforms.models.t2c.model import Decoded
 from tests.transforms.small_echox import write_small
-from transforms.echox.model import EchoX, Prompt, Reply, nucleus
-from transforms.echox.network import Heard
-from transforms.models.t2c import Decoded
 
 RATE = 16_000
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from echo_targets.transforms.models.echox.collate import KDRow, collate_kd
+from echo_targets.transforms.models.echox.config import EchoXConfig
 from tests.transforms.tiny_echox import FIGURES, SPEC
-from transforms.echox.collate import KDRow, collate_kd
-from transforms.echox.config import EchoXConfig
 
 CONFIG = EchoXConfig.model_validate(SPEC["config"])
 PARTS = [128000, 128006], [128009, 128006], [128009, 128006, 78191]

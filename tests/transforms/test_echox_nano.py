@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("hibari", reason="the [demo] extra is not installed")
 
-from jobs.demo import DIALOGUES
+from echo_targets.jobs.commands.demo import DIALOGUES
+from echo_targets.transforms.assets import asset
 from tests.transforms.rows import run_stages
-from transforms.assets import asset
 
 MODEL, READER = "embedded:echox-nano", "embedded:unit-reader"
 

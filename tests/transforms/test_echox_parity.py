@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from echo_targets.transforms.models.echox.model import EchoX, Prompt
+from echo_targets.transforms.models.echox.network import Heard
+from echo_targets.transforms.models.encoders.whisper import encode
+from echo_targets.transforms.models.t2c.model import T2CConfig
+from echo_targets.transforms.models.t2c.network import T2CModule
 from tests.transforms.tiny_echox import FIGURES, log_mel, write_checkpoint
-from transforms.echox.model import EchoX, Prompt
-from transforms.echox.network import Heard
-from transforms.models.t2c import T2CConfig
-from transforms.models.t2c_module import T2CModule
-from transforms.models.whisper_encoder import encode
 
 Expected = Mapping[str, np.ndarray]
 CASES = [0, 1]

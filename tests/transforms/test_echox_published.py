@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.files import read_tensors
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.model import EchoX, tower_of
+from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from tests.transforms.released_echox import SIZES, SYSTEM, WORDS, released_tokenizer, write_released
-from transforms.assets import asset
-from transforms.echox.config import EchoXConfig
-from transforms.echox.model import EchoX, tower_of
-from transforms.models.checkpoints import read_tensors
-from transforms.models.embedded import ModelError
-from transforms.prompts import PromptTemplate
 
 REQUIRED = {
     "vocab_size": 99,

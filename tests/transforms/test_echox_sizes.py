@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from echo_targets.transforms.models.echox.audio_tower import SIZES
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.network import EchoXNetwork
+from echo_targets.transforms.models.whisper.names import from_transformers
 from tests.transforms.released_echox import Shapes, echox_shapes, linear, norm
-from transforms.echox.audio_tower import SIZES
-from transforms.echox.config import EchoXConfig
-from transforms.echox.network import EchoXNetwork
-from transforms.models.whisper_names import from_transformers
 
 ROPE = {
     "low_freq_factor": 1.0,

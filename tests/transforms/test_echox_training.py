@@ -13,17 +13,24 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from transforms.assets import asset
-from transforms.echox import s2t_training, training
-from transforms.echox.collate import KDRow
-from transforms.echox.config import EchoXConfig
-from transforms.echox.echo_training import EchoRecipe, EchoRow, TranslatorRecipe, train_echo, train_unit_translator
-from transforms.echox.model import EchoX
-from transforms.echox.s2t_training import S2TRecipe, S2TRow, heard_and_answered, train_s2t
-from transforms.echox.tokenizer import SPECIALS, byte_level_tokenizer
-from transforms.echox.training import prompt_ids
-from transforms.models.t2c_training import Row
-from transforms.prompts import PromptTemplate
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.echox.collate import KDRow
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.echox.prompts import PromptTemplate
+from echo_targets.transforms.models.echox.tokenizer import SPECIALS, byte_level_tokenizer
+from echo_targets.transforms.training import echox as training
+from echo_targets.transforms.training import s2t as s2t_training
+from echo_targets.transforms.training.echo import (
+    EchoRecipe,
+    EchoRow,
+    TranslatorRecipe,
+    train_echo,
+    train_unit_translator,
+)
+from echo_targets.transforms.training.echox import prompt_ids
+from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, heard_and_answered, train_s2t
+from echo_targets.transforms.training.t2c import Row
 
 REPLIES = ["Yes.", "No, not now.", "Go on then.", "That is so.", "I see. Well."]
 RECIPE = S2TRecipe(
@@ -187,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 def test_training_computes_what_the_model_does(
     stage1: Path, rows: list[S2TRow], prompt: PromptTemplate, tokenizer: Tokenizer
 ) -> None:
-    from transforms.audio import decode_flac
+    from echo_targets.transforms.audio.waveforms import decode_flac
 
     echox = EchoX.load(stage1)
     ids = prompt_ids(prompt, tokenizer, echox.config)

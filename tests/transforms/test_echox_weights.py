@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.files import digest, read_tensors
+from echo_targets.transforms.models.echox.audio_tower import AudioTower
+from echo_targets.transforms.models.echox.model import EchoX
 from tests.transforms.tiny_echox import SPEC, weights, write_checkpoint
-from transforms.echox.audio_tower import AudioTower
-from transforms.echox.model import EchoX
-from transforms.models.checkpoints import digest, read_tensors
-from transforms.models.embedded import ModelError
 
 Change = Callable[[dict[str, torch.Tensor]], Any]
 

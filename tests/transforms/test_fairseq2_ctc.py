@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import TRANSCRIPTS
-from schemas.layout import Dataset
+from echo_targets.schemas import TRANSCRIPTS
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import joined
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.fairseq2 import Fairseq2Ctc
+from echo_targets.transforms.models.aligners.letters import LetterAligner
+from echo_targets.transforms.models.encoders.fairseq2 import Fairseq2Encoder
+from echo_targets.transforms.stages.align import Align, AlignParameters
 from tests.transforms.fairseq2_checkpoints import KINDS, as_fairseq, make_model, save, write_card
 from tests.transforms.rows import apply, window
 from tests.transforms.ssl_checkpoints import make_ssl
-from transforms.align import Align, AlignParameters
-from transforms.base import joined
-from transforms.models.embedded import ModelError
-from transforms.models.fairseq2_ctc import Fairseq2Ctc
-from transforms.models.fairseq2_encoder import Fairseq2Encoder
-from transforms.models.letter_ctc import LetterAligner
 
 if find_spec("fairseq2n") is None:
     pytest.skip("fairseq2 has no wheels for this Python", allow_module_level=True)

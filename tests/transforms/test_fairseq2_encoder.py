@@ -14,15 +14,15 @@ import pytest
 import soundfile
 import yaml
 
-from schemas.check import check_dataset
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.encoders import hubert as ssl_encoders
+from echo_targets.transforms.models.encoders.fairseq2 import Fairseq2Encoder, Fairseq2Features
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import num_frames
 from tests.transforms.fairseq2_checkpoints import KINDS, as_fairseq, hidden_states, make_model, save, write_card
 from tests.transforms.rows import run_stages
 from tests.transforms.ssl_checkpoints import make_ssl
-from transforms.models import ssl_encoders
-from transforms.models.embedded import ModelError
-from transforms.models.encoders import open_encoder
-from transforms.models.fairseq2_encoder import Fairseq2Encoder, Fairseq2Features
-from transforms.models.whisper_encoder import num_frames
 
 if find_spec("fairseq2n") is None:
     pytest.skip("fairseq2 has no wheels for this Python", allow_module_level=True)
@@ -261,7 +261,7 @@ def test_without_fairseq2_it_says_what_to_install(
 
 def test_an_architecture_of_fairseq2_and_what_differs_is_a_card(tmp_path: Path) -> None:
     """The few lines that a person writes beside a checkpoint of fairseq."""
-    from transforms.models.fairseq2_checkpoint import Fairseq2Checkpoint
+    from echo_targets.transforms.models.checkpoints.fairseq2 import Fairseq2Checkpoint
 
     (tmp_path / "model.yaml").write_text(
         "model_family: wav2vec2\nmodel_arch: large_lv60k\nnormalize_audio: true\n"

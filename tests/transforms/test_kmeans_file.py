@@ -14,8 +14,8 @@ import pytest
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from transforms.models.embedded import ModelError
-from transforms.models.kmeans_file import read_centroids
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.tokenizers.kmeans_file import read_centroids
 
 FRAMES = np.random.default_rng(0).normal(size=(300, 12))
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import TRANSCRIPTS
-from schemas.layout import Dataset
+from echo_targets.schemas import TRANSCRIPTS
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import joined
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.hama import HALF_BLANK
+from echo_targets.transforms.models.aligners.letters import LetterAligner
+from echo_targets.transforms.models.aligners.wav2vec2 import SslCtc
+from echo_targets.transforms.stages.align import Align, AlignParameters
 from tests.transforms.rows import apply, window
 from tests.transforms.ssl_checkpoints import KINDS, make_ssl
-from transforms.align import Align, AlignParameters
-from transforms.base import joined
-from transforms.models.embedded import ModelError
-from transforms.models.hama_ctc import HALF_BLANK
-from transforms.models.letter_ctc import LetterAligner
-from transforms.models.ssl_ctc import SslCtc
 
 VOCABULARY = {
     token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"])
@@ -49,7 +49,7 @@ def hear(aligner: LetterAligner, said: dict[int, str], frames: int, monkeypatch:
     heard = np.full((frames, len(letters) + 4), -20.0, np.float32)
     for frame in range(frames):
         heard[frame, letters[said.get(frame, "<pad>")]] = -0.01
-    monkeypatch.setattr("transforms.models.ssl_ctc.hear", lambda *_: heard.copy())
+    monkeypatch.setattr("echo_targets.transforms.models.aligners.wav2vec2.hear", lambda *_: heard.copy())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import SAMPLE_RATE
-from transforms.models.long_form import Segment, Transcription, cut_windows
-from transforms.models.recognisers import DecodedWindow
-from transforms.models.whisper_encoder import WINDOW_SAMPLES
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.models.asr.base import DecodedWindow
+from echo_targets.transforms.models.asr.long_form import Segment, Transcription, cut_windows
+from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
 
 WINDOW = DecodedWindow([], 0, -0.1, 0.0, 0.0, "en", None)
 Span = tuple[int, int]

@@ -13,19 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.corpora import nano_domain
-from schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.jobs.corpora import nano_domain
+from echo_targets.schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.audio.waveforms import decode_flac, encode_flac
+from echo_targets.transforms.base import Parameters, joined, table_of
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.embedded import SILERO_VAD, EmbeddedFile
+from echo_targets.transforms.stages.measure import RUN_WORDS, Measure, loudness, repetition
+from echo_targets.transforms.stages.publish.fences import RateFences
+from echo_targets.transforms.stages.publish.filters import SpeechFilters
+from echo_targets.transforms.text import normalize, pieces
 from tests.schemas.samples import sample
 from tests.transforms.rows import apply, rejects, run_stages, window
-from transforms.audio import decode_flac, encode_flac
-from transforms.base import Parameters, joined, table_of
-from transforms.fences import RateFences
-from transforms.filters import SpeechFilters
-from transforms.measure import RUN_WORDS, Measure, loudness, repetition
-from transforms.models.embedded import SILERO_VAD, EmbeddedFile, ModelError
-from transforms.text import normalize, pieces
 
 TEXT_SCORES = ("chars_per_s", "unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
 
@@ -276,7 +277,7 @@ def test_what_is_held_back_of_broken_texts() -> None:
 def test_the_detector_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Measure(Parameters()).weights() == {"vad": SILERO_VAD.sha256}
     other = EmbeddedFile(SILERO_VAD.package, SILERO_VAD.requirement, SILERO_VAD.path, "0" * 64)
-    monkeypatch.setattr("transforms.models.voice_activity.SILERO_VAD", other)
+    monkeypatch.setattr("echo_targets.transforms.models.asr.voice_activity.SILERO_VAD", other)
     with pytest.raises(ModelError, match=r"silero_vad_v6\.onnx has sha256 .* reinstall 'faster-whisper==1\.2\.1'"):
         Measure(Parameters()).setup()
 

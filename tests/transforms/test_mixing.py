@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import SAMPLE_RATE
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.waveforms import MIX, BadAudio, Limits, load
 from tests.transforms.audio_files import spoken, written
-from transforms.audio import MIX, BadAudio, Limits, load
 
 LIMITS = Limits(0.1, 3600)
 NOISE = np.random.default_rng(0).normal(0, 0.002, 64_000).astype(np.float32)

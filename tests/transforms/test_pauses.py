@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transforms.pauses import HOP, Levels
+from echo_targets.transforms.models.aligners.pauses import HOP, Levels
 
 RATE = 16_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transforms.models.phrases import Phrase, split_phrases
+from echo_targets.transforms.models.asr.phrases import Phrase, split_phrases
 
 BEGIN = 1000
 """Id of the timestamp 0.00; text tokens lie below it."""

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pipeline.stage import changes, describe
-from schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, T2C, TRANSCRIPTS, UNITS, UTTERANCES
-from tests.schemas.samples import sample
-from transforms.base import joined, table_of
-from transforms.fences import FencesError, RateFences
-from transforms.models.embedded import ModelError
-from transforms.publish import (
+from echo_targets.pipeline.stage import changes, describe
+from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, T2C, TRANSCRIPTS, UNITS, UTTERANCES
+from echo_targets.transforms.base import joined, table_of
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.segments.rule import borders_of
+from echo_targets.transforms.stages.publish.fences import FencesError, RateFences
+from echo_targets.transforms.stages.publish.stage import (
     EchoSetParameters,
     PublishEcho,
     PublishS2T,
@@ -24,7 +24,7 @@ from transforms.publish import (
     S2TParameters,
     T2CParameters,
 )
-from transforms.segments import borders_of
+from tests.schemas.samples import sample
 
 ROW: dict[str, Any] = {
     "num_samples": 32_000,

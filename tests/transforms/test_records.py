@@ -14,22 +14,22 @@ import pytest
 import soundfile
 from pydantic import ValidationError
 
-from pipeline.plan import plan
-from schemas import KEY, SAMPLE_RATE
-from schemas.base import UserError
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.pipeline.plan import plan
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.sources.base import Item, Source, SourceError
+from echo_targets.transforms.sources.dialogues import DialoguesSource
+from echo_targets.transforms.sources.huggingface import HuggingFaceSource
+from echo_targets.transforms.sources.librispeech import LibriSpeechSource
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.mls import MlsSource
+from echo_targets.transforms.sources.record import Fields, item_from
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.sources.spoken import SpokenSource
+from echo_targets.transforms.sources.values import BadLine
 from tests.transforms.rows import run_stages
-from transforms.sources import entries
-from transforms.sources.base import Item, Source, SourceError
-from transforms.sources.dialogues import DialoguesSource
-from transforms.sources.huggingface import HuggingFaceSource
-from transforms.sources.librispeech import LibriSpeechSource
-from transforms.sources.manifest import ManifestSource
-from transforms.sources.mls import MlsSource
-from transforms.sources.record import Fields, item_from
-from transforms.sources.spoken import SpokenSource
-from transforms.sources.values import BadLine
 
 NAN, INF = math.nan, math.inf
 GIVEN = Path(__file__).parents[3] / "shared" / "cases" / "records.jsonl"

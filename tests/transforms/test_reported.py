@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import SAMPLE_RATE
-from schemas.check import check_dataset
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
 from tests.transforms.audio_files import ONCE, claiming, hole, muxed, spoken, untagged, written
 from tests.transforms.rows import rejects, run_stages
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import SAMPLE_RATE
-from schemas.layout import Dataset
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.tokenizers.base import Named
+from echo_targets.transforms.models.tokenizers.cosyvoice import S3Tokenizer
+from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
+from echo_targets.transforms.units.codebook import expand
 from tests.transforms.rows import apply, window
-from transforms.codebook import expand
-from transforms.models.embedded import ModelError
-from transforms.models.s3_tokenizer import S3Tokenizer
-from transforms.models.unit_tokenizer import Named
-from transforms.models.unit_tokenizers import open_tokenizer
-from transforms.models.whisper_weights import EMBEDDED
-from transforms.tokenize import Tokenize, TokenizeParameters
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.codebook import collapse, expand
-from transforms.segments import (
+from echo_targets.transforms.segments.rule import (
     Border,
     Cut,
     SegmentRule,
@@ -23,6 +22,7 @@ from transforms.segments import (
     recorded_segments,
     text_scores,
 )
+from echo_targets.transforms.units.codebook import collapse, expand
 
 RELEASED = json.loads((Path(__file__).parent / "data" / "echox_segments.json").read_text())
 

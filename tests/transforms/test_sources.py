@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import KEY, SAMPLE_RATE
-from transforms.sources import entries
-from transforms.sources.base import SourceError
-from transforms.sources.dialogues import DialoguesSource
-from transforms.sources.huggingface import HuggingFaceSource
-from transforms.sources.librispeech import LibriSpeechSource
-from transforms.sources.manifest import ManifestSource
-from transforms.sources.mls import MlsSource
-from transforms.sources.spoken import SpokenSource
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.transforms.sources.base import SourceError
+from echo_targets.transforms.sources.dialogues import DialoguesSource
+from echo_targets.transforms.sources.huggingface import HuggingFaceSource
+from echo_targets.transforms.sources.librispeech import LibriSpeechSource
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.mls import MlsSource
+from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.sources.spoken import SpokenSource
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ import pytest
 import soundfile
 import torch
 
-from schemas import TRANSCRIPTS
-from schemas.layout import Dataset
+from echo_targets.schemas import TRANSCRIPTS
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import joined
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.letters import LetterAligner
+from echo_targets.transforms.models.aligners.speechbrain import SpeechbrainCtc
+from echo_targets.transforms.stages.align import Align, AlignParameters
 from tests.transforms.rows import apply, window
 from tests.transforms.speechbrain_checkpoints import make_encoder, save
 from tests.transforms.ssl_checkpoints import SIZE, make_ssl
-from transforms.align import Align, AlignParameters
-from transforms.base import joined
-from transforms.models.embedded import ModelError
-from transforms.models.letter_ctc import LetterAligner
-from transforms.models.speechbrain_ctc import SpeechbrainCtc
 
 NEURONS = 24
 TEXTS = ["THE QUICK BROWN FOX", "JUMPS OVER A LAZY DOG'S BACK"]

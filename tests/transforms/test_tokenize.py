@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from ctranslate2.converters import TransformersConverter
 
-from schemas import KEY, SAMPLE_RATE, UNITS
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY, SAMPLE_RATE, UNITS
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures, layer_features, num_frames
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
+from echo_targets.transforms.units.codebook import Codebook, collapse
+from echo_targets.transforms.units.language import UnitLanguage
 from tests.transforms.rows import apply, window
 from tests.transforms.whisper_checkpoints import make_whisper, write_tokenizer
-from transforms.assets import asset
-from transforms.audio import decode_flac
-from transforms.codebook import Codebook, collapse
-from transforms.models.embedded import ModelError
-from transforms.models.encoders import open_encoder
-from transforms.models.whisper_encoder import WhisperFeatures, layer_features, num_frames
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.tokenize import Tokenize, TokenizeParameters
-from transforms.unit_language import UnitLanguage
 
 
 @pytest.fixture(scope="module")

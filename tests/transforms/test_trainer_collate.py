@@ -14,17 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.layout import Dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.audio.waveforms import encode_flac
+from echo_targets.transforms.loading.collate import collate_echox, collate_padded, llama3_prompt, t2c_segments
+from echo_targets.transforms.loading.dataset import EchoTargetDataset
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.prompts import PromptTemplate
+from echo_targets.transforms.models.t2c.model import character_tokenizer
+from echo_targets.transforms.segments.rule import SegmentRule
 from tests.schemas.samples import Root, sample
 from tests.transforms.tiny_echox import FIGURES, SPEC
-from transforms.assets import asset
-from transforms.audio import encode_flac
-from transforms.echox.config import EchoXConfig
-from transforms.models.t2c import character_tokenizer
-from transforms.prompts import PromptTemplate
-from transforms.segments import SegmentRule
-from transforms.trainer.collate import collate_echox, collate_padded, llama3_prompt, t2c_segments
-from transforms.trainer.dataset import EchoTargetDataset
 
 CONFIG = EchoXConfig.model_validate(SPEC["config"])
 PROMPT = llama3_prompt([2675, 527])

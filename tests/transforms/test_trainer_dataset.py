@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from schemas import KEY, TABLES
-from schemas.base import UserError
-from schemas.layout import LayoutError
+from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.dataset.layout import LayoutError
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.loading.dataset import EchoTargetDataset, TargetLoader
+from echo_targets.transforms.loading.reading import Row, TargetReader, ahead, lengths_of, values_of
 from tests.schemas.samples import Root, samples
-from transforms.trainer.dataset import EchoTargetDataset, TargetLoader
-from transforms.trainer.reading import Row, TargetReader, ahead, lengths_of, values_of
 
 UNITS = pa.schema([(KEY, pa.string()), ("units", pa.list_(pa.int16())), ("score", pa.float32())])
 

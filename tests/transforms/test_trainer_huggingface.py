@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas import TABLES
+from echo_targets.schemas import TABLES
+from echo_targets.transforms.audio.waveforms import decode_flac, encode_flac
 from tests.schemas.samples import Root, samples
-from transforms.audio import decode_flac, encode_flac
 
 WITH_AUDIO = [name for name, table in TABLES.items() if "audio" in table.columns]
 

@@ -10,18 +10,18 @@ import pytest
 import soundfile
 import torch
 
-from schemas import KEY, SAMPLE_RATE
-from schemas.layout import Dataset
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.asr.base import BACKENDS, DecodedWindow, Encoded
+from echo_targets.transforms.models.asr.long_form import DecodingRules, LongForm, Transcription
+from echo_targets.transforms.models.asr.phrases import Phrase
+from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
+from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters, is_other_language
+from echo_targets.transforms.text import normalize
 from tests.transforms.rows import apply, window
-from transforms.audio import decode_flac
-from transforms.models.embedded import ModelError
-from transforms.models.long_form import DecodingRules, LongForm, Transcription
-from transforms.models.phrases import Phrase
-from transforms.models.recognisers import BACKENDS, DecodedWindow, Encoded
-from transforms.models.whisper_encoder import WINDOW_SAMPLES
-from transforms.models.whisper_weights import EMBEDDED, load_whisper
-from transforms.text import normalize
-from transforms.transcribe import Transcribe, TranscribeParameters, is_other_language
 
 FLOOR = 1e-4
 """Level of the noise in a made pause: a microphone never gives digital silence."""
@@ -349,7 +349,7 @@ def test_embedded_weights_are_the_same_model_in_both_libraries(speech: list[dict
     import whisper
     from faster_whisper import WhisperModel
 
-    from transforms.models.embedded import WHISPER_TINY_EN
+    from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
 
     waveform, _ = soundfile.read(speech[0]["audio"], dtype="float32")
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(waveform))[None]

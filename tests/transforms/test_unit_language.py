@@ -16,15 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.totals import added
-from transforms.unit_counts import Word, words_of
-from transforms.unit_language import (
-    MAX_UNITS,
-    UnitLanguage,
-    UnitLanguageError,
-    fit_ngrams,
-    vocab_sizes,
-)
+from echo_targets.pipeline.totals import added
+from echo_targets.transforms.units.counts import Word, words_of
+from echo_targets.transforms.units.language import MAX_UNITS, UnitLanguage, UnitLanguageError, fit_ngrams, vocab_sizes
 
 NUM_UNITS = 20
 MODES = ("ngram", "bpe")
@@ -116,7 +110,7 @@ def test_a_machine_without_a_folder_to_write_to_compiles_for_itself() -> None:
         "import numba\n"
         "def refuse(self): raise RuntimeError('no locator available')\n"
         "numba.core.dispatcher.Dispatcher.enable_caching = refuse\n"
-        "from transforms.unit_viterbi import Trie\n"
+        "from echo_targets.transforms.units.viterbi import Trie\n"
         "import numpy as np\n"
         "print(Trie([(0,), (1,), (0, 1)], [-1.0, -1.0, -1.0], 2).segment(np.array([0, 1, 1]), np.array([2, 1])))\n"
     )

@@ -17,10 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transforms.models import unit_reader_training
-from transforms.models.embedded import ModelError
-from transforms.models.training_run import Batches
-from transforms.models.unit_reader import (
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.readers.ctc import (
     ALPHABET,
     BLANK,
     UnitReader,
@@ -30,8 +28,10 @@ from transforms.models.unit_reader import (
     spelt,
     target_cer,
 )
-from transforms.models.unit_reader_module import UnitReaderModule, padded
-from transforms.models.unit_reader_training import ReaderRecipe, Row, reading_error_rate, train_unit_reader
+from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule, padded
+from echo_targets.transforms.training import reader as unit_reader_training
+from echo_targets.transforms.training.reader import ReaderRecipe, Row, reading_error_rate, train_unit_reader
+from echo_targets.transforms.training.run import Batches
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "data" / "recorded_units.jsonl"  # the embedded voice, the embedded codebook
@@ -134,7 +134,7 @@ def test_many_rows_are_read_in_several_batches(monkeypatch: pytest.MonkeyPatch) 
         sizes.append(units.numel())
         return forward(units, lengths)
 
-    monkeypatch.setattr("transforms.models.unit_reader.BATCH_UNITS", 20)
+    monkeypatch.setattr("echo_targets.transforms.models.readers.ctc.BATCH_UNITS", 20)
     monkeypatch.setattr(reader.module, "forward", counted)
     assert reader.read(rows) == whole and reader.read([]) == []
     assert sizes == [10, 18, 40]  # 3 and 5 together, 9 and 9, and a row that is more than a batch by itself
@@ -193,7 +193,9 @@ def test_a_damaged_reader_is_named(tmp_path: Path) -> None:
 
 
 def test_importing_the_model_files_does_not_import_torch() -> None:
-    modules = ", ".join(f"transforms.models.{name}" for name in ("unit_reader", "unit_reader_training", "training_run"))
+    modules = ", ".join(
+        f"echo_targets.transforms.{name}" for name in ("models.readers.ctc", "training.reader", "training.run")
+    )
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 

@@ -14,13 +14,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import KEY, SAMPLE_RATE
-from schemas.check import check_dataset
+from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.transforms.models.encoders.whisper import log_mel
+from echo_targets.transforms.models.tokenizers import registry as unit_tokenizers
+from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.units.codebook import expand
 from tests.transforms.rows import run_stages
-from transforms.codebook import expand
-from transforms.models import unit_tokenizers
-from transforms.models.unit_tokenizer import Named, UnitTokenizer
-from transforms.models.whisper_encoder import log_mel
 
 LEVELS, WIDTH = 3, 8
 

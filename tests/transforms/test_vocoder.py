@@ -10,14 +10,14 @@ import pytest
 import soundfile
 import torch
 
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.readers.ctc import UnitReader, target_cer
+from echo_targets.transforms.models.readers.registry import open_reader, reader_weights
+from echo_targets.transforms.models.readers.vocoder import VocoderReader
+from echo_targets.transforms.models.voices.vocoder import LONGEST_FRAMES, Vocoder, is_vocoder, vocoder_digest
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
 from tests.transforms.speechbrain_checkpoints import make_vocoder, unit_hifigan
-from transforms.echo import Echo, EchoParameters
-from transforms.models.embedded import ModelError
-from transforms.models.readers import open_reader, reader_weights
-from transforms.models.unit_reader import UnitReader, target_cer
-from transforms.models.vocoder import LONGEST_FRAMES, Vocoder, is_vocoder, vocoder_digest
-from transforms.models.vocoder_reader import VocoderReader
-from transforms.models.whisper_weights import EMBEDDED
 
 K = 20
 TEXT_ALONE = {"model": "embedded:nano-t2c", "text": "response"}

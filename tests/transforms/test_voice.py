@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("hibari", reason="the [demo] extra is not installed")
 
-from transforms.models.voice import SAMPLE_RATE, Delivery, Voice
+from echo_targets.transforms.models.voices.hibari import SAMPLE_RATE, Delivery, Voice
 
 TEXT = "Say this. The red ball is under the table."
 BANDS = (200, 400, 800, 1600, 3200, 6400)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from transforms.models.voice_activity import Span, VoiceActivity
+from echo_targets.transforms.models.asr.voice_activity import Span, VoiceActivity
 
 
 @pytest.fixture(scope="module")

@@ -19,24 +19,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from whisper.tokenizer import LANGUAGES
 
-from schemas import TRANSCRIPTS
-from schemas.check import check_dataset
-from schemas.layout import Dataset
+from echo_targets.schemas import TRANSCRIPTS
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.base import joined
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.attention import AttentionAligner
+from echo_targets.transforms.models.checkpoints.embedded import sha256_of
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures, layer_features, log_mel
+from echo_targets.transforms.models.whisper.ctranslate2 import read_ctranslate2
+from echo_targets.transforms.models.whisper.names import from_transformers, to_transformers
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, choose_alignment_heads, load_whisper, weights_of
+from echo_targets.transforms.stages.align import Align, AlignParameters
+from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters
+from echo_targets.transforms.units.codebook import Codebook
 from tests.transforms.rows import apply, run_stages, window
 from tests.transforms.whisper_checkpoints import export_embedded, make_whisper, write_tokenizer
-from transforms.align import Align, AlignParameters
-from transforms.assets import asset
-from transforms.audio import decode_flac
-from transforms.base import joined
-from transforms.codebook import Codebook
-from transforms.models.ctranslate2_file import read_ctranslate2
-from transforms.models.embedded import ModelError, sha256_of
-from transforms.models.encoders import open_encoder
-from transforms.models.whisper_attention import AttentionAligner
-from transforms.models.whisper_encoder import WhisperFeatures, layer_features, log_mel
-from transforms.models.whisper_names import from_transformers, to_transformers
-from transforms.models.whisper_weights import EMBEDDED, choose_alignment_heads, load_whisper, weights_of
-from transforms.transcribe import Transcribe, TranscribeParameters
 
 WINDOW = 30 * 16_000
 SAVED = {

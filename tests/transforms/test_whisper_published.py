@@ -16,20 +16,21 @@ import whisper
 from ctranslate2.converters import TransformersConverter
 from safetensors.torch import load_file, save_file
 
-from schemas import TRANSCRIPTS
-from schemas.layout import Dataset
+from echo_targets.schemas import TRANSCRIPTS
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.base import joined
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.attention import AttentionAligner
+from echo_targets.transforms.models.asr.base import BACKENDS, Recogniser
+from echo_targets.transforms.models.checkpoints.embedded import sha256_of
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import num_frames
+from echo_targets.transforms.models.whisper.weights import choose_alignment_heads, load_whisper
+from echo_targets.transforms.stages.align import Align, AlignParameters
+from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters
 from tests.transforms.rows import apply, window
 from tests.transforms.test_whisper_checkpoints import Runs
 from tests.transforms.whisper_checkpoints import make_whisper, write_tokenizer
-from transforms.align import Align, AlignParameters
-from transforms.base import joined
-from transforms.models.embedded import ModelError, sha256_of
-from transforms.models.encoders import open_encoder
-from transforms.models.recognisers import BACKENDS, Recogniser
-from transforms.models.whisper_attention import AttentionAligner
-from transforms.models.whisper_encoder import num_frames
-from transforms.models.whisper_weights import choose_alignment_heads, load_whisper
-from transforms.transcribe import Transcribe, TranscribeParameters
 
 SHORT = {"max_target_positions": 120}
 """Positions of the decoder: a transcript of random weights runs to their end."""

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transforms.models.embedded import WHISPER_TINY_EN
-from transforms.models.whisper_settings import Settings
-from transforms.models.whisper_weights import VOCABULARIES
+from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
+from echo_targets.transforms.models.whisper.settings import Settings
+from echo_targets.transforms.models.whisper.weights import VOCABULARIES
 
 if TYPE_CHECKING:
     from whisper.tokenizer import Tokenizer

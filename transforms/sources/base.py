@@ -14,11 +14,11 @@ from typing import Any, BinaryIO, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from schemas.base import UserError
-from schemas.storage import Storage, is_url, open_storage, split
-from transforms.audio import MIX, Raw, header_seconds
-from transforms.base import Parameters
-from transforms.sources.languages import code_of
+from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
+from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.languages import code_of
 
 PROBES, REMOTE_PROBES = 16, 32
 """Files that are looked at, at once, as items are listed."""
@@ -178,7 +178,7 @@ class Files(ABC):
 
     @abstractmethod
     def open(self, locator: str) -> Raw:
-        """A file, for `transforms.audio.load`."""
+        """A file, for `audio.waveforms.load`."""
 
     @abstractmethod
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
-from schemas.storage import is_url
-from transforms.audio import Raw
-from transforms.sources.base import Files, Item, Source, SourceError, files
-from transforms.sources.lines import not_utf8
-from transforms.sources.manifest import probed
-from transforms.sources.record import Fields, item_from
-from transforms.sources.values import BadLine, is_missing, place
+from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.transforms.audio.waveforms import Raw
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.lines import not_utf8
+from echo_targets.transforms.sources.manifest import probed
+from echo_targets.transforms.sources.record import Fields, item_from
+from echo_targets.transforms.sources.values import BadLine, is_missing, place
 
 ROLES = {
     "human": "user",

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.audio import Raw
-from transforms.blocks import MAX_RATE, MIN_RATE
-from transforms.sources.base import Item, Source, SourceError, files
-from transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
-from transforms.sources.values import BadLine, integer, is_missing, place
+from echo_targets.transforms.audio.blocks import MAX_RATE, MIN_RATE
+from echo_targets.transforms.audio.waveforms import Raw
+from echo_targets.transforms.sources.base import Item, Source, SourceError, files
+from echo_targets.transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
+from echo_targets.transforms.sources.values import BadLine, integer, is_missing, place
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Literal
 
-from transforms.audio import Raw
-from transforms.sources.base import Files, Item, Source, SourceError, files
-from transforms.sources.lines import Line, text_lines
-from transforms.sources.values import BadLine, text
+from echo_targets.transforms.audio.waveforms import Raw
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.lines import Line, text_lines
+from echo_targets.transforms.sources.values import BadLine, text
 
 
 class LibriSpeechSource(Source):

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from schemas.base import BLANK
-from transforms.sources.base import SourceError
-from transforms.sources.values import BadLine
+from echo_targets.schemas.tables.base import BLANK
+from echo_targets.transforms.sources.base import SourceError
+from echo_targets.transforms.sources.values import BadLine
 
 MAX_LINE = 1 << 20
 """The longest line, in bytes."""

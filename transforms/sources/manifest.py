@@ -9,13 +9,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
-from schemas.base import UserError
-from schemas.storage import split
-from transforms.audio import Raw
-from transforms.sources.base import Files, Item, Source, SourceError, files
-from transforms.sources.lines import json_lines, tsv_records
-from transforms.sources.record import ColumnNames, Fields, item_from
-from transforms.sources.values import BadLine, place
+from echo_targets.schemas.dataset.storage import split
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.audio.waveforms import Raw
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.lines import json_lines, tsv_records
+from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
+from echo_targets.transforms.sources.values import BadLine, place
 
 
 class ManifestSource(Source):

@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from transforms.audio import Raw
-from transforms.sources.base import Files, Item, Source, SourceError, files
-from transforms.sources.lines import Line, text_lines
-from transforms.sources.values import BadLine, text
+from echo_targets.transforms.audio.waveforms import Raw
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.lines import Line, text_lines
+from echo_targets.transforms.sources.values import BadLine, text
 
 
 class MlsSource(Source):

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from schemas.base import BLANK
-from transforms.sources.base import Item
-from transforms.sources.languages import code_of
-from transforms.sources.values import (
+from echo_targets.schemas.tables.base import BLANK
+from echo_targets.transforms.languages import code_of
+from echo_targets.transforms.sources.base import Item
+from echo_targets.transforms.sources.values import (
     BadLine,
     Named,
     channel,

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import ValidationError
 
-from schemas import SAMPLE_RATE
-from schemas.storage import split
-from transforms.models.embedded import HIBARI_VOICE, sha256_of
-from transforms.models.voice import PLAIN, Delivery, Voice
-from transforms.sources.base import Item, Source, SourceError, files
-from transforms.sources.lines import json_lines
-from transforms.sources.record import Fields, item_from
-from transforms.sources.values import BadLine, is_missing
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.storage import split
+from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE, sha256_of
+from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery, Voice
+from echo_targets.transforms.sources.base import Item, Source, SourceError, files
+from echo_targets.transforms.sources.lines import json_lines
+from echo_targets.transforms.sources.record import Fields, item_from
+from echo_targets.transforms.sources.values import BadLine, is_missing
 
 CHARS_PER_SECOND = 15.0
 FIELDS_OF_TEXT = Fields()
@@ -30,7 +30,7 @@ class SpokenSource(Source):
     Attributes:
         texts: a `.jsonl` file (a path or a URL) with `id` and `text`, and the other columns of a manifest. A line may
             say how it is spoken: `"voice": {"speed": 1.1, "pitch": -1.5, "gain_db": -6, "snr_db": 20,
-            "noise": "pink"}`, each as in `transforms.models.voice.Delivery`, and each optional.
+            "noise": "pink"}`, each as in `voices.hibari.Delivery`, and each optional.
         voice_seed: seed of the voice's noise, and of the noise added.
     """
 

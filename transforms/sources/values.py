@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from schemas.base import BLANK
-from schemas.storage import is_url
-from transforms.audio import MIX
-from transforms.sources.languages import code_of
+from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.tables.base import BLANK
+from echo_targets.transforms.audio.waveforms import MIX
+from echo_targets.transforms.languages import code_of
 
 INVISIBLE = (
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200e\u200f\u202a\u202b\u202c\u202d\u202e"

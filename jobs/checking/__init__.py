@@ -1,0 +1,1 @@
+"""What `check` adds to the contract: deep checks, and the formats of findings."""

@@ -1,0 +1,188 @@
+"""`check --level deep`: what only decoding and the tokenizer can tell."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES, UNITS, UTTERANCES
+from echo_targets.schemas.dataset.check import UNREADABLE, Finding, shortened
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo, shard_name
+from echo_targets.schemas.dataset.storage import split
+from echo_targets.transforms.assets import PREFIX, asset
+from echo_targets.transforms.audio.waveforms import with_waveforms
+from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
+
+SAMPLE = 4
+"""Utterances a shard whose units are computed again."""
+
+
+def check_deep(root: str) -> Iterator[Finding]:
+    """Findings of the audio of all rows, and of the units of a sample, beside those of `check_dataset`.
+
+    Every utterance is decoded, and its samples are hashed; training sets must hold the same bytes; the units of a few
+    utterances a shard, drawn from a seed, are computed again with the tokenizer that the stage's digests name.
+
+    Raises:
+        LayoutError: the index, or the description of a table that it names, is missing or damaged.
+        ImportError: a library that decodes or tokenizes is not installed.
+    """
+    import soundfile  # noqa: F401 (to fail before threads start)
+
+    dataset = Dataset(root)
+    infos = [dataset.stage(name, made) for name, made in dataset.tables().items() if name in TABLES]
+    for info in infos:
+        if info.table == UTTERANCES.name:
+            with_audio = [other for other in infos if "audio" in TABLES[other.table].columns and other is not info]
+            same = [other for other in with_audio if other.upstream.get(info.table) == info.fingerprint]
+            pool = ThreadPoolExecutor(os.cpu_count())
+            try:
+                shards = range(info.shards)
+                for found in pool.map(lambda shard, info=info, same=same: _audio(dataset, info, same, shard), shards):
+                    yield from found
+            finally:
+                pool.shutdown(cancel_futures=True)
+        if info.table == UNITS.name:
+            yield from _units(dataset, info)
+
+
+def check_deep_file(path: str) -> Iterator[Finding]:
+    """Findings of the audio of one Parquet file of utterances; of other tables a lone file tells nothing more."""
+    folder, name = split(path)
+    try:
+        with Dataset(folder).open(name) as file:
+            if file.schema_arrow.equals(UTTERANCES.schema):
+                yield from _decoded(file, name, {})
+    except UNREADABLE:
+        return  # the other levels say so
+
+
+def _audio(dataset: Dataset, info: StageInfo, training: list[StageInfo], shard: int) -> list[Finding]:
+    """Findings of one shard of utterances, and of the training sets that hold its audio."""
+    digests: dict[str, bytes] = {}
+    found: list[Finding] = []
+    for other in (info, *training):
+        try:
+            manifest = _manifest(dataset, other, shard)
+            with dataset.open(manifest.output.path) as file:
+                name = shard_name(shard, info.shards)
+                found += _decoded(file, name, digests) if other is info else _same(file, other.table, name, digests)
+        except (LayoutError, *UNREADABLE) as error:
+            found.append(Finding(other.table, shard_name(shard, info.shards), "readable", str(error)))
+    return found
+
+
+def _manifest(dataset: Dataset, info: StageInfo, shard: int) -> Manifest:
+    manifest = dataset.manifest(info.table, info.fingerprint, shard, info.shards)
+    if manifest is None:
+        raise LayoutError(f"{info.table}/{info.fingerprint} has no manifest of {shard_name(shard, info.shards)}")
+    return manifest
+
+
+def _decoded(file: pq.ParquetFile, shard: str, digests: dict[str, bytes]) -> Iterator[Finding]:
+    """Findings of the audio of utterances; notes the digest of each one's bytes."""
+    for row in _rows(file, [KEY, "audio", "audio_sha256", "num_samples"]):
+        data = row["audio"]["bytes"] or b""
+        digests[row[KEY]] = hashlib.sha256(data).digest()
+        for rule, says in _broken(data, row):
+            yield Finding(UTTERANCES.name, shard, rule, says, row[KEY])
+
+
+def _broken(data: bytes, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            about = (file.format, file.subtype, file.samplerate, file.channels)
+            samples = file.read(dtype="int16")
+    except soundfile.SoundFileError as error:
+        yield "audio_decodes", str(error)
+        return
+    if about != (wanted := ("FLAC", "PCM_16", SAMPLE_RATE, 1)):
+        yield "audio_format", f"is {about}, expected {wanted}"
+    if len(samples) != row["num_samples"]:
+        yield "audio_length", f"holds {len(samples)} samples, num_samples = {row['num_samples']}"
+    if (found := hashlib.sha256(samples.astype("<i2").tobytes())).digest() != row["audio_sha256"]:
+        yield "audio_sha256", f"the samples' is {found.hexdigest()}, the row's {row['audio_sha256'].hex()}"
+
+
+def _same(file: pq.ParquetFile, table: str, shard: str, digests: dict[str, bytes]) -> Iterator[Finding]:
+    for row in _rows(file, [KEY, "audio"]):
+        if row[KEY] in digests and hashlib.sha256(row["audio"]["bytes"] or b"").digest() != digests[row[KEY]]:
+            yield Finding(table, shard, "audio_agrees", "holds other audio than its utterance", row[KEY])
+
+
+def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for group in range(file.num_row_groups):
+        yield from file.read_row_group(group, columns).to_pylist()
+
+
+def _units(dataset: Dataset, info: StageInfo) -> Iterator[Finding]:
+    """Findings of a sample of units, computed again; a remark where the tokenizer does not ship here."""
+    tokenize = tokenizer_of(info)
+    if tokenize is None:
+        said = f"no units were computed again: no tokenizer that ships here has the digests {shortened(info.weights)}"
+        yield Finding(info.table, "-", "units_recomputed", said, breaks=False)
+        return
+    tokenize.setup()
+    for shard in range(info.shards):
+        name = shard_name(shard, info.shards)
+        try:
+            rows, audio = _sample(dataset, info, shard)
+        except (LayoutError, *UNREADABLE) as error:
+            yield Finding(info.table, name, "readable", str(error))
+            continue
+        again = {row[KEY]: row for row in _computed(tokenize, audio)}
+        for row in rows:
+            for column, expected in again.get(row[KEY], {}).items():
+                if row[column] != expected:
+                    said = f"{column} should be {shortened(expected)}"
+                    yield Finding(info.table, name, "units_recomputed", said, row[KEY], shortened(row[column]))
+
+
+def _computed(tokenize: Tokenize, audio: pa.Table) -> Iterator[dict[str, Any]]:
+    """Rows of units; none of what does not decode, since that is a finding of the utterance."""
+    import soundfile
+
+    for number in range(len(audio)):
+        with suppress(soundfile.SoundFileError, ValueError):
+            yield from tokenize(with_waveforms(audio.slice(number, 1))).rows.to_pylist()
+
+
+def tokenizer_of(info: StageInfo) -> Tokenize | None:
+    """The tokenizer that made a version of `units`, found by the digests of what ships; its model is not loaded yet."""
+    folder = asset(PREFIX)
+    languages = (None, *(f"{PREFIX}{path.name}" for path in sorted(folder.glob("unit-language-*.json"))))
+    for codebook in sorted(folder.glob("codebook-*.safetensors")):
+        for language in languages:
+            tokenize = Tokenize(TokenizeParameters(codebook=f"{PREFIX}{codebook.name}", unit_language=language))
+            if (info.stage, info.version, info.weights) == (tokenize.name, tokenize.version, tokenize.weights()):
+                return tokenize
+    return None
+
+
+def _sample(dataset: Dataset, info: StageInfo, shard: int) -> tuple[list[dict[str, Any]], pa.Table]:
+    """Rows of units, the same at each check of a version, and their utterances with audio."""
+    with dataset.open(_manifest(dataset, info, shard).output.path) as file:
+        units = file.read()
+    chosen = random.Random(f"{info.fingerprint} {shard}").sample(range(len(units)), min(SAMPLE, len(units)))
+    units = units.take(pa.array(sorted(chosen), pa.int64()))
+    utterances = dataset.stage(UTTERANCES.name, info.upstream[UTTERANCES.name])
+    parts = []
+    with dataset.open(_manifest(dataset, utterances, shard).output.path) as file:
+        for group in range(file.num_row_groups):
+            wanted = pc.is_in(file.read_row_group(group, [KEY])[KEY], value_set=units[KEY].combine_chunks())
+            if pc.any(wanted).as_py():
+                parts.append(file.read_row_group(group, [KEY, "num_samples", "audio"]).filter(wanted))
+        audio = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()
+    return units.to_pylist(), audio

@@ -1,0 +1,80 @@
+"""Findings as a person, a script, a CI's test report or GitHub's annotations want them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from xml.etree import ElementTree
+
+from echo_targets.schemas.dataset.check import Finding
+
+CONTRACT = "schemas/contract/{}.json"
+
+
+def show(findings: Iterable[Finding], style: str, path: str | None) -> int:
+    """Prints findings as they come, one a line; those of `junit` at the end, as one document.
+
+    Args:
+        style: text, json, junit or github.
+        path: what was checked; None for the contract.
+
+    Returns:
+        How many of them break.
+    """
+    if style == "junit":
+        gathered = list(findings)
+        print(junit(gathered, path))
+        return sum(finding.breaks for finding in gathered)
+    line = LINES[style]
+    broken = 0
+    for finding in findings:
+        broken += finding.breaks
+        print(line(finding, path), flush=True)
+    return broken
+
+
+def text(finding: Finding, path: str | None) -> str:
+    """A line for a person."""
+    return " ".join(str(finding).splitlines())
+
+
+def json_line(finding: Finding, path: str | None) -> str:
+    """A JSON object with the finding's fields, in one line."""
+    return json.dumps(asdict(finding), ensure_ascii=False)
+
+
+def github(finding: Finding, path: str | None) -> str:
+    """A workflow command of GitHub Actions, which becomes an annotation."""
+    about = {"file": path or CONTRACT.format(finding.table), "title": f"{finding.table}: {finding.rule}"}
+    named = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in about.items())
+    return f"::{'error' if finding.breaks else 'notice'} {named}::{_escaped(str(finding))}"
+
+
+def _escaped(value: str, also: str = "") -> str:
+    return re.sub(f"[%\r\n{also}]", lambda found: f"%{ord(found[0]):02X}", value)
+
+
+def junit(findings: list[Finding], path: str | None) -> str:
+    """A JUnit report: a test case a finding, and one that passes where there is none."""
+    failures = str(sum(finding.breaks for finding in findings))
+    count = str(len(findings) or 1)
+    suite = ElementTree.Element("testsuite", name=f"echo-targets check {path or ''}", tests=count, failures=failures)
+    for finding in findings:
+        name = " ".join(part for part in (finding.shard, finding.row, finding.rule) if part)
+        case = ElementTree.SubElement(suite, "testcase", classname=finding.table, name=_printable(name))
+        said = ElementTree.SubElement(case, "failure" if finding.breaks else "system-out")
+        said.text = _printable(str(finding))
+    if not findings:
+        ElementTree.SubElement(suite, "testcase", classname="check", name="no findings")
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
+
+
+def _printable(value: str) -> str:
+    """XML has no place for control characters, not even escaped."""
+    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value)
+
+
+LINES: dict[str, Callable[[Finding, str | None], str]] = {"text": text, "json": json_line, "github": github}

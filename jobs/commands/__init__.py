@@ -1,0 +1,1 @@
+"""Commands: one file each; `jobs/cli.py` lists them."""

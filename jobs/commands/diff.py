@@ -1,0 +1,110 @@
+"""`echo-targets diff`: two versions of a table side by side: whose rows differ, by how much, and which differ most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table as RichTable
+
+from echo_targets.jobs.screen import open_console
+from echo_targets.jobs.versions.difference import QUANTILES, UNITS, Difference, Tally, difference
+from echo_targets.jobs.versions.parts import Side, side, together
+from echo_targets.pipeline.stage import changes
+from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.dataset.layout import LayoutError
+
+
+def diff_command(a: str, b: str, table: str, as_json: bool) -> int:
+    """Prints the difference."""
+    if table not in TABLES:
+        raise LayoutError(f"no table {table!r}; there are {', '.join(TABLES)}")
+    first = side(a, table, "")
+    second = side(b, table, first.dataset.root)
+    found = difference(first, second)
+    if as_json:
+        print(json.dumps(_plain(first, second, found), indent=1, ensure_ascii=False))
+    else:
+        _show(first, second, found)
+    return 0
+
+
+def _length(bits: int) -> str:
+    return "0" if bits == 0 else f"{1 << bits - 1}-{(1 << bits) - 1}"
+
+
+def _rated(tallies: Iterable[tuple[str, Tally]]) -> dict[str, dict[str, Any]]:
+    return {name: {**asdict(tally), "rate": tally.rate} for name, tally in tallies}
+
+
+def _plain(a: Side, b: Side, found: Difference) -> dict[str, Any]:
+    """The difference as JSON values."""
+    return {
+        "table": a.info.table,
+        "a": {"root": a.dataset.root, "fingerprint": a.info.fingerprint, "rows": a.rows},
+        "b": {"root": b.dataset.root, "fingerprint": b.info.fingerprint, "rows": b.rows},
+        "versions": changes(a.info, b.info),
+        "same_plan": together(a, b),
+        "rows": {name: getattr(found, name) for name in ("added", "gone", "same", "changed", "added_why", "gone_why")},
+        "columns": {name: count for name, count in found.columns.items() if count},
+        "unit_error_rate": {
+            "total": _rated([("all", found.total)])["all"],
+            "by_corpus": _rated(sorted(found.by_corpus.items())),
+            "by_length": _rated((_length(bits), tally) for bits, tally in sorted(found.by_length.items())),
+        }
+        if a.info.table in UNITS
+        else None,
+        "scores": found.quantiles(),
+        "worst": [row for *_, row in found.worst],
+    }
+
+
+def _show(a: Side, b: Side, found: Difference) -> None:
+    console = open_console()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    say(f"{a.info.table}\n  A: {a}, {a.rows} rows\n  B: {b}, {b.rows} rows")
+    for line in changes(a.info, b.info):
+        say(f"  {line}")
+    for name, one in (("A", a), ("B", b)):
+        if len(one.manifests) < one.info.shards:
+            say(f"  {name} is not finished: {len(one.manifests)} of {one.info.shards} shards are committed")
+    if not together(a, b):
+        say("  The plans differ, or are not known: joined by key over all shards, not shard by shard")
+    elif a.manifests.keys() != b.manifests.keys():
+        say(f"  Compared: the {len(a.manifests.keys() & b.manifests.keys())} shards that both have")
+    say(f"Rows: {found.same} the same, {found.changed} changed, {found.added} added, {found.gone} gone")
+    for name, where, why in (("added", "in A", found.added_why), ("gone", "in B", found.gone_why)):
+        if why:
+            say(f"  {name}, {where}: " + ", ".join(f"{count} {reason}" for reason, count in why.most_common()))
+    differ = ", ".join(f"{name} {count}" for name, count in found.columns.most_common() if count)
+    say(f"Columns that differ, in rows: {differ or 'none'}")
+    if a.info.table in UNITS:
+        table = RichTable("", "rows", "units of A", "edits", "rate", title="Unit error rate of B against A")
+        lengths = [(f"{_length(bits)} units", tally) for bits, tally in sorted(found.by_length.items())]
+        for name, tally in [("all", found.total), *sorted(found.by_corpus.items()), *lengths]:
+            rate = "" if tally.rate is None else f"{tally.rate:.2%}"
+            table.add_row(name, str(tally.rows), str(tally.units), str(tally.edits), rate)
+        console.print(table)
+    if scores := found.quantiles():
+        table = RichTable("score", "", "values", *(f"{at:.0%}" for at in QUANTILES), title="Scores")
+        for name, sides in scores.items():
+            for which, values in sides.items():
+                table.add_row(name if which == "A" else "", which, *(f"{value:g}" for value in values.values()))
+        console.print(table)
+    if found.worst:
+        table = RichTable("row", "corpus", "units A", "units B", "rate", "text", title="Worst rows")
+        for *_, row in found.worst:
+            shown = (row[KEY], row["corpus"], row["units_a"], row["units_b"], f"{row['rate']:.0%}", row["text"][:60])
+            table.add_row(*map(_escaped, shown))
+        console.print(table)
+
+
+def _escaped(value: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(value))

@@ -1,0 +1,85 @@
+"""`echo-targets inspect`: writes the page of a dataset, and serves it to this machine."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from echo_targets.jobs.inspector.site import Site, write_site
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.models.voices.vocoder import Vocoder
+
+LOOPBACK = "127.0.0.1"
+PORT = 8010
+
+
+def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str | None) -> int:
+    """Writes the page; with `serve`, serves it until Ctrl-C."""
+    try:
+        voice = Vocoder(Path(vocoder)) if vocoder else None
+        site, sounding = write_site(root, Path(out), sounds, voice)
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; `pip install 'echo-targets[inspect]'` brings it") from error
+    print(f"{out}/index.html: {site.source.total:,} rows, {sounding:,} of them with sound; open it in a browser")
+    if serve:
+        with server(site) as running:
+            print(f"http://{LOOPBACK}:{running.server_port}/ until Ctrl-C; here every row has sound", flush=True)
+            try:
+                running.serve_forever()
+            except KeyboardInterrupt:
+                return 130
+    return 0
+
+
+def server(site: Site) -> ThreadingHTTPServer:
+    """A server of the site's files to this machine alone, which makes a row's sound when it is asked for."""
+    handler = partial(_Handler, site, Lock(), directory=str(site.folder))
+    try:
+        return ThreadingHTTPServer((LOOPBACK, PORT), handler)
+    except OSError:  # taken
+        return ThreadingHTTPServer((LOOPBACK, 0), handler)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, site: Site, lock: Lock, *arguments: Any, **named: Any) -> None:
+        self.site, self.lock = site, lock
+        super().__init__(*arguments, **named)
+
+    def do_GET(self) -> None:
+        if self.headers.get("Host", "").rsplit(":", 1)[0] not in (LOOPBACK, "localhost"):
+            self.send_error(403, "asked for under another name")  # a page elsewhere that points its name here
+            return
+        if self.path == "/served.js":
+            self._say(b"site.served = true\n")
+            return
+        found = re.fullmatch(r"/data/((sounds|voices)/(\d{6,9}))\.js", self.path)
+        if found and int(found[3]) < self.site.source.total:
+            with self.lock:
+                if not (self.site.folder / "data" / f"{found[1]}.js").is_file():
+                    put = self.site.put_any_sound if found[2] == "sounds" else self.site.put_any_voice
+                    put(int(found[3]))
+        super().do_GET()
+
+    def _say(self, script: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/javascript")
+        self.send_header("Content-Length", str(len(script)))
+        self.end_headers()
+        self.wfile.write(script)
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")  # another page may follow at the same address
+        super().end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Says nothing but errors."""
+
+    def log_error(self, format: str, *arguments: Any) -> None:
+        print(format % arguments, file=sys.stderr)

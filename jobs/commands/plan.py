@@ -1,0 +1,251 @@
+"""`echo-targets plan`: hours of speech, GPU hours, disk and shards of a job, by stage and corpus, before it is run."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from echo_targets.jobs.commands.run import Missing, survey
+from echo_targets.jobs.config import ConfigError, JobConfig, load, read_values
+from echo_targets.jobs.screen import open_console
+from echo_targets.jobs.stages import STAGES
+from echo_targets.pipeline.plan import Plan
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import ENTRIES, SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import INDEX, Dataset
+
+THROUGHPUTS = Path(__file__).parents[1] / "throughputs.yaml"
+ANSWERED = ("echo", "publish_echo")
+"""Stages that work on the users' turns of dialogues alone."""
+
+
+class Throughput(BaseModel):
+    """How fast a stage is: hours of speech that one device gets through in an hour, and where the figure is from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    times_real_time: PositiveFloat
+    device: Literal["GPU", "core"]
+    source: str
+
+
+class Density(BaseModel):
+    """Bytes that a table takes for each row, and for each second of speech."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    row: NonNegativeFloat = 0.0
+    second: NonNegativeFloat = 0.0
+
+
+class Throughputs(BaseModel):
+    """What is counted with, by stage and by table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: dict[str, Throughput] = {}
+    tables: dict[str, Density] = {}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes for a corpus; of the table that it makes, `bytes` are on disk and in `shards` shards."""
+
+    stage: str
+    table: str
+    corpus: str
+    rows: int
+    hours: float
+    gpu_hours: float
+    core_hours: float
+    bytes: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Readable items of one kind: how many, how long, and in how many shards they are."""
+
+    corpus: str
+    role: str
+    in_dialogue: bool
+    rows: int
+    seconds: float
+    shards: frozenset[int]
+
+
+def plan_command(config: str, overrides: list[str], throughputs: str | None, as_json: bool) -> int:
+    """Prints the estimate."""
+    settings = load(config, overrides)
+    speeds = load_throughputs(throughputs)
+    seen = survey(settings)
+    measured = measured_densities(Dataset(settings.root))
+    absent = _absent(seen.missing, settings.shard_hours)
+    known = Throughputs(stages=speeds.stages, tables=speeds.tables | measured)
+    found = costs([*_groups(seen.plan), *absent], settings, known)
+    about = {
+        "root": settings.root,
+        "items": seen.plan.num_entries + sum(group.rows for group in absent),
+        "unreadable": seen.plan.num_bad,
+        "hours": round((seen.plan.seconds + sum(group.seconds for group in absent)) / 3600, 4),
+        "shards": (seen.plan.num_shards if seen.plan.num_entries else 0) + len(_shards(absent)),
+        "gpu_hours": round(sum(cost.gpu_hours for cost in found), 4),
+        "core_hours": round(sum(cost.core_hours for cost in found), 4),
+        "bytes": sum(cost.bytes for cost in found),
+        "missing": [{"corpus": lost.corpus, "why": lost.why} for lost in seen.missing],
+    }
+    used = {cost.stage: speeds.stages[cost.stage].model_dump() for cost in found if cost.stage in speeds.stages}
+    if as_json:
+        rows = [asdict(cost) for cost in found]
+        print(json.dumps(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
+    else:
+        _show(open_console(), about, found, speeds, measured)
+    return 0
+
+
+def load_throughputs(path: str | None) -> Throughputs:
+    """The shipped figures, with those of a YAML file in their places.
+
+    Raises:
+        ConfigError: the file can't be used; says where and why.
+    """
+    shipped = Throughputs.model_validate(read_values(THROUGHPUTS, []))
+    if path is None:
+        return shipped
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        given = Throughputs.model_validate(read_values(Path(path), []))
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+    if unknown := sorted(given.stages.keys() - STAGES.keys()):
+        raise ConfigError(f"{path}: stages.{unknown[0]}: no such stage; there are {', '.join(STAGES)}")
+    return Throughputs(stages=shipped.stages | given.stages, tables=shipped.tables | given.tables)
+
+
+def measured_densities(dataset: Dataset) -> dict[str, Density]:
+    """Bytes a second of the tables that a root holds already; none where it holds none."""
+    found = {}
+    for table, fingerprint in ((dataset.read_json(INDEX) or {}).get("tables", {})).items():
+        shards = dataset.committed(table, fingerprint, dataset.stage(table, fingerprint).shards).values()
+        if samples := sum(manifest.samples for manifest in shards):
+            found[table] = Density(second=sum(manifest.output.size for manifest in shards) / samples * SAMPLE_RATE)
+    return found
+
+
+def costs(groups: list[_Group], settings: JobConfig, speeds: Throughputs) -> list[Cost]:
+    """What each stage takes for each corpus, in the stages' order, the plan's table first. Loads no model."""
+    stages = [("plan", ENTRIES.name, dict[str, Any]())]
+    for name, parameters in sorted(settings.stages.items(), key=lambda item: list(STAGES).index(item[0])):
+        stages.append((name, StageSpec(STAGES[name], {}).transform_class().writes.name, parameters))
+    found = []
+    for stage, table, parameters in stages:
+        by_corpus: defaultdict[str, list[_Group]] = defaultdict(list)
+        for group in groups:
+            if _takes(stage, parameters, group):
+                by_corpus[group.corpus].append(group)
+        for corpus, parts in sorted(by_corpus.items()):
+            rows, seconds = sum(part.rows for part in parts), sum(part.seconds for part in parts)
+            speed, density = speeds.stages.get(stage), speeds.tables.get(table, Density())
+            hours = {"GPU": 0.0, "core": 0.0}
+            if speed:
+                hours[speed.device] = seconds / 3600 / speed.times_real_time
+            size = int(rows * density.row + seconds * density.second)
+            shards = len(_shards(parts))
+            found.append(Cost(stage, table, corpus, rows, seconds / 3600, hours["GPU"], hours["core"], size, shards))
+    return found
+
+
+def _takes(stage: str, parameters: dict[str, Any], group: _Group) -> bool:
+    if stage in ANSWERED:
+        return group.role == "user" and group.in_dialogue
+    return group.role in parameters.get("roles", [group.role])
+
+
+def _groups(planned: Plan) -> list[_Group]:
+    """The plan's readable items by corpus, role, and whether they are of a dialogue."""
+    rows: defaultdict[tuple[str, str, bool], int] = defaultdict(int)
+    seconds: defaultdict[tuple[str, str, bool], float] = defaultdict(float)
+    shards: defaultdict[tuple[str, str, bool], set[int]] = defaultdict(set)
+    for shard, entries in enumerate(planned.shards()):
+        readable = entries.filter(pc.is_null(entries["error"]))
+        kinds = readable.select(["corpus", "role"]).append_column("spoken", pc.is_valid(readable["dialogue_id"]))
+        kinds = kinds.append_column("seconds", readable["seconds"].cast(pa.float64()))
+        sums = kinds.group_by(["corpus", "role", "spoken"]).aggregate([("seconds", "sum"), ("seconds", "count")])
+        for row in sums.to_pylist():
+            kind = row["corpus"], row["role"], row["spoken"]
+            rows[kind] += row["seconds_count"]
+            seconds[kind] += row["seconds_sum"]
+            shards[kind].add(shard)
+    return [_Group(*kind, rows[kind], seconds[kind], frozenset(shards[kind])) for kind in rows]
+
+
+def _absent(missing: list[Missing], shard_hours: float) -> list[_Group]:
+    """What is expected of sources that can't be listed; no plan numbers their shards, so these are negative."""
+    groups, before = list[_Group](), 0
+    for lost in missing:
+        wanted = lost.expected
+        count = max(1, round(wanted.hours / shard_hours))
+        numbers = frozenset(range(-before - count, -before))
+        before += count
+        spoken = wanted.role != "narrator"
+        groups.append(_Group(lost.corpus, wanted.role, spoken, wanted.items, wanted.hours * 3600, numbers))
+    return groups
+
+
+def _shards(groups: Iterable[_Group]) -> frozenset[int]:
+    return frozenset[int]().union(*(group.shards for group in groups))
+
+
+def _show(
+    console: Console, about: dict[str, Any], found: list[Cost], speeds: Throughputs, measured: dict[str, Density]
+) -> None:
+    table = RichTable(
+        "stage", "table", "corpus", "rows", "hours", "GPU h", "core h", "disk", "shards", title="Estimate"
+    )
+    before = ""
+    for cost in found:
+        hours = [_hours(value) if value else "" for value in (cost.gpu_hours, cost.core_hours)]
+        size = _size(cost.bytes) + "*" * (cost.table in measured)
+        names = (cost.stage, cost.table) if cost.stage != before else ("", "")
+        table.add_row(*names, cost.corpus, str(cost.rows), _hours(cost.hours), *hours, size, str(cost.shards))
+        before = cost.stage
+    totals = [_hours(about[name]) for name in ("hours", "gpu_hours", "core_hours")]
+    table.add_section()
+    table.add_row("all", "", "", str(about["items"]), *totals, _size(about["bytes"]), str(about["shards"]))
+    console.print(table)
+    if about["unreadable"]:
+        console.print(f"{about['unreadable']} of {about['items']} items are unreadable lines, and left out above")
+    for lost in about["missing"]:
+        said = f"{lost['corpus']} is not there, and counted as expected ({lost['why']})"
+        console.print(said, style="red", markup=False, soft_wrap=True)
+    if measured:
+        console.print("* measured: bytes a second of what the root holds already")
+    for stage in dict.fromkeys(cost.stage for cost in found):
+        if speed := speeds.stages.get(stage):
+            line = f"{stage}: {speed.times_real_time:g} times real time on a {speed.device}: {speed.source}"
+            console.print(line, markup=False)
+    console.print("Estimates, in numbers of docs/SCALE.md unless given; durations are what the sources say.")
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}"

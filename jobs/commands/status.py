@@ -1,0 +1,76 @@
+"""`echo-targets status`: what a dataset holds, what was refused, and what a run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from echo_targets.jobs.screen import open_console
+from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES, UTTERANCES
+from echo_targets.schemas.dataset.layout import Dataset
+
+SHOWN = 20
+
+
+def status_command(root: str, config: str | None = None, overrides: Sequence[str] = ()) -> int:
+    """Prints the versions of the tables and the rejects; with a configuration, what a run of it here would do."""
+    console = open_console()
+    dataset = Dataset(root)
+    current, used = dataset.tables(), dataset.in_use()
+    table = RichTable("table", "version", "is", "stage", "shards", "rows", "hours", "refused", "MiB", title=root)
+    versions = dataset.versions()
+    for name in sorted(versions, key=[*current, *versions].index):
+        for fingerprint in sorted(versions[name], key=lambda version: version != current.get(name)):
+            table.add_row(name, fingerprint, *_about(dataset, name, fingerprint, current.get(name), used))
+    console.print(table)
+    show_rejects(dataset, console)
+    if config is not None:
+        from echo_targets.jobs.commands.run import foretell, sources_of
+        from echo_targets.jobs.config import load
+        from echo_targets.jobs.expected import say_differences
+
+        console.print(f"\n[bold]A run of {escape(config)} here would do this[/]")
+        settings = load(config, [*overrides, f"root={root}"])
+        foretell(settings, console)
+        if UTTERANCES.name in current:
+            say_differences(sources_of(settings), dataset, console)
+    return 0
+
+
+def _about(dataset: Dataset, name: str, fingerprint: str, current: str | None, used: set[str]) -> tuple[str, ...]:
+    info = dataset.stage(name, fingerprint)
+    manifests = list(dataset.committed(name, fingerprint, info.shards).values())
+    files = [file for manifest in manifests for file in (manifest.output, manifest.rejects) if file]
+    if len(manifests) < info.shards:
+        state = "current, unfinished" if fingerprint == current else "unfinished"
+    else:
+        state = "current" if fingerprint == current else "read by current" if fingerprint in used else "old"
+    return (
+        state,
+        f"{info.stage} v{info.version}",
+        f"{len(manifests)}/{info.shards}",
+        str(sum(manifest.output.rows for manifest in manifests)),
+        f"{sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600:.2f}",
+        str(sum(sum(manifest.reasons.values()) for manifest in manifests)),
+        f"{sum(file.size for file in files) / 2**20:.1f}",
+    )
+
+
+def show_rejects(dataset: Dataset, console: Console) -> None:
+    """Prints the first rejects of each stage, and where the rest are."""
+    for name in dataset.tables():
+        if name not in TABLES:
+            continue
+        files = [manifest.rejects for manifest in dataset.manifests(name) if manifest.rejects]
+        total, left = sum(file.rows for file in files), SHOWN
+        for file in files:
+            for row in dataset.open(file.path).read().slice(0, left).to_pylist():
+                line = f"[bold]{row['stage']}[/] {escape(row[KEY])}: {row['error_class']}: {escape(row['message'])}"
+                console.print(line, soft_wrap=True)
+                left -= 1
+        if total > SHOWN:
+            folder = files[0].path.rsplit("/", 1)[0]
+            console.print(f"and {total - SHOWN} more of {name} in {dataset.where(folder)}", markup=False)

@@ -1,0 +1,184 @@
+"""`echo-targets train s2t`, `train t2c --language-model`, `train echo`: the three stages of one's own EchoX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from echo_targets.jobs.commands.train import (
+    HELD_OUT,
+    TEMPLATE,
+    RecipeConfig,
+    TrainConfig,
+    chosen_config,
+    counted,
+    split_rows,
+    t2c_rows,
+    table_of,
+)
+from echo_targets.jobs.config import ConfigError, find
+from echo_targets.jobs.screen import open_console
+from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.base import digest_of
+from echo_targets.transforms.models.echox.collate import KDRow
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.echox.prompts import PromptTemplate
+from echo_targets.transforms.models.echox.tokenizer import AUDIO_PATCH, END, PAD, byte_level_tokenizer
+from echo_targets.transforms.segments.rule import SegmentRule
+from echo_targets.transforms.training.echo import (
+    EchoRecipe,
+    EchoRow,
+    TranslatorRecipe,
+    train_echo,
+    train_unit_translator,
+)
+from echo_targets.transforms.training.echox import tokenizer_of
+from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, train_s2t
+
+
+class S2TTrainConfig(TrainConfig[S2TRecipe]):
+    """Stage I: the sizes are keys of an EchoX checkpoint's `config.json`.
+
+    Attributes:
+        vocab_size: the most ids of the tokenizer that is trained.
+        prompt: file of a prompt template, or `embedded:NAME`.
+    """
+
+    vocab_size: int
+    prompt: str
+
+
+class TranslatorTrainConfig(RecipeConfig[TranslatorRecipe]):
+    """Stage II.
+
+    Attributes:
+        segments: the rule that cuts replies into what the decoder learns, echo's own; null learns them whole.
+    """
+
+    segments: SegmentRule | None = SegmentRule()
+
+
+class EchoTrainConfig(RecipeConfig[EchoRecipe]):
+    """Stage III.
+
+    Attributes:
+        prompt: file of a prompt template, or `embedded:NAME`; the one that the rows were made with.
+    """
+
+    prompt: str
+
+
+def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) -> int:
+    """Trains, measures on the held-out rows, and prints the report."""
+    path = find(config)
+    chosen = chosen_config(S2TTrainConfig, path, overrides)
+    columns = [KEY, "audio", "num_samples", "text", "response_text", "split"]
+    table = table_of(Dataset(root), "training/s2t", columns, "publish_s2t")
+    answered = table.filter(table["response_text"].is_valid())
+    if not len(answered):
+        raise ConfigError(f"{root}: no row of training/s2t has a reply: ingest dialogues, with assistant's turns")
+    rows, held_out = split_rows(answered, _s2t_row)
+    tokenizer = byte_level_tokenizer(
+        (text for row in rows for text in (row.text, row.response_text)), chosen.vocab_size
+    )
+    numbers = {name: tokenizer.token_to_id(name) for name in tokenizer.get_vocab()}
+    try:
+        sizes = EchoXConfig.model_validate(
+            {
+                "vocab_size": tokenizer.get_vocab_size(),
+                "eos_token_id": numbers[END],
+                "pad_token_id": numbers[PAD],
+                "audio_patch_id": numbers[AUDIO_PATCH],
+                "period_id": numbers["."],
+                "unit_prefix_ids": [numbers[token] for token in TEMPLATE["prefix"]],
+                "unit_middle_ids": [numbers[token] for token in TEMPLATE["middle"]],
+                "unit_end_id": numbers[str(TEMPLATE["end"])],
+                **chosen.model,
+            }
+        )
+        _ = sizes.unit_decoder
+    except (ValidationError, TypeError) as error:
+        raise ConfigError(f"{path}: model: {error}") from None
+    prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer)
+    console = open_console()
+    left_out = len(table) - len(answered)
+    console.print(
+        f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out, "
+        f"{left_out} without a reply left out"
+    )
+    report = train_s2t(rows, held_out, sizes, tokenizer, prompt, Path(out), chosen.recipe, chosen.half_precision)
+    console.print_json(json.dumps(report))
+    return 0
+
+
+def train_unit_translator_command(root: str, out: str, config: str, overrides: list[str], language_model: str) -> int:
+    """Stage II on a directory of stage I: trains, measures on the held-out rows, and prints the report."""
+    path = find(config)
+    chosen = chosen_config(TranslatorTrainConfig, path, overrides)
+    echox = _echox(language_model)
+    rows, held_out, _, size = t2c_rows(Dataset(root))
+    if size > echox.config.unit_vocab_size:
+        raise ConfigError(
+            f"{root}: units of a codebook of {size}, but {language_model} has unit_vocab_size "
+            f"{echox.config.unit_vocab_size}: train s2t with model.unit_vocab_size={size} model.units={size}"
+        )
+    console = open_console()
+    console.print(counted(rows, held_out))
+    report = train_unit_translator(
+        rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision, chosen.segments
+    )
+    console.print_json(json.dumps(report))
+    return 0
+
+
+def train_echo_command(root: str, model: str, out: str, config: str, overrides: list[str]) -> int:
+    """Trains, measures on the held-out rows, and prints the report."""
+    path = find(config)
+    chosen = chosen_config(EchoTrainConfig, path, overrides)
+    echox = _echox(model)
+    prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer_of(echox))
+    spelt = prompt.before_audio, prompt.after_audio
+    parts = [[tokenizer_of(echox).token_to_id(token) for token in part] for part in spelt]
+    names = "audio num_samples split user_audio_ids asr_target_ids prompt_template_id tokenizer_id response_token_ids"
+    columns = [KEY, *names.split(), "sub_lengths", "unit_targets"]
+    table = table_of(Dataset(root), "training/echo", columns, "publish_echo")
+    expected = {
+        "tokenizer_id": f"tokenizer-{digest_of(Path(model) / 'tokenizer.json')[:8]}",
+        "prompt_template_id": prompt.id,
+    }
+    for name, value in expected.items():
+        if others := set(table[name].to_pylist()) - {value}:
+            raise ConfigError(
+                f"{root}: training/echo was made with {name} {', '.join(sorted(others))}, {model} with prompt "
+                f"{chosen.prompt} has {value}: run the stage echo with this model and prompt"
+            )
+    rows, held_out = split_rows(table, lambda row: _echo_row(row, parts))
+    console = open_console()
+    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
+    report = train_echo(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
+    console.print_json(json.dumps(report))
+    return 0
+
+
+def _echox(path: str) -> EchoX:
+    echox = EchoX.load(Path(path))
+    if echox.tokenizer is None:
+        raise ConfigError(f"{path} has no tokenizer.json: name a directory that `train s2t` made")
+    return echox
+
+
+def _echo_row(row: dict[str, Any], prompt: list[list[int]]) -> EchoRow:
+    if len(row["user_audio_ids"]) != 1:
+        raise ConfigError(f"{row[KEY]} has {len(row['user_audio_ids'])} turns of audio, the trainer takes one")
+    kd = KDRow(prompt, [row["asr_target_ids"]], row["response_token_ids"], row["sub_lengths"], row["unit_targets"])
+    return EchoRow(row[KEY], row["audio"]["bytes"], row["num_samples"], kd)
+
+
+def _s2t_row(row: dict[str, Any]) -> S2TRow:
+    return S2TRow(row[KEY], row["audio"]["bytes"], row["num_samples"], row["text"], row["response_text"])

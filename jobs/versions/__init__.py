@@ -1,0 +1,1 @@
+"""Versions of tables: compared, and described in the dataset card."""

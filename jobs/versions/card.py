@@ -1,0 +1,105 @@
+"""The dataset card: what a root holds, where it came from, and what was held back. Written from the manifests."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pyarrow as pa
+
+from echo_targets.pipeline.commit import write_whole
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import Dataset
+
+CARD = "README.md"
+TRAINING = "training/"
+
+
+def write_card(root: str) -> str:
+    """Writes `<root>/README.md` and gives its path."""
+    dataset = Dataset(root)
+    write_whole(dataset, CARD, card(dataset).encode())
+    return dataset.where(CARD)
+
+
+def card(dataset: Dataset) -> str:
+    """The card's Markdown, with the front matter that HF `datasets` reads."""
+    tables = dataset.tables()
+    parts = [_front_matter(dataset, tables), "# Echo targets\n"]
+    parts.append("Training data for echo-trained speech-to-speech models (EchoX, arXiv 2509.09174).\n")
+    parts.append("## Corpora\n\n" + _corpora(dataset))
+    parts.append("## Tables\n\n" + _tables(dataset, tables))
+    parts.append("## Filter funnel\n\n" + _funnel(dataset, tables))
+    parts.append("## Lineage\n\n" + _lineage(dataset, tables))
+    return "\n".join(parts)
+
+
+def _front_matter(dataset: Dataset, tables: dict[str, str]) -> str:
+    lines = ["---", "configs:"]
+    for name, fingerprint in tables.items():
+        if name.startswith(TRAINING):
+            lines += [f"- config_name: {name.removeprefix(TRAINING)}", f"  data_files: {name}/{fingerprint}/*.parquet"]
+    return "\n".join([*lines, "---\n"]) if len(lines) > 2 else ""
+
+
+def _corpora(dataset: Dataset) -> str:
+    names = ["corpus", "split", "language", "license"]
+    parts = []
+    for manifest in dataset.manifests("utterances"):
+        with dataset.open(manifest.output.path) as file:
+            table = file.read([*names, "num_samples"]).unify_dictionaries()
+        parts.append(pa.table({name: table[name].cast(pa.string()) for name in names} | {"n": table["num_samples"]}))
+    sums = pa.concat_tables(parts).group_by(names).aggregate([("n", "count"), ("n", "sum")])
+    rows = sums.sort_by([(name, "ascending") for name in names]).to_pylist()
+    return _markdown(
+        [*names, "utterances", "hours"],
+        [
+            [*(row[name] for name in names), str(row["n_count"]), f"{row['n_sum'] / SAMPLE_RATE / 3600:.2f}"]
+            for row in rows
+        ],
+    )
+
+
+def _tables(dataset: Dataset, tables: dict[str, str]) -> str:
+    body = []
+    for name, fingerprint in tables.items():
+        manifests = list(dataset.manifests(name))
+        rows = sum(manifest.output.rows for manifest in manifests)
+        size = sum(manifest.output.size for manifest in manifests) / 2**20
+        body.append([f"`{name}`", str(rows), str(len(manifests)), f"{size:.1f}", f"`{name}/{fingerprint}/`"])
+    return _markdown(["table", "rows", "shards", "MiB", "where"], body)
+
+
+def _funnel(dataset: Dataset, tables: dict[str, str]) -> str:
+    body = []
+    for name, fingerprint in tables.items():
+        manifests = list(dataset.manifests(name))
+        reasons: Counter[str] = Counter()
+        for manifest in manifests:
+            reasons.update(manifest.reasons)
+        came = sum(manifest.rows_in for manifest in manifests)
+        went = sum(manifest.output.rows for manifest in manifests)
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        body.append([dataset.stage(name, fingerprint).stage, str(came), str(went), why])
+    return _markdown(["stage", "rows in", "rows out", "refused or held back"], body)
+
+
+def _lineage(dataset: Dataset, tables: dict[str, str]) -> str:
+    body = []
+    for name, fingerprint in tables.items():
+        info = dataset.stage(name, fingerprint)
+        body.append(
+            [
+                f"`{name}`",
+                f"{info.stage} v{info.version}",
+                f"`{json.dumps(info.parameters, sort_keys=True)}`",
+                ", ".join(f"{weight} `{digest[:12]}`" for weight, digest in info.weights.items()),
+                ", ".join(f"`{table}/{upstream}`" for table, upstream in info.upstream.items()),
+            ]
+        )
+    return _markdown(["table", "stage", "parameters", "weights", "from"], body)
+
+
+def _markdown(header: list[str], body: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *body]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)

@@ -1,0 +1,1 @@
+"""Shards on Apache Beam."""

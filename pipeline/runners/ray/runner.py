@@ -1,0 +1,143 @@
+"""Shards as the rows of a Ray Data pipeline, an actor pool a stage. How to run it on a cluster: docs/RAY.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from echo_targets.pipeline.isolation import ending
+from echo_targets.pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard, WorkerDied
+from echo_targets.pipeline.runners.follow import GRACE_SECONDS, follow
+from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.errors import UserError
+
+
+class RayOptions(BaseModel):
+    """Where Ray runs, and what a worker takes.
+
+    Attributes:
+        address: `host:port` of a cluster's head, from a machine that is a node of it; `auto` for the cluster that this
+            machine is a node of, as in a job that `ray job submit` started. By default a cluster is started on this
+            machine, and ended with the job.
+        min_workers: workers that each stage has from the beginning.
+        max_workers: most workers of a stage; by default as many as the cluster holds.
+        cpus_per_worker: CPUs that a worker reserves, and threads that its libraries take. A worker reserves less where
+            a node could otherwise not hold one of each stage.
+        gpus_per_worker: GPUs, or the share of one, that a worker reserves if its stage has a model that runs on a
+            device.
+        runtime_env: Ray's runtime environment of the workers, such as `{pip: [...]}`; the project and the limits of
+            threads are added to it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str | None = Field(None, min_length=1)
+    min_workers: PositiveInt = 1
+    max_workers: PositiveInt | None = None
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: NonNegativeFloat = 0.0
+    runtime_env: dict[str, Any] = {}
+
+
+class RayRunner(Runner):
+    """Runs shards in a Ray Data pipeline of all stages, and follows it through storage.
+
+    Ray is driven by a process of its own: that of the job stays free of Ray's threads, signal handlers and settings,
+    and outlives a cluster that fails.
+    """
+
+    def __init__(self, options: RayOptions) -> None:
+        """Raises UserError where Ray is not installed or an option can't be."""
+        from importlib.util import find_spec
+
+        if find_spec("ray") is None:
+            raise UserError("runner=ray needs Ray: pip install -c constraints.txt '.[ray]'")
+        if options.address is not None and options.address.startswith("ray://"):
+            raise UserError(
+                f"ray.address={options.address}: Ray Data is not driven through Ray Client; start the job on a node of "
+                "the cluster, with host:port or auto, or with `ray job submit`"
+            )
+        if options.max_workers is not None and options.max_workers < options.min_workers:
+            raise UserError(f"ray.max_workers={options.max_workers} is less than ray.min_workers={options.min_workers}")
+        self.options = options
+        self._driver: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._starting = Lock()
+        self._stopped = False
+
+    def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        from echo_targets.pipeline.runners.ray.steps import run_chains
+
+        self._stopped = False
+        chains = [[replace(task, root=_absolute(task.root)) for task in chain] for chain in chains]
+        here = os.getcwd()
+        yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard, here), self._stop)
+
+    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
+        from echo_targets.pipeline.runners.ray.steps import sum_parts
+
+        self._stopped = False
+        try:
+            return keep(self._drive(sum_parts, [(_absolute(root), path) for root, path in parts], count, keep))
+        except RuntimeError as error:
+            raise WorkerDied(str(error)) from error
+
+    def _drive(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What `work` gives, called with the options and the arguments in the process that drives Ray."""
+        with self._starting:
+            if self._stopped:
+                return None
+            if self._driver is None:
+                self._start()
+            driver, pipe = self._driver, self._pipe
+        assert driver is not None and pipe is not None
+        try:
+            pipe.send((work, arguments))
+            outcome = pipe.recv()
+        except (EOFError, OSError):
+            driver.join()
+            outcome = RuntimeError(f"Ray's driver ended with {ending(driver.exitcode)}")
+        if isinstance(outcome, Exception):
+            self._driver = None  # it has ended, and what is next may find Ray well again
+            driver.join()
+            raise outcome
+        return outcome
+
+    def _start(self) -> None:
+        from echo_targets.pipeline.runners.ray.steps import drive
+
+        context = get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._driver = context.Process(target=drive, args=(there, os.getpid(), self.options), daemon=True)
+        self._driver.start()
+        there.close()
+
+    def _stop(self) -> None:
+        with self._starting:
+            self._stopped = True
+            driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.terminate()
+            driver.join(GRACE_SECONDS)
+            if driver.is_alive():
+                driver.kill()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+
+def _absolute(root: str) -> str:
+    """A root for workers, which have other working directories."""
+    return root if is_url(root) else os.path.abspath(root)

@@ -1,0 +1,388 @@
+"""The check that every shard must pass: before it is committed, and whenever CI asks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from echo_targets.schemas import TABLES
+from echo_targets.schemas.dataset.layout import (
+    READERS,
+    Dataset,
+    FileEntry,
+    LayoutError,
+    Manifest,
+    StageInfo,
+    shard_name,
+)
+from echo_targets.schemas.tables.base import KEY, Rule, Table
+from echo_targets.schemas.tables.entries import ENTRIES
+from echo_targets.schemas.tables.rejects import REJECTS
+from echo_targets.schemas.tables.utterances import UTTERANCES
+
+BESIDE = ("num_samples", "reference_text")
+"""Columns of utterances that rules of other tables look at."""
+SHOWN_PER_RULE = 3
+SHOWN_OF_VALUE = 100
+BLOCK = 1 << 24
+"""Bytes read at once for a digest: over a network, each block is a request."""
+
+UNREADABLE = (OSError, ValueError, NotImplementedError)
+"""What reading a damaged Parquet file raises: pyarrow's errors, and names that are not UTF-8."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken rule: where, which, and what was seen.
+
+    Attributes:
+        row: the row's key.
+        value: the columns that the rule looks at as the row has them, shortened.
+        breaks: whether the check fails by it; if not, it is a remark.
+    """
+
+    table: str
+    shard: str
+    rule: str
+    message: str
+    row: str | None = None
+    value: str | None = None
+    breaks: bool = True
+
+    def __str__(self) -> str:
+        where = self.table + (f" {self.shard}" if self.shard != "-" else "") + (f" row {self.row}" if self.row else "")
+        return f"{where}: {self.rule}: {self.message}" + (f": {self.value}" if self.value else "")
+
+
+def check_file(
+    file: pq.ParquetFile, table: Table, shard: str, fingerprint: str | None = None, rows: bool = True
+) -> Iterator[Finding]:
+    """Findings of one shard by itself: schema, metadata, and with `rows` row rules and keys that come twice.
+
+    Raises:
+        UNREADABLE: the file is damaged.
+    """
+    yield from _check_schema(file, table, shard, fingerprint)
+    if rows and file.schema_arrow.equals(table.schema):
+        yield from _check_rows(file, table, shard, [])
+
+
+def _check_rows(
+    file: pq.ParquetFile, table: Table, shard: str, keys: list[pa.Array], utterances: pa.Table | None = None
+) -> Iterator[Finding]:
+    """Findings of all rows in one reading, by themselves and then against their utterances; gathers the keys."""
+    references: list[Finding] = []
+    for rows in batches(file, table):
+        keys.append(rows[KEY])
+        yield from _check_rules(rows, table, table.rules, shard)
+        if utterances is not None:
+            references += _check_references(rows, table, shard, utterances)
+    yield from _check_unique(pa.chunked_array(keys, pa.string()), table, shard)
+    yield from references
+
+
+def batches(file: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
+    """The checked columns of a shard, a row group at a time; the next one is read meanwhile."""
+    names = [file.schema.column(position).path for position in range(len(file.schema))]
+    wanted = [name for name in names if name not in table.unchecked]
+    reading = None
+    with ThreadPoolExecutor(1) as reader:
+        for group in [*range(file.num_row_groups), None]:
+            before, reading = reading, None if group is None else reader.submit(file.read_row_group, group, wanted)
+            if before is not None:
+                yield from before.result().combine_chunks().to_batches()
+
+
+def metadata(table: Table, fingerprint: str) -> dict[str, str]:
+    """The file metadata that a shard must carry, beside the weights' revisions."""
+    return {"schema_name": table.name, "schema_version": table.version, "fingerprint": fingerprint}
+
+
+def _check_schema(file: pq.ParquetFile, table: Table, shard: str, fingerprint: str | None) -> Iterator[Finding]:
+    found = file.schema_arrow
+    for name in table.schema.names:
+        position = found.get_field_index(name)
+        if position < 0:
+            yield Finding(table.name, shard, "schema", f"column {name} is missing")
+        elif not found.field(position).equals(table.schema.field(name)):
+            yield Finding(
+                table.name, shard, "schema", f"column {name} is {found.field(position)}, not {table.schema.field(name)}"
+            )
+    for name in found.names:
+        if name not in table.schema.names:
+            yield Finding(table.name, shard, "schema", f"column {name} is not in {table.name} {table.version}")
+    if sorted(found.names) == sorted(table.schema.names) and found.names != table.schema.names:
+        yield Finding(table.name, shard, "schema", "columns are not in the table's order")
+    carried = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
+    for key, value in metadata(table, fingerprint or carried.get("fingerprint", "")).items():
+        if carried.get(key) != value or not value:
+            yield Finding(table.name, shard, "metadata", f"{key} is {carried.get(key)!r}, expected {value!r}")
+
+
+def _check_rules(rows: pa.RecordBatch, table: Table, rules: tuple[Rule, ...], shard: str) -> Iterator[Finding]:
+    for rule in rules:
+        watched = _Watched(rows)
+        broken = pc.indices_nonzero(pc.fill_null(rule.broken(cast(pa.RecordBatch, watched)), False))
+        for row in broken[:SHOWN_PER_RULE].to_pylist():
+            key, value = rows[KEY][row].as_py(), watched.value(row)
+            yield Finding(table.name, shard, rule.name, f"does not hold: {rule.says}", key, value)
+        if len(broken) > SHOWN_PER_RULE:
+            yield Finding(table.name, shard, rule.name, f"and {len(broken) - SHOWN_PER_RULE} more rows")
+
+
+class _Watched:
+    """A record batch that knows which columns a rule has looked at."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        self._rows = rows
+        self._names: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> pa.Array:
+        self._names[name] = None
+        return self._rows[name]
+
+    def value(self, row: int) -> str:
+        return ", ".join(f"{name} = {shortened(self._rows[name][row].as_py())}" for name in self._names)
+
+
+def shortened(value: object) -> str:
+    """A value in one line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_OF_VALUE else f"{text[:SHOWN_OF_VALUE]}…"
+
+
+def _check_unique(keys: pa.ChunkedArray, table: Table, shard: str) -> Iterator[Finding]:
+    if len(keys.unique()) == len(keys):
+        return
+    counts = keys.value_counts()
+    twice = pc.filter(counts, pc.greater(pc.struct_field(counts, "counts"), 1))
+    for item in twice[:SHOWN_PER_RULE].to_pylist():
+        yield Finding(table.name, shard, "key_unique", f"{KEY} comes {item['counts']} times", item["values"])
+
+
+def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
+    """Findings of a whole root, in an order that does not depend on threads.
+
+    Manifests against files, schemas and metadata; with `rows` also digests, every rule on every row, and the tables
+    against each other. Shards are checked beside each other, a thread a processor; held are a row group for each of
+    them and the keys of one table.
+
+    Raises:
+        LayoutError: the index, or the description of a table that it names, is missing or damaged.
+    """
+    dataset = Dataset(root)
+    threads = READERS if dataset.storage.remote and not rows else os.cpu_count() or 1
+    for name, fingerprint in dataset.tables().items():
+        table = TABLES.get(name)
+        if table is None:
+            yield Finding(name, "-", "known_table", "is not a table of this version")
+            continue
+        info = dataset.stage(name, fingerprint)
+        if info.schema_version != table.version:
+            yield Finding(name, "-", "schema_version", f"is {info.schema_version}, this version reads {table.version}")
+        if (info.table, info.fingerprint) != (name, fingerprint):
+            yield Finding(name, "-", "description", f"is of {info.table}/{info.fingerprint}")
+        if not (isinstance(info.shards, int) and info.shards > 0 and isinstance(info.upstream, dict)):
+            said = (
+                f"shards is {info.shards!r} and upstream {info.upstream!r}: a number from 1 and an object are expected"
+            )
+            yield Finding(name, "-", "description", said)
+            continue
+        seen: list[pa.Array] = []
+        pool = ThreadPoolExecutor(threads)
+        try:
+            for found, keys in pool.map(_Shards(dataset, table, info, fingerprint, rows), range(info.shards)):
+                yield from found
+                seen += keys
+        finally:
+            pool.shutdown(cancel_futures=True)
+        yield from _check_unique(pa.chunked_array(seen, pa.string()), table, "all")
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The shards of one version of a table; called with a number, it gives that shard's findings and keys."""
+
+    dataset: Dataset
+    table: Table
+    info: StageInfo
+    fingerprint: str
+    rows: bool
+
+    def __call__(self, shard: int) -> tuple[list[Finding], list[pa.Array]]:
+        keys: list[pa.Array] = []
+        return list(self._check(shard, keys)), keys
+
+    def _check(self, shard: int, keys: list[pa.Array]) -> Iterator[Finding]:
+        table, info, name = self.table, self.info, shard_name(shard, self.info.shards)
+        try:
+            manifest = self.dataset.manifest(table.name, self.fingerprint, shard, info.shards)
+        except (LayoutError, OSError) as error:
+            yield Finding(table.name, name, "manifest", str(error))
+            return
+        if manifest is None:
+            yield Finding(table.name, name, "committed", "has no manifest; run the same command again to finish it")
+            return
+        named = (manifest.table, manifest.fingerprint, manifest.shard, manifest.shards)
+        if named != (table.name, self.fingerprint, shard, info.shards):
+            yield Finding(table.name, name, "manifest", f"belongs to {named}")
+        try:
+            yield from self._check_counts(manifest, name)
+        except (TypeError, AttributeError) as error:
+            yield Finding(table.name, name, "manifest", f"holds a value of another type: {error}")
+            return
+        place = f"{self.fingerprint}/{name}.parquet"
+        yield from self._check_file(manifest.output, table, f"{table.name}/{place}", manifest, shard, keys)
+        if manifest.rejects:
+            expected = f"{REJECTS.name}/{info.stage}/{place}"
+            yield from self._check_file(manifest.rejects, REJECTS, expected, manifest, shard, keys)
+
+    def _check_counts(self, manifest: Manifest, name: str) -> Iterator[Finding]:
+        rejected, reasons = manifest.rejects.rows if manifest.rejects else 0, sum(manifest.reasons.values())
+        if manifest.rows_in != manifest.output.rows + rejected or rejected != reasons:
+            said = (
+                f"{manifest.rows_in} rows in, {manifest.output.rows} out and {rejected} rejected for {reasons} reasons"
+            )
+            yield Finding(self.table.name, name, "rows_add_up", said)
+
+    def _check_file(
+        self, entry: FileEntry, kind: Table, expected: str, manifest: Manifest, shard: int, keys: list[pa.Array]
+    ) -> Iterator[Finding]:
+        """One file that a manifest vouches for; the table's own file gathers its keys."""
+        name = shard_name(shard, self.info.shards)
+        if entry.path != expected:
+            yield Finding(kind.name, name, "manifest", f"names {entry.path}, expected {expected}")
+            return
+        findings = list(check_bytes(self.dataset, entry, kind, name, digest=self.rows))
+        yield from findings
+        if findings:
+            return
+        try:
+            with self.dataset.open(entry.path) as file:
+                if file.metadata.num_rows != entry.rows:
+                    yield Finding(kind.name, name, "rows", f"{file.metadata.num_rows}, manifest says {entry.rows}")
+                fits = self.rows and file.schema_arrow.equals(kind.schema)
+                if kind is self.table and fits:
+                    yield from _check_schema(file, kind, name, self.fingerprint)
+                    yield from self._check_beside_upstream(file, manifest, shard, keys)
+                else:
+                    yield from check_file(file, kind, name, self.fingerprint, self.rows)
+                    if kind is REJECTS and fits:
+                        yield from self._check_rejects(file, manifest, name, keys)
+        except UNREADABLE as error:
+            yield Finding(kind.name, name, "readable", str(error))
+
+    def _check_beside_upstream(
+        self, file: pq.ParquetFile, manifest: Manifest, shard: int, keys: list[pa.Array]
+    ) -> Iterator[Finding]:
+        """Shards are cut once, at the plan: the entries and the utterances of shard 3 are in shard 3."""
+        name = shard_name(shard, self.info.shards)
+        utterances, missing = self._upstream(UTTERANCES, [KEY, *BESIDE], shard)
+        yield from _check_rows(file, self.table, name, keys, utterances)
+        yield from missing
+        if self.table is not UTTERANCES:
+            return
+        entries, missing = self._upstream(ENTRIES, [KEY], shard)
+        yield from missing
+        if entries is not None:
+            if manifest.rows_in != len(entries):
+                yield Finding(self.table.name, name, "rows_in", f"{manifest.rows_in}, there are {len(entries)} entries")
+            yield from _unknown(pa.chunked_array(keys, pa.string()), entries[KEY], self.table, name, ENTRIES)
+
+    def _upstream(self, table: Table, columns: list[str], shard: int) -> tuple[pa.Table | None, list[Finding]]:
+        """Columns of the shard of a table that this one was made from; None where it was not, or they can't be read."""
+        fingerprint, name = self.info.upstream.get(table.name), shard_name(shard, self.info.shards)
+        if fingerprint is None:
+            return None, []
+        try:
+            manifest = self.dataset.manifest(table.name, fingerprint, shard, self.info.shards)
+            if manifest is None:
+                raise LayoutError(f"{table.name}/{fingerprint} has no manifest of {name}")
+            with self.dataset.open(manifest.output.path) as file:
+                if not file.schema_arrow.equals(table.schema):
+                    raise LayoutError(f"{manifest.output.path} breaks its schema")
+                return file.read(columns), []
+        except (LayoutError, TypeError, *UNREADABLE) as error:
+            return None, [Finding(self.table.name, name, "upstream", f"its {table.name} are not readable: {error}")]
+
+    def _check_rejects(
+        self, file: pq.ParquetFile, manifest: Manifest, name: str, keys: list[pa.Array]
+    ) -> Iterator[Finding]:
+        """That the rejects are this stage's, for the reasons that the manifest counts, and that none is a row too."""
+        refused = file.read([KEY, "stage", "error_class"])
+        counted = {str(item["values"]): item["counts"] for item in _counts(refused["error_class"])}
+        if counted != manifest.reasons:
+            said = f"{shortened(counted)}, manifest says {shortened(manifest.reasons)}"
+            yield Finding(REJECTS.name, name, "reasons", said)
+        for item in _counts(refused["stage"]):
+            if item["values"] != self.info.stage:
+                said = f"{item['counts']} rows are of {item['values']!r}, not {self.info.stage!r}"
+                yield Finding(REJECTS.name, name, "stage", said)
+        both = pc.is_in(refused[KEY], value_set=pa.chunked_array(keys, pa.string()).combine_chunks())
+        for key in pc.filter(refused[KEY], both)[:SHOWN_PER_RULE].to_pylist():
+            yield Finding(REJECTS.name, name, "key_once", f"is refused and in {self.table.name} as well", key)
+
+
+def _counts(categories: pa.ChunkedArray) -> list[dict[str, object]]:
+    counts: list[dict[str, object]] = categories.cast(pa.string()).value_counts().to_pylist()
+    return counts
+
+
+def check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str, digest: bool) -> Iterator[Finding]:
+    """Findings of a file that is not the one its manifest vouches for, by its size, and where asked by its digest."""
+    if not digest:
+        size = dataset.storage.size(entry.path)
+        if size is None:
+            yield Finding(table.name, shard, "present", f"{entry.path} is gone")
+        elif size != entry.size:
+            said = f"{entry.path}: {size} bytes, manifest says {entry.size}"
+            yield Finding(table.name, shard, "size", said)
+        return
+    sha256 = hashlib.sha256()
+    try:
+        with dataset.storage.open(entry.path) as file:
+            size = file.size()
+            while block := file.read(BLOCK):
+                sha256.update(block)
+    except FileNotFoundError:
+        yield Finding(table.name, shard, "present", f"{entry.path} is gone")
+        return
+    found = sha256.hexdigest()
+    if (size, found) != (entry.size, entry.sha256):
+        said = f"{entry.path}: {size} bytes, sha256 {found}; manifest says {entry.size} bytes, {entry.sha256}"
+        yield Finding(table.name, shard, "digest", said)
+
+
+def _check_references(rows: pa.RecordBatch, table: Table, shard: str, utterances: pa.Table) -> Iterator[Finding]:
+    known = utterances[KEY].combine_chunks()
+    position = pc.index_in(rows[KEY], value_set=known)
+    yield from _unknown(pa.chunked_array([rows[KEY]]), utterances[KEY], table, shard, UTTERANCES)
+    beside = rows
+    for name in BESIDE:
+        column = pc.take(utterances[name].combine_chunks(), position)
+        beside = beside.append_column(f"{UTTERANCES.name}.{name}", column)
+    yield from _check_rules(beside, table, table.cross_rules, shard)
+    if "user_audio_ids" in rows.schema.names:
+        heard = pc.list_flatten(rows["user_audio_ids"])
+        missing = pc.invert(pc.is_in(heard, value_set=known))
+        for key in pc.filter(heard, missing)[:SHOWN_PER_RULE].to_pylist():
+            yield Finding(table.name, shard, "user_audio_resolves", "has no utterance of this id", key)
+
+
+def _unknown(
+    keys: pa.ChunkedArray, known: pa.ChunkedArray, table: Table, shard: str, where: Table
+) -> Iterator[Finding]:
+    missing = pc.invert(pc.is_in(keys, value_set=known.combine_chunks()))
+    for key in pc.filter(keys, missing)[:SHOWN_PER_RULE].to_pylist():
+        yield Finding(table.name, shard, "key_resolves", f"is not in {where.name}", key)
+
+
+__all__ = ["UNREADABLE", "Finding", "LayoutError", "check_bytes", "check_dataset", "check_file", "metadata"]

@@ -1,0 +1,283 @@
+"""Object stores that fsspec reaches, as a file system for pyarrow: retried, bounded in time, with a disk's errors."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType
+
+from echo_targets.schemas.errors import UserError
+
+ATTEMPTS = 6
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+"""Seconds; a pause is twice as long as the one before it, less a random part of up to a half."""
+
+LEAST_SECONDS, LEAST_BYTES_PER_SECOND = 60.0, 100_000
+"""An operation may last so long, and longer by what its bytes take at this rate: even a trickle ends."""
+UNKNOWN_SIZE = 60_000_000
+
+S3_CONFIG = {
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "max_pool_connections": 32,
+    "retries": {"mode": "standard", "total_max_attempts": 3},
+}
+"""botocore's `Config`, where fsspec's configuration does not say otherwise."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+IN_ONE_GET = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}, "gs": {"concurrency": 1}}
+"""Keeps `cat_file` from asking for an object's size first, where it would."""
+
+NO_CREDENTIALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+    "ProfileNotFound",
+    "DefaultCredentialsError",
+}
+BAD_CREDENTIALS = {
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "401",
+}
+LASTING = (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What trying again does not mend."""
+
+logger = logging.getLogger(__name__)
+_jitter = random.SystemRandom()  # not the generator that a seed is given to
+
+T = TypeVar("T")
+
+
+class Objects(FileSystemHandler):
+    """An object store that fsspec reaches, for pyarrow and for `Bucket`; paths begin with the bucket.
+
+    Each operation is tried again with growing pauses while the network or the server is at fault, and is bounded in
+    time.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._protocol = root.split("://")[0]
+        self._pid = os.getpid()
+        self._fs, self.base = _connect(root)
+
+    @property
+    def fs(self) -> Any:
+        """fsspec's file system; a process that was forked makes its own."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._fs, _ = _connect(self._root)
+        return self._fs
+
+    def url(self, path: str) -> str:
+        return f"{self._protocol}://{path}"
+
+    def read(self, path: str) -> bytes:
+        return self._try(path, lambda: self._call("cat_file", path, **IN_ONE_GET.get(self._protocol, {})))
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        def read() -> bytes:
+            data: bytes = self._call("cat_file", path, start=start, end=end, size=end - start)
+            if len(data) != end - start:
+                raise OSError(errno.EIO, f"{len(data)} bytes came of {start} to {end}")
+            return data
+
+        return self._try(path, read)
+
+    def write(self, path: str, data: bytes) -> None:
+        self._try(path, lambda: self._call("pipe_file", path, data, size=len(data)))
+
+    def create(self, path: str, data: bytes) -> None:
+        self._try(path, lambda: self._call("pipe_file", path, data, size=len(data), mode="create"))
+
+    def put(self, local: str, path: str, size: int) -> None:
+        def put() -> None:
+            self._call("put_file", local, path, size=size)
+            if (there := self._call("info", path)["size"]) != size:
+                raise OSError(errno.EIO, f"{there} bytes are there of {size}")
+
+        self._try(path, put)
+
+    def info(self, path: str) -> dict[str, Any]:
+        return self._try(path, lambda: self._call("info", path))
+
+    def _call(self, operation: str, *arguments: Any, size: int = UNKNOWN_SIZE, **options: Any) -> Any:
+        if not self.fs.async_impl:
+            return getattr(self.fs, operation)(*arguments, **options)
+        from fsspec.asyn import sync
+
+        seconds = LEAST_SECONDS + size / LEAST_BYTES_PER_SECOND
+        return sync(self.fs.loop, getattr(self.fs, f"_{operation}"), *arguments, timeout=seconds, **options)
+
+    def _try(self, path: str, operation: Callable[[], T]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return operation()
+            except Exception as raised:
+                error = _as_disk_error(raised, self.url(path))
+                if isinstance(error, LASTING) or attempt == ATTEMPTS:
+                    raise error from raised
+            pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * _jitter.uniform(0.5, 1)
+            logger.warning("%s; attempt %d of %d follows in %.1f s", error, attempt + 1, ATTEMPTS, pause)
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    # what pyarrow asks of a file system
+
+    def get_type_name(self) -> str:
+        return f"fsspec+{self._protocol}"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: list[str]) -> list[FileInfo]:
+        return [self._file_info(path) for path in paths]
+
+    def _file_info(self, path: str) -> FileInfo:
+        try:
+            return _file_info(path, self.info(path))
+        except FileNotFoundError:
+            return FileInfo(path, FileType.NotFound)
+
+    def get_file_info_selector(self, selector: FileSelector) -> list[FileInfo]:
+        folder = selector.base_dir.rstrip("/")
+        try:
+            if selector.recursive:
+                found = list(self._try(folder, lambda: self._call("find", folder, detail=True)).values())
+            else:
+                found = self._try(folder, lambda: self._call("ls", folder, detail=True))
+        except FileNotFoundError:
+            if selector.allow_not_found:
+                return []
+            raise
+        named = ((info["name"].rstrip("/"), info) for info in found)
+        return [_file_info(name, info) for name, info in named if name != folder]
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        info = self.info(path)
+        if info["type"] != "file":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(path))
+        return pa.PythonFile(_Ranges(self, path, info["size"]), mode="r")
+
+    def open_input_stream(self, path: str) -> pa.PythonFile:
+        return self.open_input_file(path)
+
+    def delete_file(self, path: str) -> None:
+        self._try(path, lambda: self._call("rm_file", path))
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """Folders are prefixes: there is nothing to make."""
+
+    def _not_here(self, *_: Any) -> Any:
+        raise NotImplementedError("an object store puts whole objects: use Storage.write and Storage.writing")
+
+    open_output_stream = open_append_stream = copy_file = move = _not_here
+    delete_dir = delete_dir_contents = delete_root_dir_contents = _not_here
+
+
+class _Ranges(io.RawIOBase):
+    """An object to read from anywhere in it, a request a read."""
+
+    def __init__(self, objects: Objects, path: str, size: int) -> None:
+        super().__init__()
+        self._objects, self._path, self._size = objects, path, size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        if not wanted:
+            return b""
+        data = self._objects.read_range(self._path, self._position, self._position + wanted)
+        self._position += wanted
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _connect(root: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, shared by all of its kind in this process, and the URL's path on it."""
+    from fsspec.config import conf
+    from fsspec.core import url_to_fs
+
+    protocol = root.split("://")[0]
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if protocol in ("s3", "s3a"):
+        given = {**conf.get("s3", {}), **conf.get("s3a", {})}
+        options["config_kwargs"] = S3_CONFIG | given.get("config_kwargs", {})
+    if EXTRAS.get(protocol) == "gcs":  # or gcsfs asks for the bucket's kind over gRPC, a minute long where that fails
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    try:
+        fs, base = url_to_fs(root, **options)
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        how = f"pip install -c constraints.txt '.[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
+        raise UserError(f"{root}: {protocol}:// is not installed here; {how}") from error
+    except ValueError as error:
+        raise UserError(f"{root}: {error}") from error
+    if hasattr(fs, "retries"):
+        fs.retries = 1  # s3fs would multiply botocore's own attempts by its own, without an end in sight
+    return fs, base
+
+
+def _file_info(path: str, info: dict[str, Any]) -> FileInfo:
+    if info["type"] != "file":
+        return FileInfo(path, FileType.Directory)
+    changed = info.get("LastModified") or info.get("mtime")
+    return FileInfo(path, FileType.File, size=info["size"], mtime=changed if isinstance(changed, datetime) else None)
+
+
+def _as_disk_error(error: Exception, url: str) -> Exception:
+    """What a disk would raise, naming the URL; a UserError for credentials."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
+    said = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error.strerror or str(error)
+    if type(error).__name__ in NO_CREDENTIALS:
+        return UserError(f"{url}: no credentials ({error}); they are taken from the environment, see docs/STORAGE.md")
+    if str(code) in BAD_CREDENTIALS:
+        return UserError(f"{url}: the server refuses the credentials ({said})")
+    if type(error).__name__ == "ParamValidationError":
+        return UserError(f"{url}: {error}")
+    if code == "NoSuchBucket":
+        return FileNotFoundError(errno.ENOENT, "No such bucket", url)
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+    if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):
+        return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
+    if isinstance(error, PermissionError) or said.startswith("Forbidden"):
+        return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} ({said})", url)
+    if isinstance(error, TimeoutError):
+        return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), url)
+    return OSError(errno.EIO, said, url)

@@ -1,0 +1,7 @@
+"""The error of everything that a person can fix."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """An error that the user can fix. The message says what is wrong and what to do; the CLI prints it alone."""

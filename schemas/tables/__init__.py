@@ -1,0 +1,1 @@
+"""Tables: one file a table, with its schema and the rules that every row must keep."""

@@ -1,0 +1,68 @@
+"""entries: the plan of an ingest, one row for each item that a source lists, readable or not."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas.tables.base import KEY, ORIGIN, TURN, Rule, Table, column
+from echo_targets.schemas.tables.rules import not_empty_rule, range_rule
+
+ENTRIES = Table(
+    name="entries",
+    version="1.1.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("source", pa.int32()),
+            column("where", pa.string()),
+            column("locator", pa.string()),
+            column("size", pa.int64(), nullable=True),
+            column("error_class", pa.string(), nullable=True),
+            column("error", pa.string(), nullable=True),
+            column("seconds", pa.float32()),
+            column("start_seconds", pa.float64(), nullable=True),
+            column("section_seconds", pa.float64(), nullable=True),
+            column("declared_seconds", pa.float64(), nullable=True),
+            column("dialogue_id", pa.string(), nullable=True),
+            column("turn", pa.int16(), nullable=True),
+            column("role", pa.string()),
+            column("corpus", pa.string()),
+            column("split", pa.string()),
+            column("language", pa.string()),
+            column("channel", pa.int8()),
+            column("speaker_id", pa.string(), nullable=True),
+            column("reference_text", pa.string(), nullable=True),
+            column("license", pa.string()),
+        ]
+    ),
+    means={
+        **TURN,
+        **ORIGIN,
+        "source": "position in the configuration's list of sources",
+        "where": "for a message: the manifest and its line, the file, the data set's row",
+        "locator": "what the source opens: a path, a row number, the text to speak",
+        "size": "bytes of the file: a changed file is a new plan",
+        "error_class": "a short word for why the item can't be read at all",
+        "error": "why the item can't be read at all",
+        "seconds": "estimated seconds of audio, for equal shards",
+        "start_seconds": "where the item begins in its file; null is at its beginning",
+        "section_seconds": "how long the item is; null is to the end of its file",
+        "declared_seconds": "how long the file is said to be; another length is rejected",
+        "role": "who speaks: user, assistant or narrator",
+        "channel": "channel of the source to take; -1 is the mean of all",
+        "reference_text": "what the corpus says was said",
+    },
+    rules=(
+        not_empty_rule(KEY),
+        range_rule("seconds", 0, 1e9),
+        range_rule("start_seconds", 0, 1e9),
+        range_rule("section_seconds", 0, 1e9),
+        range_rule("declared_seconds", 0, 1e9),
+        range_rule("source", 0, 2**31 - 1),
+        range_rule("size", 0, 2**62),
+        Rule(
+            "error_worded",
+            "error and error_class are both there or both absent",
+            lambda rows: pc.xor(pc.is_null(rows["error"]), pc.is_null(rows["error_class"])),
+        ),
+    ),
+)

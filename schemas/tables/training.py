@@ -1,0 +1,146 @@
+"""training/*: what each stage of echo training reads. Joined from the other tables, filtered, nothing new in them."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas.tables.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column, list_of
+from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS
+from echo_targets.schemas.tables.rules import (
+    field_of,
+    lengths,
+    not_empty_rule,
+    not_increasing,
+    outside,
+    per_element,
+    range_rule,
+    rows_with,
+    spans_beyond,
+    spans_disordered,
+)
+from echo_targets.schemas.tables.units import UNITS
+
+SAME_AUDIO = Rule(
+    "num_samples_agree",
+    "num_samples is the utterance's",
+    lambda rows: pc.not_equal(rows["num_samples"], rows["utterances.num_samples"]),
+)
+
+S2T = Table(
+    name="training/s2t",
+    version="2.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("corpus", CATEGORY),
+            column("split", CATEGORY),
+            column("language", CATEGORY),
+            column("speaker_id", pa.string(), nullable=True),
+            column("audio", AUDIO),
+            column("num_samples", pa.int64()),
+            column("text", pa.string()),
+            column("response_text", pa.string(), nullable=True),
+            column("wer_vs_reference", pa.float32(), nullable=True),
+            column("alignment_coverage", pa.float32(), nullable=True),
+        ]
+    ),
+    means={
+        **TURN,
+        **ORIGIN,
+        **SOUND,
+        "text": "what was said: the reference where there is one, else the transcript",
+        "response_text": "the reply, where the turn was answered",
+        "wer_vs_reference": "as in transcripts",
+        "alignment_coverage": "coverage, as in alignments",
+    },
+    rules=(
+        not_empty_rule("text"),
+        range_rule("num_samples", 1, 2**40),
+        range_rule("wer_vs_reference", 0, 1e4),
+        range_rule("alignment_coverage", 0, 1),
+    ),
+    cross_rules=(SAME_AUDIO,),
+    unchecked=("audio.bytes",),
+    row_group_rows=100,
+)
+
+OF_THE_TOKENIZER = ("layer", "sampling_rate", "hop_samples")
+"""Columns of units that tell how, and not what."""
+
+
+BORDER = pa.struct([column(name, pa.int32()) for name in ("char_start", "char_end", "frame")])
+
+
+def _frames_outside(rows: pa.RecordBatch) -> pa.BooleanArray:
+    frames = field_of(rows["borders"], "frame")
+    return rows_with(rows["borders"], outside(frames, 1, per_element(rows["num_frames"], rows["borders"])))
+
+
+T2C = Table(
+    name="training/t2c",
+    version="4.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("corpus", CATEGORY),
+            column("split", CATEGORY),
+            column("language", CATEGORY),
+            column("speaker_id", pa.string(), nullable=True),
+            column("text", pa.string()),
+            *(UNITS.schema.field(name) for name in UNITS.columns if name not in (KEY, *OF_THE_TOKENIZER)),
+            column("borders", list_of(BORDER)),
+        ]
+    ),
+    means={
+        **UNITS.means,
+        **ORIGIN,
+        "text": "what was said: the reference where there is one, else the transcript",
+        "borders": "where text and units can be cut together, between two words: the text anywhere from char_start to "
+        "char_end, in characters, the units before the frame; empty where no alignment says",
+    },
+    rules=(
+        not_empty_rule("text"),
+        *(rule for rule in UNITS.rules if rule.name.removesuffix("_range") not in OF_THE_TOKENIZER),
+        Rule("units_present", "there is at least one unit", lambda rows: pc.equal(lengths(rows["durations"]), 0)),
+        Rule(
+            "borders_in_order",
+            "borders do not overlap in the text, and none is before its first character",
+            lambda rows: pc.or_(
+                spans_disordered(rows["borders"], "char_start", "char_end"),
+                rows_with(rows["borders"], pc.less(field_of(rows["borders"], "char_start"), 1)),
+            ),
+        ),
+        Rule(
+            "borders_inside_text",
+            "borders leave at least a character of the text after them",
+            lambda rows: spans_beyond(rows["borders"], "char_end", pc.subtract(pc.utf8_length(rows["text"]), 1)),
+        ),
+        Rule("borders_advance", "frames of borders rise", lambda rows: not_increasing(rows["borders"], "frame")),
+        Rule("borders_inside_units", "frames of borders are in [1, num_frames - 1]", _frames_outside),
+    ),
+)
+
+ECHO = Table(
+    name="training/echo",
+    version="2.0.0",
+    schema=pa.schema(
+        [
+            *ECHO_TARGETS.schema,
+            column("corpus", CATEGORY),
+            column("split", CATEGORY),
+            column("language", CATEGORY),
+            column("audio", AUDIO),
+            column("num_samples", pa.int64()),
+            column("text", pa.string()),
+        ]
+    ),
+    means={
+        **ECHO_TARGETS.means,
+        **ORIGIN,
+        **SOUND,
+        "text": "what the user said",
+    },
+    rules=(*ECHO_TARGETS.rules, not_empty_rule("text"), range_rule("num_samples", 1, 2**40)),
+    cross_rules=(SAME_AUDIO,),
+    unchecked=("audio.bytes",),
+    row_group_rows=100,
+)

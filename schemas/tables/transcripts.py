@@ -1,0 +1,121 @@
+"""transcripts: what a recogniser heard, with the scores that a filter needs."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas.tables.base import CATEGORY, KEY, Rule, Table, column, list_of
+from echo_targets.schemas.tables.rules import (
+    field_of,
+    one_of_rule,
+    outside,
+    range_rule,
+    rows_with,
+    spans_beyond,
+    spans_disordered,
+)
+
+SEGMENT = pa.struct(
+    [
+        column("start_sample", pa.int64()),
+        column("end_sample", pa.int64()),
+        column("text", pa.string()),
+        column("avg_logprob", pa.float32()),
+        column("no_speech_prob", pa.float32()),
+        column("compression_ratio", pa.float32()),
+    ]
+)
+
+
+TRANSCRIPTS = Table(
+    name="transcripts",
+    version="2.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("text", pa.string()),
+            column("text_normalized", pa.string()),
+            column("language", CATEGORY),
+            column("language_prob", pa.float32(), nullable=True),
+            column("segments", list_of(SEGMENT)),
+            column("speech_covered", pa.float32(), nullable=True),
+            column("wer_vs_reference", pa.float32(), nullable=True),
+            column("wer_unit", CATEGORY, nullable=True),
+            column("chars_per_s", pa.float32()),
+            column("flags", list_of(pa.string())),
+        ]
+    ),
+    means={
+        KEY: "the utterance that was heard",
+        "text": "what the recogniser heard, as it wrote it",
+        "text_normalized": "the text as the error rate compares it, before it is cut into units",
+        "language": "language that was heard, or that the recogniser was told",
+        "language_prob": "probability of the language; null where it was told",
+        "segments": "stretches of text between two timestamps: samples at 16 kHz; and of the window that the segment "
+        "was decoded in: mean natural log-probability of the tokens, probability that nobody speaks, bytes of "
+        "the text by bytes of its zlib compression",
+        "speech_covered": "share of the speech, as a voice activity detector finds it, that lies inside segments; null "
+        "where it finds none",
+        "wer_vs_reference": "units substituted, deleted and inserted by units of the reference; null where it has none",
+        "wer_unit": "what the error rate counts, by the reference's script: word; character, in scripts without spaces "
+        "(Chinese, Japanese, Thai, Lao, Khmer, Burmese); or mixed, where such characters stand beside words of other "
+        "scripts and each counts once. Null where there is no rate",
+        "chars_per_s": "characters of the text a second of audio",
+        "flags": "what a person should look at, of the row or of a window: empty, fallback (decoded at a higher "
+        "temperature), low_logprob, no_speech, other_language (than Whisper was told), repetition, uncovered_speech "
+        "(a stretch of more than a second outside all segments)",
+    },
+    rules=(
+        range_rule("language_prob", 0, 1),
+        range_rule("speech_covered", 0, 1),
+        range_rule("wer_vs_reference", 0, 1e4),
+        one_of_rule("wer_unit", ("word", "character", "mixed")),
+        Rule(
+            "wer_unit_paired",
+            "wer_unit is there exactly where wer_vs_reference is",
+            lambda rows: pc.xor(pc.is_null(rows["wer_unit"]), pc.is_null(rows["wer_vs_reference"])),
+        ),
+        range_rule("chars_per_s", 0, 1e5),
+        Rule(
+            "segments_monotone",
+            "segments start in order and do not overlap",
+            lambda rows: spans_disordered(rows["segments"], "start_sample", "end_sample"),
+        ),
+        Rule(
+            "segments_not_empty",
+            "segments have text and end after they start",
+            lambda rows: rows_with(
+                rows["segments"],
+                pc.or_(
+                    pc.greater_equal(
+                        field_of(rows["segments"], "start_sample"), field_of(rows["segments"], "end_sample")
+                    ),
+                    pc.equal(field_of(rows["segments"], "text"), ""),
+                ),
+            ),
+        ),
+        Rule(
+            "no_speech_prob_range",
+            "no_speech_prob is in [0, 1]",
+            lambda rows: rows_with(rows["segments"], outside(field_of(rows["segments"], "no_speech_prob"), 0, 1.0001)),
+        ),
+        Rule(
+            "avg_logprob_range",
+            "avg_logprob is in [-10000, 0]",
+            lambda rows: rows_with(rows["segments"], outside(field_of(rows["segments"], "avg_logprob"), -1e4, 0.0001)),
+        ),
+        Rule(
+            "compression_ratio_range",
+            "compression_ratio is in [0, 10000]",
+            lambda rows: rows_with(
+                rows["segments"], outside(field_of(rows["segments"], "compression_ratio"), 0, 10_001)
+            ),
+        ),
+    ),
+    cross_rules=(
+        Rule(
+            "segments_inside_audio",
+            "segments end inside the audio",
+            lambda rows: spans_beyond(rows["segments"], "end_sample", rows["utterances.num_samples"]),
+        ),
+    ),
+)

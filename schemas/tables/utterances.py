@@ -1,0 +1,69 @@
+"""utterances: what was said, the audio itself and where it came from."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas.tables.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
+from echo_targets.schemas.tables.rules import not_empty_rule, one_of_rule, range_rule, trimmed_rule
+
+UTTERANCES = Table(
+    name="utterances",
+    version="3.0.0",
+    schema=pa.schema(
+        [
+            column(KEY, pa.string()),
+            column("dialogue_id", pa.string(), nullable=True),
+            column("turn", pa.int16(), nullable=True),
+            column("role", CATEGORY),
+            column("corpus", CATEGORY),
+            column("split", CATEGORY),
+            column("language", CATEGORY),
+            column("audio", AUDIO),
+            column("audio_sha256", pa.binary()),
+            column("sampling_rate", pa.int32()),
+            column("num_samples", pa.int64()),
+            column("channel", pa.int8()),
+            column("speaker_id", pa.string(), nullable=True),
+            column("reference_text", pa.string(), nullable=True),
+            column("license", CATEGORY),
+            column("synthetic", pa.bool_()),
+        ]
+    ),
+    means={
+        **TURN,
+        **ORIGIN,
+        **SOUND,
+        "role": "who speaks: user, assistant or narrator",
+        "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers, 32 bytes",
+        "sampling_rate": "Hz, of the source",
+        "channel": "channel of the source; -1 is the mean of all",
+        "reference_text": "what the corpus says was said, without white space around it",
+        "synthetic": "whether a voice of ours spoke it",
+    },
+    rules=(
+        not_empty_rule(KEY),
+        one_of_rule("role", ("user", "assistant", "narrator")),
+        range_rule("sampling_rate", 1, 1_000_000),
+        range_rule("num_samples", 1, 2**40),
+        range_rule("channel", -1, 127),
+        range_rule("turn", 0, 32_767),
+        trimmed_rule("reference_text"),
+        Rule(
+            "audio_named",
+            "audio has a path",
+            lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path")),
+        ),
+        Rule(
+            "audio_sha256_length",
+            "audio_sha256 has 32 bytes",
+            lambda rows: pc.not_equal(pc.binary_length(rows["audio_sha256"]), 32),
+        ),
+        Rule(
+            "turn_of_dialogue",
+            "dialogue_id and turn are both there or both absent",
+            lambda rows: pc.xor(pc.is_null(rows["dialogue_id"]), pc.is_null(rows["turn"])),
+        ),
+    ),
+    unchecked=("audio.bytes",),
+    row_group_rows=100,
+)

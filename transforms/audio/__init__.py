@@ -1,0 +1,1 @@
+"""Audio files in, 16 kHz mono out: decoders, containers, channels."""

@@ -1,0 +1,260 @@
+"""Audio in and out: any file to 16 kHz mono, and the 16-bit FLAC that shards hold.
+
+`decode.py` chooses the decoder; `mixing.py` mixes the channels to one and resamples it to 16 kHz.
+Memory holds the utterance at 16 kHz and one block of the source, however long the file is or claims to be.
+
+What is wrong with audio has an error class:
+
+| class | meaning |
+| --- | --- |
+| `empty` | no bytes, or no samples |
+| `unreadable` | no container or codec that is known, or no audio in it |
+| `bad_header` | an impossible rate or number of channels |
+| `truncated` | the end is missing; the message says how much there is, and how much the container promised |
+| `joined` | a recording of another container follows, which no decoder would reach |
+| `damaged` | a part in the middle is missing or can't be decoded; the message says after how many seconds |
+| `not_finite` | NaN or infinite samples |
+| `beyond_full_scale` | float samples on the scale of integers |
+| `no_channel`, `dead_channel` | the channel that was asked for is not there, or silent while another is not |
+| `cancelled_channels` | for a second or more the channels cancel each other in their mean |
+| `offset_only` | a constant and no sound |
+| `silent` | nothing above -60 dBFS |
+| `too_short`, `too_long` | the limits in seconds |
+| `too_large` | more samples, of all channels, than the longest utterance at 192 kHz in stereo |
+| `duration_mismatch` | the manifest says another duration |
+| `section_outside` | the section of the file that was asked for ends after the file |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.blocks import BLOCK, Block, check_header
+from echo_targets.transforms.audio.containers.base import BadAudio as BadAudio
+from echo_targets.transforms.audio.containers.base import Link, Seekable, Span, size_of
+from echo_targets.transforms.audio.decode import blocks
+from echo_targets.transforms.audio.mixing import MIX as MIX
+from echo_targets.transforms.audio.mixing import Mixer
+
+DECODERS = 2
+HEADER_BUFFER = 1 << 16
+"""Bytes of a file that are asked for at once for its header."""
+
+MISMATCH_SECONDS = 0.5
+"""By how much a duration may differ from what was declared."""
+SAMPLES_PER_SECOND = 384_000
+"""Samples of all channels that may be decoded for each second of `max_seconds`."""
+BYTES_PER_SECOND = 100
+"""Audio of fewer bytes a second than any codec of speech is a claim that is not believed."""
+
+Raw = Path | bytes | tuple[np.ndarray, int]
+"""What a source gives: a file, a file's bytes, or a waveform, (samples,) or (channels, samples), and its rate in Hz."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on an utterance, in seconds."""
+
+    min_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of a file that an utterance is.
+
+    Attributes:
+        start: seconds before it.
+        seconds: how long it is; None is to the end of the file.
+    """
+
+    start: float = 0.0
+    seconds: float | None = None
+
+    @property
+    def end(self) -> float:
+        return np.inf if self.seconds is None else self.start + self.seconds
+
+    def __str__(self) -> str:
+        return f"the section from {self.start:.2f} s" + ("" if self.seconds is None else f" to {self.end:.2f} s")
+
+
+@dataclass(frozen=True)
+class Audio:
+    """An utterance as it is stored.
+
+    Attributes:
+        pcm: (num_samples,) int16 at 16 kHz, mono.
+        source_rate: Hz, of the source.
+    """
+
+    pcm: np.ndarray
+    source_rate: int
+
+    @property
+    def sha256(self) -> bytes:
+        """Digest of the samples as little-endian 16-bit integers."""
+        return hashlib.sha256(self.pcm.astype("<i2").tobytes()).digest()
+
+
+def load(
+    raw: Raw,
+    limits: Limits,
+    channel: int = MIX,
+    section: Section | None = None,
+    declared_seconds: float | None = None,
+) -> Audio:
+    """Decode, check, pick or mix channels, and resample to 16 kHz.
+
+    Args:
+        raw: a file, its bytes, or a waveform.
+        limits: on the utterance: the section, where there is one.
+        channel: which channel to take, `MIX` for the mean of those that are not dead.
+        section: which part to take; what lies after it is not decoded. None is the whole file.
+        declared_seconds: what the manifest says that the whole lasts, or a section without an end.
+
+    Raises:
+        BadAudio: the audio can't be used.
+        OSError: the file can't be read.
+    """
+    section = section or Section()
+    if section.seconds is not None and section.seconds > limits.max_seconds:
+        raise _too_long(limits)
+    mixer = Mixer(channel)
+    decoded = _waveform_blocks(*raw) if isinstance(raw, tuple) else blocks(raw, section.start)
+    for samples, rate in _within(section, decoded):
+        mixer.add(samples, rate)
+        if mixer.seconds > limits.max_seconds:
+            raise _too_long(limits)
+        if mixer.size > limits.max_seconds * SAMPLES_PER_SECOND:
+            raise BadAudio("too_large", f"has more than {mixer.size:,} samples in {samples.shape[1]} channels")
+    seconds = mixer.seconds
+    if section.seconds is None and declared_seconds and abs(seconds - declared_seconds) > MISMATCH_SECONDS:
+        raise BadAudio("duration_mismatch", f"lasts {seconds:.2f} s, but {declared_seconds:.2f} s were declared")
+    if seconds < limits.min_seconds:
+        raise BadAudio("too_short", f"lasts {seconds:.3f} s, less than min_seconds={limits.min_seconds:g}")
+    return Audio(mixer.finish(), mixer.source_rate)
+
+
+def _too_long(limits: Limits) -> BadAudio:
+    return BadAudio("too_long", f"lasts longer than max_seconds={limits.max_seconds:g}")
+
+
+def _within(section: Section, decoded: Iterator[Block]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the samples of a section, whose borders are rounded to samples of the source.
+
+    Raises:
+        BadAudio: the file ends before the section does.
+    """
+    base, done, current = 0.0, 0, 1  # seconds before this run of one rate, its samples so far, its rate
+    for samples, rate, skipped in decoded:
+        if rate != current:
+            base, done, current = base + done / current, 0, rate
+        done += skipped
+        first = round((section.start - base) * rate) - done
+        last = len(samples) if section.seconds is None else round((section.end - base) * rate) - done
+        done += len(samples)
+        taken = samples[max(0, first) : max(0, last)]
+        if len(taken):
+            yield taken, rate
+        if last < len(samples) or (last == len(samples) and section.seconds is not None):
+            return
+    lasts = base + done / current
+    if (section.start and section.start >= lasts) or lasts + MISMATCH_SECONDS < section.end < np.inf:
+        raise BadAudio("section_outside", f"lasts {lasts:.2f} s, and {section} was asked for")
+
+
+def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
+    """Yield a waveform of floats or integers; of two dimensions the shorter one is the channels."""
+    samples = waveform[:, None] if waveform.ndim == 1 else waveform
+    if samples.ndim != 2 or samples.dtype.kind not in "fiu":
+        raise BadAudio("unreadable", f"is an array of shape {waveform.shape} and type {waveform.dtype}, no waveform")
+    if waveform.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    check_header(samples.shape[1], rate)
+    if not len(samples):
+        raise BadAudio("empty", "holds no samples")
+    for start in range(0, len(samples), max(1, BLOCK // samples.shape[1])):
+        block = samples[start : start + max(1, BLOCK // samples.shape[1])]
+        if block.dtype.kind in "iu":
+            info = np.iinfo(block.dtype)
+            middle = 0 if info.min else (info.max + 1) // 2
+            block = (block.astype(np.float64) - middle) / (info.max + 1 - middle)
+        yield Block(block.astype(np.float32), int(rate))
+
+
+def encode_flac(pcm: np.ndarray) -> bytes:
+    """16 kHz mono int16 samples as a FLAC file."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(data: bytes) -> np.ndarray:
+    """A shard's FLAC bytes as (num_samples,) float32 in [-1, 1)."""
+    import soundfile
+
+    waveform, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    return np.asarray(waveform)
+
+
+def with_waveforms(batch: pa.Table) -> pa.Table:
+    """A batch with its `audio.bytes` decoded, in threads, to a column `waveform`: lists of float32 at 16 kHz."""
+    encoded = pc.struct_field(batch["audio"], "bytes").combine_chunks()
+    one_each = pa.LargeListArray.from_arrays(np.arange(len(encoded) + 1), encoded)
+    paths = pa.table({"path": pc.struct_field(batch["audio"], "path")}).to_struct_array()
+    batch = batch.set_column(batch.column_names.index("audio"), "audio", paths)
+    return batch.append_column("waveform", waveforms_of(one_each).flatten())
+
+
+def waveforms_of(turns: pa.LargeListArray) -> pa.LargeListArray:
+    """Lists of encoded audio, decoded in threads: lists of lists of float32 at 16 kHz."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waveforms = list(pool.map(decode_flac, turns.flatten().to_pylist()))
+    samples = np.concatenate(waveforms) if waveforms else np.zeros(0, np.float32)
+    decoded = pa.LargeListArray.from_arrays(np.cumsum([0, *map(len, waveforms)]), samples)
+    return pa.LargeListArray.from_arrays(np.cumsum([0, *turns.value_lengths().to_pylist()]), decoded)
+
+
+def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
+    """What `with_waveforms` was given, without the audio's bytes, and the waveforms: (num_samples,) float32 each."""
+    waveforms = [
+        values.flatten().to_numpy().copy()  # a copy, since torch wants to be able to write
+        for chunk in batch["waveform"].chunks
+        for values in (chunk[row : row + 1] for row in range(len(chunk)))
+    ]
+    return batch.drop_columns(["waveform"]), waveforms
+
+
+def header_seconds(file: Path | Seekable) -> float | None:
+    """Return the duration that a file's header claims, or None where libsndfile can't tell or the claim can't be true.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    import soundfile
+
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return header_seconds(opened)
+    size = size_of(file)
+    span = Span(file, Link(0, size))
+    try:
+        with soundfile.SoundFile(io.BufferedReader(span, HEADER_BUFFER)) as header:
+            seconds = header.frames / header.samplerate
+    except (soundfile.SoundFileError, ValueError, TypeError, ArithmeticError):
+        seconds = 0.0
+    span.raise_failure()
+    return seconds if 0 < seconds <= size / BYTES_PER_SECOND else None

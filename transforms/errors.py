@@ -1,0 +1,9 @@
+"""Errors that transforms and models raise."""
+
+from __future__ import annotations
+
+from echo_targets.schemas.errors import UserError
+
+
+class ModelError(UserError):
+    """A model is missing, damaged or not what it claims to be. The message says what to install or fix."""

@@ -1,0 +1,209 @@
+"""Targets for torch: a dataset that streams batches, and a loader whose workers can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.loading.reading import Filter, Place, Row, TargetReader
+
+State = dict[str, Any]
+
+
+class EchoTargetDataset(IterableDataset[list[Row]]):
+    """Batches of rows of a table, each row once an epoch over all ranks and workers: none is padded, none dropped.
+
+    Ranks have the same number of rows, to within one; rows of different lengths make different numbers of batches. To
+    iterate starts an epoch, or goes on from a loaded state; the end of an epoch makes `epoch` the next one.
+
+    Args:
+        root, table, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetReader`.
+        rank, world_size: None takes those of torch.distributed where it is initialised when this is made, else 0 of 1.
+
+    Attributes:
+        epoch: that which is, or will be, read; a part of the seed.
+
+    Raises:
+        LayoutError: there is no such table.
+        UserError: it has no such column, or there is no such rank.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        table: str = "training/echo",
+        *,
+        columns: Sequence[str] | None = None,
+        filters: Sequence[Filter] = (),
+        lengths: Sequence[str] | None = None,
+        batch_tokens: int = 20_000,
+        window_rows: int = 1000,
+        seed: int | None = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        self.reader = TargetReader(
+            root,
+            table,
+            columns=columns,
+            filters=filters,
+            lengths=lengths,
+            batch_tokens=batch_tokens,
+            window_rows=window_rows,
+            seed=seed,
+        )
+        found = _rank_and_world_size()
+        self.rank = found[0] if rank is None else rank
+        self.world_size = found[1] if world_size is None else world_size
+        if not 0 <= self.rank < self.world_size:
+            raise UserError(f"there is no rank {self.rank} in a world of {self.world_size}")
+        self.epoch = 0
+        self._place = Place()
+        self._loaded: tuple[int, int] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes an epoch the one to read, from its start. Where it is that already, nothing changes."""
+        if epoch != self.epoch:
+            self.epoch, self._place, self._loaded = epoch, Place(), None
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        number, workers = self._worker()
+        if self._loaded not in (None, (number, workers)):
+            other, others = self._loaded or (0, 1)
+            raise UserError(f"the state is of worker {other} of {others}, this is worker {number} of {workers}")
+        start = self._place if self._loaded else Place()
+        self._loaded = None
+        for place, rows in self.share(number, workers, start):
+            self._place = place
+            yield rows
+        self.set_epoch(self.epoch + 1)
+
+    def share(self, worker: int, workers: int, start: Place) -> Iterator[tuple[Place, list[Row]]]:
+        """A worker's batches of this rank's, from a place on, each with the place after it."""
+        reader, readers = self.rank * workers + worker, self.world_size * workers
+        return self.reader.batches(self.epoch, reader, readers, start)
+
+    def state_dict(self) -> State:
+        """Where this process is, as JSON could hold it: after the batch that was given last."""
+        return {**self.identity, "epoch": self.epoch, "worker": [*self._worker()], "place": [*self._place]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Makes the next iteration go on from a state.
+
+        Raises:
+            UserError: the state is of another stream: other shards, parameters or ranks.
+        """
+        check_state(state, self.identity)
+        number, workers = state["worker"]
+        self.epoch, self._place, self._loaded = state["epoch"], Place(*state["place"]), (number, workers)
+
+    @property
+    def identity(self) -> State:
+        """What a state must share with this dataset to be loaded."""
+        return {**self.reader.stream, "rank": self.rank, "world_size": self.world_size}
+
+    def _worker(self) -> tuple[int, int]:
+        info = get_worker_info()
+        return (info.id, info.num_workers) if info else (0, 1)
+
+
+class TargetLoader:
+    """A DataLoader over an `EchoTargetDataset` that knows how far each worker is: exact resume with any `num_workers`.
+
+    A resumed epoch gives the batches that the interrupted one had left, in the same order. What workers have read ahead
+    is read again.
+
+    Args:
+        dataset: its own state is left alone, but for `epoch`.
+        collate: made of each batch of rows, in the worker.
+        num_workers: processes; 0 reads in this one.
+        options: of `torch.utils.data.DataLoader`, such as `pin_memory`, `prefetch_factor`, `multiprocessing_context`.
+    """
+
+    def __init__(
+        self,
+        dataset: EchoTargetDataset,
+        collate: Callable[[list[Row]], Any] = list,
+        num_workers: int = 0,
+        **options: Any,
+    ) -> None:
+        self.dataset, self.collate, self.num_workers, self.options = dataset, collate, num_workers, options
+        self._begin()
+        self._loaded = False
+
+    def _begin(self) -> None:
+        self._places, self._turn = [Place()] * max(1, self.num_workers), 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes an epoch the one to read, from its start. Where it is that already, nothing changes."""
+        if epoch != self.dataset.epoch:
+            self.dataset.set_epoch(epoch)
+            self._begin()
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._loaded:
+            self._begin()
+        self._loaded = False
+        shares = _Shares(self.dataset, self.collate, self._places, self._turn)
+        loader = DataLoader(shares, batch_size=None, collate_fn=_as_it_is, num_workers=self.num_workers, **self.options)
+        for worker, place, batch in loader:
+            self._places[worker] = Place(*place)
+            self._turn = (worker + 1) % len(self._places)
+            yield batch
+        self.set_epoch(self.dataset.epoch + 1)
+
+    def state_dict(self) -> State:
+        """Where the workers are, as JSON could hold it: after the batch that was given last."""
+        places = [[*place] for place in self._places]
+        return {**self.dataset.identity, "epoch": self.dataset.epoch, "places": places, "turn": self._turn}
+
+    def load_state_dict(self, state: State) -> None:
+        """Makes the next iteration go on from a state.
+
+        Raises:
+            UserError: the state is of another stream: other shards, parameters, ranks or number of workers.
+        """
+        check_state(state, self.dataset.identity)
+        if len(state["places"]) != len(self._places):
+            raise UserError(f"the state is of {len(state['places'])} workers, this loader has {len(self._places)}")
+        self.dataset.set_epoch(state["epoch"])
+        self._places, self._turn = [Place(*place) for place in state["places"]], state["turn"]
+        self._loaded = True
+
+
+class _Shares(IterableDataset[tuple[int, Place, Any]]):
+    """Each worker's share from its place on; DataLoader asks worker 0 first, so that one takes the turn that is due."""
+
+    def __init__(
+        self, dataset: EchoTargetDataset, collate: Callable[[list[Row]], Any], places: Sequence[Place], turn: int
+    ) -> None:
+        self._dataset, self._collate, self._places, self._turn = dataset, collate, list(places), turn
+
+    def __iter__(self) -> Iterator[tuple[int, Place, Any]]:
+        info = get_worker_info()
+        workers = len(self._places)
+        worker = ((info.id if info else 0) + self._turn) % workers
+        for place, rows in self._dataset.share(worker, workers, self._places[worker]):
+            yield worker, place, self._collate(rows)
+
+
+def check_state(state: State, expected: State) -> None:
+    """Raises UserError where a state is of another stream; the message names what differs."""
+    for name, value in expected.items():
+        if state.get(name) != value:
+            raise UserError(f"the state is of another stream: its {name} is {state.get(name)!r}, here it is {value!r}")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,1 @@
+"""Forced aligners: CTC emissions or cross-attention to word borders."""

@@ -1,0 +1,93 @@
+"""CTC forced alignment with a recogniser of letters: words become letters of its own vocabulary.
+
+A word with a letter that the vocabulary lacks (digits, other scripts) is a wildcard, as in `hama_ctc`. A word
+ends and the next one starts at the pause between their letters, or in the middle of the blanks where there is none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from echo_targets.transforms.models.aligners.base import Aligner, Alignment, alignment_of
+from echo_targets.transforms.models.aligners.hama import align_tokens
+from echo_targets.transforms.models.aligners.vocabulary import Vocabulary
+from echo_targets.transforms.text import TextWord
+
+
+class LetterCtc(ABC):
+    """A recogniser of letters. Nothing of it is loaded before `setup`.
+
+    Args:
+        model: the checkpoint's directory or file.
+        device: a torch device.
+        language: of the text; a checkpoint of several languages needs it.
+    """
+
+    def __init__(self, model: str, device: str, language: str = "en") -> None:
+        self.model, self.device, self.language = model, device, language
+
+    @staticmethod
+    @abstractmethod
+    def reads(model: str) -> bool:
+        """Whether this is the kind of a checkpoint; seen from its small files alone."""
+
+    @abstractmethod
+    def weights(self) -> str:
+        """What stands for the checkpoint in a fingerprint: a digest of all that shapes what it hears.
+
+        Raises:
+            ModelError: files are missing.
+        """
+
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """Return the letters. Reads small files; loads no weights.
+
+        Raises:
+            ModelError: files are missing, damaged, or not of letters.
+        """
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Loads the model.
+
+        Raises:
+            ModelError: the checkpoint is damaged, or its library is not installed.
+        """
+
+    @abstractmethod
+    def log_probs(self, waveform: np.ndarray) -> np.ndarray:
+        """Log-probabilities, (frames of 320 samples, tokens) float32, of a waveform: float32, 16 kHz mono."""
+
+
+class LetterAligner(Aligner):
+    """Forced alignment by letters."""
+
+    def __init__(self, ctc: LetterCtc) -> None:
+        self._ctc = ctc
+
+    def weights(self) -> dict[str, str]:
+        return {"ctc": self._ctc.weights()}
+
+    def setup(self) -> None:
+        self._vocabulary = self._ctc.vocabulary()
+        self._ctc.setup()
+
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+        tokens = [self.tokens(word.symbol) for word in words]
+        if not any(tokens):
+            return alignment_of(words, [None] * len(words), len(waveform))
+        return align_tokens(words, tokens, self.emissions(waveform), self._vocabulary.blank, waveform)
+
+    def emissions(self, waveform: np.ndarray) -> np.ndarray:
+        """Log-probabilities of the letters, (frames of 320 samples, tokens) float32; word borders are blanks."""
+        log_probs, blank = self._ctc.log_probs(waveform), self._vocabulary.blank
+        if (border := self._vocabulary.border) is not None:
+            log_probs[:, blank] = np.logaddexp(log_probs[:, blank], log_probs[:, border])
+        return log_probs
+
+    def tokens(self, symbol: str) -> tuple[int, ...] | None:
+        """Return ids of a word's letters; None where it can't be spelled."""
+        return self._vocabulary.spell(symbol)

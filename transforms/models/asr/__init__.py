@@ -1,0 +1,1 @@
+"""Speech recognition: Whisper with its two decoders, for recordings of any length."""

@@ -1,0 +1,1 @@
+"""Checkpoint files: embedded weights, tensors, formats of the libraries."""

@@ -1,0 +1,1 @@
+"""Speech encoders, whose hidden layers give the features of units."""

@@ -1,0 +1,73 @@
+"""Features of wav2vec2 and XLSR layers by fairseq2, for units: 50 frames a second, each utterance heard alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.fairseq2 import Fairseq2Checkpoint, layer_normed
+from echo_targets.transforms.models.encoders.base import Encoder
+from echo_targets.transforms.models.encoders.hubert import hear
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+class Fairseq2Encoder(Encoder):
+    """A checkpoint with fairseq2's card: wav2vec2, XLSR, or the encoder of a recogniser of letters."""
+
+    @staticmethod
+    def reads(model: str) -> bool:
+        return Fairseq2Checkpoint(model).exists()
+
+    def weights(self) -> str:
+        return Fairseq2Checkpoint(self.model).digest()
+
+    def name(self) -> str:
+        """Such as `wav2vec2-1a2b3c4d`: its family and the digest of its files."""
+        return f"{Fairseq2Checkpoint(self.model).family}-{self.weights()[:8]}"
+
+    def features(self, layer: int, device: str) -> Fairseq2Features:
+        return Fairseq2Features(self.model, layer, device)
+
+
+class Fairseq2Features:
+    """What `layer` blocks give (0 is before the first): the block's own output, before any norm of the whole."""
+
+    def __init__(self, model: str, layer: int, device: str) -> None:
+        checkpoint = Fairseq2Checkpoint(model)
+        self._device, self._normalize = device, checkpoint.normalizes
+        sizes = checkpoint.config().encoder_config
+        if not 0 <= layer <= sizes.num_encoder_layers:
+            raise ModelError(
+                f"{model} has {sizes.num_encoder_layers} layers, the codebook is of layer {layer}: take the right one"
+            )
+
+        def both() -> Module:
+            from fairseq2.models.wav2vec2 import Wav2Vec2EncoderFactory
+            from torch.nn import ModuleDict
+
+            factory = Wav2Vec2EncoderFactory(sizes)
+            frontend, encoder = factory.create_encoder_frontend(), factory.create_encoder()
+            return ModuleDict({"encoder_frontend": frontend, "encoder": encoder})
+
+        network = checkpoint.load(both, sizes)
+        self._frontend, self._encoder = network.encoder_frontend.to(device), network.encoder
+        # A hook that says "stop here" would not stop the encoder, so it is cut.
+        self._encoder.layers = self._encoder.layers[:layer]
+        self._encoder.layer_norm = None
+        self._encoder.to(device)
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
+        heard = (layer_normed(waveform) if self._normalize else waveform for waveform in waveforms)
+        return [hear(self._hidden, waveform, False, self._device) for waveform in heard]
+
+    def _hidden(self, waveform: Tensor) -> Tensor:
+        from fairseq2.nn import BatchLayout
+
+        hidden: Tensor = self._encoder(*self._frontend(waveform, BatchLayout.of(waveform)))
+        return hidden

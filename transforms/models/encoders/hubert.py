@@ -1,0 +1,237 @@
+"""Features of HuBERT, mHuBERT, WavLM, wav2vec2 and XLSR layers, for units: 50 frames a second.
+
+Each utterance is heard alone: group norm in the first convolution hears padding, and even among equal lengths the
+convolutions of a batch sum in another order than those of one utterance, so units would hang on the batch size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.embedded import sha256_of
+from echo_targets.transforms.models.checkpoints.files import read_json, weight_files
+from echo_targets.transforms.models.encoders.base import Encoder
+from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES, SAMPLE_RATE, num_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+EXTRACTOR = "Wav2Vec2FeatureExtractor"
+MODEL_TYPES = ("hubert", "wav2vec2", "wavlm")
+CHUNK_SAMPLES = 100 * SAMPLE_RATE
+"""Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
+MOST_LAYERS = 1_000
+SHORTEST_SAMPLES = 400
+"""What the convolutions need for one frame; shorter utterances are filled with silence."""
+
+
+def is_ssl(model: str) -> bool:
+    """Whether a model is a directory of transformers with one of these encoders."""
+    path = Path(model, "config.json")
+    return path.is_file() and read_json(path).get("model_type") in MODEL_TYPES
+
+
+class SslEncoder(Encoder):
+    """A directory of transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR."""
+
+    @staticmethod
+    def reads(model: str) -> bool:
+        return is_ssl(model)
+
+    def weights(self) -> str:
+        sha = hashlib.sha256()
+        small = [Path(self.model, name) for name in ("config.json", "preprocessor_config.json")]
+        for file in [*small, *self.tensor_files()]:
+            sha.update(bytes.fromhex(sha256_of(file)))
+        return sha.hexdigest()
+
+    def tensor_files(self) -> list[Path]:
+        """The files that hold its tensors."""
+        return weight_files(Path(self.model))
+
+    def name(self) -> str:
+        """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
+        return f"{read_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
+
+    def features(self, layer: int, device: str) -> SslFeatures:
+        return SslFeatures(self.model, layer, device)
+
+
+def do_normalize(model: str) -> bool:
+    """Whether the encoder was trained on waveforms of zero mean and unit variance.
+
+    Raises:
+        ModelError: the checkpoint does not say, or is for another sample rate.
+    """
+    path = Path(model, "preprocessor_config.json")
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: it says whether waveforms are normalised; copy the whole checkpoint")
+    about = read_json(path)
+    if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
+        raise ModelError(f"{path}: the encoder is for {rate} Hz, the pipeline hears {SAMPLE_RATE} Hz: take another one")
+    if (kind := about.get("feature_extractor_type", EXTRACTOR)) != EXTRACTOR or about.get("feature_size", 1) != 1:
+        raise ModelError(f"{path}: the encoder takes features of {kind}, not waveforms; take another one")
+    if not isinstance(normalizes := about.get("do_normalize", True), bool):
+        raise ModelError(f"{path}: do_normalize is {normalizes!r}; write true or false, as the encoder was trained")
+    return normalizes
+
+
+def normalized(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
+    """Zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it; `eps` is added to the variance."""
+    return np.asarray((waveform - waveform.mean()) / np.sqrt(waveform.var() + eps), np.float32)
+
+
+class SslFeatures:
+    """Hidden states after `layer` blocks (0 is before the first): transformers' `hidden_states[layer]`."""
+
+    eps = 1e-7
+
+    def __init__(self, model: str, layer: int, device: str) -> None:
+        self._device = device
+        self._normalize = do_normalize(model)
+        self._encoder = self.load(model)
+        blocks = self._encoder.encoder.layers
+        if not 0 <= layer <= len(blocks):
+            raise ModelError(f"{model} has {len(blocks)} layers, the codebook is of layer {layer}: take the right one")
+        if layer < len(blocks) and self._encoder.config.do_stable_layer_norm:
+            import torch
+
+            self._encoder.encoder.layer_norm = torch.nn.Identity()  # the norm follows the last block alone
+        self._encoder.encoder.layers = blocks[:layer]
+        self._encoder.adapter = None
+        self._encoder.to(device)
+
+    def load(self, model: str) -> Any:
+        """The whole network."""
+        from transformers import AutoModel
+
+        return load_ssl(AutoModel, model)
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
+        return [hear(self._hidden, waveform, self._normalize, self._device, self.eps) for waveform in waveforms]
+
+    def _hidden(self, waveform: Tensor) -> Tensor:
+        hidden: Tensor = self._encoder(waveform).last_hidden_state
+        return hidden
+
+
+def hear(
+    forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: bool, device: str, eps: float = 1e-7
+) -> np.ndarray:
+    """What a model says of each frame of a waveform, (num_frames, D) float32.
+
+    The convolutions leave out the last frame or two, which they hear in part; the last whole one stands for them.
+
+    Args:
+        forward: from (1, samples) to (1, frames, D).
+        waveform: float32, 16 kHz mono, of any length but 0.
+    """
+    import torch
+
+    if normalize:
+        waveform = normalized(waveform, eps)
+    parts = []
+    for start in range(0, len(waveform), CHUNK_SAMPLES):
+        chunk = waveform[start : start + CHUNK_SAMPLES]
+        filled = np.pad(chunk, (0, max(0, SHORTEST_SAMPLES - len(chunk))))
+        with torch.inference_mode():
+            frames = forward(torch.from_numpy(filled)[None].to(device))[0].float().cpu().numpy()
+        parts.append(np.pad(frames, ((0, num_frames(len(chunk)) - len(frames)), (0, 0)), "edge"))
+    return np.concatenate(parts)
+
+
+def load_ssl(kind: Any, model: str) -> Any:
+    """An encoder, with or without a head, as `load_pretrained` gives it.
+
+    Raises:
+        ModelError: as there, or its frames are of another length.
+    """
+    loaded = load_pretrained(kind, model)
+    check_hop(model, loaded.config)
+    return loaded
+
+
+def load_pretrained(kind: Any, model: str) -> Any:
+    """A model from a local directory, float32, in evaluation mode.
+
+    Args:
+        kind: a class of transformers with `from_pretrained`.
+
+    Raises:
+        ModelError: files are missing or damaged, lack some of the model's tensors, or the configuration claims a larger
+            model than they hold.
+    """
+    files = weight_files(Path(model))
+    try:
+        _check_claims(kind, model, sum(file.stat().st_size for file in files))
+        loaded, about = kind.from_pretrained(
+            model, local_files_only=True, weights_only=True, output_loading_info=True, dtype="float32"
+        )
+    except ModelError:
+        raise
+    except Exception as error:  # safetensors, torch and transformers each raise their own
+        raise ModelError(f"{model}: not a checkpoint that transformers reads ({error}); copy it again") from error
+    missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
+    if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
+        raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
+    return loaded.eval()
+
+
+def network_of(kind: Any, model: str) -> Any:
+    """The network that a directory's `config.json` claims, without numbers (on torch's device `meta`).
+
+    Raises:
+        ModelError: it has more layers than are read.
+        Exception: what transformers raises of a configuration that can't be.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    for name, value in config.to_dict().items():
+        if "layers" in name and isinstance(value, int) and value > MOST_LAYERS:
+            raise ModelError(f"{model}/config.json: {name} is {value}, at most {MOST_LAYERS} are read")
+    with torch.device("meta"):
+        return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+
+
+def _check_claims(kind: Any, model: str, held: int) -> None:
+    """Refuses a configuration that claims more numbers than the weights have bytes, before any of them is made."""
+    if (claimed := sum(tensor.numel() for tensor in network_of(kind, model).state_dict().values())) > held:
+        about = f"a model of {claimed:,} numbers, its weights are {held:,} bytes"
+        raise ModelError(f"{model}/config.json: {about}: copy the whole checkpoint")
+
+
+def check_every_frame(model: str, config: Mapping[str, Any]) -> None:
+    """Check that the last layer has all frames of the convolutions.
+
+    Args:
+        config: what `config.json` says.
+
+    Raises:
+        ModelError: more convolutions (`add_adapter`) follow the blocks, which leave a frame of several.
+    """
+    if config.get("add_adapter"):
+        raise ModelError(
+            f"{model}/config.json: add_adapter is set, so the model's frames are longer than {HOP_SAMPLES} samples; "
+            "take a model without it"
+        )
+
+
+def check_hop(model: str, config: Any) -> None:
+    """Make sure that a frame is of `HOP_SAMPLES`.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if (hop := math.prod(config.conv_stride)) != HOP_SAMPLES:
+        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")

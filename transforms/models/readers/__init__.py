@@ -1,0 +1,1 @@
+"""Readers: units back to text, to score targets by what they say."""

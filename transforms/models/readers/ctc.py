@@ -1,0 +1,205 @@
+"""Units read back to text, by a small CTC network kept as a directory of two files: `config.json`, `model.safetensors`.
+
+So a target is judged by what it says: `target_cer` compares the text that its units are read as with the text that
+they are to say. The reader is convolutional: it sees `num_layers * reach` units to either side (24 of them, two or
+three words, as shipped) and no further, so that it spells what is there rather than what a sentence would likely say.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.tensors import check_tensors, write_tensors
+from echo_targets.transforms.models.readers.base import Reader
+from echo_targets.transforms.threads import by_one_thread
+
+if TYPE_CHECKING:
+    from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
+
+ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+BLANK = len(ALPHABET)
+BATCH_UNITS = 20_000
+
+
+class UnitReaderConfig(BaseModel):
+    """Sizes, and the codebook whose units are read.
+
+    Attributes:
+        codebook_id, codebook_size: as in the table `units`.
+        hidden_size, ffn_size, num_layers: of the residual blocks.
+        reach: units to either side that a block sees.
+        frames_per_unit: CTC frames for each unit, so that there are at least as many as letters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    codebook_id: str
+    codebook_size: PositiveInt
+    hidden_size: PositiveInt
+    ffn_size: PositiveInt
+    num_layers: PositiveInt
+    reach: PositiveInt
+    frames_per_unit: PositiveInt = 2
+
+
+class UnitReader(Reader):
+    """A reader of units.
+
+    Attributes:
+        config: sizes and codebook.
+        module: the network, float32, in evaluation mode.
+    """
+
+    def __init__(self, config: UnitReaderConfig, module: UnitReaderModule) -> None:
+        self.config, self.module = config, module
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> UnitReader:
+        """Read a model directory.
+
+        Raises:
+            ModelError: a file is missing or damaged, or tensors are missing, surplus or of another shape.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
+
+        for name in ("config.json", "model.safetensors"):
+            if not (path / name).is_file():
+                raise ModelError(f"{path} has no {name}: not a reader of units")
+        try:
+            config = UnitReaderConfig.model_validate_json((path / "config.json").read_bytes())
+            state = load_file(path / "model.safetensors", device=device)
+        except (ValidationError, SafetensorError) as error:
+            raise ModelError(f"{path}: damaged reader of units ({error})") from error
+        module = UnitReaderModule(config)
+        check_tensors(path, module.state_dict(), state)
+        module.load_state_dict(state)
+        return cls(config, module.float().to(device).eval())
+
+    def save(self, path: Path, half: bool = False) -> None:
+        """Write the model directory, in half precision where told."""
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
+        write_tensors(path / "model.safetensors", self.module.state_dict(), half)
+
+    def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
+        if codebook_id != self.config.codebook_id:
+            raise ModelError(f"the reader reads units of {self.config.codebook_id}, not of {codebook_id}")
+
+    def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
+        """The text of each reply: its segments are read one by one and joined by a space."""
+        read = iter(self.read([segment for segments in replies for segment in segments]))
+        return [" ".join(next(read) for _ in segments) for segments in replies]
+
+    def comparable(self, text: str) -> str:
+        return readable(text)
+
+    def read(self, units: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of units, by greedy CTC decoding; a row's text does not depend on its neighbours.
+
+        Args:
+            units: rows without equal neighbours; an empty one says nothing.
+
+        Returns:
+            Texts of `ALPHABET`, in the order of the rows.
+
+        Raises:
+            ValueError: a unit is not in the codebook.
+        """
+        rows = [list(map(int, row)) for row in units]
+        check_units(rows, self.config.codebook_size)
+        texts = [""] * len(rows)
+        for batch in _batches(rows):
+            likeliest = partial(self._likeliest, [rows[row] for row in batch])
+            for row, symbols in zip(batch, by_one_thread(likeliest, self._device), strict=True):
+                texts[row] = spelt(symbols[: len(rows[row]) * self.config.frames_per_unit])
+        return texts
+
+    def _likeliest(self, rows: list[list[int]]) -> list[list[int]]:
+        """The likeliest symbol of each CTC frame."""
+        import torch
+
+        from echo_targets.transforms.models.readers.ctc_network import padded
+
+        with torch.inference_mode():
+            likeliest: list[list[int]] = self.module(*padded(rows, self._device)).argmax(-1).tolist()
+        return likeliest
+
+    @cached_property
+    def _device(self) -> str:
+        return str(self.module.head.weight.device)
+
+
+def readable(text: str) -> str:
+    """A text as a reader spells it: English words in lower case without accents or punctuation, one space between.
+
+    Empty for a text with digits, whose words could be many, or with letters that are not English: what is left of it
+    would not be what was said.
+    """
+    folded = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
+    letters = "".join(character for character in folded if not unicodedata.combining(character))
+    if any(letter.isalnum() and letter not in ALPHABET for letter in letters):
+        return ""
+    return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", letters))
+
+
+def target_cer(reader: Reader, texts: Sequence[str], targets: Sequence[Sequence[Sequence[int]]]) -> list[float | None]:
+    """Character error rate of each reply's targets.
+
+    Args:
+        reader: of the targets' codebook.
+        texts: what each reply is to say.
+        targets: for each reply, the units of its segments.
+    """
+    return [
+        character_error_rate(text, read, reader.comparable)
+        for text, read in zip(texts, reader.read_replies(targets), strict=True)
+    ]
+
+
+def character_error_rate(reference: str, read: str, comparable: Callable[[str], str] = readable) -> float | None:
+    """Edits that turn what was read into the reference, by the reference's characters, both as they are compared.
+
+    None where nothing of the reference can be compared.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    wanted = comparable(reference)
+    return Levenshtein.distance(comparable(read), wanted) / len(wanted) if wanted else None
+
+
+def spelt(symbols: Sequence[int]) -> str:
+    """The likeliest symbol of each CTC frame as text: repetitions merged, blanks dropped, words one space apart."""
+    changes = (now for now, before in zip(symbols, [BLANK, *symbols], strict=False) if now != before)
+    return " ".join("".join(ALPHABET[symbol] for symbol in changes if symbol != BLANK).split())
+
+
+def check_units(rows: Sequence[Sequence[int]], codebook_size: int) -> None:
+    """Look for units that no codebook of this size has.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for row in rows:
+        if len(row) and not 0 <= min(row) <= max(row) < codebook_size:
+            raise ValueError(f"units {min(row)} to {max(row)} are not all in [0, {codebook_size})")
+
+
+def _batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of the rows that have units, those of like lengths together, at most `BATCH_UNITS` with the padding."""
+    batches: list[list[int]] = []
+    for row in sorted((row for row in range(len(rows)) if rows[row]), key=lambda row: len(rows[row])):
+        if not batches or len(rows[row]) * (len(batches[-1]) + 1) > BATCH_UNITS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches

@@ -1,0 +1,33 @@
+"""The kinds of readers. Which one a directory is of, its files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from echo_targets.transforms.models.asr.base import FasterWhisper
+from echo_targets.transforms.models.checkpoints.embedded import sha256_of
+from echo_targets.transforms.models.readers.base import Reader
+from echo_targets.transforms.models.readers.ctc import UnitReader
+from echo_targets.transforms.models.readers.vocoder import VocoderReader
+from echo_targets.transforms.models.voices.vocoder import is_vocoder, vocoder_digest
+
+
+def open_reader(path: Path, whisper: str, device: str) -> Reader:
+    """The reader of a directory.
+
+    Args:
+        path: a directory of `echo-targets train reader`, or of a vocoder.
+        whisper: what hears a vocoder.
+        device: a torch device.
+
+    Raises:
+        ModelError: it is neither, or damaged.
+    """
+    return VocoderReader(path, whisper, device) if is_vocoder(path) else UnitReader.load(path, device)
+
+
+def reader_weights(path: Path, whisper: str) -> dict[str, str]:
+    """What stands for a reader in a fingerprint: digests by name."""
+    if is_vocoder(path):
+        return {"reader": vocoder_digest(path), "reader_whisper": FasterWhisper.weights(whisper)}
+    return {"reader": sha256_of(path / "model.safetensors")}

@@ -1,0 +1,1 @@
+"""Text to codec: the decoder that turns text into speech units."""

@@ -1,0 +1,1 @@
+"""Speech tokenizers: k-means on encoder features, neural codecs, FSQ."""

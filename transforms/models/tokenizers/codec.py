@@ -1,0 +1,146 @@
+"""Units of neural codecs: EnCodec, DAC and Mimi of transformers, the first ones of their residual codebooks.
+
+Each utterance is heard alone, resampled to the codec's rate: the convolutions and the LSTM or Transformer of a padded
+batch would hear the padding, and a batch sums in another order than one utterance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.embedded import sha256_of
+from echo_targets.transforms.models.checkpoints.files import read_json, weight_files
+from echo_targets.transforms.models.encoders.hubert import load_pretrained
+from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+
+CHUNK_SECONDS = 100
+"""Longer utterances are cut so often, at the last whole frame, as those of encoders are."""
+MOST_CODEBOOKS, HIGHEST_RATE, LONGEST_HOP = 127, 768_000, 32_767
+
+
+class Family(NamedTuple):
+    """Where a kind of codec has its sizes.
+
+    Attributes:
+        name: of its classes in transformers.
+        codebooks: of its configuration, where there is one number.
+        ratios: of its configuration, whose product is the samples a frame.
+        halved: whether another layer halves the frames after them.
+        whole_frames: whether it is given whole frames, the last one filled with silence.
+    """
+
+    name: str
+    codebooks: str | None
+    ratios: str
+    halved: bool = False
+    whole_frames: bool = False
+
+
+FAMILIES = {
+    "encodec": Family("Encodec", None, "upsampling_ratios"),
+    "dac": Family("Dac", "n_codebooks", "downsampling_ratios", whole_frames=True),
+    "mimi": Family("Mimi", "num_quantizers", "upsampling_ratios", halved=True),
+}
+"""By the `model_type` of config.json."""
+
+
+class Codec(UnitTokenizer):
+    """A directory of transformers with EnCodec (of 24 kHz), DAC or Mimi."""
+
+    layer = None
+
+    @staticmethod
+    def reads(path: Path) -> bool:
+        config = path / "config.json"
+        return config.is_file() and str(read_json(config).get("model_type")) in FAMILIES
+
+    def __init__(self, named: Named) -> None:
+        import transformers
+
+        self._folder = named.codebook
+        about = read_json(self._folder / "config.json")
+        kind = about["model_type"]
+        self._family = family = FAMILIES[kind]
+        try:
+            self._config = config = getattr(transformers, f"{family.name}Config").from_dict(about)
+            there = int(getattr(config, family.codebooks) if family.codebooks else config.num_quantizers)
+            self.codebook_size, self.sampling_rate = int(config.codebook_size), int(config.sampling_rate)
+            self.hop_samples = math.prod(map(int, getattr(config, family.ratios))) * (2 if family.halved else 1)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ModelError(f"{self._folder}/config.json: not a configuration of {family.name} ({error})") from error
+        self._check(there, named)
+        self.num_codebooks = named.num_codebooks or there
+        files = hashlib.sha256()
+        for file in (self._folder / "config.json", *weight_files(self._folder)):
+            files.update(bytes.fromhex(sha256_of(file)))
+        self.digest = hashlib.sha256(f"{files.hexdigest()} {self.num_codebooks}".encode()).hexdigest()
+        self.codebook_id = f"{kind}-{files.hexdigest()[:8]}-q{self.num_codebooks}-k{self.codebook_size}"
+
+    def _check(self, there: int, named: Named) -> None:
+        where = f"{self._folder}/config.json"
+        for what, value, most in (
+            ("codebook_size", self.codebook_size, LARGEST_CODEBOOK),
+            ("codebooks", there, MOST_CODEBOOKS),
+            ("sampling_rate", self.sampling_rate, HIGHEST_RATE),
+            ("samples a frame", self.hop_samples, LONGEST_HOP),
+        ):
+            if not 1 <= value <= most:
+                raise ModelError(f"{where}: {what} is {value}, not 1 to {most}")
+        if getattr(self._config, "audio_channels", 1) != 1 or getattr(self._config, "chunk_length_s", None):
+            raise ModelError(f"{where}: a codec of stereo or of overlapping chunks: take EnCodec's model of 24 kHz")
+        if (named.num_codebooks or 1) > there:
+            raise ModelError(f"{where}: {there} codebooks, `num_codebooks` says {named.num_codebooks}")
+        if named.of_an_encoder:
+            raise ModelError(f"{self._folder} is a codec, its own encoder: leave out that of k-means, and `layer`")
+
+    def weights(self) -> dict[str, str]:
+        return {"codebook": self.digest}
+
+    def setup(self, device: str) -> None:
+        import transformers
+
+        self._device = device
+        self._model = load_pretrained(getattr(transformers, f"{self._family.name}Model"), str(self._folder)).to(device)
+        self._options = self._encode_options()
+
+    def _encode_options(self) -> dict[str, Any]:
+        """How many codebooks are asked for; of a codec that is told a bandwidth, the least that has as many."""
+        if self._family.name == "Dac":
+            return {"n_quantizers": self.num_codebooks}
+        if self._family.name == "Mimi":
+            return {"num_quantizers": max(self.num_codebooks, self._config.num_semantic_quantizers)}
+        count = self._model.quantizer.get_num_quantizers_for_bandwidth
+        enough = (bandwidth for bandwidth in self._config.target_bandwidths if count(bandwidth) >= self.num_codebooks)
+        return {"bandwidth": min(enough)}
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._units(waveform) for waveform in waveforms]
+
+    def _units(self, waveform: np.ndarray) -> np.ndarray:
+        import soxr
+
+        heard = soxr.resample(waveform, SAMPLE_RATE, self.sampling_rate)
+        wanted = -(-len(waveform) * self.sampling_rate // SAMPLE_RATE)
+        heard = np.pad(heard[:wanted], (0, max(0, wanted - len(heard))))
+        chunk = CHUNK_SECONDS * self.sampling_rate // self.hop_samples * self.hop_samples
+        parts = [self._codes(heard[start : start + chunk]) for start in range(0, len(heard), chunk)]
+        return self.fitted(np.concatenate(parts), len(waveform))
+
+    def _codes(self, waveform: np.ndarray) -> np.ndarray:
+        """(frames, num_codebooks) of at most a chunk at the codec's own rate."""
+        import torch
+
+        if self._family.whole_frames:
+            waveform = np.pad(waveform, (0, -len(waveform) % self.hop_samples))
+        with torch.inference_mode():
+            codes = self._model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
+        found: np.ndarray = codes.audio_codes.cpu().numpy().reshape(-1, codes.audio_codes.shape[-1])
+        return found[: self.num_codebooks].T

@@ -1,0 +1,85 @@
+"""Units of an encoder's layer: the nearest of K centroids of every 20 ms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES
+from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.kmeans_file import read_centroids
+from echo_targets.transforms.units.codebook import Codebook
+
+
+class KmeansTokenizer(UnitTokenizer):
+    """A codebook of `fit-codebook`, or centroids as others publish them (`read_centroids`), and its encoder."""
+
+    num_codebooks = 1
+    sampling_rate = SAMPLE_RATE
+
+    @staticmethod
+    def reads(path: Path) -> bool:
+        return True
+
+    def __init__(self, named: Named) -> None:
+        self.codebook = open_codebook(named)
+        self.codebook_id, self.digest, self.codebook_size = self.codebook.id, self.codebook.digest, self.codebook.size
+        self.layer, self.hop_samples = self.codebook.layer, self.codebook.hop_samples
+        self._encoder = open_encoder(named.encoder)
+
+    def weights(self) -> dict[str, str]:
+        return {"encoder": self._checked_encoder(), "codebook": self.digest}
+
+    def _checked_encoder(self) -> str:
+        """Return the digest of the encoder's weights.
+
+        Raises:
+            ModelError: the codebook was fitted on other weights.
+        """
+        fitted, given = self.codebook.encoder_digest, self._encoder.weights()
+        if fitted != given:
+            raise ModelError(
+                f"{self.codebook.id} was fitted on {self.codebook.encoder} with weights {fitted[:8]}, `model` is "
+                f"{self._encoder.name()} with weights {given[:8]}: set `model` to the files that it was fitted on, or "
+                "fit a codebook on these with `echo-targets fit-codebook`"
+            )
+        return given
+
+    def setup(self, device: str) -> None:
+        self._checked_encoder()
+        self._features = self._encoder.features(self.codebook.layer, device)
+
+    def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [self.codebook.quantize(features)[:, None] for features in self._features(waveforms)]
+
+
+def open_codebook(named: Named) -> Codebook:
+    """A codebook of either kind.
+
+    Raises:
+        ModelError: the file can't be used, or its layer is not known or said twice.
+    """
+    path, layer = named.codebook, named.layer
+    if path.is_dir():
+        raise ModelError(f"{path} is a directory, but of no codec (EnCodec, DAC, Mimi): see docs/BACKENDS.md")
+    if named.num_codebooks not in (None, 1):
+        raise ModelError(f"{path} is one codebook, `num_codebooks` says {named.num_codebooks}: leave it out")
+    if path.suffix == ".safetensors":
+        codebook = Codebook.load(path)
+        if layer not in (None, codebook.layer):
+            raise ModelError(f"{path} is of layer {codebook.layer}, `layer` says {layer}: leave `layer` out")
+        return codebook
+    if layer is None:
+        raise ModelError(
+            f"{path} does not say which layer it is of: set `layer` (docs/BACKENDS.md lists those of published files)"
+        )
+    centroids, encoder = read_centroids(path), open_encoder(named.encoder)
+    plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
+    try:
+        return Codebook(encoder.name(), layer, HOP_SAMPLES, centroids, *plain, encoder.weights())
+    except ValueError as error:
+        raise ModelError(f"{path}: not a usable codebook: {error}") from error

@@ -1,0 +1,29 @@
+"""The kinds of unit tokenizers. Which one a codebook is of, its files say."""
+
+from __future__ import annotations
+
+from echo_targets.transforms.assets import asset
+from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.codec import Codec
+from echo_targets.transforms.models.tokenizers.cosyvoice import S3Tokenizer
+from echo_targets.transforms.models.tokenizers.kmeans import KmeansTokenizer
+
+KINDS: tuple[type[UnitTokenizer], ...] = (Codec, S3Tokenizer, KmeansTokenizer)
+"""In the order in which they are asked; k-means comes last, since its files may have any name."""
+
+
+def open_tokenizer(
+    codebook: str, encoder: str, layer: int | None = None, num_codebooks: int | None = None
+) -> UnitTokenizer:
+    """The tokenizer of a codebook, not yet loaded.
+
+    Args:
+        codebook: a file or a directory, or `embedded:NAME`.
+        encoder, layer, num_codebooks: as `Named` has them.
+
+    Raises:
+        ModelError: the codebook can't be used, or not with these.
+    """
+    named = Named(asset(codebook), encoder, layer, num_codebooks)
+    kind = next(kind for kind in KINDS if kind.reads(named.codebook))
+    return kind(named)

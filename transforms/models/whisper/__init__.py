@@ -1,0 +1,1 @@
+"""Whisper checkpoints: weights, settings and tensor names."""

@@ -1,0 +1,105 @@
+"""Where a corpus comes from: each source lists its items for the plan, and opens them for ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from echo_targets.schemas import KEY
+from echo_targets.transforms.sources.base import Item, Source, SourceError
+from echo_targets.transforms.sources.dialogues import DialoguesSource
+from echo_targets.transforms.sources.huggingface import HuggingFaceSource
+from echo_targets.transforms.sources.librispeech import LibriSpeechSource
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.mls import MlsSource
+from echo_targets.transforms.sources.spoken import SpokenSource
+
+AnySource = Annotated[
+    ManifestSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
+    Field(discriminator="kind"),
+]
+
+
+def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
+    """Rows of the table `entries`: every item of every source, in order; an id or a turn that comes again is an error.
+
+    Raises:
+        SourceError: a source can't be listed at all, holds no items, or none that can be read; or its dialogues do not
+            say who speaks first.
+    """
+    first_seen: dict[str, str] = {}
+    turns: dict[tuple[str, int], str] = {}
+    for number, source in enumerate(sources):
+        count, readable, first_error = 0, False, ""
+        without_role: set[int] = set()
+        for item in source.items():
+            count, readable, first_error = count + 1, readable or item.error is None, first_error or item.error or ""
+            if item.id not in first_seen:
+                item = _with_turn_of_its_own(item, turns)
+            if item.turn is not None and not item.role:
+                without_role.add(item.turn)
+            yield _entry(number, source, item, first_seen)
+        if without_role and 0 not in without_role:
+            raise SourceError(
+                f"{source.corpus}: no dialogue of {source.place} has a turn 0, so it is not clear who speaks first: "
+                "count turns from 0 (even turns are the user's), or give each row a `role`"
+            )
+        if not count:
+            raise SourceError(f"{source.corpus}: {source.place} has no items; name another place or remove the source")
+        if not readable:
+            said = f"none of the {count} items of {source.place} can be read; the first: {first_error}"
+            raise SourceError(f"{source.corpus}: {said}")
+
+
+def _with_turn_of_its_own(item: Item, turns: dict[tuple[str, int], str]) -> Item:
+    """Return the item, or an error in its place if another item is the same turn of the same dialogue."""
+    if item.error is not None or item.dialogue_id is None or item.turn is None:
+        return item
+    turn = (item.dialogue_id, item.turn)
+    first = turns.setdefault(turn, item.where)
+    if first is item.where:
+        return item
+    message = f"{item.where}: turn {item.turn} of dialogue {item.dialogue_id} is already at {first}; number turns once"
+    return Item(id=item.where, where=item.where, error_class="duplicate_turn", error=message)
+
+
+def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
+    error = (item.error_class, item.error)
+    key = item.id
+    if item.error is None and key in first_seen:
+        error = ("duplicate_id", f"{item.where}: id {key!r} is already used at {first_seen[key]}")
+        key = item.where
+    while key in first_seen:  # a place can be named twice only by a source that lists it twice
+        key = f"{key}+"
+    first_seen[key] = item.where
+    role = item.role or ("narrator" if item.turn is None else ("user", "assistant")[item.turn % 2])
+    return {
+        KEY: key,
+        "source": number,
+        "where": item.where,
+        "locator": item.locator,
+        "size": item.size,
+        "error_class": error[0],
+        "error": error[1],
+        "seconds": _seconds(item),
+        "start_seconds": item.start_seconds,
+        "section_seconds": item.section_seconds,
+        "declared_seconds": item.declared_seconds,
+        "dialogue_id": item.dialogue_id,
+        "turn": item.turn,
+        "role": role,
+        "corpus": source.corpus,
+        "split": item.split or source.split,
+        "language": item.language or source.language,
+        "channel": source.channel if item.channel is None else item.channel,
+        "speaker_id": item.speaker_id,
+        "reference_text": item.text,
+        "license": source.license,
+    }
+
+
+def _seconds(item: Item) -> float:
+    """Return the estimated seconds of an item: of its section, where it is one."""
+    return item.section_seconds or max(0.0, item.seconds - (item.start_seconds or 0.0))

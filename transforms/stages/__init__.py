@@ -1,0 +1,1 @@
+"""Stages: one file or folder each, listed in jobs/stages.py."""

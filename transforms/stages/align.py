@@ -1,0 +1,128 @@
+"""align: where each word of the reference text, or of the transcript, lies in the audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from echo_targets.schemas import ALIGNMENTS, KEY, TRANSCRIPTS, UTTERANCES
+from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
+from echo_targets.transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.aligners.attention import AttentionAligner
+from echo_targets.transforms.models.aligners.base import Aligner, Alignment
+from echo_targets.transforms.models.aligners.fairseq2 import Fairseq2Ctc
+from echo_targets.transforms.models.aligners.hama import CtcAligner
+from echo_targets.transforms.models.aligners.letters import LetterAligner, LetterCtc
+from echo_targets.transforms.models.aligners.speechbrain import SpeechbrainCtc
+from echo_targets.transforms.models.aligners.wav2vec2 import SslCtc
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+
+LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc, Fairseq2Ctc)
+"""Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
+CHECKED_TEXTS = 100
+"""Texts of a shard that are compared with the letters of a model before anything runs."""
+
+
+class AlignParameters(Parameters):
+    """Parameters of align.
+
+    Attributes:
+        method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
+        model: for `ctc`, a directory of transformers, fairseq2 or speechbrain's `EncoderASR` with wav2vec2, HuBERT or
+            WavLM and a CTC head over letters, which aligns its language; null for the embedded one of English phonemes.
+            For `attention`, a Whisper, as `transcribe` takes it; null for the embedded one.
+        language: of the text, which a multilingual Whisper or MMS has to be told.
+        text: which text to align; `reference` takes the transcript where a row has no reference.
+    """
+
+    method: Literal["ctc", "attention"] = "ctc"
+    model: str | None = None
+    language: str = "en"
+    text: Literal["reference", "transcript"] = "reference"
+
+
+class Align(Transform):
+    """Forced alignment of words."""
+
+    name: ClassVar[str] = "align"
+    version: ClassVar[int] = 4
+    reads = (UTTERANCES, TRANSCRIPTS)
+    writes = ALIGNMENTS
+    wants_audio = True
+    on_device = True
+    Parameters = AlignParameters
+    parameters: AlignParameters
+
+    def meaning(self) -> dict[str, Any]:
+        only_attention = {"language"} if self.parameters.method == "ctc" else set()
+        return self.parameters.model_dump(mode="json", exclude={"model"} | only_attention)
+
+    def weights(self) -> dict[str, str]:
+        return self._open().weights()
+
+    def check_entries(self, shards: Iterable[pa.Table]) -> None:
+        """Check that a letter model can spell the reference texts, of which it reads `CHECKED_TEXTS` a shard."""
+        if self.parameters.text == "reference" and (letters := self._letters()):
+            texts = (text for shard in shards for text in shard["reference_text"].to_pylist()[:CHECKED_TEXTS] if text)
+            letters.vocabulary().check_texts(texts)
+
+    def setup(self) -> None:
+        self._aligner = self._open()
+        self._aligner.setup()
+
+    def _open(self) -> Aligner:
+        chosen = self.parameters
+        if chosen.method == "attention":
+            return AttentionAligner(chosen.model or EMBEDDED, self.device, chosen.language)
+        letters = self._letters()
+        return LetterAligner(letters) if letters else CtcAligner()
+
+    def _letters(self) -> LetterCtc | None:
+        """Return the letter model that the parameters name; None where they name none."""
+        chosen = self.parameters
+        if chosen.method == "attention" or chosen.model is None:
+            return None
+        kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
+        if kind is None:
+            raise ModelError(
+                f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known: "
+                "transformers has config.json, fairseq2 model.yaml, speechbrain hyperparams.yaml (docs/BACKENDS.md)"
+            )
+        return kind(chosen.model, self.device, chosen.language)
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
+    def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
+        texts, rejects = [], []
+        for row, waveform in zip(batch.to_pylist(), waveforms, strict=True):
+            source, text = self._text(row)
+            if text:
+                texts.append((row[KEY], source, text, waveform))
+            else:
+                rejects.append(Reject(row[KEY], "no_text", f"{row['audio']['path']} has no {source} to align"))
+        alignments = self._aligner([waveform for *_, waveform in texts], [text for _, _, text, _ in texts])
+        rows = [_row(key, source, alignment) for (key, source, _, _), alignment in zip(texts, alignments, strict=True)]
+        return Output(table_of(rows, ALIGNMENTS), rejects)
+
+    def _text(self, row: dict[str, Any]) -> tuple[str, str | None]:
+        if self.parameters.text == "reference" and row["reference_text"]:
+            return "reference", row["reference_text"]
+        transcript = row["transcripts"]
+        return "transcript", transcript and transcript["text"]
+
+
+def _row(key: str, source: str, alignment: Alignment) -> dict[str, Any]:
+    return {
+        KEY: key,
+        "tier": "word",
+        "text_source": source,
+        "items": [vars(word) | {"score": rounded(word.score)} for word in alignment.words],
+        "coverage": rounded(alignment.coverage),
+        "status": alignment.status,
+        "reason": alignment.reason or None,
+    }

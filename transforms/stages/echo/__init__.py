@@ -1,0 +1,1 @@
+"""The echo stage: replies to user turns, in segments with their units."""

@@ -1,0 +1,96 @@
+"""features: what a codebook is fitted on, a sample of frames that depends on the seed and the keys alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from echo_targets.schemas import FEATURES, KEY, SAMPLE_RATE, UTTERANCES
+from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
+from echo_targets.transforms.base import Output, Parameters, Transform, table_of
+from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES, padded_seconds
+from echo_targets.transforms.models.whisper.weights import EMBEDDED
+from echo_targets.transforms.threads import hear_each
+
+
+class SampleFeaturesParameters(Parameters):
+    """Parameters of features.
+
+    Attributes:
+        model, layer: the encoder, as `tokenize` takes it, and after how many blocks.
+        seed: of the sample.
+        utterance_share, frame_share: which share of the utterances is heard, and of their frames kept.
+    """
+
+    model: str = EMBEDDED
+    layer: int
+    seed: int = 0
+    utterance_share: float = Field(1.0, gt=0, le=1)
+    frame_share: float = Field(1.0, gt=0, le=1)
+
+
+class SampleFeatures(Transform):
+    """Encoder features of some frames of some utterances; those of which no frame is kept are no rows."""
+
+    name: ClassVar[str] = "features"
+    version: ClassVar[int] = 1
+    reads = (UTTERANCES,)
+    writes = FEATURES
+    wants_audio = True
+    equal_costs = True
+    on_device = True
+    Parameters = SampleFeaturesParameters
+    parameters: SampleFeaturesParameters
+
+    def meaning(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude={"model"})
+
+    def weights(self) -> dict[str, str]:
+        return {"encoder": open_encoder(self.parameters.model).weights()}
+
+    def setup(self) -> None:
+        encoder = open_encoder(self.parameters.model)
+        self._name, self._features = encoder.name(), encoder.features(self.parameters.layer, self.device)
+
+    def wanted(self, rows: pa.Table) -> pa.BooleanArray:
+        pairs = zip(rows[KEY].to_pylist(), rows["num_samples"].to_pylist(), strict=True)
+        return pa.array([len(self._frames(key, samples)) > 0 for key, samples in pairs], pa.bool_())
+
+    def costs(self, rows: pa.Table) -> list[int]:
+        return [padded_seconds(samples) * SAMPLE_RATE for samples in rows["num_samples"].to_pylist()]
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
+    def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
+        heard = hear_each(self._features, waveforms, self.device, "float32")
+        rows = [
+            self._row(key, features, self._frames(key, len(waveform)))
+            for key, features, waveform in zip(batch[KEY].to_pylist(), heard, waveforms, strict=True)
+        ]
+        return Output(table_of(rows, FEATURES))
+
+    def _frames(self, key: str, num_samples: int) -> np.ndarray:
+        """(F,) int64 positions of the frames of an utterance that are in the sample, in order."""
+        name = hashlib.sha256(f"{self.parameters.seed} {key}".encode()).digest()
+        chance = np.random.default_rng(int.from_bytes(name[:8]))
+        if chance.random() >= self.parameters.utterance_share:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(chance.random(-(-num_samples // HOP_SAMPLES)) < self.parameters.frame_share)
+
+    def _row(self, key: str, features: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
+        return {
+            KEY: key,
+            "encoder": self._name,
+            "layer": self.parameters.layer,
+            "hop_samples": HOP_SAMPLES,
+            "width": features.shape[1],
+            "frames": frames.astype(np.int32),
+            "features": features[frames].ravel(),
+        }

@@ -1,0 +1,109 @@
+"""ingest: each item of the plan opened, decoded, checked and stored as 16 kHz mono FLAC."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
+from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
+from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
+from echo_targets.transforms.sources.base import is_missing
+from echo_targets.transforms.sources.registry import AnySource
+
+OPENERS = 8
+"""Threads that open and decode; more than there are processors, since files in a bucket are waited for."""
+
+
+class IngestParameters(Parameters):
+    """Parameters of ingest.
+
+    Attributes:
+        sources: the corpora, in order.
+        min_seconds, max_seconds: shorter and longer audio is refused.
+    """
+
+    sources: list[AnySource]
+    min_seconds: float = 0.1
+    max_seconds: float = 3600.0
+
+
+class Ingest(Transform):
+    """Opens each item of the plan."""
+
+    name: ClassVar[str] = "ingest"
+    version: ClassVar[int] = 3
+    reads = (ENTRIES,)
+    writes = UTTERANCES
+    Parameters = IngestParameters
+    parameters: IngestParameters
+
+    def meaning(self) -> dict[str, Any]:
+        sources = [source.meaning() for source in self.parameters.sources]
+        return self.parameters.model_dump(mode="json") | {"sources": sources}
+
+    def weights(self) -> dict[str, str]:
+        return {name: digest for source in self.parameters.sources for name, digest in source.weights().items()}
+
+    def costs(self, rows: pa.Table) -> list[int]:
+        return [int(seconds * SAMPLE_RATE) for seconds in rows["seconds"].to_pylist()]
+
+    def __call__(self, batch: pa.Table) -> Output:
+        with ThreadPoolExecutor(OPENERS) as pool:
+            outcomes = list(pool.map(self._ingest, batch.to_pylist()))
+        rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+        return Output(table_of(rows, UTTERANCES), [outcome for outcome in outcomes if isinstance(outcome, Reject)])
+
+    def _ingest(self, entry: dict[str, Any]) -> dict[str, Any] | Reject:
+        key, source = entry[KEY], self.parameters.sources[entry["source"]]
+        if entry["error"] is not None:
+            return Reject(key, entry["error_class"], entry["error"])
+        file = Path(entry["locator"]).name if source.has_files else entry["where"]
+        limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
+        try:
+            raw = source.open(entry["locator"])
+            audio = load(raw, limits, entry["channel"], _section(entry), entry["declared_seconds"])
+        except BadAudio as error:
+            return Reject(key, error.error_class, f"{_place(file, entry)} {error}")
+        except OSError as error:
+            if not is_missing(error):
+                raise
+            return Reject(key, "missing_file", f"{_place(file, entry)}: {error.strerror or error}")
+        return _row(entry, audio, file, source.synthetic)
+
+
+def _section(entry: dict[str, Any]) -> Section | None:
+    if entry["start_seconds"] is None and entry["section_seconds"] is None:
+        return None
+    return Section(entry["start_seconds"] or 0.0, entry["section_seconds"])
+
+
+def _place(file: str, entry: dict[str, Any]) -> str:
+    return file if file == entry["where"] else f"{file} ({entry['where']})"
+
+
+def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dict[str, Any]:
+    same = (
+        "dialogue_id",
+        "turn",
+        "role",
+        "corpus",
+        "split",
+        "language",
+        "channel",
+        "speaker_id",
+        "reference_text",
+        "license",
+    )
+    return {
+        KEY: entry[KEY],
+        **{name: entry[name] for name in same},
+        "audio": {"bytes": encode_flac(audio.pcm), "path": path},
+        "audio_sha256": audio.sha256,
+        "sampling_rate": audio.source_rate,
+        "num_samples": len(audio.pcm),
+        "synthetic": synthetic,
+    }

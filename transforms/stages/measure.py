@@ -1,0 +1,162 @@
+"""measure: loudness, speech and silence of the audio, rate and repetition of its text: scores that publish filters by.
+
+Each is a function of its row alone. docs/FILTERS.md has the sources and what the scores are like on real speech.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import groupby, pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
+from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
+from echo_targets.transforms.base import Output, Transform, rounded, table_of
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.asr.voice_activity import Span, VoiceActivity
+from echo_targets.transforms.text import is_character, normalize, pieces
+from echo_targets.transforms.threads import in_threads
+
+GATE_SAMPLES = SAMPLE_RATE * 4 // 10
+RUN_WORDS = 5
+WINDOW_WORDS = 100
+"""About 30 s of speech: the share of different words falls with a text's length, and thresholds are of such a piece."""
+
+
+class Measure(Transform):
+    """Measures every utterance; refuses none."""
+
+    name: ClassVar[str] = "measure"
+    version: ClassVar[int] = 2
+    reads = (UTTERANCES, TRANSCRIPTS)
+    writes = MEASURES
+    wants_audio = True
+
+    def weights(self) -> dict[str, str]:
+        return {"vad": VoiceActivity().weights()}
+
+    def setup(self) -> None:
+        self._speech = VoiceActivity()
+        self._speech.setup()
+        try:
+            import torchaudio  # noqa: F401
+        except ImportError as error:
+            raise ModelError(f"{error}: pip install -c constraints.txt '.[align]'") from error
+
+    def prepare(self, batch: pa.Table) -> pa.Table:
+        return with_waveforms(batch)
+
+    def __call__(self, batch: pa.Table) -> Output:
+        batch, waveforms = without_waveforms(batch)
+        texts = text_of(batch)
+        rates = chars_per_s(texts, batch["num_samples"])
+        rows = [
+            {
+                KEY: key,
+                **heard,
+                "chars_per_s": rounded(rate) if text else None,
+                **repetition(pieces(normalize(text, ""))),
+            }
+            for key, heard, text, rate in zip(
+                batch[KEY].to_pylist(),
+                in_threads(self._sound, waveforms),
+                texts.to_pylist(),
+                rates.to_pylist(),
+                strict=True,
+            )
+        ]
+        return Output(table_of(rows, MEASURES))
+
+    def _sound(self, waveform: np.ndarray) -> dict[str, Any]:
+        return {"loudness_lufs": rounded(loudness(waveform)), **silence(self._speech(waveform), len(waveform))}
+
+
+def text_of(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
+    """The text of rows of utterances that transcripts are joined to, trimmed: the reference, else what was heard."""
+    reference = pc.fill_null(rows["reference_text"], "")
+    heard = pc.fill_null(pc.struct_field(rows[TRANSCRIPTS.name], "text"), "")
+    return pc.utf8_trim_whitespace(pc.if_else(pc.equal(reference, ""), heard, reference))
+
+
+def chars_per_s(texts: pa.Array | pa.ChunkedArray, num_samples: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Characters a second of audio, as float64."""
+    seconds = pc.divide(num_samples.cast(pa.float64()), float(SAMPLE_RATE))
+    return pc.divide(pc.utf8_length(texts).cast(pa.float64()), seconds)
+
+
+def loudness(waveform: np.ndarray) -> float | None:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4), in float64; None below the gate of -70 LUFS, or without a block.
+
+    torchaudio clips what its filter raises above full scale: speech that reaches it reads up to 0.3 LU too low.
+
+    Args:
+        waveform: (num_samples,) float32 at 16 kHz.
+    """
+    import torch
+    from torchaudio.functional import loudness as measured
+
+    if len(waveform) < GATE_SAMPLES:
+        return None
+    lufs = float(measured(torch.from_numpy(waveform.astype(np.float64))[None], SAMPLE_RATE))
+    return lufs if math.isfinite(lufs) else None
+
+
+def silence(speech: list[Span], num_samples: int) -> dict[str, Any]:
+    """How much of the audio is speech, and the longest stretch that is not."""
+    borders = [(0, 0), *speech, (num_samples, num_samples)]
+    return {
+        "speech_share": rounded(sum(end - start for start, end in speech) / num_samples),
+        "longest_silence_samples": max(after[0] - before[1] for before, after in pairwise(borders)),
+    }
+
+
+def repetition(words: list[str]) -> dict[str, Any]:
+    """What a text looks like that a recogniser made up.
+
+    The first three are those of Granary's rules (arXiv 2505.13404; NeMo Speech Data Processor,
+    `DetectWhisperHallucinationFeatures`), on words without punctuation. The last is Gopher's share of characters in
+    duplicate 5-grams (arXiv 2112.11446, table A1). All are None without words.
+
+    Characters of scripts without spaces count as words, but for the share of unique ones: few of them spell all of a
+    language, so there each pair of neighbouring characters counts as a word.
+    """
+    if not words:
+        names = ("unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
+        return dict.fromkeys(names)
+    lengths, distinct = sorted(map(len, words)), _pairs_of_characters(words)
+    runs = [tuple(words[start : start + RUN_WORDS]) for start in range(len(words) - RUN_WORDS + 1)]
+    counts = Counter(runs)
+    repeated = {start + place for start, run in enumerate(runs) if counts[run] > 1 for place in range(RUN_WORDS)}
+    return {
+        "unique_word_share": rounded(_least_unique_share(distinct)),
+        "longest_word": lengths[-1],
+        "longest_word_excess": rounded(lengths[-1] / lengths[-2] - 1) if len(words) > 1 else None,
+        "repeated_share": rounded(sum(len(words[place]) for place in repeated) / sum(lengths)),
+    }
+
+
+def _pairs_of_characters(words: list[str]) -> list[str]:
+    """Words, and of characters in a row each one with the next."""
+    made: list[str] = []
+    for characters, run in groupby(words, is_character):
+        row = list(run)
+        made += ["".join(pair) for pair in pairwise(row)] if characters and len(row) > 1 else row
+    return made
+
+
+def _least_unique_share(words: list[str]) -> float:
+    """Different words by words, of the stretch of at most WINDOW_WORDS words in which it is least."""
+    counts: Counter[str] = Counter(words[:WINDOW_WORDS])
+    least = len(counts)
+    for leaves, comes in zip(words, words[WINDOW_WORDS:], strict=False):
+        counts[comes] += 1
+        counts[leaves] -= 1
+        if not counts[leaves]:
+            del counts[leaves]
+        least = min(least, len(counts))
+    return least / min(len(words), WINDOW_WORDS)

@@ -1,0 +1,1 @@
+"""The publish stages: tables joined into training sets, filters applied."""

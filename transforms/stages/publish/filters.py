@@ -1,0 +1,246 @@
+"""What holds rows back: checks on whole columns, and the thresholds that all training sets share.
+
+docs/FILTERS.md says where each comes from, and what it holds back of real speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas import MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
+from echo_targets.schemas.tables.base import Mask
+from echo_targets.schemas.tables.rules import rows_with
+from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.stages.measure import chars_per_s
+from echo_targets.transforms.stages.publish.fences import RateFences
+
+Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "other_language", "repetition", "uncovered_speech"]
+Value = Callable[[pa.RecordBatch], pa.Array]
+SENTENCE_ENDS = ".?!。．？！｡؟۔।॥።။។"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A reason to hold rows back, seen on whole columns: only the rows that are held become Python objects.
+
+    Attributes:
+        name: the reject's class, after `filtered_`.
+        held: gives a mask of the rows that are held back (null counts as let through).
+        says: gives what to say of each held row, from these rows alone.
+    """
+
+    name: str
+    held: Callable[[pa.RecordBatch], Mask]
+    says: Callable[[pa.RecordBatch], Iterable[str]]
+
+
+class SpeechFilters(Parameters):
+    """Thresholds of every training set. A score that a row lacks holds nothing back; null switches a threshold off.
+
+    Attributes:
+        max_seconds: length of the audio.
+        max_wer: of the transcript against the reference.
+        drop_flags: a transcript with one of these flags is dropped. `uncovered_speech`: it lacks a second or more of
+            what is said, though its scores may be good. `other_language`: Whisper was told another language.
+        min_speech_covered: share of the speech inside the transcript's segments.
+        min_chars_per_s, max_chars_per_s: speech rate of the text.
+        rate_fences: a file of `echo-targets fit-fences`; a rate must lie inside of the fences of its corpus and
+            language. Of a corpus that the file does not know nothing is held back.
+        languages: Whisper's codes of those that it may have detected.
+        same_language: whether what it detected must be the corpus's own (`en` is that of `en-US`).
+        min_language_prob: of the language that it detected. One that it was told holds nothing back, in all three.
+        min_speech_share: share of the audio in which somebody speaks.
+        max_silence_s: longest stretch in which nobody does.
+        min_loudness_lufs, max_loudness_lufs: integrated loudness.
+        min_unique_word_share: different words by words of the text.
+        max_longest_word: characters of the text's longest word.
+        max_longest_word_excess: by how many times the next longest word's characters it exceeds that.
+        phrases: a file of texts that Whisper makes up, one a line, which may end with a count, as Granary's lists do;
+            a transcript that is nothing else is held back where there is no reference.
+        max_repeated_share: share of the text in runs of five words that stand in it more than once.
+    """
+
+    max_seconds: float | None = 30.0
+    max_wer: float | None = 0.5
+    drop_flags: list[Flag] = ["uncovered_speech", "other_language"]
+    min_speech_covered: float | None = None
+    min_chars_per_s: float | None = None
+    max_chars_per_s: float | None = None
+    rate_fences: str | None = None
+    languages: list[str] | None = None
+    same_language: bool = False
+    min_language_prob: float | None = 0.7
+    min_speech_share: float | None = 0.1
+    max_silence_s: float | None = None
+    min_loudness_lufs: float | None = -50.0
+    max_loudness_lufs: float | None = None
+    min_unique_word_share: float | None = 0.4
+    max_longest_word: int | None = 24
+    max_longest_word_excess: float | None = None
+    phrases: str | None = None
+    max_repeated_share: float | None = 0.3
+
+
+FILES = ("rate_fences", "phrases")
+"""Parameters that name files: the digests stand for them in a fingerprint."""
+
+
+def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
+    """The checks of the shared thresholds, on rows that have their `text` and `seconds` as columns too.
+
+    Raises:
+        FencesError, ModelError: a file can't be used.
+    """
+    yield at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"])
+    yield at_most("wer", limits.max_wer, of(TRANSCRIPTS, "wer_vs_reference"))
+    yield from map(_flagged, limits.drop_flags)
+    yield at_least("speech_covered", limits.min_speech_covered, of(TRANSCRIPTS, "speech_covered"))
+    yield at_least("chars_per_s", limits.min_chars_per_s, rate)
+    yield at_most("chars_per_s", limits.max_chars_per_s, rate)
+    if limits.rate_fences:
+        yield _inside(RateFences.load(Path(limits.rate_fences)))
+    if limits.languages is not None:
+        yield _one_of(limits.languages)
+    if limits.same_language:
+        yield _as_the_corpus_says()
+    yield at_least("language_prob", limits.min_language_prob, of(TRANSCRIPTS, "language_prob"))
+    yield at_least("speech_share", limits.min_speech_share, of(MEASURES, "speech_share"))
+    yield at_most("silence_s", limits.max_silence_s, _silence)
+    yield at_least("loudness_lufs", limits.min_loudness_lufs, of(MEASURES, "loudness_lufs"))
+    yield at_most("loudness_lufs", limits.max_loudness_lufs, of(MEASURES, "loudness_lufs"))
+    yield at_least("unique_word_share", limits.min_unique_word_share, of(MEASURES, "unique_word_share"))
+    yield at_most("longest_word", limits.max_longest_word, of(MEASURES, "longest_word"))
+    yield at_most("longest_word_excess", limits.max_longest_word_excess, of(MEASURES, "longest_word_excess"))
+    if limits.phrases:
+        yield _no_phrase(Path(limits.phrases))
+    yield at_most("repeated_share", limits.max_repeated_share, of(MEASURES, "repeated_share"))
+
+
+def of(table: Table, column: str) -> Value:
+    """A column of a joined table; null where the row has none."""
+    return lambda rows: pc.struct_field(rows[table.name], column)
+
+
+def rate(rows: pa.RecordBatch) -> pa.DoubleArray:
+    """Characters of the text a second."""
+    return chars_per_s(rows["text"], rows["num_samples"])
+
+
+def beyond(compare: Callable[..., Mask], scores: pa.Array, limit: float | None) -> Mask:
+    """Which scores are beyond a limit, in their own precision: the float32 nearest to 0.3 is above 0.3."""
+    return compare(scores, pa.scalar(limit, scores.type))
+
+
+def at_most(name: str, limit: float | None, value: Value) -> Check:
+    """A score is not above a limit; None lets all pass."""
+    return Check(
+        name,
+        lambda rows: beyond(pc.greater, value(rows), limit),
+        lambda rows: [f"{name} {found:g} is above max_{name}={limit:g}" for found in value(rows).to_pylist()],
+    )
+
+
+def at_least(name: str, limit: float | None, value: Value) -> Check:
+    """A score is not below a limit; None lets all pass."""
+    return Check(
+        name,
+        lambda rows: beyond(pc.less, value(rows), limit),
+        lambda rows: [f"{name} {found:g} is below min_{name}={limit:g}" for found in value(rows).to_pylist()],
+    )
+
+
+def _flagged(flag: Flag) -> Check:
+    flags = of(TRANSCRIPTS, "flags")
+
+    def held(rows: pa.RecordBatch) -> Mask:
+        return rows_with(flags(rows), pc.equal(pc.list_flatten(flags(rows)), flag))
+
+    return Check(flag, held, lambda rows: [f"its transcript is flagged {flag} (drop_flags)"] * len(rows))
+
+
+def _silence(rows: pa.RecordBatch) -> pa.DoubleArray:
+    samples = of(MEASURES, "longest_silence_samples")(rows)
+    return pc.divide(samples.cast(pa.float64()), float(SAMPLE_RATE))
+
+
+def _inside(known: RateFences) -> Check:
+    groups = pa.array([f"{fence.corpus}\n{fence.language}" for fence in known.fences], pa.string())
+
+    def fences_of(rows: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+        names = [rows[name].cast(pa.string()) for name in ("corpus", "language")]
+        place = pc.index_in(pc.binary_join_element_wise(*names, "\n"), value_set=groups)
+        low, high = ([getattr(fence, side) for fence in known.fences] for side in ("low", "high"))
+        return pa.array(low, pa.float64()).take(place), pa.array(high, pa.float64()).take(place)
+
+    def held(rows: pa.RecordBatch) -> Mask:
+        low, high = fences_of(rows)
+        return pc.or_(pc.less(rate(rows), low), pc.greater(rate(rows), high))
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        values = zip(rate(rows).to_pylist(), *(side.to_pylist() for side in fences_of(rows)), strict=True)
+        return [f"chars_per_s {found:g} is outside of rate_fences {low:g} to {high:g}" for found, low, high in values]
+
+    return Check("rate_fences", held, says)
+
+
+def _detected(rows: pa.RecordBatch) -> pa.StringArray:
+    """The language that Whisper detected; null where it was told."""
+    told = pc.is_null(of(TRANSCRIPTS, "language_prob")(rows))
+    return pc.if_else(told, None, of(TRANSCRIPTS, "language")(rows).cast(pa.string()))
+
+
+def _one_of(languages: list[str]) -> Check:
+    allowed = pa.array(languages, pa.string())
+
+    def held(rows: pa.RecordBatch) -> Mask:
+        found = _detected(rows)
+        return pc.and_(pc.is_valid(found), pc.invert(pc.is_in(found, value_set=allowed)))
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        return [f"language {found} is not in languages={languages}" for found in _detected(rows).to_pylist()]
+
+    return Check("language", held, says)
+
+
+def _as_the_corpus_says() -> Check:
+    def claimed(rows: pa.RecordBatch) -> pa.StringArray:
+        named = pc.utf8_lower(rows["language"].cast(pa.string()))
+        return pc.replace_substring_regex(named, "[-_].*", "")
+
+    def held(rows: pa.RecordBatch) -> Mask:
+        return pc.and_(pc.not_equal(_detected(rows), claimed(rows)), pc.not_equal(claimed(rows), ""))
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        pairs = zip(_detected(rows).to_pylist(), rows["language"].to_pylist(), strict=True)
+        return [f"language {found} was heard, the corpus says {said} (same_language)" for found, said in pairs]
+
+    return Check("same_language", held, says)
+
+
+def _no_phrase(path: Path) -> Check:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not a list of phrases, one a line, in UTF-8: {error}") from error
+    phrases = pc.unique(_bare(pc.replace_substring_regex(pa.array(lines, pa.string()), r"\s+\d+\s*$", "")))
+
+    def held(rows: pa.RecordBatch) -> Mask:
+        is_heard = pc.equal(pc.fill_null(rows["reference_text"], ""), "")
+        return pc.and_(is_heard, pc.is_in(_bare(rows["text"]), value_set=phrases))
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        return [f"is nothing but {text!r}, which is in phrases" for text in rows["text"].to_pylist()]
+
+    return Check("phrases", held, says)
+
+
+def _bare(texts: pa.StringArray) -> pa.StringArray:
+    """Texts as Granary compares them with its phrases, without the marks that end a sentence; and in lower case."""
+    return pc.utf8_lower(pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, f"[{SENTENCE_ENDS}]", "")))

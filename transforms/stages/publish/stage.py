@@ -1,0 +1,297 @@
+"""publish: the tables joined into what each stage of echo training reads, and the thresholds applied.
+
+Thresholds live here alone: scores are stored upstream and never thrown away, so a new threshold recomputes nothing
+else. A row that a threshold holds back is a reject of class `filtered_…`: the funnel is counted from them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from echo_targets.schemas import (
+    ALIGNMENTS,
+    ECHO,
+    ECHO_TARGETS,
+    KEY,
+    MEASURES,
+    S2T,
+    SAMPLE_RATE,
+    T2C,
+    TRANSCRIPTS,
+    UNITS,
+    UTTERANCES,
+    Table,
+)
+from echo_targets.schemas.tables.rules import rows_with
+from echo_targets.transforms.base import FILTERED, Output, Reject, Transform, digest_of, joined
+from echo_targets.transforms.segments.borders import borders, longest_stretch
+from echo_targets.transforms.stages.echo.stage import user_turns
+from echo_targets.transforms.stages.measure import text_of
+from echo_targets.transforms.stages.publish.filters import (
+    FILES,
+    Check,
+    SpeechFilters,
+    Value,
+    at_least,
+    at_most,
+    beyond,
+    of,
+    speech_checks,
+)
+
+Role = Literal["user", "assistant", "narrator"]
+FLAC_SHARE = 16
+"""How much less memory a second of FLAC takes than one that a model works on, at the least."""
+
+
+class Publish(Transform):
+    """A training set: rows that pass every check, in the order of the checks; the first that fails gives the reason."""
+
+    wants_audio = True
+    window_rows: ClassVar[int] = 200  # what is copied is the audio
+    parameters: SpeechFilters
+
+    def meaning(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude=set(FILES))
+
+    def weights(self) -> dict[str, str]:
+        _ = self.speech_checks  # reads the files: a damaged one is refused before anything runs
+        named = ((name, getattr(self.parameters, name)) for name in FILES)
+        return {name: digest_of(path) for name, path in named if path}
+
+    @cached_property
+    def speech_checks(self) -> list[Check]:
+        """The checks that all training sets share."""
+        return list(speech_checks(self.parameters))
+
+    @abstractmethod
+    def checks(self) -> Iterable[Check]:
+        """The checks, on input rows that have their `text` and `seconds` as columns too."""
+
+    @abstractmethod
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        """The columns of the training row that come from a joined table."""
+
+    def costs(self, rows: pa.Table) -> list[int]:
+        """Nothing is padded, and no model waits: a batch holds FLAC, about a byte a sample, or no audio at all."""
+        return [cost // FLAC_SHARE for cost in super().costs(rows)] if self.wants_audio else [0] * len(rows)
+
+    def __call__(self, batch: pa.Table) -> Output:
+        (rows,) = batch.combine_chunks().to_batches()
+        rows = rows.append_column("text", text_of(rows)).append_column("seconds", _seconds(rows))
+        passed = pa.repeat(True, len(rows))
+        rejects: list[Reject] = []
+        for check in self.checks():
+            held = pc.and_(passed, pc.fill_null(check.held(rows), False))
+            passed = pc.and_not(passed, held)
+            if held.true_count:
+                refused = rows.filter(held)
+                says = zip(refused[KEY].to_pylist(), check.says(refused), strict=True)
+                rejects += [Reject(key, f"{FILTERED}_{check.name}", message) for key, message in says]
+        found = {name: rows[name] for name in rows.schema.names} | dict(self.columns(rows))
+        training = pa.table([found[name] for name in self.writes.columns], schema=self.writes.schema)
+        return Output(training.filter(passed) if rejects else training, rejects)
+
+
+def _seconds(rows: pa.RecordBatch) -> pa.DoubleArray:
+    return pc.divide(rows["num_samples"].cast(pa.float64()), float(SAMPLE_RATE))
+
+
+def _of_roles(rows: pa.Table, roles: list[Role]) -> pa.Table:
+    return rows.filter(pc.is_in(rows["role"].cast(pa.string()), value_set=pa.array(roles, pa.string())))
+
+
+def _has(table: Table) -> Check:
+    stage = table.name
+    return Check(
+        f"no_{stage}", lambda rows: pc.is_null(rows[stage]), lambda rows: [f"has no row in {stage}"] * len(rows)
+    )
+
+
+def _has_text() -> Check:
+    return Check(
+        "no_text",
+        lambda rows: pc.equal(rows["text"], ""),
+        lambda rows: ["has neither reference text nor transcript"] * len(rows),
+    )
+
+
+def _all_at_least(name: str, limit: float | None, lists: Value) -> Check:
+    """As `at_least`, of the least in a row's list."""
+    return Check(
+        name,
+        lambda rows: rows_with(lists(rows), beyond(pc.less, pc.list_flatten(lists(rows)), limit)),
+        lambda rows: [f"{name} {min(found):g} is below min_{name}={limit:g}" for found in lists(rows).to_pylist()],
+    )
+
+
+def _all_ended_by(stop_reasons: list[str]) -> Check:
+    reasons = of(ECHO_TARGETS, "stop_reason")
+    allowed = pa.array(stop_reasons, pa.string())
+
+    def others(rows: pa.RecordBatch) -> pa.BooleanArray:
+        return rows_with(reasons(rows), pc.invert(pc.is_in(pc.list_flatten(reasons(rows)), value_set=allowed)))
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        ends = [sorted(set(found) - set(stop_reasons)) for found in reasons(rows).to_pylist()]
+        return [f"a segment ended by {', '.join(found)}" for found in ends]
+
+    return Check("stop_reason", others, says)
+
+
+def _answers(rows: pa.Table, everyone: pa.Table) -> pa.Array:
+    """Text of the assistant's turn that follows each row's; of two such turns the last counts, as it does in echo."""
+    spoken = pc.equal(everyone["role"].cast(pa.string()), "assistant")
+    replies = everyone.filter(pc.and_(spoken, pc.not_equal(everyone["dialogue_id"], "")))
+    replies = replies.take(pa.array(range(len(replies) - 1, -1, -1), pa.int64())).combine_chunks()
+    answered = _turn(replies["dialogue_id"], pc.subtract(replies["turn"], 1)).combine_chunks()
+    return replies["reference_text"].take(pc.index_in(_turn(rows["dialogue_id"], rows["turn"]), value_set=answered))
+
+
+def _turn(dialogue: pa.Array, turn: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(turn.cast(pa.string()), dialogue, " ")
+
+
+class S2TParameters(SpeechFilters):
+    """Thresholds of training/s2t, beside those of every training set.
+
+    Attributes:
+        roles: whose turns.
+        min_seconds: length of the audio.
+        min_alignment_coverage: share of words with a time of their own.
+    """
+
+    roles: list[Role] = ["user", "narrator"]
+    min_seconds: float | None = 0.3
+    min_alignment_coverage: float | None = 0.5
+
+
+class PublishS2T(Publish):
+    """Stage I: audio and its text, with the reply where the turn was answered."""
+
+    name: ClassVar[str] = "publish_s2t"
+    version: ClassVar[int] = 5
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ALIGNMENTS)
+    writes = S2T
+    Parameters = S2TParameters
+    parameters: S2TParameters
+
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        rows = super().rows(_of_roles(window, self.parameters.roles), shard)
+        return rows.append_column("response_text", _answers(rows, shard["utterances"]))
+
+    def checks(self) -> Iterable[Check]:
+        limits = self.parameters
+        return (
+            _has_text(),
+            at_least("seconds", limits.min_seconds, lambda rows: rows["seconds"]),
+            *self.speech_checks,
+            at_least("alignment_coverage", limits.min_alignment_coverage, of(ALIGNMENTS, "coverage")),
+        )
+
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        return {
+            "wer_vs_reference": of(TRANSCRIPTS, "wer_vs_reference")(rows),
+            "alignment_coverage": of(ALIGNMENTS, "coverage")(rows),
+        }
+
+
+class T2CParameters(SpeechFilters):
+    """Thresholds of training/t2c, beside those of every training set.
+
+    Attributes:
+        roles: whose speech the decoder learns.
+        max_seconds: off, since a decoder learns a reply in segments.
+        max_segment_seconds: longest stretch of the audio without a border to cut it at; a recording without a usable
+            alignment is one stretch.
+        min_chars_per_s, max_chars_per_s: as in every training set, but not off: a text that its speech has no time
+            for, or too much, is another's.
+    """
+
+    roles: list[Role] = ["assistant", "narrator"]
+    max_seconds: float | None = None
+    max_segment_seconds: float | None = 30.0
+    min_chars_per_s: float | None = 3.0
+    max_chars_per_s: float | None = 40.0
+
+
+class PublishT2C(Publish):
+    """Stage II: a text, the units it is spoken with, and where both can be cut into segments."""
+
+    name: ClassVar[str] = "publish_t2c"
+    version: ClassVar[int] = 4
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS, ALIGNMENTS)
+    writes = T2C
+    wants_audio = False
+    window_rows = Transform.window_rows
+    Parameters = T2CParameters
+    parameters: T2CParameters
+
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        return super().rows(_of_roles(window, self.parameters.roles), shard)
+
+    def checks(self) -> Iterable[Check]:
+        return (
+            _has(UNITS),
+            _has_text(),
+            *self.speech_checks,
+            at_most("segment_seconds", self.parameters.max_segment_seconds, longest_stretch),
+        )
+
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        shared = [name for name in UNITS.columns if name in T2C.columns and name != KEY]
+        return {name: of(UNITS, name)(rows) for name in shared} | {"borders": borders(rows)}
+
+
+class EchoSetParameters(SpeechFilters):
+    """Thresholds of training/echo, beside those of every training set, which are of the user's turn.
+
+    Attributes:
+        min_mean_logprob: of the worst segment.
+        max_unit_error_rate: of the targets against the recorded units.
+        max_target_cer: of what the targets are read as against the reply's text.
+        stop_reasons: how every segment must have ended.
+    """
+
+    min_mean_logprob: float | None = -2.0
+    max_unit_error_rate: float | None = None
+    max_target_cer: float | None = None
+    stop_reasons: list[Literal["end", "length", "repetition"]] = ["end"]
+
+
+class PublishEcho(Publish):
+    """Stage III: the user's audio, the reply's tokens and segments, and the units of each."""
+
+    name: ClassVar[str] = "publish_echo"
+    version: ClassVar[int] = 4
+    reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ECHO_TARGETS)
+    writes = ECHO
+    Parameters = EchoSetParameters
+    parameters: EchoSetParameters
+
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        users = user_turns(window)
+        for table in self.reads[1:]:
+            users = joined(users, table, shard.get(table.name))
+        return users
+
+    def checks(self) -> Iterable[Check]:
+        limits = self.parameters
+        return (
+            _has(ECHO_TARGETS),
+            _has_text(),
+            *self.speech_checks,
+            _all_ended_by(list(limits.stop_reasons)),
+            _all_at_least("mean_logprob", limits.min_mean_logprob, of(ECHO_TARGETS, "mean_logprob")),
+            at_most("unit_error_rate", limits.max_unit_error_rate, of(ECHO_TARGETS, "unit_error_rate")),
+            at_most("target_cer", limits.max_target_cer, of(ECHO_TARGETS, "target_cer")),
+        )
+
+    def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
+        return {name: of(ECHO_TARGETS, name)(rows) for name in ECHO_TARGETS.columns if name != KEY}

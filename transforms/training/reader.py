@@ -1,0 +1,159 @@
+"""Train a small reader of units on recorded ones: CTC (Graves et al. 2006) over the letters of what was said.
+
+What it is to read are a decoder's units, which are never as clean as recorded ones. So a part of the recorded units is
+edited in training: dropped, replaced by a random unit or followed by one, each as often. A wrong unit then costs the
+letter it stands for, and not its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from echo_targets.transforms.models.readers.ctc import (
+    ALPHABET,
+    BLANK,
+    UnitReader,
+    UnitReaderConfig,
+    check_units,
+    readable,
+)
+from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
+from echo_targets.transforms.units.codebook import collapse
+
+if TYPE_CHECKING:
+    from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
+
+Row = tuple[str, Sequence[int]]  # a text, and its units with no equal neighbours
+
+
+@dataclass(frozen=True)
+class ReaderRecipe(RunRecipe):
+    """How a reader is trained; `batch_tokens` counts units.
+
+    Attributes:
+        edited_units: part of the units that is dropped, replaced, or followed by a random unit.
+    """
+
+    dropout: float = 0.1
+    edited_units: float = 0.1
+
+
+def train_unit_reader(
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    config: UnitReaderConfig,
+    out_dir: Path,
+    recipe: ReaderRecipe,
+    half: bool = False,
+) -> dict:
+    """Train a model and write it, its curve and its report; a run that was killed goes on from its last checkpoint.
+
+    Args:
+        rows: texts and the units of their recordings. Left out are texts with nothing `readable`, and those with more
+            letters than CTC can place in the frames of their units.
+        held_out: rows of the same kind, read at the end, and not trained on.
+        config: the network's sizes and codebook.
+        out_dir: where the model goes.
+        recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
+
+    Returns:
+        The report: rows, final loss, character error rate on `held_out`, sizes and the recipe.
+
+    Raises:
+        ValueError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
+    """
+    import torch
+
+    from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
+
+    check_units([units for _, units in (*rows, *held_out)], config.codebook_size)
+    examples = [example for row in rows if (example := _example(row, config))]
+    if not examples:
+        raise ValueError("no rows to train on")
+    torch.manual_seed(recipe.seed)
+    module = UnitReaderModule(config, recipe.dropout)
+    batches = Batches([len(example.units) for example in examples], recipe)
+
+    def step_loss(step: int) -> Step:
+        return _loss(module, [examples[row] for row in batches.at(step)], recipe, step)
+
+    run = run_of(config, recipe, len(examples))
+    final_loss = run_steps(out_dir, module, module.blocks, recipe, run, step_loss)
+    UnitReader(config, module).save(out_dir, half)
+    report = {
+        "rows": len(examples),
+        "rows_left_out": len(rows) - len(examples),
+        "units": sum(len(example.units) for example in examples),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "held_out_rows": len(held_out),
+        "held_out_character_error_rate": round(reading_error_rate(UnitReader.load(out_dir), held_out), 4),
+        "final_loss": final_loss,
+        "recipe": asdict(recipe),
+    }
+    (out_dir / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def reading_error_rate(model: UnitReader, rows: Sequence[Row]) -> float:
+    """Character errors by characters, each summed over all rows; a text with nothing `readable` counts for nothing."""
+    from rapidfuzz.distance import Levenshtein
+
+    wanted = [readable(text) for text, _ in rows]
+    read = model.read([units if text else [] for text, (_, units) in zip(wanted, rows, strict=True)])
+    return sum(map(Levenshtein.distance, read, wanted)) / max(1, sum(map(len, wanted)))
+
+
+class _Example(NamedTuple):
+    units: np.ndarray  # (units,) int64
+    letters: list[int]  # ids of ALPHABET
+
+
+def _example(row: Row, config: UnitReaderConfig) -> _Example | None:
+    text, units = row
+    letters = [ALPHABET.index(character) for character in readable(text)]
+    frames = len(letters) + sum(one == next_ for one, next_ in pairwise(letters))  # a blank parts two equal letters
+    if not letters or frames > len(units) * config.frames_per_unit:
+        return None
+    return _Example(np.array(units, np.int64), letters)
+
+
+def _loss(module: UnitReaderModule, batch: list[_Example], recipe: ReaderRecipe, step: int) -> Step:
+    import torch
+    import torch.nn.functional as functional
+
+    from echo_targets.transforms.models.readers.ctc_network import padded
+
+    config = module.config
+    random = np.random.default_rng([recipe.seed, step])
+    units, lengths = padded([_edited(example.units, recipe, config, random) for example in batch])
+    letters = torch.tensor([letter for example in batch for letter in example.letters])
+    counts = torch.tensor([len(example.letters) for example in batch])
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        log_probs = module(units, lengths)
+    frames = lengths * config.frames_per_unit
+    loss = functional.ctc_loss(
+        log_probs.transpose(0, 1), letters, frames, counts, BLANK, reduction="sum", zero_infinity=True
+    )
+    return Step(loss / counts.sum(), int(lengths.sum()))
+
+
+def _edited(
+    units: np.ndarray, recipe: ReaderRecipe, config: UnitReaderConfig, random: np.random.Generator
+) -> np.ndarray:
+    """Units with some dropped, replaced or followed by a random one; at least one, and no equal neighbours."""
+    share = recipe.edited_units / 3
+    keep, drop, replace, follow = range(4)
+    edits = random.choice([keep, drop, replace, follow], len(units), p=[1 - 3 * share, share, share, share])
+    copies = np.array([1, 0, 1, 2])[edits]
+    edited = np.repeat(units, copies)
+    places = copies.cumsum()[edits >= replace] - 1  # the last copy of each
+    edited[places] = random.integers(config.codebook_size, size=len(places))
+    return collapse(edited)[0].astype(np.int64) if len(edited) else units

@@ -1,0 +1,283 @@
+"""Train a small text-to-codec model: plain PyTorch, one process, no clock and no hidden state in what it does.
+
+The network is a decoder that sees its own past units, and past units alone predict the next one well enough to stop it
+from reading the text. So a part of the history is hidden or falsified in training (word dropout: Bowman et al. 2016).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from echo_targets.transforms.models.t2c.model import SPELLED, T2C, T2CConfig
+from echo_targets.transforms.segments.rule import Border, cut_units, cuts_of
+from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from echo_targets.transforms.models.t2c.network import T2CModule
+
+IGNORED = -100
+
+
+class Row(NamedTuple):
+    """A recorded text.
+
+    Attributes:
+        text: what is said.
+        units: with no equal neighbours.
+        durations: frames of each unit; needed where there are borders.
+        borders: where text and units can be cut together.
+    """
+
+    text: str
+    units: Sequence[int]
+    durations: Sequence[int] = ()
+    borders: Sequence[Border] = ()
+
+
+class Said(NamedTuple):
+    """What a decoder learns from: ids of a segment's text, as echo gives them to it, and the segment's units."""
+
+    ids: list[int]
+    units: list[int]
+
+
+@dataclass(frozen=True)
+class Recipe(RunRecipe):
+    """How a decoder is trained; `batch_tokens` counts ids of text, template and units.
+
+    Attributes:
+        hidden_history, false_history: parts of the input units that are zeroed, or replaced by a random unit.
+    """
+
+    hidden_history: float = 0.3
+    false_history: float = 0.1
+
+
+class UnitErrors(NamedTuple):
+    """Edits of decoded units against recorded ones, summed over segments."""
+
+    edits: int
+    recorded: int
+
+    @property
+    def rate(self) -> float:
+        """Unit error rate: insertions, deletions and substitutions by recorded units."""
+        return self.edits / self.recorded if self.recorded else 0.0
+
+
+def train_t2c(
+    rows: Sequence[Row],
+    held_out: Sequence[Row],
+    config: T2CConfig,
+    tokenizer: Tokenizer,
+    out_dir: Path,
+    recipe: Recipe,
+    half: bool = False,
+) -> dict[str, Any]:
+    """Train, measure, and write the model directory with `report.json` and `curve.jsonl` beside it.
+
+    A run that finds a checkpoint of its own recipe in `out_dir` goes on from there, to the same weights.
+
+    Rows are learned in the segments that echo cuts their texts into (`T2CConfig.segments`), as far as their borders
+    allow. A segment that does not fit into the model's positions is left out, and counted in the report.
+
+    Args:
+        rows: texts with their units.
+        held_out: rows whose segments are decoded at the end, and not trained on.
+        config: the network's sizes and template, and the rule of the segments.
+        tokenizer: text to ids of `config`.
+        out_dir: where the model goes.
+        recipe: how to train.
+        half: whether the weights are written in half precision; what is measured is what was written.
+
+    Returns:
+        The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe.
+
+    Raises:
+        ValueError: no segment fits into the model, a unit is outside the codebook, or `out_dir` has a checkpoint of
+            another recipe.
+    """
+    module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe)
+    T2C(config, module, tokenizer).save(out_dir, half)
+    return write_report(out_dir, T2C.load(out_dir), rows, held_out, final_loss, recipe)
+
+
+def trained_decoder(
+    rows: Sequence[Row],
+    config: T2CConfig,
+    tokenizer: Tokenizer,
+    out_dir: Path,
+    recipe: Recipe,
+    text_embeddings: torch.Tensor | None = None,
+) -> tuple[T2CModule, float]:
+    """The network, and its loss at the end; `out_dir` gets the checkpoint and the curve.
+
+    Args:
+        text_embeddings: (text_vocab_size, text_embedding_size) of a language model, which stay as they are.
+    """
+    import torch
+
+    from echo_targets.transforms.models.t2c.network import T2CModule
+
+    if config.spellings is not None:
+        raise ValueError(SPELLED)
+    segments, _ = fitting(segments_of(rows, config, tokenizer), config)
+    if not segments:
+        raise ValueError(f"no rows to train on: none of {len(rows)} fits into {config.max_positions} positions")
+    examples = [_example(segment, config) for segment in segments]
+    torch.manual_seed(recipe.seed)
+    module = T2CModule(config, recipe.dropout)
+    _initialize(module, text_embeddings)
+    batches = Batches([len(example.ids) for example in examples], recipe)
+
+    def step_loss(step: int) -> Step:
+        return _loss(module, [examples[row] for row in batches.at(step)], recipe)
+
+    run = run_of(config, recipe, len(examples))
+    return module, run_steps(out_dir, module, module.model.layers, recipe, run, step_loss)
+
+
+def write_report(
+    out_dir: Path, model: T2C, rows: Sequence[Row], held_out: Sequence[Row], final_loss: float, recipe: Recipe
+) -> dict[str, Any]:
+    """Decodes the held-out segments; gives the report, and writes it as `report.json`."""
+    segments, left_out = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
+    errors = unit_errors(model, held_out)
+    report = {
+        "rows": len(rows),
+        "segments": len(segments),
+        "segments_left_out": left_out,
+        "units": sum(len(segment.units) for segment in segments),
+        "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
+        "held_out_rows": len(held_out),
+        "held_out_unit_error_rate": round(errors.rate, 4),
+        "final_loss": final_loss,
+        "recipe": asdict(recipe),
+    }
+    (out_dir / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) -> list[Said]:
+    """Rows in the segments that `config.segments` cuts their texts into, as far as their borders allow.
+
+    Raises:
+        ValueError: a unit is outside the codebook.
+    """
+    segments = []
+    for text, units, durations, borders in rows:
+        if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
+            raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        cuts = cuts_of(config.segments, text, encoding.offsets, borders)
+        said = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]
+        tokens = pairwise([0, *(cut.token for cut in cuts), len(encoding.ids)])
+        segments += [
+            Said(list(encoding.ids[start:end]), [*map(int, each)])
+            for (start, end), (each, _) in zip(tokens, said, strict=True)
+        ]
+    return segments
+
+
+def fitting(segments: Sequence[Said], config: T2CConfig) -> tuple[list[Said], int]:
+    """Return the segments that fit into the model's positions with template and end, and how many do not."""
+    template = len(config.prompt([])) + 1
+    fit = [each for each in segments if template + len(each.ids) + len(each.units) <= config.max_positions]
+    return fit, len(segments) - len(fit)
+
+
+def unit_errors(model: T2C, rows: Sequence[Row], batch_rows: int = 64) -> UnitErrors:
+    """Decode the rows' segments and compare with their recorded units; segments that do not fit are left out."""
+    from rapidfuzz.distance import Levenshtein
+
+    segments, _ = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
+    order = sorted(segments, key=lambda segment: len(segment.units))
+    edits = 0
+    for first in range(0, len(order), batch_rows):
+        chosen = order[first : first + batch_rows]
+        results = model.generate([segment.ids for segment in chosen])
+        edits += sum(
+            Levenshtein.distance(result.units, segment.units) for segment, result in zip(chosen, results, strict=True)
+        )
+    return UnitErrors(edits, sum(len(segment.units) for segment in segments))
+
+
+class Example(NamedTuple):
+    """What a decoder learns from: prompt, units and end as ids, and the prompt's length."""
+
+    ids: list[int]
+    prompt: int
+
+
+def _example(segment: Said, config: T2CConfig) -> Example:
+    prompt = config.prompt(segment.ids)
+    return Example([*prompt, *(config.text_vocab_size + unit for unit in segment.units), config.end_id], len(prompt))
+
+
+def _loss(module: T2CModule, batch: list[Example], recipe: Recipe) -> Step:
+    loss, count = unit_loss(module, batch, recipe)
+    return Step(loss, count)
+
+
+def unit_loss(
+    module: T2CModule, batch: Sequence[Example], recipe: Recipe, texts: Sequence[torch.Tensor] | None = None
+) -> tuple[torch.Tensor, int]:
+    """Cross-entropy of units and end, and their number.
+
+    Args:
+        texts: (text tokens, text_embedding_size) in the place of each example's text embeddings.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    config = module.config
+    longest = max(len(example.ids) for example in batch)
+    # Padded on the right: under a causal mask nothing attends to what comes later, so no mask is needed.
+    ids = torch.full((len(batch), longest), config.end_id)
+    targets = torch.full((len(batch), longest), IGNORED)
+    for row, (tokens, prompt) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        targets[row, prompt - 1 : len(tokens) - 1] = torch.tensor(tokens[prompt:])
+    positions = torch.stack([module.positions(example.prompt, longest) for example in batch])
+    units = ids >= config.text_vocab_size
+    chance = torch.rand(ids.shape)
+    false = units & (chance < recipe.false_history)
+    hidden = units & (chance >= recipe.false_history) & (chance < recipe.false_history + recipe.hidden_history)
+    random_units = config.text_vocab_size + torch.randint(config.unit_vocab_size, ids.shape)
+    embeddings = module.embed(torch.where(false, random_units, ids)) * ~hidden.unsqueeze(-1)
+    for row, text in enumerate(texts or ()):
+        embeddings[row, len(config.prefix_ids) : len(config.prefix_ids) + len(text)] = text.to(embeddings.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        logits = module(embeddings, positions)
+    wanted = targets != IGNORED
+    # Only what decoding may choose competes: the units, and the end in the place of unit number unit_vocab_size.
+    choices = torch.cat([logits[..., config.text_vocab_size :], logits[..., config.end_id : config.end_id + 1]], dim=-1)
+    labels = torch.where(targets == config.end_id, config.unit_vocab_size, targets - config.text_vocab_size)
+    return functional.cross_entropy(choices[wanted].float(), labels[wanted]), int(wanted.sum())
+
+
+def _initialize(module: T2CModule, text_embeddings: torch.Tensor | None) -> None:
+    # Embeddings of unit scale through a near-orthogonal adapter: the residual stream starts at the norm it works at.
+    import torch
+
+    std = 0.5
+    for embedding in (module.model.embed_tokens, module.unit_embedding):
+        torch.nn.init.normal_(embedding.weight, std=std)
+    torch.nn.init.orthogonal_(module.adapter.weight)
+    torch.nn.init.zeros_(module.adapter.bias)
+    torch.nn.init.normal_(module.lm_head.weight, std=0.02)
+    if text_embeddings is not None:  # units join them at their own scale, and the adapter undoes it
+        with torch.no_grad():
+            module.model.embed_tokens.weight.copy_(text_embeddings)
+            scale = text_embeddings.float().std().item() / std
+            module.unit_embedding.weight *= scale
+            module.adapter.weight /= scale
+        module.model.embed_tokens.weight.requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Speech units: codebooks, and words of units."""

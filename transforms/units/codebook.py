@@ -1,0 +1,264 @@
+"""Speech units: the nearest of K centroids for every 20 ms of an encoder layer's features, runs collapsed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
+from echo_targets.transforms.errors import ModelError
+
+FORMAT = 2
+MOST_DISTANCES = 1 << 24
+"""Distances that are held at once (64 MiB): all of those of 5 minutes to 65,536 centroids would take 4 GB."""
+ARRAYS = ("centroids", "mean", "std")
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """K-means centroids over standardised features, and where those features come from.
+
+    Attributes:
+        encoder: the encoder's name, such as `whisper-tiny.en`.
+        layer: how many of its blocks are run.
+        hop_samples: samples of the 16 kHz signal a frame covers.
+        centroids: (K, D) float32, in standardised space.
+        mean, std: (D,) float32, what features are standardised with.
+        encoder_digest: of the weights that made the features, as `Encoder.weights` gives it. The codebook's own digest
+            leaves it out: the units of one set of centroids are told apart by the encoder's digest in a fingerprint.
+    """
+
+    encoder: str
+    layer: int
+    hop_samples: int
+    centroids: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    encoder_digest: str
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            array = getattr(self, name)
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite float32")
+        if self.centroids.ndim != 2 or not 0 < self.size <= LARGEST_CODEBOOK:
+            raise ValueError(f"centroids must be (K, D) with 1 to {LARGEST_CODEBOOK} rows, not {self.centroids.shape}")
+        if self.mean.shape != self.centroids.shape[1:] or self.std.shape != self.mean.shape:
+            raise ValueError(f"mean {self.mean.shape} and std {self.std.shape} must be as wide as the centroids")
+        if (self.std <= 0).any():
+            raise ValueError("std must be positive")
+
+    @property
+    def size(self) -> int:
+        """K: units are 0 to K - 1."""
+        return len(self.centroids)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 over the arrays, the encoder, the layer and the hop: what a unit means."""
+        sha = hashlib.sha256(json.dumps([self.encoder, self.layer, self.hop_samples, *self.centroids.shape]).encode())
+        for name in ARRAYS:
+            sha.update(np.ascontiguousarray(getattr(self, name), "<f4").tobytes())
+        return sha.hexdigest()
+
+    @property
+    def id(self) -> str:
+        """A name for people that no two codebooks share, such as `whisper-tiny.en-l3-k100-1a2b3c4d`."""
+        return f"{self.encoder}-l{self.layer}-k{self.size}-{self.digest[:8]}"
+
+    def quantize(self, features: np.ndarray) -> np.ndarray:
+        """The nearest centroid of every frame, by Euclidean distance in standardised space; the lower id of a tie.
+
+        Args:
+            features: (T, D) float32 of one utterance.
+
+        Returns:
+            (T,) int32 in [0, K).
+
+        Raises:
+            ValueError: the features are not as wide as the codebook, or not finite.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise ValueError(f"features of shape {features.shape} for a codebook {len(self.mean)} wide")
+        standard = (features.astype(np.float32, copy=False) - self.mean) / self.std
+        block = max(1, MOST_DISTANCES // self.size)
+        units = [self._nearest(standard[start : start + block]) for start in range(0, len(standard), block)]
+        return np.concatenate([np.zeros(0, np.int32), *units])
+
+    def _nearest(self, standard: np.ndarray) -> np.ndarray:
+        distances = self._squared_norms - 2 * (standard @ self.centroids.T)
+        if not np.isfinite(distances).all():
+            raise ValueError("features hold numbers that are not finite")
+        return distances.argmin(axis=1).astype(np.int32)
+
+    @cached_property
+    def _squared_norms(self) -> np.ndarray:
+        return np.square(self.centroids).sum(axis=1)
+
+    def save(self, path: Path, report: dict[str, Any]) -> None:
+        """Write one `.safetensors` file: the arrays, and as metadata the fields, the digest and the fit's report."""
+        from safetensors.numpy import save_file
+
+        about = {
+            "format": FORMAT,
+            "encoder": self.encoder,
+            "encoder_digest": self.encoder_digest,
+            "layer": self.layer,
+            "hop_samples": self.hop_samples,
+            "digest": self.digest,
+            "report": report,
+        }
+        # One metadata entry: safetensors writes several in an order of its own, and the file's bytes would vary.
+        metadata = {"codebook": json.dumps(about, sort_keys=True)}
+        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}, path, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Codebook:
+        """Read a codebook and check it.
+
+        Raises:
+            ModelError: the file is missing, is no codebook, or its arrays are not those its digest was taken of.
+        """
+        about, arrays = _read(path)
+        try:
+            codebook = cls(
+                about["encoder"], about["layer"], about["hop_samples"], **arrays, encoder_digest=about["encoder_digest"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: not a usable codebook ({error}); fit it again") from error
+        if codebook.digest != about.get("digest"):
+            raise ModelError(f"{path}: the centroids changed since the codebook was fitted; restore or refit the file")
+        return codebook
+
+
+def fit_report(path: Path) -> dict[str, Any]:
+    """What `fit_codebook` reported when the file was made.
+
+    Raises:
+        ModelError: as `Codebook.load`.
+    """
+    return dict(_read(path)[0].get("report", {}))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            about = json.loads((file.metadata() or {})["codebook"])
+            arrays = {name: file.get_tensor(name) for name in ARRAYS}
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such codebook; fit one with `echo-targets fit-codebook`") from error
+    except (KeyError, OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: not a codebook, or cut short ({error}); fit it again") from error
+    if about.get("format") != FORMAT:
+        raise ModelError(f"{path}: codebook format {about.get('format')}, this version reads {FORMAT}; fit it again")
+    return about, arrays
+
+
+def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of equal frames as one frame with a duration.
+
+    Args:
+        units: (T,) integers, one a frame; or (T, Q), one of each of Q codebooks.
+
+    Returns:
+        (N,) or (N, Q) int32 with no equal neighbours, and (N,) int32 frames.
+    """
+    frames = np.asarray(units, np.int32)
+    if not len(frames):
+        return frames, np.zeros(0, np.int32)
+    differs = frames[1:] != frames[:-1]
+    starts = np.flatnonzero(np.r_[True, differs.any(axis=1) if frames.ndim == 2 else differs])
+    return frames[starts], np.diff(starts, append=len(frames)).astype(np.int32)
+
+
+def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    """The inverse of `collapse`: (N,) or (N, Q) units and their frames back to (T,) or (T, Q) int32."""
+    return np.repeat(np.asarray(units, np.int32), durations, axis=0)
+
+
+def fit_codebook(
+    features: Iterable[np.ndarray],
+    *,
+    size: int,
+    encoder: str,
+    encoder_digest: str,
+    layer: int,
+    hop_samples: int,
+    seed: int,
+    max_frames: int = 200_000,
+) -> tuple[Codebook, dict[str, Any]]:
+    """Cluster frames with MiniBatchKMeans (Sculley 2010, scikit-learn). The same frames and seed give the same bytes.
+
+    Args:
+        features: (T, D) float32, one array an utterance; read once, at most `max_frames` frames are kept.
+        size: K.
+        encoder, encoder_digest, layer, hop_samples: where the features come from, as in `Codebook`.
+        seed: of the sample of frames and of the clustering.
+
+    Returns:
+        The codebook, its centroids in lexicographic order, and a report: frames, inertia (mean squared distance a
+        frame), usage_entropy (bits; log2 K when all units are equally used), dead_units (how many no frame falls
+        to), and unused_units (which).
+
+    Raises:
+        ValueError: fewer frames than centroids, or frames that are not finite.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
+
+    seen, frames = _sample(features, max_frames, np.random.default_rng(seed))
+    if len(frames) < size:
+        raise ValueError(f"{len(frames)} frames cannot make {size} units")
+    if not np.isfinite(frames).all():
+        raise ValueError("features hold numbers that are not finite")
+    mean = frames.mean(axis=0, dtype=np.float64).astype(np.float32)
+    std = np.maximum(frames.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
+    standard = (frames - mean) / std
+    kmeans = MiniBatchKMeans(size, random_state=seed, batch_size=8192, n_init=3, max_iter=100, max_no_improvement=20)
+    with threadpool_limits(1):  # sums over threads would come in another order
+        centroids = kmeans.fit(standard).cluster_centers_.astype(np.float32)
+    codebook = Codebook(
+        encoder, layer, hop_samples, centroids[np.lexsort(centroids.T[::-1])], mean, std, encoder_digest
+    )
+    units = codebook.quantize(frames)
+    usage = np.bincount(units, minlength=size) / len(units)
+    used = usage[usage > 0]
+    unused = np.flatnonzero(usage == 0).tolist()
+    report = {
+        "frames_seen": seen,
+        "frames": len(frames),
+        "seed": seed,
+        "inertia": round(float(np.square(standard - codebook.centroids[units]).sum(axis=1).mean()), 4),
+        "usage_entropy": round(float(-(used * np.log2(used)).sum()), 4),
+        "dead_units": len(unused),
+        "unused_units": unused,
+    }
+    return codebook, report
+
+
+def _sample(features: Iterable[np.ndarray], count: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    # Every frame draws a ticket and the lowest stay: a uniform sample from a stream of unknown length.
+    seen, kept, tickets = 0, [], np.zeros(0)
+    for utterance in features:
+        seen += len(utterance)
+        kept.append(np.asarray(utterance, np.float32))
+        tickets = np.r_[tickets, rng.random(len(utterance))]
+        if len(tickets) > 2 * count:
+            kept, tickets = _lowest(kept, tickets, count)
+    kept, tickets = _lowest(kept, tickets, count)
+    return seen, kept[0]
+
+
+def _lowest(kept: list[np.ndarray], tickets: np.ndarray, count: int) -> tuple[list[np.ndarray], np.ndarray]:
+    frames = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
+    chosen = np.sort(np.argsort(tickets, kind="stable")[:count])
+    return [frames[chosen]], tickets[chosen]
