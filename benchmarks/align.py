@@ -15,9 +15,11 @@ from functools import partial
 import numpy as np
 
 from benchmarks.borders import spread, voiced
-from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
+from benchmarks.common import chosen, compare, speech
 from benchmarks.narrator import Narrator
-from echo_targets.transforms.models.aligners.hama import HOP_SAMPLES, CtcAligner, viterbi
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.models.aligners.ctc import HOP_SAMPLES, viterbi
+from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.voices.hibari import PLAIN
 from echo_targets.transforms.text import words_of
 

@@ -21,8 +21,9 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, options, speech, speech_rows
+from benchmarks.common import options, speech, speech_rows
 from benchmarks.narrator import Narrator, Said
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
 from echo_targets.transforms.models.aligners.hama import CtcAligner

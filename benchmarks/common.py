@@ -14,8 +14,6 @@ import numpy as np
 
 from tests.speech import folder, recorded, rows
 
-SAMPLE_RATE = 16_000
-
 
 def options(about: str | None, rounds: int = 5) -> argparse.ArgumentParser:
     """`--limit` and `--rounds` of a benchmark, whose docstring's first line is its help."""

@@ -15,7 +15,9 @@ from rapidfuzz.distance import Levenshtein
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.models.readers.ctc import UnitReader, readable, target_cer
-from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters, user_turns
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.stage import Echo
+from echo_targets.transforms.stages.echo.turns import user_turns
 
 BATCH = 16
 MAX_TOKENS = 128

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, compare, options
+from benchmarks.common import compare, options
 from benchmarks.dialogues import BATCH, MAX_TOKENS
 from benchmarks.generate import Generating
 from echo_targets.jobs.corpora.nano_domain import rows as lines_of_domain
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.voices.hibari import Delivery, Voice
-from echo_targets.transforms.stages.echo.stage import EchoParameters
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
 
 if TYPE_CHECKING:
     from echo_targets.transforms.models.echox.model import Prompt

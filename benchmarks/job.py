@@ -20,11 +20,12 @@ from typing import Any
 
 import jiwer
 
-from benchmarks.common import SAMPLE_RATE, chosen, speech_rows
+from benchmarks.common import chosen, speech_rows
 from echo_targets.jobs.commands.run import job_of
 from echo_targets.jobs.config import load
 from echo_targets.pipeline.commit import open_stage, set_current
 from echo_targets.pipeline.shard import ShardTask, load_transform, run_shard
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.text import normalize

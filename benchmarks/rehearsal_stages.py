@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from echo_targets.schemas import ECHO_TARGETS, ENTRIES, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES, Table
 from echo_targets.schemas.tables.base import AUDIO, CATEGORY
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, joined
-from echo_targets.transforms.stages.echo.stage import user_turns
+from echo_targets.transforms.stages.echo.turns import user_turns
 
 HOP = 320
 LANGUAGE_UNITS, SHADES = 100, 10

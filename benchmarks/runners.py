@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import SAMPLE_RATE
 from benchmarks.stages import clips
 from echo_targets.jobs.config import workplace
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import plan
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.schemas import ENTRIES
+from echo_targets.schemas import ENTRIES, SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
 
 OPTIONS = {

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from echo_targets.transforms.assets import asset
-from echo_targets.transforms.models.aligners.hama import CtcAligner, viterbi
+from echo_targets.transforms.models.aligners.ctc import viterbi
+from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
-from echo_targets.transforms.models.encoders.whisper import encode, num_frames
+from echo_targets.transforms.models.whisper.encoder import encode, num_frames
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
 from echo_targets.transforms.text import words_of

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, speech
+from benchmarks.common import speech
+from echo_targets.schemas import SAMPLE_RATE
 
 PAUSES = (0.3, 1.0, 3.0)
 SNRS = (0, 5, 10)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from benchmarks.common import SAMPLE_RATE, speech_rows
-from echo_targets.schemas import ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
+from benchmarks.common import speech_rows
+from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
 from echo_targets.transforms.base import Output, Parameters, Transform, table_of
 

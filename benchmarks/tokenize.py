@@ -10,9 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
+from benchmarks.common import chosen, compare, speech
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.assets import asset
-from echo_targets.transforms.models.encoders.whisper import WhisperFeatures, num_frames
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
+from echo_targets.transforms.models.whisper.encoder import num_frames
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
 from echo_targets.transforms.threads import hear_each

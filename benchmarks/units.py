@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
+from benchmarks.common import chosen, compare, speech
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
 from echo_targets.transforms.models.whisper.weights import EMBEDDED

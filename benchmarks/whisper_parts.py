@@ -15,10 +15,11 @@ import jiwer
 import numpy as np
 import torch
 
-from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
-from echo_targets.transforms.models.asr.base import FasterWhisper
+from benchmarks.common import chosen, compare, speech
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
 from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
-from echo_targets.transforms.models.encoders.whisper import (
+from echo_targets.transforms.models.whisper.encoder import (
     HOP_SAMPLES,
     WINDOW_SAMPLES,
     hidden_states,

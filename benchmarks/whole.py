@@ -16,7 +16,8 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from benchmarks.common import SAMPLE_RATE, chosen, compare, speech
+from benchmarks.common import chosen, compare, speech
+from echo_targets.schemas import SAMPLE_RATE
 
 HERE = Path(__file__).parents[1]
 WORKERS = 2

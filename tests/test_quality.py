@@ -20,8 +20,9 @@ from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.echox.model import EchoX
-from echo_targets.transforms.models.readers.ctc import UnitReader, UnitReaderConfig
-from echo_targets.transforms.stages.echo.stage import EchoParameters
+from echo_targets.transforms.models.readers.ctc import UnitReader
+from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
 from echo_targets.transforms.units.codebook import Codebook
 from tests.transforms.rows import run_stages
 from tests.transforms.small_echox import small_config, write_small

@@ -25,7 +25,7 @@ from echo_targets.schemas import KEY, MEASURES, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset, must_be_readable
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES
+from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 from echo_targets.transforms.stages.features import SampleFeaturesParameters
 from echo_targets.transforms.stages.publish.fences import Group, RateFences
 from echo_targets.transforms.units.codebook import fit_codebook

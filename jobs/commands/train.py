@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from echo_targets.jobs.config import ConfigError, find, read_values
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas.dataset.layout import Dataset, must_be_readable
-from echo_targets.transforms.models.readers.ctc import UnitReaderConfig
-from echo_targets.transforms.models.t2c.model import T2CConfig, character_tokenizer
+from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
+from echo_targets.transforms.models.t2c.config import T2CConfig
+from echo_targets.transforms.models.t2c.model import character_tokenizer
 from echo_targets.transforms.segments.rule import Border
 from echo_targets.transforms.training.reader import ReaderRecipe, train_unit_reader
 from echo_targets.transforms.training.run import RunRecipe

@@ -114,7 +114,8 @@ def test_train_t2c_makes_a_model_that_echo_takes(
 
 
 def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:
-    from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
+    from echo_targets.transforms.stages.echo.parameters import EchoParameters
+    from echo_targets.transforms.stages.echo.stage import Echo
 
     sizes = ["model.hidden_size=32", "model.num_layers=1", "model.ffn_size=64"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
@@ -207,7 +208,8 @@ def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
 
 
 def test_missing_weights_are_named() -> None:
-    from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
+    from echo_targets.transforms.stages.echo.parameters import EchoParameters
+    from echo_targets.transforms.stages.echo.stage import Echo
 
     with pytest.raises(ModelError, match=r"nowhere has no config\.json"):
         Echo(EchoParameters(model="nowhere")).weights()

@@ -18,7 +18,8 @@ from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
 from echo_targets.transforms.models.tokenizers.codec import Codec
 from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
-from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.stage import Echo
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
 from echo_targets.transforms.threads import in_threads
 from echo_targets.transforms.units.codebook import collapse, expand

@@ -16,13 +16,16 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.loading.collate import t2c_segments
-from echo_targets.transforms.models.readers.ctc import UnitReader, UnitReaderConfig, target_cer
+from echo_targets.transforms.models.readers.ctc import UnitReader, target_cer
+from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
 from echo_targets.transforms.models.readers.registry import open_reader
 from echo_targets.transforms.models.t2c.model import T2C, learned_segments
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.segments.rule import SegmentRule
-from echo_targets.transforms.stages.echo.responders import Asked
-from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters, _recorded, unit_error_rate
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.recorded import recorded_units, unit_error_rate
+from echo_targets.transforms.stages.echo.responders.base import UserTurn
+from echo_targets.transforms.stages.echo.stage import Echo
 from echo_targets.transforms.stages.publish.stage import EchoSetParameters, PublishEcho, PublishT2C, T2CParameters
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
 from echo_targets.transforms.units.codebook import Codebook
@@ -110,7 +113,7 @@ def test_a_recording_of_another_text_gives_no_recorded_units(rate: float | None,
         "alignments": None,
         "transcripts": {"wer_vs_reference": rate},
     }
-    assert (_recorded(reply, [9], "book") == [[3, 1, 4]]) == kept
+    assert (recorded_units(reply, [9], "book") == [[3, 1, 4]]) == kept
 
 
 def test_units_of_another_codebook_are_not_recorded_units(echoed: Dataset, tmp_path: Path) -> None:
@@ -192,7 +195,7 @@ def test_a_reply_of_which_the_tokenizer_keeps_nothing_is_a_reject() -> None:
     echo = Echo(EchoParameters.model_validate(TEXT_ALONE))
     echo.setup()
     accent = "\N{COMBINING ACUTE ACCENT}"  # the embedded tokenizer leaves accents out
-    written, (reject,) = echo._answered([({KEY: "a0"}, Asked("a0", [], [], accent))], [[]])
+    written, (reject,) = echo._answered([({KEY: "a0"}, UserTurn("a0", [], [], accent))], [[]])
     assert written == [] and (reject.utterance_id, reject.error_class) == ("a0", "empty_reply")
     assert "the tokenizer keeps nothing of it" in reject.message
 

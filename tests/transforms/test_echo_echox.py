@@ -16,11 +16,12 @@ import torch
 
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
-from echo_targets.transforms.assets import asset
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.echox.model import EchoX
-from echo_targets.transforms.stages.echo.responders import Asked, EchoXResponder, Sampling, Segment, Speech
-from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.responders.base import Segment, UserTurn
+from echo_targets.transforms.stages.echo.responders.echox import EchoXResponder
+from echo_targets.transforms.stages.echo.stage import Echo
 from tests.transforms.released_echox import write_released
 from tests.transforms.rows import rejects, run_stages
 from tests.transforms.small_echox import write_small
@@ -183,14 +184,18 @@ def test_a_checkpoint_as_released_answers_and_speaks(tmp_path: Path) -> None:
     folder = write_released(tmp_path / "EchoX-8B")
     rng = np.random.default_rng(0)
     turns = [rng.normal(0, 0.1, length).astype(np.float32) for length in (31_000, 47_000)]
-    responder = EchoXResponder(folder, "cpu", "float32", asset("embedded:prompts/echox.json"), 9, Sampling(0.2, 0.9, 3))
+    chosen = EchoParameters(
+        model=str(folder), prompt="embedded:prompts/echox.json", max_tokens=9, temperature=0.2, top_p=0.9, seed=3
+    )
+    responder = EchoXResponder(chosen, "cpu")
+    responder.setup()
     begin = responder.tokenizer.token_to_id("<|begin_of_text|>")
     given = [
-        Asked("a", turns[:1], [], "It is five."),
-        Asked("b", turns, ["It is five."], "No. It is two."),
-        Asked("c", turns[:1], [], ""),
+        UserTurn("a", turns[:1], [], "It is five."),
+        UserTurn("b", turns, ["It is five."], "No. It is two."),
+        UserTurn("c", turns[:1], [], ""),
     ]
-    answers = responder.answer(given, responder.hear(given))
+    answers = responder.answer(given, responder.encode_audio(given))
     for asked, answer in zip(given[:2], answers, strict=False):
         assert answer.text == asked.reply and answer.states is not None
         assert answer.ids == [begin, *responder.encode(answer.text)]
@@ -199,12 +204,13 @@ def test_a_checkpoint_as_released_answers_and_speaks(tmp_path: Path) -> None:
     assert answers[2].ids == []
     segments = [Segment(answer, 0, len(answer.ids)) for answer in answers[:2]]
     for text, decoder in (("hidden", "t2c"), ("response", "t2c"), ("hidden", "echo")):
-        decoded = responder.say(segments, Speech(text, decoder, 1, 40))  # type: ignore[arg-type]
+        responder.parameters = chosen.model_copy(update={"text": text, "decoder": decoder, "max_units": 40})
+        decoded = responder.say(segments)
         assert all(set(row.units) <= {7, 0, 837, 81, 194, 5, 12, 999} for row in decoded)
     generated = [replace(asked, reply=None) for asked in given[:2]]
-    together = responder.answer(generated, responder.hear(generated))
+    together = responder.answer(generated, responder.encode_audio(generated))
     for asked, answer in zip(generated, together, strict=True):
-        (alone,) = responder.answer([asked], responder.hear([asked]))
+        (alone,) = responder.answer([asked], responder.encode_audio([asked]))
         assert (alone.ids, alone.text) == (answer.ids, answer.text)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from echo_targets.transforms.models.echox.model import EchoX, Prompt, Reply, nucleus
 from echo_targets.transforms.models.echox.network import Heard
-from echo_targets.transforms.models.t2c.model import Decoded
+from echo_targets.transforms.models.t2c.config import Decoded
 from tests.transforms.small_echox import write_small
 
 RATE = 16_000

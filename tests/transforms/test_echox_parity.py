@@ -14,9 +14,9 @@ import torch
 
 from echo_targets.transforms.models.echox.model import EchoX, Prompt
 from echo_targets.transforms.models.echox.network import Heard
-from echo_targets.transforms.models.encoders.whisper import encode
-from echo_targets.transforms.models.t2c.model import T2CConfig
+from echo_targets.transforms.models.t2c.config import T2CConfig
 from echo_targets.transforms.models.t2c.network import T2CModule
+from echo_targets.transforms.models.whisper.encoder import encode
 from tests.transforms.tiny_echox import FIGURES, log_mel, write_checkpoint
 
 Expected = Mapping[str, np.ndarray]

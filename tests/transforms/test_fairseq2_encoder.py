@@ -19,7 +19,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.encoders import hubert as ssl_encoders
 from echo_targets.transforms.models.encoders.fairseq2 import Fairseq2Encoder, Fairseq2Features
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import num_frames
+from echo_targets.transforms.models.whisper.encoder import num_frames
 from tests.transforms.fairseq2_checkpoints import KINDS, as_fairseq, hidden_states, make_model, save, write_card
 from tests.transforms.rows import run_stages
 from tests.transforms.ssl_checkpoints import make_ssl

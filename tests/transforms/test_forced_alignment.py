@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.base import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of
 from echo_targets.transforms.text import TextWord, words_of
 
 if TYPE_CHECKING:
     from echo_targets.transforms.models.aligners.hama import CtcAligner
 
-SAMPLE_RATE = 16_000
 Rows = list[dict[str, Any]]
 
 
@@ -161,7 +161,7 @@ def noise(frames: int) -> np.ndarray:
 
 
 def test_words_that_cannot_be_spelled_keep_a_frame_each() -> None:
-    from echo_targets.transforms.models.aligners.hama import align_tokens
+    from echo_targets.transforms.models.aligners.ctc import align_tokens
 
     said, text = heard(0, 1, 2, 2, 5, 6, 0, 7, 3, 0), "one 7 8 9 two"
     words = words_of(text)
@@ -175,7 +175,7 @@ def test_words_that_cannot_be_spelled_keep_a_frame_each() -> None:
 
 
 def test_letters_may_need_more_frames_than_there_are() -> None:
-    from echo_targets.transforms.models.aligners.hama import align_tokens
+    from echo_targets.transforms.models.aligners.ctc import align_tokens
 
     alignment = align_tokens(words_of("aab"), [(1, 1, 2)], heard(1, 1, 2), 0, noise(3))
     assert (alignment.status, alignment.reason) == ("failed", "the text needs 4 frames, the audio has 3")
@@ -193,7 +193,7 @@ def test_a_path_that_would_not_fit_into_memory_is_not_looked_for(monkeypatch: py
 
 
 def test_the_path_is_the_likeliest_one() -> None:
-    from echo_targets.transforms.models.aligners.hama import viterbi
+    from echo_targets.transforms.models.aligners.ctc import viterbi
 
     def emissions(*frames: dict[int, float]) -> np.ndarray:
         table = np.full((len(frames), 3), 0.01, np.float32)

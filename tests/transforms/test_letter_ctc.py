@@ -14,7 +14,7 @@ from echo_targets.schemas import TRANSCRIPTS
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.base import joined
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.aligners.hama import HALF_BLANK
+from echo_targets.transforms.models.aligners.ctc import HALF_BLANK
 from echo_targets.transforms.models.aligners.letters import LetterAligner
 from echo_targets.transforms.models.aligners.wav2vec2 import SslCtc
 from echo_targets.transforms.stages.align import Align, AlignParameters

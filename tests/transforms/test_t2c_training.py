@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from echo_targets.transforms.models.t2c.model import T2C, T2CConfig, character_tokenizer
+from echo_targets.transforms.models.t2c.config import T2CConfig
+from echo_targets.transforms.models.t2c.model import T2C, character_tokenizer
 from echo_targets.transforms.segments.rule import Border, SegmentRule
 from echo_targets.transforms.training import t2c as t2c_training
 from echo_targets.transforms.training.t2c import Recipe, Row, segments_of, train_t2c, unit_errors

@@ -15,7 +15,8 @@ from echo_targets.transforms.assets import asset
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import WhisperFeatures, layer_features, num_frames
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
+from echo_targets.transforms.models.whisper.encoder import layer_features, num_frames
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
 from echo_targets.transforms.units.codebook import Codebook, collapse

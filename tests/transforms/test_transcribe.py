@@ -14,10 +14,11 @@ from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.asr.base import BACKENDS, DecodedWindow, Encoded
+from echo_targets.transforms.models.asr.base import DecodedWindow, Encoded
 from echo_targets.transforms.models.asr.long_form import DecodingRules, LongForm, Transcription
 from echo_targets.transforms.models.asr.phrases import Phrase
-from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
+from echo_targets.transforms.models.asr.registry import BACKENDS
+from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
 from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters, is_other_language
 from echo_targets.transforms.text import normalize

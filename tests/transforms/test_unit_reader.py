@@ -18,16 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.readers.ctc import (
-    ALPHABET,
-    BLANK,
-    UnitReader,
-    UnitReaderConfig,
-    character_error_rate,
-    readable,
-    spelt,
-    target_cer,
-)
+from echo_targets.transforms.models.readers.ctc import UnitReader, character_error_rate, readable, spelt, target_cer
+from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule, padded
 from echo_targets.transforms.training import reader as unit_reader_training
 from echo_targets.transforms.training.reader import ReaderRecipe, Row, reading_error_rate, train_unit_reader

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
-from echo_targets.transforms.models.encoders.whisper import log_mel
 from echo_targets.transforms.models.tokenizers import registry as unit_tokenizers
 from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.whisper.encoder import log_mel
 from echo_targets.transforms.units.codebook import expand
 from tests.transforms.rows import run_stages
 

@@ -16,7 +16,8 @@ from echo_targets.transforms.models.readers.registry import open_reader, reader_
 from echo_targets.transforms.models.readers.vocoder import VocoderReader
 from echo_targets.transforms.models.voices.vocoder import LONGEST_FRAMES, Vocoder, is_vocoder, vocoder_digest
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
-from echo_targets.transforms.stages.echo.stage import Echo, EchoParameters
+from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.stage import Echo
 from tests.transforms.speechbrain_checkpoints import make_vocoder, unit_hifigan
 
 K = 20

@@ -29,8 +29,9 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import WhisperFeatures, layer_features, log_mel
+from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
 from echo_targets.transforms.models.whisper.ctranslate2 import read_ctranslate2
+from echo_targets.transforms.models.whisper.encoder import layer_features, log_mel
 from echo_targets.transforms.models.whisper.names import from_transformers, to_transformers
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, choose_alignment_heads, load_whisper, weights_of
 from echo_targets.transforms.stages.align import Align, AlignParameters

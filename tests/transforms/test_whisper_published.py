@@ -21,10 +21,11 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.base import joined
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
-from echo_targets.transforms.models.asr.base import BACKENDS, Recogniser
+from echo_targets.transforms.models.asr.base import Recogniser
+from echo_targets.transforms.models.asr.registry import BACKENDS
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import num_frames
+from echo_targets.transforms.models.whisper.encoder import num_frames
 from echo_targets.transforms.models.whisper.weights import choose_alignment_heads, load_whisper
 from echo_targets.transforms.stages.align import Align, AlignParameters
 from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters

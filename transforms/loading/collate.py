@@ -12,7 +12,7 @@ from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.models.echox.collate import KDRow, collate_kd
 from echo_targets.transforms.models.echox.config import EchoXConfig
-from echo_targets.transforms.models.encoders.whisper import log_mel
+from echo_targets.transforms.models.whisper.encoder import log_mel
 from echo_targets.transforms.segments.rule import Border, SegmentRule, cut_units, cuts_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from echo_targets.schemas import FEATURES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
 from echo_targets.transforms.base import Output, Parameters, Transform, table_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES, padded_seconds
+from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES, padded_seconds
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.threads import hear_each
 

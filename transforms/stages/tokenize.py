@@ -13,10 +13,10 @@ from echo_targets.transforms.assets import asset
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
 from echo_targets.transforms.base import Output, Parameters, Transform, digest_of, table_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.encoders.whisper import padded_seconds
 from echo_targets.transforms.models.tokenizers.base import UnitTokenizer
 from echo_targets.transforms.models.tokenizers.kmeans import KmeansTokenizer
 from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
+from echo_targets.transforms.models.whisper.encoder import padded_seconds
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.threads import hear_each
 from echo_targets.transforms.units.codebook import collapse

@@ -11,10 +11,11 @@ from pydantic import model_validator
 from echo_targets.schemas import KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
 from echo_targets.transforms.base import Output, Transform, rounded, table_of
-from echo_targets.transforms.models.asr.base import BACKENDS, DecodedWindow
+from echo_targets.transforms.models.asr.base import DecodedWindow
 from echo_targets.transforms.models.asr.long_form import DecodingRules, LongForm, Segment, Transcription
+from echo_targets.transforms.models.asr.registry import BACKENDS
 from echo_targets.transforms.models.asr.voice_activity import VoiceActivity
-from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
+from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.text import error_rate, normalize
 

@@ -14,7 +14,7 @@ from echo_targets.transforms.models.echox.audio_tower import AudioTower
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
-from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES
+from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 from echo_targets.transforms.training.row_cache import RowCache
 
 if TYPE_CHECKING:

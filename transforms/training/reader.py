@@ -16,14 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from echo_targets.transforms.models.readers.ctc import (
-    ALPHABET,
-    BLANK,
-    UnitReader,
-    UnitReaderConfig,
-    check_units,
-    readable,
-)
+from echo_targets.transforms.models.readers.ctc import UnitReader, check_units, readable
+from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
 from echo_targets.transforms.units.codebook import collapse
 

@@ -19,7 +19,7 @@ from echo_targets.transforms.models.echox.audio_tower import AudioTower
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX, tower_of
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
-from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES
+from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 from echo_targets.transforms.training.echox import (
     cached_frames,
     ctc_loss,

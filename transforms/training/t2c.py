@@ -13,7 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from echo_targets.transforms.models.t2c.model import SPELLED, T2C, T2CConfig
+from echo_targets.transforms.models.t2c.config import SPELLED, T2CConfig
+from echo_targets.transforms.models.t2c.model import T2C
 from echo_targets.transforms.segments.rule import Border, cut_units, cuts_of
 from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
 

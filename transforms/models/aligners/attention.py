@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.base import SHORTEST_WORD, Aligner, Alignment, Span, alignment_of, failed
 from echo_targets.transforms.models.aligners.pauses import Levels
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from whisper.timing import WordTiming
     from whisper.tokenizer import Tokenizer
 
-SAMPLE_RATE = 16_000
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 SHORTEST_SAMPLES = 640
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment, alignment_of
-from echo_targets.transforms.models.aligners.hama import align_tokens
+from echo_targets.transforms.models.aligners.ctc import align_tokens
 from echo_targets.transforms.models.aligners.vocabulary import Vocabulary
 from echo_targets.transforms.text import TextWord
 

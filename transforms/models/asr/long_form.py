@@ -13,7 +13,7 @@ from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.models.asr.base import DecodedWindow, Recogniser
 from echo_targets.transforms.models.asr.voice_activity import Span, VoiceActivity
-from echo_targets.transforms.models.encoders.whisper import WINDOW_SAMPLES
+from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES
 from echo_targets.transforms.text import join
 from echo_targets.transforms.threads import in_threads
 

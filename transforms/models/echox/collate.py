@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from echo_targets.transforms.models.echox.config import EchoXConfig
-from echo_targets.transforms.models.t2c.model import SPELLED
+from echo_targets.transforms.models.t2c.config import SPELLED
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,7 +26,7 @@ from echo_targets.transforms.models.checkpoints.llama_config import (
     refuse_other_networks,
 )
 from echo_targets.transforms.models.echox.vocabulary import added_tokens, special_token, unit_spellings
-from echo_targets.transforms.models.t2c.model import T2CConfig
+from echo_targets.transforms.models.t2c.config import T2CConfig
 
 HEADER = [128006, 128000, 65576, 128007, 128000, 198]
 """The turn of units in Llama-3 headers, as the released tokenizer spells it."""

@@ -17,7 +17,8 @@ from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.echox.audio_tower import AudioTower
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.vocabulary import text_tokenizer
-from echo_targets.transforms.models.t2c.model import T2C, StopReason, looping_tail
+from echo_targets.transforms.models.t2c.config import StopReason, looping_tail
+from echo_targets.transforms.models.t2c.model import T2C
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, weights_of
 
 if TYPE_CHECKING:

@@ -14,40 +14,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors, write_tensors
 from echo_targets.transforms.models.readers.base import Reader
+from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.threads import by_one_thread
 
 if TYPE_CHECKING:
     from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
 
-ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
-BLANK = len(ALPHABET)
 BATCH_UNITS = 20_000
-
-
-class UnitReaderConfig(BaseModel):
-    """Sizes, and the codebook whose units are read.
-
-    Attributes:
-        codebook_id, codebook_size: as in the table `units`.
-        hidden_size, ffn_size, num_layers: of the residual blocks.
-        reach: units to either side that a block sees.
-        frames_per_unit: CTC frames for each unit, so that there are at least as many as letters.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    codebook_id: str
-    codebook_size: PositiveInt
-    hidden_size: PositiveInt
-    ffn_size: PositiveInt
-    num_layers: PositiveInt
-    reach: PositiveInt
-    frames_per_unit: PositiveInt = 2
 
 
 class UnitReader(Reader):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echo_targets.transforms.models.readers.ctc import ALPHABET, UnitReaderConfig
+from echo_targets.transforms.models.readers.ctc_config import ALPHABET, UnitReaderConfig
 
 
 class UnitReaderModule(nn.Module):

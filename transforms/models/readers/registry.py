@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from echo_targets.transforms.models.asr.base import FasterWhisper
+from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.readers.base import Reader
 from echo_targets.transforms.models.readers.ctc import UnitReader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from echo_targets.transforms.models.asr.base import FasterWhisper
+from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
 from echo_targets.transforms.models.asr.long_form import DecodingRules, LongForm
 from echo_targets.transforms.models.readers.base import Reader
 from echo_targets.transforms.models.voices.vocoder import Vocoder, whole

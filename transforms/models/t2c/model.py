@@ -6,28 +6,20 @@ in float32) and `tokenizer.json` (Hugging Face `tokenizers`).
 
 from __future__ import annotations
 
+import json
 import math
-import re
-from collections.abc import Sequence
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
-    field_validator,
-    model_validator,
 )
 
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
-from echo_targets.transforms.models.checkpoints.llama_config import Activation, check_heads, checked_rope_scaling
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors, write_tensors
+from echo_targets.transforms.models.t2c.config import Chosen, Decoded, T2CConfig
 from echo_targets.transforms.segments.rule import SegmentRule
 
 if TYPE_CHECKING:
@@ -36,93 +28,8 @@ if TYPE_CHECKING:
 
     from echo_targets.transforms.models.t2c.network import T2CModule
 
-StopReason = Literal["end", "length", "repetition"]
-LOOP_WINDOW, LOOP_PERIOD = 32, 8
-SPELLED = "the decoder's ids are spelled by a tokenizer (`spellings`), and rows have units: train one without spellings"
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'.,?!-0123456789"
 SPECIALS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
-
-
-class T2CConfig(BaseModel):
-    """Sizes, and the template around a text: `prefix_ids`, text, `middle_ids`, units, `end_id`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    text_vocab_size: PositiveInt
-    unit_vocab_size: PositiveInt
-    units: PositiveInt | None = None  # of them are decoded; null for all
-    text_embedding_size: PositiveInt
-    hidden_size: PositiveInt
-    num_layers: PositiveInt
-    num_heads: PositiveInt
-    num_kv_heads: PositiveInt
-    ffn_size: PositiveInt
-    head_dim: PositiveInt | None = None  # null for hidden_size / num_heads
-    hidden_act: Activation = "silu"
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    max_positions: PositiveInt = 2048
-    rope_theta: PositiveFloat = 10_000.0
-    rope_scaling: dict[str, Any] | None = None  # as transformers' LlamaConfig takes it
-    rms_norm_eps: PositiveFloat = 1e-6
-    prefix_ids: list[int]
-    middle_ids: list[int]
-    end_id: int
-    max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
-    units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
-    segments: SegmentRule | None = None  # that texts were cut by in training, and echo cuts them by; null if unknown
-    spellings: dict[int, str] | None = None  # units of an id, such as "_837_81_194"; null: k is text_vocab_size + k
-
-    _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
-
-    @model_validator(mode="after")
-    def _heads(self) -> T2CConfig:
-        check_heads(self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim)
-        return self
-
-    @property
-    def num_units(self) -> int:
-        """Units that are decoded are below this."""
-        if self.spellings is None:
-            return min(self.units or self.unit_vocab_size, self.unit_vocab_size)
-        numbers = (int(number) for spelling in self.spellings.values() for number in re.findall("[0-9]+", spelling))
-        return 1 + max((number for number in numbers if self.units is None or number < self.units), default=0)
-
-    @property
-    def decodable(self) -> list[int]:
-        """Ids that may be decoded beside `end_id`, of the whole vocabulary."""
-        if self.spellings is not None:
-            return sorted(self.spellings)
-        first = self.text_vocab_size
-        return list(range(first, first + self.num_units))
-
-    def spelled(self, ids: Sequence[int]) -> list[int]:
-        """Ids of the whole vocabulary as units, without equal neighbours where ids are words of units."""
-        if self.spellings is None:
-            return [number - self.text_vocab_size for number in ids]
-        # Joined before it is read, as in the release: a number may be spelled by more than one id.
-        numbers = map(int, re.findall("[0-9]+", "".join(self.spellings[number] for number in ids)))
-        return [unit for unit, _ in groupby(unit for unit in numbers if self.units is None or unit < self.units)]
-
-    def prompt(self, text_ids: list[int]) -> list[int]:
-        """The ids before the first unit."""
-        return [*self.prefix_ids, *text_ids, *self.middle_ids]
-
-
-class Chosen(NamedTuple):
-    """A decoded row: ids of the whole vocabulary without the end, a log-probability for every choice made."""
-
-    ids: list[int]
-    logprobs: list[float]
-    stop_reason: StopReason
-
-
-class Decoded(NamedTuple):
-    """Units of one text, no two equal neighbours; the mean log-probability of the choices, the end's among them."""
-
-    units: list[int]
-    mean_logprob: float
-    stop_reason: StopReason
 
 
 class T2C:
@@ -235,6 +142,19 @@ def decoded(result: Chosen, config: T2CConfig) -> Decoded:
     return Decoded(config.spelled(result.ids), sum(result.logprobs) / len(result.logprobs), result.stop_reason)
 
 
+def is_t2c(path: Path) -> bool:
+    """Return True if a model's directory is a text-to-codec model's. Reads only its config file.
+
+    Raises:
+        ModelError: the directory has no readable `config.json`.
+    """
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} has no config.json that can be read: not a model ({error})") from error
+    return not isinstance(config, dict) or "text_vocab_size" in config
+
+
 def model_digest(path: Path) -> str:
     """What stands for a model directory in a fingerprint: the SHA-256 of its weights."""
     return sha256_of(path / "model.safetensors")
@@ -249,16 +169,6 @@ def learned_segments(path: Path) -> SegmentRule | None:
         return T2CConfig.model_validate_json((path / "config.json").read_bytes()).segments
     except (OSError, ValidationError):
         return None
-
-
-def looping_tail(ids: list[int]) -> int:
-    """How many ids at the end only repeat those before them; 0 where the last `LOOP_WINDOW` ids are not periodic."""
-    window = ids[-LOOP_WINDOW:]
-    if len(window) < LOOP_WINDOW:
-        return 0
-    periods = (period for period in range(1, LOOP_PERIOD + 1) if window[period:] == window[:-period])
-    period = next(periods, 0)
-    return LOOP_WINDOW - period if period else 0
 
 
 def character_tokenizer() -> Tokenizer:

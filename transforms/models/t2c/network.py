@@ -14,8 +14,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
 from echo_targets.transforms.models.t2c.decoding import RunningBatch
-from echo_targets.transforms.models.t2c.model import Chosen, T2CConfig, looping_tail
 
 
 class T2CModule(nn.Module):

@@ -9,9 +9,9 @@ import numpy as np
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES
 from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
 from echo_targets.transforms.models.tokenizers.kmeans_file import read_centroids
+from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 from echo_targets.transforms.units.codebook import Codebook
 
 

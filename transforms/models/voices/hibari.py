@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
-
-SAMPLE_RATE = 16_000
 
 
 class Delivery(Parameters):

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.speechbrain import (
@@ -25,8 +26,8 @@ from echo_targets.transforms.models.checkpoints.speechbrain import (
     need_speechbrain,
     read_state,
 )
-from echo_targets.transforms.models.encoders.whisper import HOP_SAMPLES, SAMPLE_RATE
 from echo_targets.transforms.models.readers.ctc import check_units
+from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 
 GENERATOR = "generator.ckpt"
 LONGEST_FRAMES = 100

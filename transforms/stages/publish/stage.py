@@ -31,7 +31,7 @@ from echo_targets.schemas import (
 from echo_targets.schemas.tables.rules import rows_with
 from echo_targets.transforms.base import FILTERED, Output, Reject, Transform, digest_of, joined
 from echo_targets.transforms.segments.borders import borders, longest_stretch
-from echo_targets.transforms.stages.echo.stage import user_turns
+from echo_targets.transforms.stages.echo.turns import user_turns
 from echo_targets.transforms.stages.measure import text_of
 from echo_targets.transforms.stages.publish.filters import (
     FILES,

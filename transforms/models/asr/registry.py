@@ -1,0 +1,9 @@
+"""Recognizers by name."""
+
+from __future__ import annotations
+
+from echo_targets.transforms.models.asr.base import Recogniser
+from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
+from echo_targets.transforms.models.asr.openai_whisper import OpenAIWhisper
+
+BACKENDS: dict[str, type[Recogniser]] = {"faster-whisper": FasterWhisper, "openai-whisper": OpenAIWhisper}

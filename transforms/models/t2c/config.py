@@ -1,0 +1,116 @@
+"""Sizes of a text-to-codec model, and what it decodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from echo_targets.transforms.models.checkpoints.llama_config import Activation, check_heads, checked_rope_scaling
+from echo_targets.transforms.segments.rule import SegmentRule
+
+StopReason = Literal["end", "length", "repetition"]
+LOOP_WINDOW, LOOP_PERIOD = 32, 8
+SPELLED = "the decoder's ids are spelled by a tokenizer (`spellings`), and rows have units: train one without spellings"
+
+
+class T2CConfig(BaseModel):
+    """Sizes, and the template around a text: `prefix_ids`, text, `middle_ids`, units, `end_id`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text_vocab_size: PositiveInt
+    unit_vocab_size: PositiveInt
+    units: PositiveInt | None = None  # of them are decoded; null for all
+    text_embedding_size: PositiveInt
+    hidden_size: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    ffn_size: PositiveInt
+    head_dim: PositiveInt | None = None  # null for hidden_size / num_heads
+    hidden_act: Activation = "silu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    max_positions: PositiveInt = 2048
+    rope_theta: PositiveFloat = 10_000.0
+    rope_scaling: dict[str, Any] | None = None  # as transformers' LlamaConfig takes it
+    rms_norm_eps: PositiveFloat = 1e-6
+    prefix_ids: list[int]
+    middle_ids: list[int]
+    end_id: int
+    max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
+    units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
+    segments: SegmentRule | None = None  # that texts were cut by in training, and echo cuts them by; null if unknown
+    spellings: dict[int, str] | None = None  # units of an id, such as "_837_81_194"; null: k is text_vocab_size + k
+
+    _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
+
+    @model_validator(mode="after")
+    def _heads(self) -> T2CConfig:
+        check_heads(self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim)
+        return self
+
+    @property
+    def num_units(self) -> int:
+        """Units that are decoded are below this."""
+        if self.spellings is None:
+            return min(self.units or self.unit_vocab_size, self.unit_vocab_size)
+        numbers = (int(number) for spelling in self.spellings.values() for number in re.findall("[0-9]+", spelling))
+        return 1 + max((number for number in numbers if self.units is None or number < self.units), default=0)
+
+    @property
+    def decodable(self) -> list[int]:
+        """Ids that may be decoded beside `end_id`, of the whole vocabulary."""
+        if self.spellings is not None:
+            return sorted(self.spellings)
+        first = self.text_vocab_size
+        return list(range(first, first + self.num_units))
+
+    def spelled(self, ids: Sequence[int]) -> list[int]:
+        """Ids of the whole vocabulary as units, without equal neighbours where ids are words of units."""
+        if self.spellings is None:
+            return [number - self.text_vocab_size for number in ids]
+        # Joined before it is read, as in the release: a number may be spelled by more than one id.
+        numbers = map(int, re.findall("[0-9]+", "".join(self.spellings[number] for number in ids)))
+        return [unit for unit, _ in groupby(unit for unit in numbers if self.units is None or unit < self.units)]
+
+    def prompt(self, text_ids: list[int]) -> list[int]:
+        """The ids before the first unit."""
+        return [*self.prefix_ids, *text_ids, *self.middle_ids]
+
+
+class Chosen(NamedTuple):
+    """A decoded row: ids of the whole vocabulary without the end, a log-probability for every choice made."""
+
+    ids: list[int]
+    logprobs: list[float]
+    stop_reason: StopReason
+
+
+class Decoded(NamedTuple):
+    """Units of one text, no two equal neighbours; the mean log-probability of the choices, the end's among them."""
+
+    units: list[int]
+    mean_logprob: float
+    stop_reason: StopReason
+
+
+def looping_tail(ids: list[int]) -> int:
+    """How many ids at the end only repeat those before them; 0 where the last `LOOP_WINDOW` ids are not periodic."""
+    window = ids[-LOOP_WINDOW:]
+    if len(window) < LOOP_WINDOW:
+        return 0
+    periods = (period for period in range(1, LOOP_PERIOD + 1) if window[period:] == window[:-period])
+    period = next(periods, 0)
+    return LOOP_WINDOW - period if period else 0
