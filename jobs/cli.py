@@ -258,7 +258,7 @@ def fit_codebook(
 
     Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500 workers=2
     """
-    from echo_targets.jobs.commands.fit import fit_codebook_command
+    from echo_targets.jobs.commands.fit_codebook import fit_codebook_command
     from echo_targets.jobs.config import workplace
 
     chosen = workplace(overrides or [])
@@ -278,7 +278,7 @@ def fit_unit_language(
 
     Example: echo-targets fit-unit-language out/calls words.json --vocab-size 4000 runner=ray ray.address=auto
     """
-    from echo_targets.jobs.commands.fit import fit_unit_language_command
+    from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
     from echo_targets.jobs.config import workplace
 
     chosen = workplace(overrides or [])
@@ -293,7 +293,7 @@ def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="The fences' 
 
     Example: echo-targets fit-fences out/calls fences.json
     """
-    from echo_targets.jobs.commands.fit import fit_fences_command
+    from echo_targets.jobs.commands.fit_fences import fit_fences_command
 
     raise typer.Exit(fit_fences_command(root, out))
 

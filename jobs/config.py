@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from echo_targets.jobs.stages import STAGES
 from echo_targets.pipeline.lease import WhenBusy
 from echo_targets.pipeline.runners.base import Runner
-from echo_targets.pipeline.runners.beam.runner import BeamOptions, BeamRunner
+from echo_targets.pipeline.runners.beam.options import BeamOptions
+from echo_targets.pipeline.runners.beam.runner import BeamRunner
 from echo_targets.pipeline.runners.local import LocalRunner
-from echo_targets.pipeline.runners.ray.runner import RayOptions, RayRunner
+from echo_targets.pipeline.runners.ray.options import RayOptions
+from echo_targets.pipeline.runners.ray.runner import RayRunner
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
 

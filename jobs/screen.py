@@ -17,6 +17,8 @@ from echo_targets.schemas.dataset.layout import StageInfo
 LINE_EVERY = 10.0
 PLAIN_WIDTH = 160
 
+SHOWN_UNITS = 10
+
 
 def open_console() -> Console:
     """The terminal; or plain lines wide enough not to break, where there is none."""
@@ -137,3 +139,10 @@ def funnel(reports: list[StageReport]) -> RichTable:
             why,
         )
     return table
+
+
+def say_unused(console: Console, unused: list[int], size: int, what: str) -> None:
+    """Print which of a codebook's units are unused, if any."""
+    if unused:
+        shown = ", ".join(map(str, unused[:SHOWN_UNITS])) + (", …" if len(unused) > SHOWN_UNITS else "")
+        console.print(f"{len(unused)} of {size} units ({shown}) {what}", soft_wrap=True)

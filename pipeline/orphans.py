@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""Processes that exit with the process that started them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import signal
 import threading
 import time
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 10.0
+"""How long a process that was told to stop may take to remove its unfinished files."""
 
 
-def end_with(parent: int, grace_seconds: float) -> None:
-    """Has this process end when its parent is gone, so that a killed job does not go on in the background.
+def end_with(parent: int) -> None:
+    """Exit this process when its parent is gone, so that a killed job does not go on in the background.
 
-    It gets SIGTERM first, and ends whatever it does after the grace.
+    The process sends itself SIGTERM first, and exits after `GRACE_SECONDS` whatever it does.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(grace_seconds)
+        time.sleep(GRACE_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -90,24 +90,35 @@ class Loaded:
 
 
 _loaded: Loaded | None = None
+"""The transform of this process: a model is loaded once, and released when the next stage comes."""
 _loading = Lock()
 
 
 def load_transform(spec: StageSpec) -> Loaded:
-    """The process's transform: a model is loaded once, and given up when the next stage comes."""
+    """Return the process's transform, loaded."""
     global _loaded
     with _loading:
         if _loaded is None or _loaded.spec != spec:
-            _loaded = None
+            _loaded = None  # before the next one is loaded, so that memory never holds both
             _loaded = Loaded(spec)
         return _loaded
 
 
-def _isolated(spec: StageSpec) -> Isolated:
-    """A process set apart; what this one has loaded is given up, or a device would hold the model twice."""
+def loaded_transform() -> Transform | None:
+    """Return the transform that this process has loaded."""
+    return _loaded.transform if _loaded else None
+
+
+def unload_transform() -> None:
+    """Release the process's transform and its model."""
     global _loaded
     with _loading:
         _loaded = None
+
+
+def _isolated(spec: StageSpec) -> Isolated:
+    """Return the transform in a process of its own. This process releases its own, or a device would hold two."""
+    unload_transform()
     return Isolated(spec)
 
 

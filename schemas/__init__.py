@@ -1,5 +1,18 @@
-"""What a shard holds: one file a table, and the check every shard must pass. Imports pyarrow alone."""
+"""What a dataset holds: tables with their rules, and the check that every shard must pass."""
 
+from echo_targets.schemas.tables import (
+    alignments,
+    echo_targets,
+    entries,
+    features,
+    measures,
+    rejects,
+    training,
+    transcripts,
+    unit_counts,
+    units,
+    utterances,
+)
 from echo_targets.schemas.tables.alignments import ALIGNMENTS
 from echo_targets.schemas.tables.base import KEY, SAMPLE_RATE, Rule, Table
 from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS
@@ -9,6 +22,7 @@ from echo_targets.schemas.tables.measures import MEASURES
 from echo_targets.schemas.tables.rejects import REJECTS
 from echo_targets.schemas.tables.training import ECHO, S2T, T2C
 from echo_targets.schemas.tables.transcripts import TRANSCRIPTS
+from echo_targets.schemas.tables.unit_counts import UNIT_COUNTS
 from echo_targets.schemas.tables.units import UNITS
 from echo_targets.schemas.tables.utterances import UTTERANCES
 
@@ -21,6 +35,7 @@ TABLES: dict[str, Table] = {
         MEASURES,
         ALIGNMENTS,
         UNITS,
+        UNIT_COUNTS,
         FEATURES,
         ECHO_TARGETS,
         REJECTS,
@@ -45,7 +60,19 @@ __all__ = [
     "TABLES",
     "TRANSCRIPTS",
     "UNITS",
+    "UNIT_COUNTS",
     "UTTERANCES",
     "Rule",
     "Table",
+    "alignments",
+    "echo_targets",
+    "entries",
+    "features",
+    "measures",
+    "rejects",
+    "training",
+    "transcripts",
+    "unit_counts",
+    "units",
+    "utterances",
 ]

@@ -48,6 +48,7 @@ DERIVES = {
     "transforms/loading/dataset.py": {"torch"},
     "transforms/units/viterbi.py": {"numba"},
     "pipeline/runners/beam/steps.py": {"apache_beam"},
+    "pipeline/runners/beam/direct_runner.py": {"apache_beam"},
 }
 """Modules whose classes or functions need a heavy library; they are themselves imported where they are used."""
 READS = {"transforms/models/tokenizers/kmeans_pickle.py": {"pickle"}}

@@ -7,10 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-import pyarrow as pa
-
 from echo_targets.pipeline.shard import Progress, ShardTask
-from echo_targets.pipeline.totals import COUNTS
 from echo_targets.schemas.dataset.layout import Manifest
 
 RunShard = Callable[[ShardTask, Progress], Manifest]
@@ -18,20 +15,11 @@ RunShard = Callable[[ShardTask, Progress], Manifest]
 Chain = Sequence[ShardTask]
 """The work on one shard: a task a stage, in order, each reading what those before it have committed."""
 
-Part = tuple[str, str]
-"""A committed file: a dataset's root, and the file's path below it."""
-Count = Callable[[Part], pa.Table]
-Keep = Callable[[pa.Table], pa.Table]
-
 ATTEMPTS = 3
 
 
 class WorkerDied(Exception):
     """A worker, or the engine with all of its workers, came to its end; the message says how."""
-
-
-class TotalFailed(OSError):
-    """Counting was broken off, time after time."""
 
 
 @dataclass(frozen=True)
@@ -76,37 +64,6 @@ class Runner(ABC):
         A task starts when the one before it in its chain is done; other chains need not have come as far. Each task
         ends in exactly one `Done` or final `Failed`; what follows a final `Failed` in its chain is not run, and has
         no event. A caller that closes the iterator early leaves the rest undone.
-        """
-
-    def total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        """Adds up counts by word over all parts, no process holding all words at once.
-
-        Args:
-            parts: what is counted, each by itself.
-            count: a part's counts: `word` (binary, each once) and `count` (int64).
-            keep: which of summed rows are wanted, such as the most frequent; of tables that share no word, what it
-                keeps of what it keeps of each is what it keeps of all.
-
-        Returns:
-            What `keep` keeps of all sums.
-
-        Raises:
-            TotalFailed: workers died, three times.
-        """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._total(parts, count, keep) if parts else keep(COUNTS.empty_table())
-            except WorkerDied as died:
-                if attempt == ATTEMPTS:
-                    raise TotalFailed(f"counting {len(parts)} shards failed {ATTEMPTS} times: {died}") from died
-        raise AssertionError
-
-    @abstractmethod
-    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        """`total` of some parts, once.
-
-        Raises:
-            WorkerDied: it can be tried again.
         """
 
     def __enter__(self) -> Runner:

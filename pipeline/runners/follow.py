@@ -14,12 +14,12 @@ from functools import partial
 from typing import TypeVar
 
 from echo_targets.pipeline.attempt import Attempt, last_attempt
+from echo_targets.pipeline.orphans import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.schemas.dataset.layout import Dataset, Manifest, shard_name
 from echo_targets.schemas.errors import UserError
 
-GRACE_SECONDS = 15.0
 LOCAL_POLL_SECONDS = 0.2
 REMOTE_POLL_SECONDS = 3.0
 

@@ -7,44 +7,30 @@ import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
-
-import pyarrow as pa
 
 from echo_targets.pipeline.attempt import describe, is_device_error
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.isolation import ending
-from echo_targets.pipeline.orphans import end_with
+from echo_targets.pipeline.orphans import GRACE_SECONDS, end_with
 from echo_targets.pipeline.runners.base import (
     ATTEMPTS,
     Chain,
-    Count,
     Done,
     Event,
     Events,
     Failed,
-    Keep,
-    Part,
     Runner,
     RunShard,
     Worked,
-    WorkerDied,
 )
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.pipeline.totals import PARTITIONS, partition_sums, spill
-
-GRACE_SECONDS = 5.0
 
 
 @dataclass
@@ -99,24 +85,6 @@ class LocalRunner(Runner):
                     yield event
         finally:  # who stops early leaves nobody at work: another driver may take the root
             self._end([worker for worker in self._pool if worker.chain is not None])
-
-    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        environment = worker_environment(1)
-        with (
-            TemporaryDirectory(prefix="echo-targets-") as folder,
-            _environment(environment),
-            ProcessPoolExecutor(self.workers, get_context("spawn"), _count_until, (os.getpid(),)) as pool,
-        ):
-            files = [Path(folder, f"{number}.arrow") for number in range(len(parts))]
-            try:
-                list(pool.map(_spill, parts, files, repeat(count)))
-                kept = list(pool.map(_sum, repeat(files), range(PARTITIONS), repeat(keep)))
-            except BrokenProcessPool as error:
-                raise WorkerDied(str(error)) from error
-            except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return keep(pa.concat_tables(kept))
 
     def _ready(self, wanted: int) -> list[_Worker]:
         """Idle workers, as many as there is work for."""
@@ -186,19 +154,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _spill(part: Part, path: Path, count: Count) -> None:
-    spill(count(part), path)
-
-
-def _sum(paths: list[Path], number: int, keep: Keep) -> pa.Table:
-    return keep(partition_sums(paths, number))
-
-
-def _count_until(driver: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(driver, GRACE_SECONDS)
-
-
 def _next_for(worker: _Worker, waiting: list[deque[ShardTask]]) -> deque[ShardTask]:
     """Work for the model that a worker has loaded; else what is furthest from its end, so that stages go in order."""
     return max(waiting, key=lambda chain: (chain[0].spec == worker.spec, len(chain), -chain[0].shard))
@@ -208,7 +163,7 @@ def _work(pipe: Connection, driver: int) -> None:
     """A worker's life: one task after the other until the driver hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of a shard under way
-    end_with(driver, GRACE_SECONDS)
+    end_with(driver)
     leaves = False
     while not leaves:
         try:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from echo_targets.jobs.commands.fit import fit_codebook_command, fit_unit_language_command
+from echo_targets.jobs.commands.fit_codebook import fit_codebook_command
+from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
 from echo_targets.jobs.commands.train import train_reader_command, train_t2c_command
 from echo_targets.jobs.commands.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
 from echo_targets.jobs.config import ConfigError, Workplace

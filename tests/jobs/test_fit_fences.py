@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from echo_targets.jobs.commands.fit import fit_fences_command, speech_rates
+from echo_targets.jobs.commands.fit_fences import fit_fences_command, speech_rates
 from echo_targets.jobs.config import ConfigError
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.stages.publish.fences import RateFences

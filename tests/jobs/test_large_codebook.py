@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echo_targets.jobs.commands.fit import fit_unit_language_command
+from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
 from echo_targets.jobs.commands.train import train_t2c_command
 from echo_targets.jobs.config import Workplace
 from echo_targets.schemas.dataset.check import check_dataset

@@ -8,16 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from echo_targets.jobs.commands.fit import count_part
-from echo_targets.pipeline.runners.ray.runner import RayOptions, RayRunner
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
-from echo_targets.transforms.units.language import UnitLanguage, fit_ngrams
+from echo_targets.transforms.units.language import UnitLanguage
 from tests.pipeline.stand_ins import files
 
 REPOSITORY = Path(__file__).parents[2]
@@ -109,7 +106,8 @@ def root(straight: dict[str, bytes], tmp_path: Path) -> Path:
 def test_fitting_anywhere_gives_the_same_files(root: Path, tmp_path: Path) -> None:
     found: dict[str, set[bytes]] = {"words.json": set(), "book.safetensors": set()}
     for options in (["workers=2"], WAYS["beam, two processes"]):
-        shutil.rmtree(root / "features", ignore_errors=True)
+        for table in ("features", "unit_counts"):
+            shutil.rmtree(root / table, ignore_errors=True)
         words = ["fit-unit-language", str(root), str(tmp_path / "words.json"), "--vocab-size", "200"]
         book = ["fit-codebook", str(root), str(tmp_path / "book.safetensors"), "--size", "8", "--max-frames", "200"]
         for command in (words, book):
@@ -121,14 +119,3 @@ def test_fitting_anywhere_gives_the_same_files(root: Path, tmp_path: Path) -> No
     assert {name: len(contents) for name, contents in found.items()} == {"words.json": 1, "book.safetensors": 1}
     units = [row for (row,) in Dataset(str(root)).read("units")["units"].to_pylist()]
     assert UnitLanguage.load(tmp_path / "words.json") == UnitLanguage.fit(units, num_units=100, vocab_size=200)
-
-
-@pytest.mark.slow
-def test_a_unit_language_counted_by_ray(root: Path) -> None:
-    """With one round and not four, since each sum takes Ray half a minute on two processors."""
-    sizes = {"num_units": 100, "vocab_size": 200, "rounds": 1}
-    parts = [(str(root), manifest.output.path) for manifest in Dataset(str(root)).manifests("units")]
-    with RayRunner(RayOptions.model_validate({})) as runner:
-        counted = fit_ngrams(lambda count, keep: runner.total(parts, partial(count_part, count=count), keep), **sizes)
-    units = [row for (row,) in Dataset(str(root)).read("units")["units"].to_pylist()]
-    assert counted.digest == UnitLanguage.fit(units, **sizes).digest

@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import plan
-from echo_targets.pipeline.runners.base import Chain, Count, Done, Events, Failed, Keep, Part, Runner, RunShard
+from echo_targets.pipeline.runners.base import Chain, Done, Events, Failed, Runner, RunShard
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.pipeline.totals import added
 from echo_targets.schemas import ALIGNMENTS, ENTRIES, KEY, TRANSCRIPTS, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.base import FILTERED, Output, Parameters, Reject, Transform, table_of
@@ -190,9 +189,6 @@ class Inline(Runner):
                 chain.clear()
                 yield Failed(task.info.stage, task.shard, str(error), True)
             waiting = [chain for chain in waiting if chain]
-
-    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        return keep(added(count(part) for part in parts))
 
 
 def stage(kind: type[Transform], batch_seconds: float = 8.0, **parameters: Any) -> StageSpec:

@@ -14,14 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from echo_targets.pipeline.job import Job, JobFailed
-from echo_targets.pipeline.runners.base import Done, Failed, Part, Worked
-from echo_targets.pipeline.runners.beam.runner import BeamOptions, BeamRunner
+from echo_targets.pipeline.runners.base import Done, Failed, Worked
+from echo_targets.pipeline.runners.beam.options import BeamOptions
+from echo_targets.pipeline.runners.beam.runner import BeamRunner
 from echo_targets.pipeline.shard import run_shard
-from echo_targets.pipeline.totals import COUNTS
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, stage, temporary
@@ -107,27 +106,6 @@ def test_shards_that_are_at_different_stages_go_on_from_there(tmp_path: Path, st
             "follow": 3,
         }
     assert files(tmp_path) == straight
-
-
-def counted(part: Part) -> pa.Table:
-    """Counts of as many words as the part's path says."""
-    words = [b"%04d" % number for number in range(int(part[1]))]
-    return pa.table([pa.array(words), pa.array(range(len(words)), pa.int64())], schema=COUNTS)
-
-
-def most_frequent(counts: pa.Table) -> pa.Table:
-    return counts.sort_by([("count", "descending"), ("word", "ascending")]).slice(0, 10)
-
-
-@pytest.mark.parametrize("way", ["in_memory", "job_server"])
-def test_totals_are_those_of_one_process(tmp_path: Path, way: str) -> None:
-    parts = [(str(tmp_path), words) for words in ("50", "80", "120")]
-    with BeamRunner(BeamOptions(**WAYS[way])) as runner:
-        total = runner.total(parts, counted, most_frequent)
-        assert runner.total([], counted, most_frequent).num_rows == 0
-    assert total.equals(Inline().total(parts, counted, most_frequent))
-    assert total["count"].to_pylist() == [158, 156, 154, 152, 150, 148, 147, 146, 144, 144]
-    assert files(tmp_path) == {}
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_the_driver_is_killed_between_a_shard_and_its_manifest(
     script = f"""
 import os, signal
 from pathlib import Path
-from pipeline import commit
+from echo_targets.pipeline import commit
 from tests.pipeline.stand_ins import Double, Follow, Inline, job, stage
 
 write = commit.write_whole
@@ -86,14 +86,14 @@ def test_memory_that_is_refused(tmp_path: Path) -> None:
     script = f"""
 import os, resource
 from pathlib import Path
-from pipeline import shard
+from echo_targets.pipeline.shard import loaded_transform
 from tests.pipeline.stand_ins import Greedy, Inline, job, stage
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * os.sysconf("SC_PAGE_SIZE") + (1 << 30)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 list(job(Path({str(tmp_path / "bounded")!r}), stage(Greedy, 600.0)).run(Inline()))
-assert shard._loaded.transform.refused >= 1
+assert loaded_transform().refused >= 1
 """
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
     list(job(tmp_path / "free", stage(Double, 600.0)).run(Inline()))

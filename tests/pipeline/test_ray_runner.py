@@ -22,7 +22,8 @@ from echo_targets.pipeline.commit import write_whole
 from echo_targets.pipeline.job import Job, JobFailed
 from echo_targets.pipeline.plan import plan
 from echo_targets.pipeline.runners.base import Done, Failed, Progress
-from echo_targets.pipeline.runners.ray.runner import RayOptions, RayRunner
+from echo_targets.pipeline.runners.ray.options import RayOptions
+from echo_targets.pipeline.runners.ray.runner import RayRunner
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name

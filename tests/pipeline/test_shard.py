@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from echo_targets.pipeline import shard as shard_module
 from echo_targets.pipeline.attempt import is_device_error
 from echo_targets.pipeline.commit import CommitError, open_stage, set_current
-from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.pipeline.shard import ShardTask, loaded_transform, run_shard, unload_transform
 from echo_targets.pipeline.stage import StageSpec, describe
 from echo_targets.schemas import KEY, TRANSCRIPTS, UTTERANCES
 from echo_targets.schemas.dataset.check import check_dataset
@@ -34,9 +34,9 @@ from tests.schemas.samples import arrow, key, sample
 @pytest.fixture(autouse=True)
 def fresh_worker() -> Iterator[None]:
     """No transform is kept from one test to the next."""
-    shard_module._loaded = None
+    unload_transform()
     yield
-    shard_module._loaded = None
+    unload_transform()
 
 
 def prepared(root: Path, *stages: StageSpec, rows: int = 12) -> list[ShardTask]:
@@ -79,8 +79,7 @@ def noted(root: Path, before: dict[str, bytes]) -> dict[str, Any]:
 
 def batches() -> list[list[str]]:
     """What the transform that ran last was given."""
-    assert shard_module._loaded is not None
-    transform = shard_module._loaded.transform
+    transform = loaded_transform()
     assert isinstance(transform, Double)
     return transform.batches
 
@@ -98,9 +97,9 @@ def test_a_shard_that_is_there_is_not_run_again(tmp_path: Path) -> None:
     (task,) = prepared(tmp_path, stage(Double))
     first = run_shard(task)
     whole = files(tmp_path)
-    shard_module._loaded = None
+    unload_transform()
     assert run_shard(task) == first
-    assert shard_module._loaded is None and files(tmp_path) == whole
+    assert loaded_transform() is None and files(tmp_path) == whole
 
 
 def test_progress_adds_up_to_the_samples(tmp_path: Path) -> None:
@@ -397,7 +396,7 @@ def test_rows_by_the_hour_end_a_window(tmp_path: Path, monkeypatch: pytest.Monke
     whole = doubled(tmp_path / "whole", rows=350, batch_seconds=1e6)
     assert [len(batch) for batch in batches()] == [350]
     monkeypatch.setattr(shard_module, "WINDOW_BYTES", 1)
-    shard_module._loaded = None
+    unload_transform()
     cut = doubled(tmp_path / "cut", rows=350, batch_seconds=1e6)
     assert [len(batch) for batch in batches()] == [100, 100, 100, 50], "a row group each"
     assert shard_bytes(tmp_path / "cut", cut) == shard_bytes(tmp_path / "whole", whole)

@@ -154,6 +154,11 @@ def _features(number: int) -> Row:
     }
 
 
+def _unit_counts(number: int) -> Row:
+    words = [b"\0\1", b"\0\1\0\7", b"\0\7"]
+    return {"utterances": number + 1, "words": words, "counts": [5 + number, 2, 9]}
+
+
 def _units(number: int) -> Row:
     several = number % 4 == 2
     rate = 24_000 if several else 16_000
@@ -243,6 +248,7 @@ _SAMPLES = {
     "alignments": _alignment,
     "units": _units,
     "features": _features,
+    "unit_counts": _unit_counts,
     "echo_targets": _echo_target,
     "rejects": _reject,
     "training/s2t": _s2t,

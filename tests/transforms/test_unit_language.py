@@ -16,9 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_targets.pipeline.totals import added
 from echo_targets.transforms.units.counts import Word, words_of
-from echo_targets.transforms.units.language import MAX_UNITS, UnitLanguage, UnitLanguageError, fit_ngrams, vocab_sizes
+from echo_targets.transforms.units.language import (
+    MAX_UNITS,
+    UnitLanguage,
+    UnitLanguageError,
+    count_words,
+    fit_ngrams,
+    vocab_sizes,
+)
+from echo_targets.transforms.units.sums import sum_counts
 
 NUM_UNITS = 20
 MODES = ("ngram", "bpe")
@@ -159,7 +166,7 @@ def test_the_order_of_the_sequences_changes_nothing(mode: Any) -> None:
 def test_counts_taken_in_chunks_give_the_same_language() -> None:
     chunks = [corpus()[start::7] for start in range(7)]
     language = fit_ngrams(
-        lambda count, keep: keep(added(count(pa.array(chunk)) for chunk in chunks)),
+        lambda language, keep: sum_counts((count_words(pa.array(chunk), 4, language) for chunk in chunks), keep),
         num_units=NUM_UNITS,
         vocab_size=60,
     )

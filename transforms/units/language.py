@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
     from echo_targets.transforms.units.viterbi import Trie
 
-Total = Callable[[Callable[[Sequences], pa.Table], Callable[[pa.Table], pa.Table]], pa.Table]
-"""Counts all sequences: adds up what the first function gives of any parts of them, and keeps what the second does."""
+Keep = Callable[[pa.Table], pa.Table]
+Total = Callable[["UnitLanguage | None", Keep], pa.Table]
+"""Counts the words of all sequences, those of a language's segmentation or every n-gram, and returns what is kept."""
 
 FIRST_CHARACTER = 0xF0000
 MAX_UNITS = LARGEST_CODEBOOK  # a character each: that private-use plane has as many code points
@@ -120,7 +121,7 @@ class UnitLanguage:
         if mode == "bpe":
             return cls._fit_bpe(corpus, num_units, vocab_size, max_word_units)
         return fit_ngrams(
-            lambda count, keep: keep(count(corpus)),
+            lambda language, keep: keep(count_words(corpus, max_word_units, language)),
             num_units=num_units,
             vocab_size=vocab_size,
             max_word_units=max_word_units,
@@ -226,8 +227,12 @@ class UnitLanguage:
             )
 
     def save(self, path: Path) -> None:
-        """Writes the language as JSON; equal languages give equal bytes."""
-        path.write_bytes(_canonical({"digest": self.digest, **self._fields()}) + b"\n")
+        """Write the language as JSON; equal languages give equal bytes."""
+        path.write_bytes(self.to_json() + b"\n")
+
+    def to_json(self) -> bytes:
+        """Return the language as canonical JSON."""
+        return _canonical({"digest": self.digest, **self._fields()})
 
     @classmethod
     def load(cls, path: Path) -> UnitLanguage:
@@ -241,14 +246,26 @@ class UnitLanguage:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise UnitLanguageError(f"{path}: {size} bytes is more than a unit language has")
         try:
-            file = _File.model_validate_json(path.read_bytes())
+            return cls.from_json(path.read_bytes())
+        except UnitLanguageError as error:
+            raise UnitLanguageError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_json(cls, data: str | bytes) -> UnitLanguage:
+        """Read a language as `to_json` writes it.
+
+        Raises:
+            UnitLanguageError: as `load`.
+        """
+        try:
+            file = _File.model_validate_json(data)
         except ValidationError as error:
-            raise UnitLanguageError(f"{path}: not a unit language: {error}") from error
+            raise UnitLanguageError(f"not a unit language: {error}") from error
         language = cls(file.mode, file.num_units, file.max_word_units, file.vocabulary, file.counts, file.merges)
         if problem := language._problem():
-            raise UnitLanguageError(f"{path}: {problem}")
+            raise UnitLanguageError(problem)
         if language.digest != file.digest:
-            raise UnitLanguageError(f"{path}: digest is {language.digest}, the file says {file.digest}")
+            raise UnitLanguageError(f"digest is {language.digest}, the file says {file.digest}")
         return language
 
     def _fields(self) -> dict[str, Any]:
@@ -318,12 +335,17 @@ def fit_ngrams(
     _check_sizes(num_units, vocab_size, max_word_units)
     first, *others = vocab_sizes(num_units, vocab_size, rounds)
     sizes = {"num_units": num_units, "max_word_units": max_word_units}
-    counts = total(partial(count_ngrams, max_word_units=max_word_units), partial(likeliest, longer=first - num_units))
+    counts = total(None, partial(likeliest, longer=first - num_units))
     language = UnitLanguage.from_counts(counts, vocab_size=first, **sizes)
     for size in others:
-        counts = total(language.count, partial(likeliest, longer=size - num_units))
+        counts = total(language, partial(likeliest, longer=size - num_units))
         language = UnitLanguage.from_counts(counts, vocab_size=size, **sizes)
     return language
+
+
+def count_words(sequences: Sequences, max_word_units: int, language: UnitLanguage | None) -> pa.Table:
+    """Return how often words occur: those of a language's segmentation, or every n-gram where there is none."""
+    return count_ngrams(sequences, max_word_units) if language is None else language.count(sequences)
 
 
 class _File(BaseModel):

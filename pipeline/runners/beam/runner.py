@@ -2,101 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING
 
 from echo_targets.pipeline.environment import worker_environment
-from echo_targets.pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard, WorkerDied
-from echo_targets.pipeline.runners.follow import GRACE_SECONDS, Launched, follow
-from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.pipeline.orphans import GRACE_SECONDS
+from echo_targets.pipeline.runners.base import Chain, Events, Runner, RunShard, WorkerDied
+from echo_targets.pipeline.runners.beam.options import NAMESPACE, BeamOptions
+from echo_targets.pipeline.runners.follow import follow
 from echo_targets.schemas.errors import UserError
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineResult, PipelineRunner
-    from apache_beam.transforms.environments import Environment
-
-NAMESPACE = "echo_targets"
-DIRECT = ("direct", "fnapi", "bundlebaseddirect", "switchingdirect")
-"""Beam's names for a runner on this machine, in small letters, without `runner`."""
-
-
-class BeamOptions(BaseModel):
-    """Any of Beam's pipeline options, by its name: `beam: {runner: FlinkRunner, flink_master: "host:8081"}`.
-
-    Attributes:
-        runner: Beam's name of the runner.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    runner: str = "DirectRunner"
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The options by name."""
-        values = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
-        if values.get("job_endpoint") == "embed":  # workers in the driver's process, as the rest of that job server
-            values.setdefault("environment_type", "LOOPBACK")
-        return {"runner": self.runner, **values}
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether Beam's Python runner on this machine is meant."""
-        return self.runner.lower().removesuffix("runner") in DIRECT
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the job is handed to another process, which goes on by itself."""
-        return not self.is_direct and self.values.get("job_endpoint") != "embed"
-
-    def pipeline_options(self) -> PipelineOptions:
-        """Beam's form of the options.
-
-        Raises:
-            UserError: an option that Beam does not know, or a value that it can't take.
-        """
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        def check(parser: Any) -> None:
-            known = {flag.lstrip("-") for flag in parser._option_string_actions}
-            for name in self.values.keys() - known:
-                close = difflib.get_close_matches(name, sorted(known), 1)
-                _refuse(f"there is no pipeline option {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
-            parser.error = _refuse
-
-        options = PipelineOptions.from_dictionary(self.values)
-        options.get_all_options(add_extra_args_fn=check)
-        return options
-
-    def pipeline_runner(self) -> PipelineRunner:
-        """Beam's runner.
-
-        Raises:
-            UserError: there is none of that name, or what it needs isn't installed.
-        """
-        from apache_beam.runners.runner import create_runner
-
-        if self.is_direct:
-            return _direct_runner(self.pipeline_options())
-        try:
-            return create_runner(self.runner)
-        except (ValueError, ImportError, AttributeError) as error:
-            raise UserError(f"beam.runner: {error}") from None
 
 
 class BeamRunner(Runner):
@@ -116,7 +43,8 @@ class BeamRunner(Runner):
         self._under_way: _Pass | None = None
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
-        from echo_targets.pipeline.runners.beam.steps import WORK, build_chains
+        from echo_targets.pipeline.runners.beam.steps import build_chains
+        from echo_targets.pipeline.runners.beam.work import WORK
 
         WORK.begin()
         yield from follow(chains, lambda undone: self._run(partial(build_chains, undone, run_shard)), self._stop)
@@ -131,25 +59,6 @@ class BeamRunner(Runner):
                 found.setdefault(stage, {})[counter.key.metric.name] = counter.result or 0
         return found
 
-    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        from echo_targets.pipeline.runners.beam.steps import WORK, build_total
-
-        root, name = parts[0][0], f"totals/{uuid.uuid4().hex}.arrow"
-        WORK.begin()
-        launched = Launched(lambda: self._run(partial(build_total, parts, count, keep, root, name)))
-        storage = Dataset(root).storage
-        try:
-            while launched.runs(1.0):
-                pass
-            if isinstance(launched.error, UserError):
-                raise launched.error
-            if launched.error:
-                raise WorkerDied(f"{type(launched.error).__name__}: {launched.error}") from launched.error
-            return pa.ipc.open_stream(storage.read(name)).read_all()
-        finally:
-            launched.end(self._stop)
-            storage.delete(name)
-
     def _run(self, build: Callable[[beam.Pipeline], None]) -> None:
         try:
             with _Pass(self.options) as self._under_way:
@@ -158,7 +67,7 @@ class BeamRunner(Runner):
             self._under_way = None
 
     def _stop(self) -> None:
-        from echo_targets.pipeline.runners.beam.steps import WORK
+        from echo_targets.pipeline.runners.beam.work import WORK
 
         WORK.stop()  # before the rest, so that a pass that has hardly begun sees it
         if self._under_way:
@@ -184,7 +93,7 @@ class _Pass:
 
     def __exit__(self, *_: object) -> None:
         """Ends the worker processes that are left, and waits for the shards of this process that are stopping."""
-        from echo_targets.pipeline.runners.beam.steps import WORK
+        from echo_targets.pipeline.runners.beam.work import WORK
 
         self._lifeline.close()
         WORK.wait(GRACE_SECONDS)
@@ -198,7 +107,7 @@ class _Pass:
         """
         import apache_beam as beam
 
-        from echo_targets.pipeline.runners.beam.steps import WORK
+        from echo_targets.pipeline.runners.beam.work import WORK
 
         WORK.deaths.clear()
         options = self._options.pipeline_options()
@@ -229,7 +138,7 @@ class _Pass:
     def _runner(self, options: PipelineOptions) -> PipelineRunner:
         from apache_beam.options.pipeline_options import DirectOptions
 
-        from echo_targets.pipeline.runners.beam.steps import watched_workers
+        from echo_targets.pipeline.runners.beam.direct_runner import direct_runner, watched_workers
 
         direct = options.view_as(DirectOptions)
         if not self._options.is_direct or direct.direct_running_mode != "multi_processing":
@@ -238,7 +147,7 @@ class _Pass:
         direct.direct_num_workers = direct.direct_num_workers or processors
         direct.direct_running_mode = None  # else Beam's own kind of worker processes takes the place of this one
         environment = worker_environment(max(1, processors // direct.direct_num_workers))
-        return _direct_runner(options, watched_workers(self._lifeline.open(), environment))
+        return direct_runner(options, watched_workers(self._lifeline.open(), environment))
 
 
 class _Lifeline:
@@ -263,17 +172,6 @@ class _Lifeline:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _direct_runner(options: PipelineOptions, workers: Environment | None = None) -> PipelineRunner:
-    """Beam's Python runner itself: the name DirectRunner stands for one that first looks for another to download."""
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-    from apache_beam.runners.portability.portable_runner import JobServiceHandle
-
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    about = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return FnApiRunner(workers, provision_info=ExtendedProvisionInfo(about))
-
-
 def _import_quietly() -> None:
     """Imports Beam without its warnings of what this project does not ask for: Google's clients, a worker's folders."""
     if find_spec("apache_beam") is None:
@@ -286,7 +184,3 @@ def _import_quietly() -> None:
     finally:
         root.setLevel(before)
     logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(logging.ERROR)
-
-
-def _refuse(message: str) -> None:
-    raise UserError(f"beam: {message}")

@@ -12,41 +12,13 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
-
 from echo_targets.pipeline.isolation import ending
-from echo_targets.pipeline.runners.base import Chain, Count, Events, Keep, Part, Runner, RunShard, WorkerDied
-from echo_targets.pipeline.runners.follow import GRACE_SECONDS, follow
+from echo_targets.pipeline.orphans import GRACE_SECONDS
+from echo_targets.pipeline.runners.base import Chain, Events, Runner, RunShard
+from echo_targets.pipeline.runners.follow import follow
+from echo_targets.pipeline.runners.ray.options import RayOptions
 from echo_targets.schemas.dataset.storage import is_url
 from echo_targets.schemas.errors import UserError
-
-
-class RayOptions(BaseModel):
-    """Where Ray runs, and what a worker takes.
-
-    Attributes:
-        address: `host:port` of a cluster's head, from a machine that is a node of it; `auto` for the cluster that this
-            machine is a node of, as in a job that `ray job submit` started. By default a cluster is started on this
-            machine, and ended with the job.
-        min_workers: workers that each stage has from the beginning.
-        max_workers: most workers of a stage; by default as many as the cluster holds.
-        cpus_per_worker: CPUs that a worker reserves, and threads that its libraries take. A worker reserves less where
-            a node could otherwise not hold one of each stage.
-        gpus_per_worker: GPUs, or the share of one, that a worker reserves if its stage has a model that runs on a
-            device.
-        runtime_env: Ray's runtime environment of the workers, such as `{pip: [...]}`; the project and the limits of
-            threads are added to it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    address: str | None = Field(None, min_length=1)
-    min_workers: PositiveInt = 1
-    max_workers: PositiveInt | None = None
-    cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: NonNegativeFloat = 0.0
-    runtime_env: dict[str, Any] = {}
 
 
 class RayRunner(Runner):
@@ -82,15 +54,6 @@ class RayRunner(Runner):
         chains = [[replace(task, root=_absolute(task.root)) for task in chain] for chain in chains]
         here = os.getcwd()
         yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard, here), self._stop)
-
-    def _total(self, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-        from echo_targets.pipeline.runners.ray.steps import sum_parts
-
-        self._stopped = False
-        try:
-            return keep(self._drive(sum_parts, [(_absolute(root), path) for root, path in parts], count, keep))
-        except RuntimeError as error:
-            raise WorkerDied(str(error)) from error
 
     def _drive(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """What `work` gives, called with the options and the arguments in the process that drives Ray."""

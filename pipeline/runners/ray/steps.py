@@ -23,9 +23,8 @@ import echo_targets
 from echo_targets.pipeline.attempt import is_device_error
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.orphans import end_with
-from echo_targets.pipeline.runners.base import Chain, Count, Keep, Part, RunShard
+from echo_targets.pipeline.runners.base import Chain, RunShard
 from echo_targets.pipeline.shard import ShardTask
-from echo_targets.pipeline.totals import COUNTS
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset, Manifest
 from echo_targets.schemas.errors import UserError
@@ -33,13 +32,12 @@ from echo_targets.schemas.errors import UserError
 if TYPE_CHECKING:
     from ray.data import Dataset as RayDataset
 
-    from echo_targets.pipeline.runners.ray.runner import RayOptions
+    from echo_targets.pipeline.runners.ray.options import RayOptions
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Of a cluster of our own: shards' numbers are all that is in it, or counts, which Ray spills to disk where they are
 more; it would take a third of the memory by default."""
 CONNECT_SECONDS = 10.0
-GRACE_SECONDS = 10.0
 PARTITIONS_PER_CPU = 2
 SHARD, PART = "shard", "part"
 
@@ -48,7 +46,7 @@ def drive(pipe: Connection, parent: int, options: RayOptions) -> None:
     """Does one work after the other on Ray, in a process of its own: sends what comes of each, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    end_with(parent, GRACE_SECONDS)
+    end_with(parent)
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or what is still under way when we disconnect starts another cluster
     try:
         _connect(options)
@@ -70,24 +68,6 @@ def run_chains(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard
     """A pass over the chains, in the driver's directory where a node has it."""
     for _ in _pipeline(options, chains, run_shard, directory).iter_internal_ref_bundles():
         pass
-
-
-def sum_parts(options: RayOptions, parts: Sequence[Part], count: Count, keep: Keep) -> pa.Table:
-    """What `keep` keeps of the sums of each of the groups that words are dealt out to."""
-    import ray
-    from ray.data.aggregate import Sum
-
-    word, amount = COUNTS.names
-    counted = _rows(PART, range(len(parts))).map_batches(
-        lambda batch: pa.concat_tables(count(parts[number]) for number in batch[PART].to_pylist()),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=options.cpus_per_worker,
-    )
-    partitions = PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    sums = counted.groupby(word, num_partitions=partitions).aggregate(Sum(amount, alias_name=amount))
-    kept = sums.map_batches(lambda batch: keep(batch.select(COUNTS.names).cast(COUNTS)), batch_format="pyarrow")
-    return pa.concat_tables([COUNTS.empty_table(), *kept.iter_batches(batch_size=None, batch_format="pyarrow")])
 
 
 def _connect(options: RayOptions) -> None:

@@ -1,0 +1,62 @@
+"""`echo-targets fit-fences`: limits of the speech rate, by corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table as RichTable
+
+from echo_targets.jobs.config import ConfigError
+from echo_targets.jobs.screen import open_console
+from echo_targets.schemas import KEY, MEASURES, UTTERANCES
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.stages.publish.fences import Group, RateFences
+
+
+def fit_fences_command(root: str, out: str) -> int:
+    """Fits on the table `measures`, writes the file, and shows the fences."""
+    console = open_console()
+    rates = speech_rates(Dataset(root))
+    fences = RateFences.fit(rates)
+    if not fences.fences:
+        raise ConfigError(f"{root}: no utterance has a text, so there are no speech rates to fit fences on")
+    Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
+    fences.save(Path(out))
+    shown = RichTable("corpus", "language", "utterances", "q1", "q3", "low", "high", "outside", title="chars_per_s")
+    for fence in fences.fences:
+        found = rates[fence.corpus, fence.language]
+        outside = np.count_nonzero((found < fence.low) | (found > fence.high))
+        limits = [f"{value:.2f}" for value in (fence.q1, fence.q3, fence.low, fence.high)]
+        shown.add_row(
+            fence.corpus, fence.language, str(fence.count), *limits, f"{outside} ({outside / len(found):.2%})"
+        )
+    console.print(shown)
+    console.print(f"{out}: stages.publish_s2t.rate_fences={out}, and so for the others", markup=False, soft_wrap=True)
+    return 0
+
+
+def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
+    """The stored rates of each corpus and language, float32; rows without one are left out.
+
+    Raises:
+        ConfigError: nothing was measured.
+    """
+    if MEASURES.name not in dataset.tables():
+        raise ConfigError(f"{dataset.root} has no {MEASURES.name}: run a job with the stage measure on it first")
+    info = dataset.current(MEASURES.name)
+    spoken = dataset.committed(UTTERANCES.name, info.upstream[UTTERANCES.name], info.shards)
+    parts = []
+    for shard, manifest in dataset.committed(MEASURES.name, info.fingerprint, info.shards).items():
+        with dataset.open(manifest.output.path) as file:
+            measured = file.read([KEY, "chars_per_s"]).drop_null()
+        with dataset.open(spoken[shard].output.path) as file:
+            said = file.read([KEY, "corpus", "language"])
+        said = said.take(pc.index_in(measured[KEY], value_set=said[KEY].combine_chunks()))
+        groups = {name: said[name].cast(pa.string()) for name in ("corpus", "language")}
+        parts.append(pa.table(groups | {"rate": measured["chars_per_s"]}))
+    gathered = pa.concat_tables(parts).group_by(["corpus", "language"]).aggregate([("rate", "list")])
+    names = zip(gathered["corpus"].to_pylist(), gathered["language"].to_pylist(), strict=True)
+    return {name: rates.values.to_numpy() for name, rates in zip(names, gathered["rate_list"], strict=True)}

@@ -1,0 +1,148 @@
+"""`echo-targets fit-unit-language`: words of units. Same data, same file, on any runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from echo_targets.jobs.commands.run import run_job
+from echo_targets.jobs.config import Workplace
+from echo_targets.jobs.screen import open_console, say_unused
+from echo_targets.pipeline.job import Job
+from echo_targets.pipeline.plan import Committed
+from echo_targets.pipeline.stage import StageSpec
+from echo_targets.schemas import UNIT_COUNTS, UNITS
+from echo_targets.schemas.dataset.layout import Dataset, must_be_readable
+from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.stages.count_units import CountUnitsParameters
+from echo_targets.transforms.units.counts import COUNTS
+from echo_targets.transforms.units.language import UnitLanguage, fit_ngrams
+from echo_targets.transforms.units.sums import added, sum_counts
+
+Mode = Literal["ngram", "bpe"]
+SPEC = "echo_targets.transforms.stages.count_units:CountUnits"
+
+
+class _Stopped(Exception):
+    """The counting ended before all shards were counted; the argument is the exit code."""
+
+
+def fit_unit_language_command(
+    root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode, workplace: Workplace
+) -> int:
+    """Fit a unit language on the table `units` and write its file."""
+    console = open_console()
+    dataset = Dataset(root)
+    must_be_readable(dataset, "units")
+    num_units = _codebook_size(dataset)
+    if vocab_size < num_units:
+        raise UserError(f"{root}: --vocab-size {vocab_size} leaves no room for the {num_units} single units")
+    unused = _unused_units(dataset, num_units, vocab_size)
+    sizes = {"num_units": num_units, "vocab_size": vocab_size, "max_word_units": max_word_units}
+    if mode == "bpe":
+        sequences = (units.as_py() for shard in _units(dataset) for units in shard)
+        language = UnitLanguage.fit(sequences, **sizes, mode="bpe")
+    else:
+        try:
+            language = fit_ngrams(partial(_total, dataset, max_word_units, workplace, console), **sizes)
+        except _Stopped as stopped:
+            return int(stopped.args[0])
+    Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
+    language.save(Path(out))
+    console.print(f"{out}: {language.id}, digest {language.digest}", markup=False, soft_wrap=True)
+    if language.counts:
+        units = sum(count * len(word) for word, count in zip(language.vocabulary, language.counts, strict=True))
+        console.print(f"{units / sum(language.counts):.2f} units a word")
+    if len(language.vocabulary) < vocab_size:
+        console.print(f"{len(language.vocabulary)} of the {vocab_size} words asked for: the units make no more")
+    say_unused(console, unused, num_units, "are in no utterance: their words are never used")
+    return 0
+
+
+def _total(
+    dataset: Dataset,
+    max_word_units: int,
+    workplace: Workplace,
+    console: Console,
+    language: UnitLanguage | None,
+    keep: Callable[[pa.Table], pa.Table],
+) -> pa.Table:
+    """Count the words of all shards in a job of one stage, and add the counts up.
+
+    Raises:
+        _Stopped: the job failed or was interrupted.
+    """
+    parameters = CountUnitsParameters(
+        max_word_units=max_word_units, language=None if language is None else language.to_json().decode()
+    )
+    spec = StageSpec(SPEC, parameters.model_dump())
+    job = Job(dataset.root, Committed.of(dataset, UNITS.name), [spec], 0.0, workplace.when_busy)
+    if code := run_job(workplace, job, console):
+        raise _Stopped(code)
+    counts = sum_counts(_counts(dataset), keep)
+    console.print(f"{len(counts)} words kept, {pc.sum(counts['count'])} times in all")
+    return counts
+
+
+def _counts(dataset: Dataset) -> Iterator[pa.Table]:
+    for manifest in dataset.manifests(UNIT_COUNTS.name):
+        with dataset.open(manifest.output.path) as file:
+            for number in range(file.metadata.num_row_groups):
+                rows = file.read_row_group(number, columns=["words", "counts"])
+                columns = [pc.list_flatten(rows[name]) for name in ("words", "counts")]
+                yield added([pa.table(columns, names=COUNTS.names)])
+
+
+def _unused_units(dataset: Dataset, num_units: int, vocab_size: int) -> list[int]:
+    """Return the units that no utterance has.
+
+    Raises:
+        UserError: there are fewer units in all than words are wanted.
+    """
+    counts = np.zeros(num_units, np.int64)
+    for shard in _units(dataset):
+        units = pc.list_flatten(shard).to_numpy().astype(np.int64)
+        counts += np.bincount(units, minlength=num_units)[:num_units]
+    if counts.sum() < vocab_size - num_units:
+        raise UserError(
+            f"{dataset.root}: {counts.sum()} units in all can't make {vocab_size - num_units} words beside the "
+            f"{num_units} single units; take more speech, or a smaller --vocab-size"
+        )
+    return np.flatnonzero(counts == 0).tolist()
+
+
+def _units(dataset: Dataset) -> Iterator[pa.ChunkedArray]:
+    """Yield each shard's units, a list for each row, of a single codebook."""
+    for manifest in dataset.manifests(UNITS.name):
+        with dataset.open(manifest.output.path) as file:
+            yield pc.list_flatten(file.read(["units"])["units"])
+
+
+def _codebook_size(dataset: Dataset) -> int:
+    """Return the size of the codebook that all units are of.
+
+    Raises:
+        UserError: they are of several, or there are none.
+    """
+    found: set[tuple[str, int, int]] = set()
+    for manifest in dataset.manifests(UNITS.name):
+        with dataset.open(manifest.output.path) as file:
+            named = file.read(["codebook_id", "codebook_size", "num_codebooks"]).unify_dictionaries().combine_chunks()
+        found.update(tuple(row.values()) for row in named.group_by(named.column_names).aggregate([]).to_pylist())
+    if len(found) != 1:
+        said = f"units of {len(found)} codebooks, expected one" if found else "no units; run a job with tokenize first"
+        raise UserError(f"{dataset.root}: {said}")
+    ((name, size, codebooks),) = found
+    if codebooks != 1:
+        raise UserError(
+            f"{dataset.root}: {name} gives {codebooks} units a frame, and a unit language has words of single ones: "
+            "tokenize with num_codebooks=1"
+        )
+    return size
