@@ -37,12 +37,6 @@ class Mode(StrEnum):
     BPE = "bpe"
 
 
-class RerunOnly(StrEnum):
-    """Which rows are tried again."""
-
-    REJECTS = "rejects"
-
-
 class ReportFormat(StrEnum):
     """How a comparison or an estimate is printed."""
 
@@ -189,22 +183,21 @@ def plan(
 
 
 @app.command()
-def rerun(
+def retry(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships, as `run` takes it.")],
-    only: Annotated[RerunOnly, typer.Option(help="Which rows to try again.")],
     overrides: Overrides = None,
 ) -> None:
-    """Try the rows again that were refused: their files are mended, or a limit of ingest or publish is another.
+    """Retry rejected rows: their files are mended, or a limit of ingest or publish is another.
 
-    Shards come out as a full run would make them, but a model works only on rows that are new, changed or refused
-    before, and on their dialogues. A mended file of another size, or another limit, makes new versions, beside the old.
+    Shards come out as a full run would write them, but a model works only on rows that are new, changed or were
+    rejected, and on their dialogues. A mended file of another size, or another limit, makes new versions beside the
+    old.
 
-    Example: echo-targets rerun --only rejects folder manifest=calls/manifest.jsonl root=out/calls
+    Example: echo-targets retry folder manifest=calls/manifest.jsonl root=out/calls
     """
-    from echo_targets.jobs.commands.retry import rerun_command
+    from echo_targets.jobs.commands.retry import retry_command
 
-    assert only is RerunOnly.REJECTS
-    raise typer.Exit(rerun_command(config, overrides or []))
+    raise typer.Exit(retry_command(config, overrides or []))
 
 
 @app.command()

@@ -88,7 +88,7 @@ def rubbish(dataset: Dataset) -> list[Rubbish]:
     kinds = {
         "temporary files": temporary,
         "notes of attempts whose shard is committed": notes,
-        "shards that a stopped rerun has set aside; another would spare their models work": aside,
+        "shards that a stopped retry has set aside; another would spare their models work": aside,
     }
     return [*found, *(Rubbish(what, paths) for what, paths in kinds.items() if paths)]
 

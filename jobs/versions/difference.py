@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from echo_targets.jobs.versions.parts import Part, Side, parts
 from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.dataset.compare import differing
 
 UNITS = {"echo_targets": "unit_targets", "training/echo": "unit_targets", "units": "units", "training/t2c": "units"}
 """The column of units of each table that has one."""
@@ -118,15 +119,6 @@ def _compare(found: Difference, one: Part, other: Part, columns: list[str], unit
     found.same += len(after) - int(differs.sum())
     if units:
         _compare_units(found, before, after, units)
-
-
-def differing(before: pa.Table, after: pa.Table, name: str) -> np.ndarray:
-    """(N,) bool: the rows, of two tables of the same keys in the same order, that differ in a column."""
-    there = [name in rows.column_names for rows in (before, after)]
-    if not all(there) or before[name].equals(after[name]):
-        return np.full(len(after), any(there) and not all(there))
-    pairs = zip(before[name].to_pylist(), after[name].to_pylist(), strict=True)
-    return np.fromiter((one != other for one, other in pairs), bool, len(after))
 
 
 def _names_its_maker(column: str) -> bool:

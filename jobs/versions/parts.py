@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas import ENTRIES, KEY, UTTERANCES
+from echo_targets.schemas.dataset.compare import plain_strings
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo
-from echo_targets.schemas.tables.base import CATEGORY
 
 AT = re.compile(r"(.*)@([0-9a-f]{4,16})")
 PASS_ROWS = 100_000
@@ -117,12 +117,6 @@ def _corpora(one: Side, shard: int, keys: pa.ChunkedArray) -> pa.Array:
         utterances = plain_strings(file.read([KEY, "corpus"])).combine_chunks()
     places = pc.index_in(keys.combine_chunks(), value_set=utterances[KEY].combine_chunks())
     return pc.fill_null(utterances["corpus"].combine_chunks().take(places), "?")
-
-
-def plain_strings(rows: pa.Table) -> pa.Table:
-    """Categories as the strings that they stand for: dictionaries differ from file to file."""
-    fields = [each.with_type(pa.string()) if each.type == CATEGORY else each for each in rows.schema]
-    return rows.cast(pa.schema(fields)).combine_chunks()
 
 
 def _plan_of(dataset: Dataset, info: StageInfo) -> str | None:

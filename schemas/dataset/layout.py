@@ -6,7 +6,7 @@
     <root>/<table>/<fingerprint>/part-00003-of-00012.parquet
     <root>/<table>/<fingerprint>/part-00003-of-00012.attempt.json     while it is worked on, and where it failed
     <root>/lease/000001.json                             the driver that is at work, if any
-    <root>/rerun/<table>/<fingerprint>/part-…             while `rerun` is at work: the shards that it makes anew
+    <root>/retry/<table>/<fingerprint>/part-…             while `retry` is at work: the shards that it makes anew
     <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only where rows were refused
 
 A shard without a manifest does not exist. Names are computed from the index, never globbed.
@@ -31,8 +31,8 @@ from echo_targets.schemas.errors import UserError
 
 INDEX = "index.json"
 STAGE = "stage.json"
-ASIDE = "rerun"
-"""Folder of what a rerun has set aside until it ends: shards and manifests, by their paths below the root."""
+ASIDE = "retry"
+"""Folder of what a retry has set aside until it ends: shards and manifests, by their paths below the root."""
 VERSIONED = re.compile(r"(.+)/([0-9a-f]{16})/([^/]+)")
 """The path of a version's file: its table, or the folder of a stage's rejects; its fingerprint; its name."""
 READERS = 16

@@ -52,7 +52,7 @@ def test_bad_usage_is_2_and_has_no_trace(tmp_path: Path) -> None:
         ("status", str(tmp_path)),
         ("gc", str(tmp_path), "--yes"),
         ("diff", str(tmp_path), str(tmp_path)),
-        ("rerun", "folder", f"manifest={tmp_path}/m.jsonl", f"root={tmp_path}/out"),
+        ("retry", "folder", f"manifest={tmp_path}/m.jsonl", f"root={tmp_path}/out"),
         ("train", "t2c", str(tmp_path), str(tmp_path / "m")),
         ("fly",),
     ):

@@ -1,0 +1,23 @@
+"""Rows of two versions compared, column by column."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from echo_targets.schemas.tables.base import CATEGORY
+
+
+def plain_strings(rows: pa.Table) -> pa.Table:
+    """Categories as the strings that they stand for: dictionaries differ from file to file."""
+    fields = [each.with_type(pa.string()) if each.type == CATEGORY else each for each in rows.schema]
+    return rows.cast(pa.schema(fields)).combine_chunks()
+
+
+def differing(before: pa.Table, after: pa.Table, name: str) -> np.ndarray:
+    """(N,) bool: the rows, of two tables of the same keys in the same order, that differ in a column."""
+    there = [name in rows.column_names for rows in (before, after)]
+    if not all(there) or before[name].equals(after[name]):
+        return np.full(len(after), any(there) and not all(there))
+    pairs = zip(before[name].to_pylist(), after[name].to_pylist(), strict=True)
+    return np.fromiter((one != other for one, other in pairs), bool, len(after))
