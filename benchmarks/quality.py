@@ -137,7 +137,7 @@ class Quality:
         yield Figure("the same, replies unseen in training", len(unseen), self.exact(unseen), least=0.9)
         yield Figure("question, CTC word error rate, with case and marks", count, self.word_errors(str), most=0.1)
         normalized = self.word_errors(lambda text: normalize(text, "en"))
-        yield Figure("the same, after Whisper's normaliser", count, normalized)
+        yield Figure("the same, after Whisper's normalizer", count, normalized)
         agreed = [row["hidden_text_agreement"] for row in self.runs["text"].values()]
         yield Figure("tokens of the reply that hidden states spell", len(agreed), _mean(agreed))
         yield Figure("T2C unit error rate, replies unseen in training", len(unseen), self.unit_errors(unseen), most=0.3)

@@ -257,7 +257,7 @@ class StandIn(Transform):
     Parameters = StandInParameters
     parameters: StandInParameters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         return {}
 
     @abstractmethod

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stages import clips
-from echo_targets.jobs.config import workplace
+from echo_targets.jobs.config import execution
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import plan
 from echo_targets.pipeline.runners.local import LocalRunner
@@ -63,7 +63,7 @@ def main() -> None:
             work = StageSpec("benchmarks.stages:Sleep", {"real_time_factor": factor})
             model = samples / SAMPLE_RATE * factor
             started = time.perf_counter()
-            with workplace(OPTIONS[name]).open_runner() as runner:
+            with execution(OPTIONS[name]).open_runner() as runner:
                 list(Job(root, planned, [audio, work], 0.0).run(runner))
             wall = time.perf_counter() - started
             print(f"| {name} | {wall:.1f} | {model:.1f} | {wall - model:.1f} | {wall / model - 1:.1%} |", flush=True)

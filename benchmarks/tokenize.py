@@ -17,7 +17,7 @@ from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
 from echo_targets.transforms.models.whisper.encoder import num_frames
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
-from echo_targets.transforms.threads import hear_each
+from echo_targets.transforms.threads import encode_each
 from echo_targets.transforms.units.codebook import Codebook
 
 
@@ -35,7 +35,7 @@ def main(limit: int | None, rounds: int) -> None:
     kmeans.cluster_centers_ = book.centroids
 
     def ours(dtype: str) -> list[np.ndarray]:
-        return hear_each(lambda some: [book.quantize(rows) for rows in features(some)], waveforms, "cpu", dtype)
+        return encode_each(lambda some: [book.quantize(rows) for rows in features(some)], waveforms, "cpu", dtype)
 
     def one_at_a_time() -> None:
         for waveform in waveforms:

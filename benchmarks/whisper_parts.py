@@ -28,7 +28,7 @@ from echo_targets.transforms.models.whisper.encoder import (
 )
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.text import normalize
-from echo_targets.transforms.threads import hear_each, in_threads
+from echo_targets.transforms.threads import encode_each, in_threads
 
 BATCH = 8
 Waveforms = list[np.ndarray]
@@ -36,18 +36,18 @@ Encode = Callable[[Waveforms], Waveforms]
 
 
 def main(limit: int | None, rounds: int) -> None:
-    recogniser = FasterWhisper(EMBEDDED, "cpu", "en", best_of=1)
-    recogniser.setup()
+    recognizer = FasterWhisper(EMBEDDED, "cpu", "en", best_of=1)
+    recognizer.setup()
     threads = torch.get_num_threads()
     theirs = ctranslate2.models.Whisper(
         str(WHISPER_TINY_EN.locate().parent), compute_type="int8", intra_threads=threads
     )
     torch.set_num_threads(threads)  # CTranslate2 gives torch's OpenMP its own number
     encoders: dict[str, Encode] = {
-        "torch, bfloat16, a thread a window": partial(_torch, recogniser, "bfloat16", None),
-        "torch, float32, a thread a window": partial(_torch, recogniser, "float32", None),
+        "torch, bfloat16, a thread a window": partial(_torch, recognizer, "bfloat16", None),
+        "torch, float32, a thread a window": partial(_torch, recognizer, "float32", None),
         "CTranslate2, int8, batches of 8": partial(_ctranslate2, theirs),
-        "torch, bfloat16, the clip and 4 s": partial(_torch, recogniser, "bfloat16", 4),
+        "torch, bfloat16, the clip and 4 s": partial(_torch, recognizer, "bfloat16", 4),
     }
     timed, _, _ = speech(every=5, limit=limit)
     seconds = sum(map(len, timed)) / SAMPLE_RATE
@@ -59,24 +59,24 @@ def main(limit: int | None, rounds: int) -> None:
     contexts = {"30 s": 30, "the speech and 1 s": 1, "the speech and 4 s": 4}
     whole = next(iter(encoders.values()))(timed)
     print("\ndecoder, by what it attends to\n")
-    decoders = {name: partial(_decode, recogniser, timed, whole, silence) for name, silence in contexts.items()}
+    decoders = {name: partial(_decode, recognizer, timed, whole, silence) for name, silence in contexts.items()}
     compare(decoders, seconds, rounds)
-    print(f"\nword error rate on {len(waveforms)} utterances, after Whisper's normaliser\n")
+    print(f"\nword error rate on {len(waveforms)} utterances, after Whisper's normalizer\n")
     for name, encode in encoders.items():
         encoded = encode(waveforms)
         for context, silence in contexts.items():
-            texts = [normalize(text, "en") for text in _decode(recogniser, waveforms, encoded, silence)]
+            texts = [normalize(text, "en") for text in _decode(recognizer, waveforms, encoded, silence)]
             print(f"{jiwer.wer(wanted, texts):.2%}  {name}; {context}", flush=True)
 
 
-def _torch(recogniser: FasterWhisper, dtype: str, silence: int | None, waveforms: Waveforms) -> Waveforms:
+def _torch(recognizer: FasterWhisper, dtype: str, silence: int | None, waveforms: Waveforms) -> Waveforms:
     """Whole windows, or each utterance with some seconds of silence."""
 
     def encode(some: Waveforms) -> Waveforms:
         seconds = 30 if silence is None else min(padded_seconds(len(some[0])) + silence, 30)
-        return list(hidden_states(recogniser._whisper, some, seconds * SAMPLE_RATE))
+        return list(hidden_states(recognizer._whisper, some, seconds * SAMPLE_RATE))
 
-    return hear_each(encode, waveforms, "cpu", dtype)
+    return encode_each(encode, waveforms, "cpu", dtype)
 
 
 def _ctranslate2(model: ctranslate2.models.Whisper, waveforms: Waveforms) -> Waveforms:
@@ -86,13 +86,13 @@ def _ctranslate2(model: ctranslate2.models.Whisper, waveforms: Waveforms) -> Wav
     return [row for batch in encoded for row in np.array(batch)]
 
 
-def _decode(recogniser: FasterWhisper, waveforms: Waveforms, encoded: Waveforms, silence: int) -> list[str]:
+def _decode(recognizer: FasterWhisper, waveforms: Waveforms, encoded: Waveforms, silence: int) -> list[str]:
     """One thread a window; at most what was encoded."""
 
     def text(pair: tuple[np.ndarray, np.ndarray]) -> str:
         waveform, hidden = pair
         frames = (padded_seconds(len(waveform)) + silence) * SAMPLE_RATE // HOP_SAMPLES
-        (heard,) = recogniser._greedy([(hidden[:frames], len(waveform))])
+        (heard,) = recognizer._greedy([(hidden[:frames], len(waveform))])
         return heard.text
 
     return in_threads(text, zip(waveforms, encoded, strict=True))

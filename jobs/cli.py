@@ -252,9 +252,9 @@ def fit_codebook(
     Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500 workers=2
     """
     from echo_targets.jobs.commands.fit_codebook import fit_codebook_command
-    from echo_targets.jobs.config import workplace
+    from echo_targets.jobs.config import execution
 
-    chosen = workplace(overrides or [])
+    chosen = execution(overrides or [])
     raise typer.Exit(fit_codebook_command(root, out, size, layer, model, seed, max_frames, chosen))
 
 
@@ -272,9 +272,9 @@ def fit_unit_language(
     Example: echo-targets fit-unit-language out/calls words.json --vocab-size 4000 runner=ray ray.address=auto
     """
     from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
-    from echo_targets.jobs.config import workplace
+    from echo_targets.jobs.config import execution
 
-    chosen = workplace(overrides or [])
+    chosen = execution(overrides or [])
     raise typer.Exit(fit_unit_language_command(root, out, vocab_size, max_word_units, mode.value, chosen))
 
 

@@ -31,7 +31,7 @@ class ConfigError(UserError):
     """A configuration that can't be used: the file, the line, the key and the remedy."""
 
 
-class Workplace(BaseModel):
+class ExecutionConfig(BaseModel):
     """Where shards are worked on.
 
     Attributes:
@@ -66,7 +66,7 @@ class Workplace(BaseModel):
         return LocalRunner(self.workers)
 
 
-class JobConfig(Workplace):
+class JobConfig(ExecutionConfig):
     """What `echo-targets run` is told.
 
     Attributes:
@@ -120,16 +120,16 @@ def load(config: str, overrides: list[str]) -> JobConfig:
     return parsed.model_copy(update={"stages": stages})
 
 
-def workplace(overrides: list[str]) -> Workplace:
+def execution(overrides: list[str]) -> ExecutionConfig:
     """Where a command without a configuration file works.
 
     Raises:
         ConfigError: with everything that is wrong.
     """
     try:
-        return Workplace.model_validate(read_values(None, overrides))
+        return ExecutionConfig.model_validate(read_values(None, overrides))
     except ValidationError as error:
-        raise _explain(error, None, overrides, (), Workplace) from None
+        raise _explain(error, None, overrides, (), ExecutionConfig) from None
 
 
 def find(config: str) -> Path:

@@ -53,7 +53,7 @@ BACKENDS = (
     Backend("align", "torchaudio", "torchaudio", "align", "forced alignment"),
     Backend("align", "hama", "hama", "demo", "English phonemes, the default"),
     Backend("align", "transformers", "transformers", "echo", "wav2vec2, HuBERT or WavLM with a CTC head over letters"),
-    Backend("align", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 CTC recognisers"),
+    Backend("align", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 CTC recognizers"),
     Backend("align", "speechbrain", "speechbrain", "speechbrain", "its EncoderASR over letters"),
     Backend("align", "openai-whisper", "whisper", "transcribe", "Whisper's cross-attention"),
     Backend("tokenize", "openai-whisper", "whisper", "transcribe", "Whisper encoders"),

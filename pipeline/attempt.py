@@ -54,7 +54,7 @@ def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt |
     try:
         yield last
     except Exception as error:
-        _write(dataset, info, shard, replace(this, reason=describe(error), final=not is_device_error(error)))
+        _write(dataset, info, shard, replace(this, reason=error_text(error), final=not is_device_error(error)))
         raise
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         forget(dataset, info, shard)
@@ -76,7 +76,7 @@ def forget_stopped(dataset: Dataset, info: StageInfo) -> None:
                 forget(dataset, info, shard)
 
 
-def describe(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error in one line: its class, its message, and the line that raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from echo_targets.pipeline.attempt import describe, is_device_error, is_out_of_memory
+from echo_targets.pipeline.attempt import error_text, is_device_error, is_out_of_memory
 from echo_targets.pipeline.retry import reject_alone, try_batch
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
@@ -146,7 +146,7 @@ def _child_main() -> None:
         return
     except Exception as error:
         kind = _kind(error)
-        _send(answers, {"error": str(error) if kind == "user" else describe(error), "kind": kind})
+        _send(answers, {"error": str(error) if kind == "user" else error_text(error), "kind": kind})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from echo_targets.pipeline.lease import Driver, Lease, WhenBusy
 from echo_targets.pipeline.plan import Committed, Plan
 from echo_targets.pipeline.runners.base import Done, Event, Failed, Runner
 from echo_targets.pipeline.shard import ShardTask, run_shard
-from echo_targets.pipeline.stage import StageSpec, changes, describe
+from echo_targets.pipeline.stage import StageSpec, changes, stage_info
 from echo_targets.schemas.dataset.layout import INDEX, Dataset, LayoutError, Manifest, StageInfo
 from echo_targets.transforms.base import NO_FAILURES
 
@@ -46,7 +46,7 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class StagePreview:
     """What a run would do to a table: the version it makes, its shards that are committed, and why there is work."""
 
     info: StageInfo
@@ -112,18 +112,18 @@ class Job:
             if isinstance(self.plan, Plan):
                 transform.check_entries(self.plan.shards())
             read = {table.name: upstream[table.name] for table in transform.reads if table.name in upstream}
-            info = describe(transform, read, self.plan.num_shards)
+            info = stage_info(transform, read, self.plan.num_shards)
             upstream[info.table] = info.fingerprint
             yield spec, info
 
-    def foresee(self) -> Iterator[Foreseen]:
+    def preview(self) -> Iterator[StagePreview]:
         """What `run` would do, table by table, the plan's first; writes nothing."""
         dataset = Dataset(self.root)
         current = (dataset.read_json(INDEX) or {}).get("tables", {})
         planned = [self.plan.info] if isinstance(self.plan, Plan) else []
         for info in [*planned, *(info for _, info in self.describe())]:
             committed = len(dataset.committed(info.table, info.fingerprint, info.shards))
-            yield Foreseen(info, committed, _why(dataset, info, committed, current.get(info.table)))
+            yield StagePreview(info, committed, _why(dataset, info, committed, current.get(info.table)))
 
     def run(self, runner: Runner) -> Iterator[JobEvent]:
         """Runs stage after stage, telling what happens.

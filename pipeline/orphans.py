@@ -12,7 +12,7 @@ GRACE_SECONDS = 10.0
 """How long a process that was told to stop may take to remove its unfinished files."""
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Exit this process when its parent is gone, so that a killed job does not go on in the background.
 
     The process sends itself SIGTERM first, and exits after `GRACE_SECONDS` whatever it does.

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
+def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """The items, up to `depth` of them drawn before they are asked for. What drawing raises is raised in its place."""
     ready: Queue[tuple[str, T | BaseException | None]] = Queue(maxsize=depth)
     stopped = Event()

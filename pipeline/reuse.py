@@ -53,11 +53,11 @@ class Reusing(Transform):
         self._seen: tuple[Mapping[str, pa.Table], pa.Array] | None = None
         self._earlier: dict[str, _Earlier] = {}
 
-    def meaning(self) -> dict[str, Any]:
-        return self.inner.meaning()
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        return self.inner.fingerprint_parameters()
 
-    def weights(self) -> dict[str, str]:
-        return self.inner.weights()
+    def weight_digests(self) -> dict[str, str]:
+        return self.inner.weight_digests()
 
     def wanted(self, rows: pa.Table) -> pa.BooleanArray | None:
         return self.inner.wanted(rows)

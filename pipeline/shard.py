@@ -14,7 +14,7 @@ from echo_targets.pipeline.attempt import attempt, forget
 from echo_targets.pipeline.commit import ShardWriter
 from echo_targets.pipeline.isolation import Isolated
 from echo_targets.pipeline.pack import pack
-from echo_targets.pipeline.prefetch import ahead
+from echo_targets.pipeline.prefetch import prefetch
 from echo_targets.pipeline.retry import try_batch, work
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES
@@ -26,7 +26,7 @@ WINDOW_BYTES = 1 << 28
 
 Progress = Callable[[int], None]
 
-AHEAD = 2
+PREFETCH = 2
 """Batches that are read and decoded while the model works on another."""
 
 
@@ -62,7 +62,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         worker = stack.enter_context(_isolated(task.spec)) if died else load_transform(task.spec)
         writer = stack.enter_context(ShardWriter(dataset, info, task.shard))
         outcome = _Outcome(worker.transform)
-        batches = stack.enter_context(closing(ahead(_batches(dataset, worker, task), AHEAD)))
+        batches = stack.enter_context(closing(prefetch(_batches(dataset, worker, task), PREFETCH)))
         for batch in batches:
             outcome.add(work(worker, batch.rows, batch.prepared))
             progress(batch.samples)

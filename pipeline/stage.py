@@ -41,7 +41,7 @@ class StageSpec:
         return kind(kind.Parameters.model_validate(self.parameters), self.device)
 
 
-def describe(transform: Transform, upstream: dict[str, str], shards: int) -> StageInfo:
+def stage_info(transform: Transform, upstream: dict[str, str], shards: int) -> StageInfo:
     """What makes a version of a table, with the fingerprint computed from it.
 
     The fingerprint covers the transform's name and version, the schema's version, the parameters, the weights'
@@ -51,8 +51,8 @@ def describe(transform: Transform, upstream: dict[str, str], shards: int) -> Sta
         "stage": transform.name,
         "version": transform.version,
         "schema_version": transform.writes.version,
-        "parameters": transform.meaning(),
-        "weights": transform.weights(),
+        "parameters": transform.fingerprint_parameters(),
+        "weights": transform.weight_digests(),
         "upstream": upstream,
     }
     return StageInfo(**meaning, table=transform.writes.name, shards=shards, fingerprint=fingerprint_of(meaning))

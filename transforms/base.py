@@ -95,12 +95,12 @@ class Transform(ABC):
         self.parameters = parameters.resolved(device)
         self.device = device
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         """The parameters that shape the output, for the fingerprint: no paths, so that a moved corpus is the same."""
         meaning: dict[str, Any] = self.parameters.model_dump(mode="json")
         return meaning
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         """Names and digests of everything outside the parameters that shapes the output. Cheap; loads no model."""
         return {}
 

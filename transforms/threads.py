@@ -40,7 +40,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_onc
     return list(_pool(at_once or torch.get_num_threads()).map(alone, items))
 
 
-def side_by_side(function: Callable[[list[Item]], list[Result]], items: list[Item], device: str) -> list[Result]:
+def in_parallel(function: Callable[[list[Item]], list[Result]], items: list[Item], device: str) -> list[Result]:
     """What a function gives for a batch: item by item in threads on a CPU, for all at once elsewhere.
 
     Args:
@@ -52,7 +52,7 @@ def side_by_side(function: Callable[[list[Item]], list[Result]], items: list[Ite
     return [result for (result,) in in_threads(lambda item: function([item]), items)]
 
 
-def by_one_thread(function: Callable[[], Result], device: str) -> Result:
+def single_threaded(function: Callable[[], Result], device: str) -> Result:
     """What a function gives; on a CPU, one thread computes it."""
     if device != "cpu":
         return function()
@@ -60,10 +60,10 @@ def by_one_thread(function: Callable[[], Result], device: str) -> Result:
     return result
 
 
-def hear_each(
+def encode_each(
     model: Callable[[list[np.ndarray]], list[np.ndarray]], waveforms: list[np.ndarray], device: str, dtype: str
 ) -> list[np.ndarray]:
-    """What a model gives for each waveform, `side_by_side`.
+    """What a model gives for each waveform, `in_parallel`.
 
     Args:
         dtype: float32, or what the products of a model in float32 are computed in.
@@ -74,7 +74,7 @@ def hear_each(
         with torch.autocast(device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
             return model(some)
 
-    return side_by_side(hear, waveforms, device)
+    return in_parallel(hear, waveforms, device)
 
 
 @cache

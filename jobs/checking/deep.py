@@ -166,7 +166,7 @@ def tokenizer_of(info: StageInfo) -> Tokenize | None:
     for codebook in sorted(folder.glob("codebook-*.safetensors")):
         for language in languages:
             tokenize = Tokenize(TokenizeParameters(codebook=f"{PREFIX}{codebook.name}", unit_language=language))
-            if (info.stage, info.version, info.weights) == (tokenize.name, tokenize.version, tokenize.weights()):
+            if (info.stage, info.version, info.weights) == (tokenize.name, tokenize.version, tokenize.weight_digests()):
                 return tokenize
     return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from echo_targets.jobs.commands.run import run_job
-from echo_targets.jobs.config import Workplace
+from echo_targets.jobs.config import ExecutionConfig
 from echo_targets.jobs.screen import open_console, say_unused
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Committed
@@ -34,7 +34,7 @@ MAX_REJECT_FRACTION = 0.05
 
 
 def fit_codebook_command(
-    root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, workplace: Workplace
+    root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, execution: ExecutionConfig
 ) -> int:
     """Samples features into the table `features`, fits on them, and writes the codebook with its report."""
     console = open_console()
@@ -49,11 +49,11 @@ def fit_codebook_command(
     spec = StageSpec(
         "echo_targets.transforms.stages.features:SampleFeatures",
         parameters.model_dump(),
-        workplace.device,
-        workplace.batch_seconds,
+        execution.device,
+        execution.batch_seconds,
     )
-    job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, workplace.when_busy)
-    if code := run_job(workplace, job, console):
+    job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, execution.when_busy)
+    if code := run_job(execution, job, console):
         return code
     encoder = open_encoder(model)
     try:
@@ -61,7 +61,7 @@ def fit_codebook_command(
             _features(dataset),
             size=size,
             encoder=encoder.name(),
-            encoder_digest=encoder.weights(),
+            encoder_digest=encoder.weight_digest(),
             layer=layer,
             hop_samples=HOP_SAMPLES,
             seed=seed,

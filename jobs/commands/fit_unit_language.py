@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from echo_targets.jobs.commands.run import run_job
-from echo_targets.jobs.config import Workplace
+from echo_targets.jobs.config import ExecutionConfig
 from echo_targets.jobs.screen import open_console, say_unused
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Committed
@@ -35,7 +35,7 @@ class _Stopped(Exception):
 
 
 def fit_unit_language_command(
-    root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode, workplace: Workplace
+    root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode, execution: ExecutionConfig
 ) -> int:
     """Fit a unit language on the table `units` and write its file."""
     console = open_console()
@@ -51,7 +51,7 @@ def fit_unit_language_command(
         language = UnitLanguage.fit(sequences, **sizes, mode="bpe")
     else:
         try:
-            language = fit_ngrams(partial(_total, dataset, max_word_units, workplace, console), **sizes)
+            language = fit_ngrams(partial(_total, dataset, max_word_units, execution, console), **sizes)
         except _Stopped as stopped:
             return int(stopped.args[0])
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def fit_unit_language_command(
 def _total(
     dataset: Dataset,
     max_word_units: int,
-    workplace: Workplace,
+    execution: ExecutionConfig,
     console: Console,
     language: UnitLanguage | None,
     keep: Callable[[pa.Table], pa.Table],
@@ -83,8 +83,8 @@ def _total(
         max_word_units=max_word_units, language=None if language is None else language.to_json().decode()
     )
     spec = StageSpec(SPEC, parameters.model_dump())
-    job = Job(dataset.root, Committed.of(dataset, UNITS.name), [spec], 0.0, workplace.when_busy)
-    if code := run_job(workplace, job, console):
+    job = Job(dataset.root, Committed.of(dataset, UNITS.name), [spec], 0.0, execution.when_busy)
+    if code := run_job(execution, job, console):
         raise _Stopped(code)
     counts = sum_counts(_counts(dataset), keep)
     console.print(f"{len(counts)} words kept, {pc.sum(counts['count'])} times in all")

@@ -20,7 +20,7 @@ NOTE = ".attempt.json"
 
 
 @dataclass(frozen=True)
-class Rubbish:
+class Garbage:
     """Files that belong together and that nothing needs: what they are, and their bytes by path, in deleting order."""
 
     what: str
@@ -51,7 +51,7 @@ def gc_command(root: str, yes: bool) -> int:
     return 0
 
 
-def rubbish(dataset: Dataset) -> list[Rubbish]:
+def rubbish(dataset: Dataset) -> list[Garbage]:
     """What nothing needs: versions that are neither current nor read by a current one, temporary files, stale notes.
 
     Only what a job writes is looked at: files of versions, of the lease, and temporary files in the root itself. What
@@ -84,13 +84,13 @@ def rubbish(dataset: Dataset) -> list[Rubbish]:
     # tables before their rejects: a shard counts as long as its manifest, which vouches for both, is there
     for (folder, fingerprint), parts in sorted(old.items(), key=lambda item: item[0][0].startswith(REJECTS)):
         ordered = dict(sorted(parts.items(), key=lambda item: _turn(item[0])))
-        found.append(Rubbish(f"{folder}/{fingerprint} ({_state(dataset, folder, fingerprint, current)})", ordered))
+        found.append(Garbage(f"{folder}/{fingerprint} ({_state(dataset, folder, fingerprint, current)})", ordered))
     kinds = {
         "temporary files": temporary,
         "notes of attempts whose shard is committed": notes,
         "shards that a stopped retry has set aside; another would spare their models work": aside,
     }
-    return [*found, *(Rubbish(what, paths) for what, paths in kinds.items() if paths)]
+    return [*found, *(Garbage(what, paths) for what, paths in kinds.items() if paths)]
 
 
 def _turn(path: str) -> int:
@@ -118,7 +118,7 @@ def _inside(dataset: Dataset, path: str) -> bool:
     return Path(dataset.path(path)).parent.resolve().is_relative_to(root)
 
 
-def _say(found: list[Rubbish], console: Console) -> bool:
+def _say(found: list[Garbage], console: Console) -> bool:
     for one in found:
         size = sum(one.files.values())
         console.print(f"{size / 2**20:10.1f} MiB  {len(one.files):6} files  {one.what}", markup=False, highlight=False)
@@ -127,7 +127,7 @@ def _say(found: list[Rubbish], console: Console) -> bool:
     return bool(found)
 
 
-def _remove_empty(dataset: Dataset, one: Rubbish) -> None:
+def _remove_empty(dataset: Dataset, one: Garbage) -> None:
     """Removes the folders that a version leaves empty; a bucket has none."""
     if not dataset.storage.remote:
         for folder in {os.path.dirname(path) for path in one.files} - {"", FOLDER}:

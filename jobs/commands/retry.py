@@ -40,7 +40,7 @@ def retry_command(config: str, overrides: list[str]) -> int:
     job = job_of(settings)
     dataset = Dataset(job.root)
     reusing = reusing_job(job)
-    unfinished = any(table.committed < table.info.shards for table in job.foresee())
+    unfinished = any(table.committed < table.info.shards for table in job.preview())
     for info, shards in set_aside(job, settings.when_busy):
         console.print(f"{info.stage}: {shards} of {info.shards} shards hold rows to try again", markup=False)
     say_plan(job, console)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from echo_targets.jobs.config import JobConfig, Workplace, load
+from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
 from echo_targets.jobs.expected import say_differences
 from echo_targets.jobs.screen import Screen, funnel, open_console
 from echo_targets.jobs.versions.card import write_card
@@ -27,7 +27,7 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     console = open_console()
     settings = load(config, overrides)
     if dry_run:
-        foretell(settings, console)
+        dry_run_command(settings, console)
         return 0
     job = job_of(settings)
     if code := run_job(settings, job, console):
@@ -104,12 +104,12 @@ def survey(settings: JobConfig) -> Survey:
     return Survey(_job(settings, found), found, missing)
 
 
-def run_job(workplace: Workplace, job: Job, console: Console) -> int:
+def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
     """Runs a job to its end, or to its failure, and prints the funnel."""
     code = 0
     with Screen(console) as screen:
         try:
-            with workplace.open_runner() as runner:
+            with execution.open_runner() as runner:
                 for event in job.run(runner):
                     screen.show(event)
         except JobFailed as failure:
@@ -129,7 +129,7 @@ def run_job(workplace: Workplace, job: Job, console: Console) -> int:
     return code
 
 
-def foretell(settings: JobConfig, console: Console) -> None:
+def dry_run_command(settings: JobConfig, console: Console) -> None:
     """Prints what a run would do, and why; where sources are missing, which, and the stages that wait for them."""
     seen = survey(settings)
     for source, (items, hours) in zip(seen.found, _listed(seen), strict=True):
@@ -147,7 +147,7 @@ def foretell(settings: JobConfig, console: Console) -> None:
         kind = spec.transform_class()
         console.print(f"{kind.name} v{kind.version}: {kind.writes.name} {kind.writes.version}", markup=False)
         try:
-            spec.build().weights()
+            spec.build().weight_digests()
         except UserError as error:
             console.print(f"  missing: {error}", style="red", markup=False, soft_wrap=True)
 
@@ -173,7 +173,7 @@ def say_plan(job: Job, console: Console) -> None:
         f"in {planned.info.shards} shards, to {job.root}",
         markup=False,
     )
-    for table in job.foresee():
+    for table in job.preview():
         info, left = table.info, table.info.shards - table.committed
         what = f"{left} of {info.shards} shards to run" if left else "nothing to do"
         console.print(f"{info.stage}: {info.table}/{info.fingerprint}: {what}", markup=False)

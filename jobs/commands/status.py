@@ -28,13 +28,13 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     console.print(table)
     show_rejects(dataset, console)
     if config is not None:
-        from echo_targets.jobs.commands.run import foretell, sources_of
+        from echo_targets.jobs.commands.run import dry_run_command, sources_of
         from echo_targets.jobs.config import load
         from echo_targets.jobs.expected import say_differences
 
         console.print(f"\n[bold]A run of {escape(config)} here would do this[/]")
         settings = load(config, [*overrides, f"root={root}"])
-        foretell(settings, console)
+        dry_run_command(settings, console)
         if UTTERANCES.name in current:
             say_differences(sources_of(settings), dataset, console)
     return 0

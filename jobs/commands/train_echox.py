@@ -143,8 +143,8 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
     chosen = chosen_config(EchoTrainConfig, path, overrides)
     echox = _echox(model)
     prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer_of(echox))
-    spelt = prompt.before_audio, prompt.after_audio
-    parts = [[tokenizer_of(echox).token_to_id(token) for token in part] for part in spelt]
+    spelled_out = prompt.before_audio, prompt.after_audio
+    parts = [[tokenizer_of(echox).token_to_id(token) for token in part] for part in spelled_out]
     names = "audio num_samples split user_audio_ids asr_target_ids prompt_template_id tokenizer_id response_token_ids"
     columns = [KEY, *names.split(), "sub_lengths", "unit_targets"]
     table = table_of(Dataset(root), "training/echo", columns, "publish_echo")

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
-from echo_targets.pipeline.attempt import describe, is_device_error
+from echo_targets.pipeline.attempt import error_text, is_device_error
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.isolation import ending
-from echo_targets.pipeline.orphans import GRACE_SECONDS, end_with
+from echo_targets.pipeline.orphans import GRACE_SECONDS, exit_with_parent
 from echo_targets.pipeline.runners.base import (
     ATTEMPTS,
     Chain,
@@ -163,7 +163,7 @@ def _work(pipe: Connection, driver: int) -> None:
     """A worker's life: one task after the other until the driver hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of a shard under way
-    end_with(driver)
+    exit_with_parent(driver)
     leaves = False
     while not leaves:
         try:
@@ -178,7 +178,7 @@ def _work(pipe: Connection, driver: int) -> None:
         try:
             event: Event = Done(stage, shard, run_shard(task, progress))
         except Exception as error:
-            event = Failed(stage, shard, describe(error), final=not is_device_error(error))
+            event = Failed(stage, shard, error_text(error), final=not is_device_error(error))
             leaves = not event.final and not isinstance(
                 error, OSError
             )  # a failed accelerator fails its process for good

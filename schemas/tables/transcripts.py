@@ -1,4 +1,4 @@
-"""transcripts: what a recogniser heard, with the scores that a filter needs."""
+"""transcripts: what a recognizer heard, with the scores that a filter needs."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,9 +46,9 @@ TRANSCRIPTS = Table(
     ),
     means={
         KEY: "the utterance that was heard",
-        "text": "what the recogniser heard, as it wrote it",
+        "text": "what the recognizer heard, as it wrote it",
         "text_normalized": "the text as the error rate compares it, before it is cut into units",
-        "language": "language that was heard, or that the recogniser was told",
+        "language": "language that was heard, or that the recognizer was told",
         "language_prob": "probability of the language; null where it was told",
         "segments": "stretches of text between two timestamps: samples at 16 kHz; and of the window that the segment "
         "was decoded in: mean natural log-probability of the tokens, probability that nobody speaks, bytes of "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from echo_targets.jobs.config import CONFIGS, ConfigError, load, workplace
+from echo_targets.jobs.config import CONFIGS, ConfigError, execution, load
 
 GIVEN = {
     "folder": ["manifest=m.jsonl", "root=out"],
@@ -97,12 +97,12 @@ def test_an_unknown_source(tmp_path: Path) -> None:
 def test_where_to_work_is_checked_too(override: str, says: str) -> None:
     assert says in fails("folder", "manifest=m.jsonl", "root=out", override)
     with pytest.raises(ConfigError) as caught:
-        workplace([override])
+        execution([override])
     assert says in str(caught.value)
 
 
 def test_options_of_the_runners_are_taken_from_the_command_line() -> None:
-    chosen = workplace(["runner=beam", "beam.runner=FlinkRunner", "beam.parallelism=4", "ray.runtime_env.pip=[a]"])
+    chosen = execution(["runner=beam", "beam.runner=FlinkRunner", "beam.parallelism=4", "ray.runtime_env.pip=[a]"])
     assert chosen.beam.values == {"runner": "FlinkRunner", "parallelism": 4}
     assert chosen.ray.runtime_env == {"pip": ["a"]}
 

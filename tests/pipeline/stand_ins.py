@@ -93,7 +93,7 @@ class Double(Transform):
         super().__init__(parameters, device)
         self.batches: list[list[str]] = []
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         return {"word": self.parameters.word}
 
     def __call__(self, batch: pa.Table) -> Output:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from echo_targets.pipeline.prefetch import ahead
+from echo_targets.pipeline.prefetch import prefetch
 
 
 def test_the_items_in_their_order() -> None:
-    assert list(ahead(iter(range(100)), 2)) == list(range(100))
-    assert list(ahead(iter([]), 2)) == []
+    assert list(prefetch(iter(range(100)), 2)) == list(range(100))
+    assert list(prefetch(iter([]), 2)) == []
 
 
 def test_it_runs_ahead_and_not_further() -> None:
@@ -24,7 +24,7 @@ def test_it_runs_ahead_and_not_further() -> None:
             drawn.append(number)
             yield number
 
-    running = ahead(items(), 2)
+    running = prefetch(items(), 2)
     assert next(running) == 0
     end = time.monotonic() + 10
     while len(drawn) < 4 and time.monotonic() < end:
@@ -39,7 +39,7 @@ def test_an_error_comes_in_its_place() -> None:
         yield 1
         raise KeyError("two")
 
-    running = ahead(items(), 5)
+    running = prefetch(items(), 5)
     assert next(running) == 1
     with pytest.raises(KeyError, match="two"):
         next(running)
@@ -56,7 +56,7 @@ def test_who_stops_early_leaves_no_thread() -> None:
             closed.append(True)
 
     drawing = items()
-    running = ahead(drawing, 1)
+    running = prefetch(drawing, 1)
     next(running)
     running.close()
     assert threading.active_count() == before

@@ -22,7 +22,7 @@ from echo_targets.pipeline import shard as shard_module
 from echo_targets.pipeline.attempt import is_device_error
 from echo_targets.pipeline.commit import CommitError, open_stage, set_current
 from echo_targets.pipeline.shard import ShardTask, loaded_transform, run_shard, unload_transform
-from echo_targets.pipeline.stage import StageSpec, describe
+from echo_targets.pipeline.stage import StageSpec, stage_info
 from echo_targets.schemas import KEY, TRANSCRIPTS, UTTERANCES
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
@@ -343,7 +343,7 @@ class Louder(Double):
 
 def test_a_fingerprint_is_of_what_shapes_the_output_and_of_nothing_else() -> None:
     def fingerprint(spec: StageSpec, upstream: str = "1", shards: int = 1) -> str:
-        return describe(spec.build(), {"utterances": upstream}, shards).fingerprint
+        return stage_info(spec.build(), {"utterances": upstream}, shards).fingerprint
 
     base = fingerprint(stage(Double))
     assert fingerprint(stage(Double, batch_seconds=1.0)) == base

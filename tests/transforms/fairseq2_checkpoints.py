@@ -30,7 +30,7 @@ def make_model(kind: str, letters: int | None = None, **more: Any) -> tuple[Any,
     """A model of fairseq2 with random weights, norms too, in evaluation mode, and its configuration.
 
     Args:
-        letters: of a recogniser; None for wav2vec2 itself.
+        letters: of a recognizer; None for wav2vec2 itself.
         more: of the encoder.
     """
     start_fairseq2()

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from echo_targets.schemas.errors import UserError
-from echo_targets.transforms.loading.reading import Filter, Place, Row, TargetReader
+from echo_targets.transforms.loading.stream import Filter, Place, Row, TargetStream
 
 State = dict[str, Any]
 
@@ -20,7 +20,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
     iterate starts an epoch, or goes on from a loaded state; the end of an epoch makes `epoch` the next one.
 
     Args:
-        root, table, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetReader`.
+        root, table, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetStream`.
         rank, world_size: None takes those of torch.distributed where it is initialised when this is made, else 0 of 1.
 
     Attributes:
@@ -45,7 +45,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self.reader = TargetReader(
+        self.reader = TargetStream(
             root,
             table,
             columns=columns,

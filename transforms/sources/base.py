@@ -118,7 +118,7 @@ class Source(Parameters):
     listed_in: ClassVar[str]
     """The parameter that says where the items are listed."""
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         """What shapes an item's audio beside what the plan says of it."""
         return {"kind": self.kind}  # type: ignore[attr-defined]
 
@@ -132,7 +132,7 @@ class Source(Parameters):
         """Whether the speech is made by a voice model."""
         return False
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         """Digests of the models that a source makes its audio with."""
         return {}
 
@@ -193,10 +193,10 @@ def is_missing(error: OSError) -> bool:
 
 def files(place: str) -> Files:
     """The files below a folder or a URL."""
-    return Bucket(place.rstrip("/")) if is_url(place) else Folder(place)
+    return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(place)
 
 
-class Folder(Files):
+class FolderFiles(Files):
     """A folder of this machine."""
 
     def find(self, folder: str, depth: int, suffix: str) -> list[str]:
@@ -208,7 +208,7 @@ class Folder(Files):
 
     def open(self, locator: str) -> Raw:
         if is_url(locator):
-            return Bucket(self.place).open(locator)
+            return BucketFiles(self.place).open(locator)
         path = Path(self.place, locator)
         if path.exists() and not path.is_file():  # a pipe or a device would be waited for, or read for ever
             raise IsADirectoryError(errno.EISDIR, "is not a file")
@@ -216,7 +216,7 @@ class Folder(Files):
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if is_url(locator):
-            return Bucket(self.place).probe(locator, seconds)
+            return BucketFiles(self.place).probe(locator, seconds)
         path = Path(self.place, locator)
         try:
             size = path.stat().st_size if path.is_file() else None
@@ -227,7 +227,7 @@ class Folder(Files):
             return None, seconds or 0.0
 
 
-class Bucket(Files):
+class BucketFiles(Files):
     """A prefix of an object store; an absolute path is one of this machine."""
 
     @property
@@ -245,13 +245,13 @@ class Bucket(Files):
 
     def open(self, locator: str) -> Raw:
         if os.path.isabs(locator):
-            return Folder("/").open(locator)
+            return FolderFiles("/").open(locator)
         storage, name = self._locate(locator)
         return storage.read(name)
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if os.path.isabs(locator):
-            return Folder("/").probe(locator, seconds)
+            return FolderFiles("/").probe(locator, seconds)
         storage, name = self._locate(locator)
         try:
             with storage.open(name) as file:

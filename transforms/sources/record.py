@@ -14,7 +14,7 @@ from echo_targets.transforms.languages import code_of
 from echo_targets.transforms.sources.base import Item
 from echo_targets.transforms.sources.values import (
     BadLine,
-    Named,
+    NamedValue,
     channel,
     identifier,
     integer,
@@ -107,13 +107,13 @@ class Fields:
         self.names = {field: tuple(name for name in known if name not in ignored) for field, known in names.items()}
         self._known = ignored.union(*self.names.values())
 
-    def __call__(self, record: Mapping[str, Any]) -> dict[str, Named]:
+    def __call__(self, record: Mapping[str, Any]) -> dict[str, NamedValue]:
         """Return the fields that a record has, each with the key that it was found under.
 
         Raises:
             BadLine: two keys of one field differ, or a key changes what the record means and isn't understood.
         """
-        found: dict[str, Named] = {}
+        found: dict[str, NamedValue] = {}
         for field, names in self.names.items():
             for name in names:
                 if name not in record or is_missing(value := plain(record[name])):
@@ -141,14 +141,14 @@ class Fields:
         return found
 
 
-def item_from(fields: Mapping[str, Named], where: str) -> Item:
+def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
     """Return the item that a record's fields describe, without its locator.
 
     Raises:
         BadLine: a value is missing or of the wrong kind.
     """
 
-    def of(field: str) -> Named:
+    def of(field: str) -> NamedValue:
         return fields.get(field, (field, None))
 
     key, dialogue, turn = identifier(of("id")), identifier(of("dialogue_id")), integer(of("turn"), 0, 2**15 - 1)
@@ -180,7 +180,9 @@ def item_from(fields: Mapping[str, Named], where: str) -> Item:
     )
 
 
-def section(start: Named, end: Named, duration: Named) -> tuple[float | None, float | None, float | None]:
+def section(
+    start: NamedValue, end: NamedValue, duration: NamedValue
+) -> tuple[float | None, float | None, float | None]:
     """Return where a section of the file starts and how long it is, and the declared length of the whole file.
 
     A duration is the section's length where there is a start, else the file's. 0 stands for an unknown length.

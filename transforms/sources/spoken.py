@@ -44,10 +44,10 @@ class SpokenSource(Source):
     def synthetic(self) -> bool:
         return True
 
-    def meaning(self) -> dict[str, Any]:
-        return super().meaning() | {"voice_seed": self.voice_seed}
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        return super().fingerprint_parameters() | {"voice_seed": self.voice_seed}
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {"voice": sha256_of(HIBARI_VOICE.locate())}
 
     def items(self) -> Iterator[Item]:

@@ -37,7 +37,7 @@ KINDS: dict[type, str] = {
     bytes: "bytes",
 }
 
-Named = tuple[str, Any]
+NamedValue = tuple[str, Any]
 """A key as the record has it, and its value."""
 
 
@@ -59,7 +59,7 @@ def plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
-def text(named: Named) -> str | None:
+def text(named: NamedValue) -> str | None:
     """Return a text as it was given, trimmed of `BLANK`; None for no text. An integer is its digits.
 
     Raises:
@@ -75,7 +75,7 @@ def text(named: Named) -> str | None:
     return _string(name, value, "a text")
 
 
-def identifier(named: Named) -> str | None:
+def identifier(named: NamedValue) -> str | None:
     """Return an id, which is a text on one line or an integer; None for none.
 
     Raises:
@@ -94,7 +94,7 @@ def identifier(named: Named) -> str | None:
     return str(int(value))
 
 
-def number(named: Named, low: float, high: float) -> float | None:
+def number(named: NamedValue, low: float, high: float) -> float | None:
     """Return a number in [low, high]; None for none. A text is read as a decimal number with a point.
 
     Raises:
@@ -118,7 +118,7 @@ def number(named: Named, low: float, high: float) -> float | None:
     return float(value)
 
 
-def integer(named: Named, low: int, high: int) -> int | None:
+def integer(named: NamedValue, low: int, high: int) -> int | None:
     """Return a whole number in [low, high], which may be written `1.0`; None for none.
 
     Raises:
@@ -130,7 +130,7 @@ def integer(named: Named, low: int, high: int) -> int | None:
     return None if value is None else int(value)
 
 
-def channel(named: Named) -> int | None:
+def channel(named: NamedValue) -> int | None:
     """Return a channel, counted from 0: an integer, `left`, `right` or `average`; None for none.
 
     Raises:
@@ -145,7 +145,7 @@ def channel(named: Named) -> int | None:
         raise BadLine(f"{error}; expected a channel from 0, or {', '.join(CHANNELS)}") from None
 
 
-def language(named: Named) -> str | None:
+def language(named: NamedValue) -> str | None:
     """Return a language's code, such as `en` or `pt-BR`; None for none. English names are understood.
 
     Raises:
@@ -160,7 +160,7 @@ def language(named: Named) -> str | None:
     return code
 
 
-def place(named: Named) -> str:
+def place(named: NamedValue) -> str:
     """Return the locator of an audio file: a URL, or a path, absolute or relative to the file that names it.
 
     Raises:

@@ -21,7 +21,7 @@ from echo_targets.transforms.models.aligners.wav2vec2 import SslCtc
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 
 LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc, Fairseq2Ctc)
-"""Kinds of checkpoints that recognise letters; which one a checkpoint is of, its files say."""
+"""Kinds of checkpoints that recognize letters; which one a checkpoint is of, its files say."""
 CHECKED_TEXTS = 100
 """Texts of a shard that are compared with the letters of a model before anything runs."""
 
@@ -56,12 +56,12 @@ class Align(Transform):
     Parameters = AlignParameters
     parameters: AlignParameters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         only_attention = {"language"} if self.parameters.method == "ctc" else set()
         return self.parameters.model_dump(mode="json", exclude={"model"} | only_attention)
 
-    def weights(self) -> dict[str, str]:
-        return self._open().weights()
+    def weight_digests(self) -> dict[str, str]:
+        return self._open().weight_digests()
 
     def check_entries(self, shards: Iterable[pa.Table]) -> None:
         """Check that a letter model can spell the reference texts, of which it reads `CHECKED_TEXTS` a shard."""
@@ -85,7 +85,7 @@ class Align(Transform):
         chosen = self.parameters
         if chosen.method == "attention" or chosen.model is None:
             return None
-        kind = next((kind for kind in LETTERS if kind.reads(chosen.model)), None)
+        kind = next((kind for kind in LETTERS if kind.can_load(chosen.model)), None)
         if kind is None:
             raise ModelError(
                 f"align.model is {chosen.model}: no checkpoint with a CTC head over letters that is known: "

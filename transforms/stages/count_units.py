@@ -38,7 +38,7 @@ class CountUnits(Transform):
     Parameters = CountUnitsParameters
     parameters: CountUnitsParameters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         language = self.parameters.language
         digest = None if language is None else hashlib.sha256(language.encode()).hexdigest()
         return {"max_word_units": self.parameters.max_word_units, "language": digest}

@@ -15,7 +15,7 @@ from echo_targets.transforms.base import Output, Parameters, Transform, table_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES, padded_seconds
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
-from echo_targets.transforms.threads import hear_each
+from echo_targets.transforms.threads import encode_each
 
 
 class SampleFeaturesParameters(Parameters):
@@ -47,11 +47,11 @@ class SampleFeatures(Transform):
     Parameters = SampleFeaturesParameters
     parameters: SampleFeaturesParameters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         return self.parameters.model_dump(mode="json", exclude={"model"})
 
-    def weights(self) -> dict[str, str]:
-        return {"encoder": open_encoder(self.parameters.model).weights()}
+    def weight_digests(self) -> dict[str, str]:
+        return {"encoder": open_encoder(self.parameters.model).weight_digest()}
 
     def setup(self) -> None:
         encoder = open_encoder(self.parameters.model)
@@ -69,7 +69,7 @@ class SampleFeatures(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
-        heard = hear_each(self._features, waveforms, self.device, "float32")
+        heard = encode_each(self._features, waveforms, self.device, "float32")
         rows = [
             self._row(key, features, self._frames(key, len(waveform)))
             for key, features, waveform in zip(batch[KEY].to_pylist(), heard, waveforms, strict=True)

@@ -41,12 +41,12 @@ class Ingest(Transform):
     Parameters = IngestParameters
     parameters: IngestParameters
 
-    def meaning(self) -> dict[str, Any]:
-        sources = [source.meaning() for source in self.parameters.sources]
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        sources = [source.fingerprint_parameters() for source in self.parameters.sources]
         return self.parameters.model_dump(mode="json") | {"sources": sources}
 
-    def weights(self) -> dict[str, str]:
-        return {name: digest for source in self.parameters.sources for name, digest in source.weights().items()}
+    def weight_digests(self) -> dict[str, str]:
+        return {name: digest for source in self.parameters.sources for name, digest in source.weight_digests().items()}
 
     def costs(self, rows: pa.Table) -> list[int]:
         return [int(seconds * SAMPLE_RATE) for seconds in rows["seconds"].to_pylist()]

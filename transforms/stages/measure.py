@@ -37,8 +37,8 @@ class Measure(Transform):
     writes = MEASURES
     wants_audio = True
 
-    def weights(self) -> dict[str, str]:
-        return {"vad": VoiceActivity().weights()}
+    def weight_digests(self) -> dict[str, str]:
+        return {"vad": VoiceActivity().weight_digest()}
 
     def setup(self) -> None:
         self._speech = VoiceActivity()
@@ -116,7 +116,7 @@ def silence(speech: list[Span], num_samples: int) -> dict[str, Any]:
 
 
 def repetition(words: list[str]) -> dict[str, Any]:
-    """What a text looks like that a recogniser made up.
+    """What a text looks like that a recognizer made up.
 
     The first three are those of Granary's rules (arXiv 2505.13404; NeMo Speech Data Processor,
     `DetectWhisperHallucinationFeatures`), on words without punctuation. The last is Gopher's share of characters in

@@ -18,7 +18,7 @@ from echo_targets.transforms.models.tokenizers.kmeans import KmeansTokenizer
 from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
 from echo_targets.transforms.models.whisper.encoder import padded_seconds
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
-from echo_targets.transforms.threads import hear_each
+from echo_targets.transforms.threads import encode_each
 from echo_targets.transforms.units.codebook import collapse
 from echo_targets.transforms.units.language import UnitLanguage
 
@@ -70,15 +70,15 @@ class Tokenize(Transform):
     Parameters = TokenizeParameters
     parameters: TokenizeParameters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         return {
             "dtype": self.parameters.dtype
         }  # the others are files and what they are asked for, all in their digests
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         language = self.parameters.unit_language
         return {
-            **self.parameters.open().weights(),
+            **self.parameters.open().weight_digests(),
             **({"unit_language": digest_of(asset(language))} if language else {}),
         }
 
@@ -103,7 +103,7 @@ class Tokenize(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
-        heard = hear_each(self.tokenizer, waveforms, self.device, self.parameters.dtype)
+        heard = encode_each(self.tokenizer, waveforms, self.device, self.parameters.dtype)
         rows = [self._row(key, frames) for key, frames in zip(batch[KEY].to_pylist(), heard, strict=True)]
         return Output(table_of(rows, UNITS))
 

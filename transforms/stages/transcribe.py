@@ -74,19 +74,19 @@ class Transcribe(Transform):
     Parameters = TranscribeParameters
     parameters: TranscribeParameters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         return self.parameters.model_dump(mode="json", exclude={"model"})
 
-    def weights(self) -> dict[str, str]:
-        whisper = BACKENDS[self.parameters.backend].weights(self.parameters.model)
-        return {"whisper": whisper, "vad": VoiceActivity().weights()}
+    def weight_digests(self) -> dict[str, str]:
+        whisper = BACKENDS[self.parameters.backend].weight_digest(self.parameters.model)
+        return {"whisper": whisper, "vad": VoiceActivity().weight_digest()}
 
     def setup(self) -> None:
         chosen = self.parameters
         dtypes = (chosen.encoder_dtype, chosen.decoder_dtype)
-        recogniser = BACKENDS[chosen.backend](chosen.model, self.device, chosen.language, chosen.best_of, *dtypes)
-        recogniser.setup()
-        self.transcribe = LongForm(recogniser, chosen)
+        recognizer = BACKENDS[chosen.backend](chosen.model, self.device, chosen.language, chosen.best_of, *dtypes)
+        recognizer.setup()
+        self.transcribe = LongForm(recognizer, chosen)
 
     def costs(self, rows: pa.Table) -> list[int]:
         # Whisper's encoder sees whole windows, however short the speech in them.

@@ -2,7 +2,7 @@
 
 EchoX starts from a language model that reads already. A nano one has none, so it first learns questions and replies
 from text alone, the user's words where the audio would stand. The CTC head then starts as a copy of the language
-model's embeddings: what a frame is recognised as is what it looks like to the model.
+model's embeddings: what a frame is recognized as is what it looks like to the model.
 """
 
 from __future__ import annotations

@@ -73,16 +73,16 @@ def build_chains(chains: Sequence[Chain], run_shard: RunShard, pipeline: beam.Pi
     """
     steps: dict[str, str] = {}  # each step's stage by its description
     for chain in sorted(chains, key=len, reverse=True):
-        steps.update((describe(task), task.info.stage) for task in chain if describe(task) not in steps)
+        steps.update((step_of(task), task.info.stage) for task in chain if step_of(task) not in steps)
     positions = {step: position for position, step in enumerate(steps)}
-    elements = [[chain[0].shard, *(positions[describe(task)] for task in chain)] for chain in chains]
+    elements = [[chain[0].shard, *(positions[step_of(task)] for task in chain)] for chain in chains]
     shards = pipeline | "shards" >> beam.Create(elements, reshuffle=False)
     for position, (step, stage) in enumerate(steps.items()):
         shards |= f"deal out {position}" >> beam.Reshuffle()
         shards |= f"{position} {stage}" >> beam.ParDo(RunStep(position, step, run_shard))
 
 
-def describe(task: ShardTask) -> str:
+def step_of(task: ShardTask) -> str:
     """A task without its shard, as JSON."""
     return json.dumps({"root": task.root, "spec": asdict(task.spec), "info": asdict(task.info)}, sort_keys=True)
 

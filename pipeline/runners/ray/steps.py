@@ -22,7 +22,7 @@ import pyarrow as pa
 import echo_targets
 from echo_targets.pipeline.attempt import is_device_error
 from echo_targets.pipeline.environment import worker_environment
-from echo_targets.pipeline.orphans import end_with
+from echo_targets.pipeline.orphans import exit_with_parent
 from echo_targets.pipeline.runners.base import Chain, RunShard
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.schemas import SAMPLE_RATE
@@ -46,7 +46,7 @@ def drive(pipe: Connection, parent: int, options: RayOptions) -> None:
     """Does one work after the other on Ray, in a process of its own: sends what comes of each, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    end_with(parent)
+    exit_with_parent(parent)
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or what is still under way when we disconnect starts another cluster
     try:
         _connect(options)

@@ -154,7 +154,7 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
         rows = [sample("training/s2t", number) | row for number, row in enumerate(training)]
         root.put("training/s2t", rows[:4], rows[4:])
         stage = root.folder / "units" / root.tables["units"] / "stage.json"
-        made_by = {"stage": "tokenize", "version": tokenize.version, "weights": tokenize.weights()}
+        made_by = {"stage": "tokenize", "version": tokenize.version, "weights": tokenize.weight_digests()}
         stage.write_text(json.dumps(json.loads(stage.read_text()) | made_by))
         code = check_command(str(tmp_path), level="deep", style="json")
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -12,7 +12,7 @@ from echo_targets.jobs.commands.fit_codebook import fit_codebook_command
 from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
 from echo_targets.jobs.commands.train import train_reader_command, train_t2c_command
 from echo_targets.jobs.commands.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
-from echo_targets.jobs.config import ConfigError, Workplace
+from echo_targets.jobs.config import ConfigError, ExecutionConfig
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.assets import asset
@@ -43,7 +43,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         file = str(tmp_path / f"{name}.safetensors")
-        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000, Workplace()) == 0
+        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000, ExecutionConfig()) == 0
     a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b != c
     book = Codebook.load(tmp_path / "a.safetensors")
@@ -53,7 +53,7 @@ def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -
 
 def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_path: Path) -> None:
     file = str(tmp_path / "k8.safetensors")
-    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000, Workplace())
+    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000, ExecutionConfig())
     before = dataset.tables()["units"]
     texts = Path(dataset.root).parent / "t.jsonl"
     ingest = {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(texts)}]}
@@ -70,18 +70,18 @@ def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_
 def test_too_little_data_is_said_before_the_work(dataset: Dataset, tmp_path: Path) -> None:
     out, before = str(tmp_path / "few"), dataset.tables()
     with pytest.raises(UserError, match=r"frames of 20 ms.* can't make 30000 units; take more speech, or a --size"):
-        fit_codebook_command(dataset.root, out, 30_000, 2, "embedded:tiny.en", 0, 200_000, Workplace())
+        fit_codebook_command(dataset.root, out, 30_000, 2, "embedded:tiny.en", 0, 200_000, ExecutionConfig())
     with pytest.raises(UserError, match=r"100 frames of 20 ms.* can't make 120 units"):
-        fit_codebook_command(dataset.root, out, 120, 2, "embedded:tiny.en", 0, 100, Workplace())
+        fit_codebook_command(dataset.root, out, 120, 2, "embedded:tiny.en", 0, 100, ExecutionConfig())
     with pytest.raises(UserError, match=r"units in all can't make 999900 words beside the 100 single units"):
-        fit_unit_language_command(dataset.root, out, 1_000_000, 4, "ngram", Workplace())
+        fit_unit_language_command(dataset.root, out, 1_000_000, 4, "ngram", ExecutionConfig())
     with pytest.raises(UserError, match="leaves no room for the 100 single units"):
-        fit_unit_language_command(dataset.root, out, 50, 4, "ngram", Workplace())
+        fit_unit_language_command(dataset.root, out, 50, 4, "ngram", ExecutionConfig())
     assert dataset.tables() == before and not Path(out).exists()
 
 
 def test_units_that_nothing_uses_are_named(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert fit_unit_language_command(dataset.root, str(tmp_path / "w"), 150, 4, "ngram", Workplace()) == 0
+    assert fit_unit_language_command(dataset.root, str(tmp_path / "w"), 150, 4, "ngram", ExecutionConfig()) == 0
     used = {unit for row in dataset.read("units").to_pylist() for unit in row["units"][0]}
     unused = sorted(set(range(100)) - used)
     assert unused and f"{len(unused)} of 100 units ({unused[0]}, " in capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_units_that_nothing_uses_are_named(dataset: Dataset, tmp_path: Path, cap
 @pytest.mark.parametrize("mode", ["ngram", "bpe"])
 def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode: str) -> None:
     for name in ("a", "b"):
-        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, mode, Workplace()) == 0  # type: ignore[arg-type]
+        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, mode, ExecutionConfig()) == 0  # type: ignore[arg-type]
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     language = UnitLanguage.load(tmp_path / "a")
     for row in dataset.read("units").to_pylist():
@@ -126,7 +126,7 @@ def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: 
     assert (report["rows"], report["held_out_rows"]) == (4, 1)
     assert report["held_out_character_error_rate"] > 0
     echo = Echo(EchoParameters(reader=str(out)))
-    assert echo.weights()["reader"] != Echo(EchoParameters()).weights().get("reader")
+    assert echo.weight_digests()["reader"] != Echo(EchoParameters()).weight_digests().get("reader")
     echo.setup()
 
 
@@ -213,7 +213,7 @@ def test_missing_weights_are_named() -> None:
     from echo_targets.transforms.stages.echo.stage import Echo
 
     with pytest.raises(ModelError, match=r"nowhere has no config\.json"):
-        Echo(EchoParameters(model="nowhere")).weights()
+        Echo(EchoParameters(model="nowhere")).weight_digests()
 
 
 def test_several_codebooks_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -222,10 +222,10 @@ def test_several_codebooks_are_an_error_that_says_what_to_do(tmp_path: Path) -> 
         root.put(table, [sample(table, 2), sample(table, 6)])  # two units a frame
     said = "2 units a frame.*tokenize with num_codebooks=1"
     with pytest.raises(UserError, match=said):
-        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", Workplace())
+        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", ExecutionConfig())
     for train, config in ((train_t2c_command, "train-t2c"), (train_reader_command, "train-reader")):
         with pytest.raises(UserError, match=said):
             train(str(root.folder), str(tmp_path / "model"), config, [])
     root.put("units", [sample("units", 1), sample("units", 2)])
     with pytest.raises(UserError, match="units of 2 codebooks, expected one"):
-        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", Workplace())
+        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", ExecutionConfig())

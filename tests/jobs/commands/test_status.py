@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from echo_targets.jobs.commands.status import status_command
-from echo_targets.pipeline.job import Foreseen
+from echo_targets.pipeline.job import StagePreview
 from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage
 from tests.schemas.samples import key
 
 
-def foreseen(root: Path, word: str) -> dict[str, Foreseen]:
+def foreseen(root: Path, word: str) -> dict[str, StagePreview]:
     work = job(root, stage(Double, word=word), stage(Follow))
-    return {table.info.table: table for table in work.foresee()}
+    return {table.info.table: table for table in work.preview()}
 
 
 def test_what_a_run_would_do_and_why(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.layout import LayoutError
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.loading.dataset import EchoTargetDataset, TargetLoader
-from echo_targets.transforms.loading.reading import Row, TargetReader, ahead, lengths_of, values_of
+from echo_targets.transforms.loading.stream import Row, TargetStream, lengths_of, prefetch, values_of
 from tests.schemas.samples import Root, samples
 
 UNITS = pa.schema([(KEY, pa.string()), ("units", pa.list_(pa.int16())), ("score", pa.float32())])
@@ -79,7 +79,7 @@ def test_every_row_once_and_the_rest_from_any_place(
     least: int | None,
 ) -> None:
     with TemporaryDirectory() as folder:
-        reader = TargetReader(
+        reader = TargetStream(
             str(written(Path(folder), sizes, row_group_rows).folder),
             "units",
             filters=[] if least is None else [("score", ">=", least)],
@@ -105,7 +105,7 @@ def test_every_row_once_and_the_rest_from_any_place(
 
 def test_order_follows_from_seed_and_epoch(root: Root) -> None:
     def read(seed: int | None, epoch: int) -> list[list[str]]:
-        reader = TargetReader(str(root.folder), "units", seed=seed, batch_tokens=20)
+        reader = TargetStream(str(root.folder), "units", seed=seed, batch_tokens=20)
         return keys([batch for _, batch in reader.batches(epoch)])
 
     orders = [read(0, 0), read(0, 1), read(1, 0), read(None, 0)]
@@ -115,7 +115,7 @@ def test_order_follows_from_seed_and_epoch(root: Root) -> None:
 
 
 def test_a_long_row_is_a_batch_of_its_own(root: Root) -> None:
-    batches = [batch for _, batch in TargetReader(str(root.folder), "units", batch_tokens=6).batches()]
+    batches = [batch for _, batch in TargetStream(str(root.folder), "units", batch_tokens=6).batches()]
     assert all(len(batch) == 1 for batch in batches if max(len(row["units"]) for row in batch) > 3)
     assert max(map(len, batches)) == 6
 
@@ -130,7 +130,7 @@ def test_row_groups_that_the_statistics_rule_out_are_not_read(tmp_path: Path) ->
     file.write_bytes(data)
 
     def read(*filters: tuple[str, str, Any]) -> list[str]:
-        reader = TargetReader(str(tmp_path), "units", filters=filters, columns=[KEY])
+        reader = TargetStream(str(tmp_path), "units", filters=filters, columns=[KEY])
         return sorted(row[KEY] for _, batch in reader.batches() for row in batch)
 
     assert read(("score", ">=", 9)) == ["row-10", "row-11", "row-9"]
@@ -319,7 +319,7 @@ def test_reading_ahead_keeps_order_and_raises() -> None:
 
     given = []
     with pytest.raises(OSError, match="gone"):
-        for item in ahead(items()):
+        for item in prefetch(items()):
             given.append(item)
     assert given == [0, 1, 2, 3, 4]
 

@@ -148,11 +148,11 @@ def test_a_codebook_is_named_as_tokenize_names_it(tmp_path: Path) -> None:
         ({"codebook": file, "layer": 2}, TokenizeParameters(codebook=file, layer=2)),
     ):
         echo = Echo(EchoParameters.model_validate({**TEXT_ALONE, **named}))
-        assert echo.weights()["codebook"] == tokenize.open().digest
+        assert echo.weight_digests()["codebook"] == tokenize.open().digest
         assert echo.parameters.open_codebook().codebook_id == tokenize.open().codebook_id
-        assert not {"codebook", "encoder", "layer"} & echo.meaning().keys()
+        assert not {"codebook", "encoder", "layer"} & echo.fingerprint_parameters().keys()
     with pytest.raises(ModelError, match="set `layer`"):
-        Echo(EchoParameters.model_validate({**TEXT_ALONE, "codebook": file})).weights()
+        Echo(EchoParameters.model_validate({**TEXT_ALONE, "codebook": file})).weight_digests()
 
 
 def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
@@ -216,10 +216,10 @@ def test_a_new_threshold_recomputes_publish_alone(echoed: Dataset, tmp_path: Pat
     before = echoed.tables()
     info = echoed.stage("training/t2c", before["training/t2c"])
     assert info.parameters["max_wer"] == 0.5
-    from echo_targets.pipeline.stage import describe
+    from echo_targets.pipeline.stage import stage_info
     from echo_targets.transforms.stages.publish.stage import PublishT2C, T2CParameters
 
-    changed = describe(PublishT2C(T2CParameters(max_wer=0.1)), info.upstream, info.shards)
+    changed = stage_info(PublishT2C(T2CParameters(max_wer=0.1)), info.upstream, info.shards)
     assert changed.fingerprint != info.fingerprint
     assert changed.upstream == {name: before[name] for name in info.upstream}
 
@@ -233,11 +233,11 @@ def test_unit_error_rate() -> None:
 
 def test_a_model_s_own_rule_cuts_its_replies(tmp_path: Path) -> None:
     """The rule that it was trained on, unless another is named; the fingerprint has the rule that is used."""
-    own = Echo(EchoParameters.model_validate(TEXT_ALONE)).meaning()["segments"]
+    own = Echo(EchoParameters.model_validate(TEXT_ALONE)).fingerprint_parameters()["segments"]
     assert own == {"lookahead": 5, "min_tokens": 10, "max_tokens": 110, "threshold": 0.6}
-    named = Echo(EchoParameters.model_validate({**TEXT_ALONE, **CLAUSES})).meaning()["segments"]
+    named = Echo(EchoParameters.model_validate({**TEXT_ALONE, **CLAUSES})).fingerprint_parameters()["segments"]
     assert named == SegmentRule().model_dump()
-    assert Echo(EchoParameters()).meaning()["segments"] == named  # EchoX's release
+    assert Echo(EchoParameters()).fingerprint_parameters()["segments"] == named  # EchoX's release
 
 
 SENTENCE = "The shop opens at nine, the market opens at ten, and both of them close at six in the evening. "

@@ -175,7 +175,9 @@ def test_a_sampled_row_does_not_depend_on_the_rows_beside_it(corpus: Path, tmp_p
     (tmp_path / "t.jsonl").write_text("\n".join(line for line in lines if json.loads(line)["dialogue_id"] in "ab"))
     fewer = rows_of(echoed(tmp_path, **sampled))
     assert fewer == {key: row for key, row in rows.items() if key[0] in "ab"} and len(fewer) == 3
-    meanings = [Echo(EchoParameters(model=str(corpus / "model"), top_p=top_p)).meaning() for top_p in (1.0, 0.9)]
+    meanings = [
+        Echo(EchoParameters(model=str(corpus / "model"), top_p=top_p)).fingerprint_parameters() for top_p in (1.0, 0.9)
+    ]
     assert meanings[0] != meanings[1]
 
 
@@ -259,5 +261,8 @@ def test_the_fingerprint_is_of_everything_that_is_loaded(corpus: Path, tmp_path:
             write_small(tmp_path / "other", rope_theta=5e4),
         )
     )
-    assert first.weights() == same.weights() and first.meaning() == same.meaning()
-    assert other.weights() != first.weights()
+    assert (
+        first.weight_digests() == same.weight_digests()
+        and first.fingerprint_parameters() == same.fingerprint_parameters()
+    )
+    assert other.weight_digests() != first.weight_digests()

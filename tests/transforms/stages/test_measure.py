@@ -275,7 +275,7 @@ def test_what_is_held_back_of_broken_texts() -> None:
 
 
 def test_the_detector_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Measure(Parameters()).weights() == {"vad": SILERO_VAD.sha256}
+    assert Measure(Parameters()).weight_digests() == {"vad": SILERO_VAD.sha256}
     other = EmbeddedFile(SILERO_VAD.package, SILERO_VAD.requirement, SILERO_VAD.path, "0" * 64)
     monkeypatch.setattr("echo_targets.transforms.models.asr.voice_activity.SILERO_VAD", other)
     with pytest.raises(ModelError, match=r"silero_vad_v6\.onnx has sha256 .* reinstall 'faster-whisper==1\.2\.1'"):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from echo_targets.pipeline.stage import changes, describe
+from echo_targets.pipeline.stage import changes, stage_info
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, T2C, TRANSCRIPTS, UNITS, UTTERANCES
 from echo_targets.transforms.base import joined, table_of
 from echo_targets.transforms.errors import ModelError
@@ -295,22 +295,25 @@ def test_files_are_digests_in_the_fingerprint(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         fences.save(tmp_path / folder / "f.json")
     a, b = (PublishT2C(T2CParameters(rate_fences=str(tmp_path / folder / "f.json"))) for folder in ("a", "b"))
-    assert a.meaning() == b.meaning() == PublishT2C(T2CParameters()).meaning() and a.weights() == b.weights()
-    before, after = (describe(stage, {}, 1) for stage in (PublishT2C(T2CParameters()), a))
-    assert changes(before, after) == [f"weights.rate_fences: None, now {a.weights()['rate_fences'][:12]}…"]
+    assert (
+        a.fingerprint_parameters() == b.fingerprint_parameters() == PublishT2C(T2CParameters()).fingerprint_parameters()
+        and a.weight_digests() == b.weight_digests()
+    )
+    before, after = (stage_info(stage, {}, 1) for stage in (PublishT2C(T2CParameters()), a))
+    assert changes(before, after) == [f"weights.rate_fences: None, now {a.weight_digests()['rate_fences'][:12]}…"]
 
 
 def test_files_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     file = tmp_path / "f"
     with pytest.raises(FencesError, match="f: no such file of fences; fit one with `echo-targets fit-fences`"):
-        PublishT2C(T2CParameters(rate_fences=str(file))).weights()
+        PublishT2C(T2CParameters(rate_fences=str(file))).weight_digests()
     with pytest.raises(ModelError, match="f: not a list of phrases, one a line, in UTF-8"):
-        PublishEcho(EchoSetParameters(phrases=str(file))).weights()
+        PublishEcho(EchoSetParameters(phrases=str(file))).weight_digests()
     file.write_bytes(b"caf\xe9")
     with pytest.raises(FencesError, match="f: not fences: "):
-        PublishT2C(T2CParameters(rate_fences=str(file))).weights()
+        PublishT2C(T2CParameters(rate_fences=str(file))).weight_digests()
     with pytest.raises(ModelError, match="f: not a list of phrases, one a line, in UTF-8"):
-        PublishEcho(EchoSetParameters(phrases=str(file))).weights()
+        PublishEcho(EchoSetParameters(phrases=str(file))).weight_digests()
 
 
 def test_a_transcript_that_is_a_phrase_alone(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_units_do_not_depend_on_threads(ingested: Dataset, dtype: str) -> None:
 def test_bfloat16_gives_few_frames_to_other_centroids(ingested: Dataset, tokenize: Tokenize) -> None:
     half = Tokenize(TokenizeParameters(dtype="bfloat16"))
     half.setup()
-    assert half.meaning() != tokenize.meaning()
+    assert half.fingerprint_parameters() != tokenize.fingerprint_parameters()
     rows = window(ingested)
     exact, near = (
         np.concatenate([np.repeat(row["units"][0], row["durations"]) for row in apply(stage, rows).rows.to_pylist()])
@@ -119,7 +119,10 @@ def test_the_fingerprint_follows_the_files_and_not_their_place(tmp_path: Path) -
     copy = tmp_path / "codebook.safetensors"
     copy.write_bytes(asset(TokenizeParameters().codebook).read_bytes())
     here, there = Tokenize(TokenizeParameters()), Tokenize(TokenizeParameters(codebook=str(copy)))
-    assert (here.meaning(), here.weights()) == (there.meaning(), there.weights())
+    assert (here.fingerprint_parameters(), here.weight_digests()) == (
+        there.fingerprint_parameters(),
+        there.weight_digests(),
+    )
     assert here.writes is UNITS
 
 
@@ -146,4 +149,4 @@ def test_a_file_and_the_name_that_it_is_downloaded_by_have_one_digest(
     (tmp_path / "mine.pt").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     monkeypatch.setitem(whisper._MODELS, "tiny.en", f"https://host/main/whisper/models/{digest}/tiny.en.pt")
-    assert open_encoder("tiny.en").weights() == open_encoder(str(tmp_path / "mine.pt")).weights() == digest
+    assert open_encoder("tiny.en").weight_digest() == open_encoder(str(tmp_path / "mine.pt")).weight_digest() == digest

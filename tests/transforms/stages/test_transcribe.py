@@ -177,16 +177,16 @@ def test_a_recording_of_minutes_loses_and_doubles_nothing(
 
 
 def test_fallback_goes_to_those_alone_that_fail(clips: list[tuple[np.ndarray, str]], fast: Transcribe) -> None:
-    recogniser, calls = fast.transcribe._recogniser, []
+    recognizer, calls = fast.transcribe._recognizer, []
 
     class Failing:
         """The real model, its first result for the second window made a repetition."""
 
-        encode = recogniser.encode
+        encode = recognizer.encode
 
         def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
             calls.append((len(encoded), temperature))
-            found = recogniser.decode(encoded, temperature, seed)
+            found = recognizer.decode(encoded, temperature, seed)
             if temperature == 0 and len(encoded) == 3:
                 num_samples = encoded[1][1]
                 found[1] = decoded(Phrase(0, num_samples, "the " * 100), resume=num_samples)
@@ -203,16 +203,16 @@ def test_fallback_goes_to_those_alone_that_fail(clips: list[tuple[np.ndarray, st
 def test_speech_without_text_is_decoded_again(fast: Transcribe, clips: list[tuple[np.ndarray, str]], lost: str) -> None:
     (one, first), (two, second) = clips[:2]
     waveform, border = np.concatenate([one, pause(2), two]), len(one) + SAMPLE_RATE
-    recogniser, calls = fast.transcribe._recogniser, []
+    recognizer, calls = fast.transcribe._recognizer, []
 
     class Losing:
         """The real model, one sentence of its first result lost."""
 
-        encode = recogniser.encode
+        encode = recognizer.encode
 
         def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
             calls.append(encoded[0][1])
-            found = recogniser.decode(encoded, temperature, seed)
+            found = recognizer.decode(encoded, temperature, seed)
             if len(calls) == 1:
                 kept = (
                     Phrase(0, len(one), first)
@@ -238,17 +238,17 @@ def test_segments_over_a_pause_give_way_to_parts_with_more_text(
     waveform = np.concatenate([part for waveform, _ in four for part in (waveform, pause(1.5))])[: WINDOW_SAMPLES - 1]
     middle = len(four[0][0]) + len(four[1][0]) + 2 * SAMPLE_RATE
     said = [four[place][1] if lost else f"{four[place][1]} {four[place + 1][1]}" for place in (0, 2)]
-    recogniser, calls = fast.transcribe._recogniser, []
+    recognizer, calls = fast.transcribe._recognizer, []
 
     class Spanning:
         """The real model, its first result made of two segments."""
 
-        encode = recogniser.encode
+        encode = recognizer.encode
 
         def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
             calls.append(len(encoded))
             if len(calls) > 1:
-                return recogniser.decode(encoded, temperature, seed)
+                return recognizer.decode(encoded, temperature, seed)
             num_samples = encoded[0][1]
             phrases = [Phrase(0, middle, said[0]), Phrase(middle, num_samples, said[1])]
             return [decoded(*phrases, resume=num_samples)]
@@ -310,8 +310,8 @@ def test_threads_change_nothing(ingested: Dataset) -> None:
 
 def test_sampling_depends_on_its_seed_alone(ingested: Dataset, either: Transcribe) -> None:
     waveform = decode_flac(window(ingested)["audio"][0]["bytes"].as_py())
-    recogniser = either.transcribe._recogniser
-    drawn = [recogniser.decode(recogniser.encode([waveform]), 1.0, seed)[0].text for seed in (1, 1, 2, 3)]
+    recognizer = either.transcribe._recognizer
+    drawn = [recognizer.decode(recognizer.encode([waveform]), 1.0, seed)[0].text for seed in (1, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) > 1
 
@@ -363,7 +363,7 @@ def test_embedded_weights_are_the_same_model_in_both_libraries(speech: list[dict
 
 def test_compute_types_are_part_of_the_version_and_follow_from_the_device_alone() -> None:
     def meaning(device: str, **parameters: object) -> tuple[str, str]:
-        found = Transcribe(TranscribeParameters.model_validate(parameters), device).meaning()
+        found = Transcribe(TranscribeParameters.model_validate(parameters), device).fingerprint_parameters()
         return found["encoder_dtype"], found["decoder_dtype"]
 
     assert meaning("cpu") == ("float32", "int8")

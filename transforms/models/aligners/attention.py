@@ -63,7 +63,7 @@ class AttentionAligner(Aligner):
     def __init__(self, model: str = EMBEDDED, device: str = "cpu", language: str = "en") -> None:
         self.model, self.device, self.language = model, device, language
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         check_alignment_heads(self.model)
         return {"whisper": weights_of(self.model)}
 

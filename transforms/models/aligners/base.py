@@ -73,7 +73,7 @@ class Aligner(ABC):
     at_once: ClassVar[int | None] = None
 
     @abstractmethod
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         """What stands for the aligner's models in a fingerprint, by name. Needs no `setup`."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Recognisers of letters by fairseq2: wav2vec2 with a CTC head, in fairseq2's or fairseq's own files."""
+"""Recognizers of letters by fairseq2: wav2vec2 with a CTC head, in fairseq2's or fairseq's own files."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Fairseq2Ctc(LetterCtc):
     """A directory with fairseq2's card of family `wav2vec2_asr`, weights and a vocabulary."""
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         checkpoint = Fairseq2Checkpoint(model)
         return checkpoint.exists() and checkpoint.family == LETTERS
 
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         both = self._checkpoint.digest() + sha256_of(self._vocabulary)
         return hashlib.sha256(bytes.fromhex(both)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""CTC forced alignment of English with the embedded phoneme recogniser and its G2P.
+"""CTC forced alignment of English with the embedded phoneme recognizer and its G2P.
 
 Words become IPA phonemes, and a Viterbi pass finds the likeliest frames for that sequence of phonemes (as in
 Kürzinger et al. 2020, arXiv 2007.09127). A word that G2P can't say (digits, other scripts) becomes a wildcard in the
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from hama import ASRModel, G2PModel, Vocabulary
 
 WINDOW_FRAMES = 1_500
-"""The recogniser ignores what comes after 30 s."""
+"""The recognizer ignores what comes after 30 s."""
 CONTEXT_FRAMES = 100
 """Frames at an inner edge of a window that the window beyond the edge hears better."""
 
 PEAK_LAG = 896
-"""Samples (56 ms) that the recogniser's peaks follow the sound by.
+"""Samples (56 ms) that the recognizer's peaks follow the sound by.
 
 Measured on half of 30 texts that the embedded voice said, as the median distance from the middle between the last peak
 of a word and the first one of the next to the border between them (`python -m benchmarks.borders`, where the other
@@ -59,10 +59,10 @@ def weight_files() -> tuple[EmbeddedFile, ...]:
 class CtcAligner(Aligner):
     """Forced alignment by phonemes: any length of audio, on the CPU, with no randomness.
 
-    The recogniser has one thread, so as many utterances of a batch are heard at once as torch has threads.
+    The recognizer has one thread, so as many utterances of a batch are heard at once as torch has threads.
     """
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {file.path: file.sha256 for file in weight_files()}
 
     def setup(self) -> None:

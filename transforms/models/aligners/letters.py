@@ -1,4 +1,4 @@
-"""CTC forced alignment with a recogniser of letters: words become letters of its own vocabulary.
+"""CTC forced alignment with a recognizer of letters: words become letters of its own vocabulary.
 
 A word with a letter that the vocabulary lacks (digits, other scripts) is a wildcard, as in `hama_ctc`. A word
 ends and the next one starts at the pause between their letters, or in the middle of the blanks where there is none.
@@ -17,7 +17,7 @@ from echo_targets.transforms.text import TextWord
 
 
 class LetterCtc(ABC):
-    """A recogniser of letters. Nothing of it is loaded before `setup`.
+    """A recognizer of letters. Nothing of it is loaded before `setup`.
 
     Args:
         model: the checkpoint's directory or file.
@@ -30,11 +30,11 @@ class LetterCtc(ABC):
 
     @staticmethod
     @abstractmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         """Whether this is the kind of a checkpoint; seen from its small files alone."""
 
     @abstractmethod
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         """What stands for the checkpoint in a fingerprint: a digest of all that shapes what it hears.
 
         Raises:
@@ -68,8 +68,8 @@ class LetterAligner(Aligner):
     def __init__(self, ctc: LetterCtc) -> None:
         self._ctc = ctc
 
-    def weights(self) -> dict[str, str]:
-        return {"ctc": self._ctc.weights()}
+    def weight_digests(self) -> dict[str, str]:
+        return {"ctc": self._ctc.weight_digest()}
 
     def setup(self) -> None:
         self._vocabulary = self._ctc.vocabulary()

@@ -54,11 +54,11 @@ class SpeechbrainCtc(LetterCtc):
     """A directory with `hyperparams.yaml`, an encoder of speechbrain, one of `HEADS` and one of `VOCABULARIES`."""
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         return Path(model, HYPERPARAMS).is_file()
 
-    def weights(self) -> str:
-        digests = [SpeechbrainEncoder(self.model).weights()] if checkpoint_of(self.model) else []
+    def weight_digest(self) -> str:
+        digests = [SpeechbrainEncoder(self.model).weight_digest()] if checkpoint_of(self.model) else []
         digests += [sha256_of(self._file(*names)) for names in ((HYPERPARAMS,), HEADS, VOCABULARIES)]
         return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
 

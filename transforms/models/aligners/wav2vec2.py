@@ -41,14 +41,14 @@ class SslCtc(LetterCtc):
     """
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         return is_ssl(model)
 
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         self.vocabulary()  # a vocabulary that is no good is refused before anything runs
         chosen, adapter = self._chosen, self._adapter()
         files = [*vocabulary_files(Path(self.model)), *([adapter] if adapter else [])]
-        digests = [SslEncoder(self.model).weights(), *map(sha256_of, files)]
+        digests = [SslEncoder(self.model).weight_digest(), *map(sha256_of, files)]
         return hashlib.sha256("\n".join([*digests, chosen.language or ""]).encode()).hexdigest()
 
     def vocabulary(self) -> Vocabulary:

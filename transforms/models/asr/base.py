@@ -19,7 +19,7 @@ from echo_targets.transforms.models.whisper.weights import (
     load_whisper,
     weights_of,
 )
-from echo_targets.transforms.threads import hear_each
+from echo_targets.transforms.threads import encode_each
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ Encoded: TypeAlias = tuple[np.ndarray, int]
 """A window's hidden states, (1500, n_audio_state) float32, and its samples without the padding."""
 
 
-class Recogniser(ABC):
+class Recognizer(ABC):
     """A Whisper model that decodes windows in batches. A window's result does not depend on the others.
 
     Args:
@@ -82,7 +82,7 @@ class Recogniser(ABC):
         self.encoder_dtype, self.decoder_dtype = encoder_dtype, decoder_dtype
 
     @staticmethod
-    def weights(model: str) -> str:
+    def weight_digest(model: str) -> str:
         """What stands for the model in a fingerprint.
 
         Raises:
@@ -112,5 +112,5 @@ class Recogniser(ABC):
         def encode(some: list[np.ndarray]) -> list[np.ndarray]:
             return list(hidden_states(self._whisper, some, WINDOW_SAMPLES))
 
-        states = hear_each(encode, windows, self.device, self.encoder_dtype)
+        states = encode_each(encode, windows, self.device, self.encoder_dtype)
         return list(zip(states, map(len, windows), strict=True))

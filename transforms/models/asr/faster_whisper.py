@@ -18,7 +18,7 @@ from echo_targets.transforms.models.whisper.weights import (
     is_transformers,
     weights_of,
 )
-from echo_targets.transforms.threads import side_by_side
+from echo_targets.transforms.threads import in_parallel
 
 FIRST_PHRASE_TICKS = 50
 """The first phrase starts within 1 s of its window, as in both libraries' `transcribe`."""
@@ -32,7 +32,7 @@ class FasterWhisper(OpenAIWhisper):
     """
 
     @staticmethod
-    def weights(model: str) -> str:
+    def weight_digest(model: str) -> str:
         if is_transformers(model):
             made = quote(f"{model.rstrip('/')}-ct2")
             raise ModelError(
@@ -85,7 +85,7 @@ class FasterWhisper(OpenAIWhisper):
     def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
         if temperature > 0:
             return super().decode(encoded, temperature, seed)
-        return side_by_side(self._greedy, encoded, self.device)
+        return in_parallel(self._greedy, encoded, self.device)
 
     def _greedy(self, encoded: list[Encoded]) -> list[DecodedWindow]:
         from ctranslate2 import StorageView

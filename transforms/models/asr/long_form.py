@@ -11,7 +11,7 @@ import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.base import Parameters
-from echo_targets.transforms.models.asr.base import DecodedWindow, Recogniser
+from echo_targets.transforms.models.asr.base import DecodedWindow, Recognizer
 from echo_targets.transforms.models.asr.voice_activity import Span, VoiceActivity
 from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES
 from echo_targets.transforms.text import join
@@ -189,12 +189,12 @@ class LongForm:
     covers, the parts are decoded by themselves. An utterance's result does not depend on the others.
 
     Args:
-        recogniser: a Whisper, set up by the caller.
+        recognizer: a Whisper, set up by the caller.
         rules: when a window is decoded again at another temperature.
     """
 
-    def __init__(self, recogniser: Recogniser, rules: DecodingRules) -> None:
-        self._recogniser, self._rules = recogniser, rules
+    def __init__(self, recognizer: Recognizer, rules: DecodingRules) -> None:
+        self._recognizer, self._rules = recognizer, rules
         self._voice = VoiceActivity()
         self._voice.setup()
 
@@ -281,14 +281,14 @@ class LongForm:
     ) -> list[DecodedWindow]:
         first, *fallbacks = self._rules.temperatures
         samples = [waveforms[stretch.utterance][stretch.start : stretch.end] for stretch in stretches]
-        encoded = self._recogniser.encode(samples)
-        attempts = [[window] for window in self._recogniser.decode(encoded, first)]
+        encoded = self._recognizer.encode(samples)
+        attempts = [[window] for window in self._recognizer.decode(encoded, first)]
         for temperature in fallbacks:
             for place, stretch in enumerate(stretches):
                 if self._rules.fails(attempts[place][-1]):
                     # By itself and from its own seed: what is sampled must not depend on which others fail.
                     name = f"{self._rules.seed} {keys[stretch.utterance]} {stretch.start} {temperature}"
-                    attempts[place] += self._recogniser.decode([encoded[place]], temperature, zlib.crc32(name.encode()))
+                    attempts[place] += self._recognizer.decode([encoded[place]], temperature, zlib.crc32(name.encode()))
         return [self._rules.best(each) for each in attempts]
 
 

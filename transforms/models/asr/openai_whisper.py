@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from whisper.decoding import DecodingTask, LogitFilter
     from whisper.tokenizer import Tokenizer
-from echo_targets.transforms.models.asr.base import DecodedWindow, Encoded, Recogniser
+from echo_targets.transforms.models.asr.base import DecodedWindow, Encoded, Recognizer
 
 
-class OpenAIWhisper(Recogniser):
+class OpenAIWhisper(Recognizer):
     """openai-whisper. Its decoder computes in float32 or float16."""
 
     def setup(self) -> None:

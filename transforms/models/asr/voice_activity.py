@@ -18,7 +18,7 @@ class VoiceActivity:
     It runs in one thread, on one utterance at a time, so the result does not depend on other utterances.
     """
 
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         """Digest of the model.
 
         Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from echo_targets.transforms.models.echox.network import EchoXNetwork, Heard
+    from echo_targets.transforms.models.echox.network import EchoXNetwork, EncodedAudio
 
 
 class Prompt(NamedTuple):
@@ -100,7 +100,7 @@ class EchoX:
         """Where the network is."""
         return self.network.lm_head.weight.device
 
-    def hear(self, dialogues: Sequence[Sequence[np.ndarray]]) -> list[list[Heard]]:
+    def hear(self, dialogues: Sequence[Sequence[np.ndarray]]) -> list[list[EncodedAudio]]:
         """The turns of dialogues as input embeddings.
 
         Args:
@@ -112,7 +112,7 @@ class EchoX:
             frames = iter(self.tower.frames([turn for dialogue in dialogues for turn in dialogue]))
             return self.network.model.hear([[next(frames) for _ in dialogue] for dialogue in dialogues])
 
-    def prompt(self, ids: Sequence[int], heard: Sequence[Heard]) -> Prompt:
+    def prompt(self, ids: Sequence[int], heard: Sequence[EncodedAudio]) -> Prompt:
         """Input embeddings of a prompt's tokens, each `audio_patch_id` replaced by a turn's.
 
         Raises:

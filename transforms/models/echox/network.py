@@ -22,7 +22,7 @@ CTC_CHUNK = 1 << 26
 """Logits of the CTC head that are held at a time: its vocabulary is the language model's."""
 
 
-class Heard(NamedTuple):
+class EncodedAudio(NamedTuple):
     """A turn of audio as the language model reads it.
 
     Attributes:
@@ -87,12 +87,12 @@ class SpeechLlama(LlamaModel):
             for number, of_turns in enumerate(lengths)
         ]
 
-    def hear(self, dialogues: Sequence[Sequence[Tensor]]) -> list[list[Heard]]:
+    def hear(self, dialogues: Sequence[Sequence[Tensor]]) -> list[list[EncodedAudio]]:
         """Input embeddings of each turn of each dialogue, from encoder frames (frames, audio_width), even in number."""
         projected = self.project(dialogues)
         turns = [turn for dialogue in projected for turn in dialogue]
         chosen = [self._ctc(turn) for turn in turns]
-        heard = map(Heard, chosen, self.shrink(turns, chosen))
+        heard = map(EncodedAudio, chosen, self.shrink(turns, chosen))
         return [[next(heard) for _ in dialogue] for dialogue in dialogues]
 
     def shrink(self, turns: Sequence[Tensor], chosen: Sequence[Tensor]) -> list[Tensor]:

@@ -27,11 +27,11 @@ class Encoder(ABC):
 
     @staticmethod
     @abstractmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         """Whether this is the kind of a checkpoint; seen from its small files alone."""
 
     @abstractmethod
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         """What stands for the encoder in a fingerprint: a digest of all that shapes its features.
 
         Raises:

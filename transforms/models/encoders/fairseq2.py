@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Fairseq2Encoder(Encoder):
-    """A checkpoint with fairseq2's card: wav2vec2, XLSR, or the encoder of a recogniser of letters."""
+    """A checkpoint with fairseq2's card: wav2vec2, XLSR, or the encoder of a recognizer of letters."""
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         return Fairseq2Checkpoint(model).exists()
 
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         return Fairseq2Checkpoint(self.model).digest()
 
     def name(self) -> str:
         """Such as `wav2vec2-1a2b3c4d`: its family and the digest of its files."""
-        return f"{Fairseq2Checkpoint(self.model).family}-{self.weights()[:8]}"
+        return f"{Fairseq2Checkpoint(self.model).family}-{self.weight_digest()[:8]}"
 
     def features(self, layer: int, device: str) -> Fairseq2Features:
         return Fairseq2Features(self.model, layer, device)

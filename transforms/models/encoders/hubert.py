@@ -44,10 +44,10 @@ class SslEncoder(Encoder):
     """A directory of transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR."""
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         return is_ssl(model)
 
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         sha = hashlib.sha256()
         small = [Path(self.model, name) for name in ("config.json", "preprocessor_config.json")]
         for file in [*small, *self.tensor_files()]:
@@ -60,7 +60,7 @@ class SslEncoder(Encoder):
 
     def name(self) -> str:
         """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
-        return f"{read_json(Path(self.model, 'config.json'))['model_type']}-{self.weights()[:8]}"
+        return f"{read_json(Path(self.model, 'config.json'))['model_type']}-{self.weight_digest()[:8]}"
 
     def features(self, layer: int, device: str) -> SslFeatures:
         return SslFeatures(self.model, layer, device)

@@ -18,5 +18,5 @@ def open_encoder(model: str) -> Encoder:
     Args:
         model: a directory, a file, `embedded:NAME`, or a name that openai-whisper downloads.
     """
-    kind = next(kind for kind in KINDS if kind.reads(model))
+    kind = next(kind for kind in KINDS if kind.can_load(model))
     return kind(model)

@@ -29,7 +29,7 @@ class SpeechbrainEncoder(SslEncoder):
     """A directory with one of `CHECKPOINTS`, `config.json` and `preprocessor_config.json`."""
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         return checkpoint_of(model) is not None
 
     def tensor_files(self) -> list[Path]:

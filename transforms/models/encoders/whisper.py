@@ -22,16 +22,16 @@ class WhisperEncoder(Encoder):
     """The encoder of a Whisper model, as `load_whisper` takes it."""
 
     @staticmethod
-    def reads(model: str) -> bool:
+    def can_load(model: str) -> bool:
         return True
 
-    def weights(self) -> str:
+    def weight_digest(self) -> str:
         return encoder_digest(self.model)
 
     def name(self) -> str:
         """The model's name; of a directory of transformers, the digest of its files."""
         if is_transformers(self.model):
-            return f"whisper-{self.weights()[:8]}"
+            return f"whisper-{self.weight_digest()[:8]}"
         return f"whisper-{self.model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
 
     def features(self, layer: int, device: str) -> WhisperFeatures:

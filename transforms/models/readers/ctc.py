@@ -20,7 +20,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors, write_tensors
 from echo_targets.transforms.models.readers.base import Reader
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
-from echo_targets.transforms.threads import by_one_thread
+from echo_targets.transforms.threads import single_threaded
 
 if TYPE_CHECKING:
     from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
@@ -99,8 +99,8 @@ class UnitReader(Reader):
         texts = [""] * len(rows)
         for batch in _batches(rows):
             likeliest = partial(self._likeliest, [rows[row] for row in batch])
-            for row, symbols in zip(batch, by_one_thread(likeliest, self._device), strict=True):
-                texts[row] = spelt(symbols[: len(rows[row]) * self.config.frames_per_unit])
+            for row, symbols in zip(batch, single_threaded(likeliest, self._device), strict=True):
+                texts[row] = spelled_out(symbols[: len(rows[row]) * self.config.frames_per_unit])
         return texts
 
     def _likeliest(self, rows: list[list[int]]) -> list[list[int]]:
@@ -156,7 +156,7 @@ def character_error_rate(reference: str, read: str, comparable: Callable[[str], 
     return Levenshtein.distance(comparable(read), wanted) / len(wanted) if wanted else None
 
 
-def spelt(symbols: Sequence[int]) -> str:
+def spelled_out(symbols: Sequence[int]) -> str:
     """The likeliest symbol of each CTC frame as text: repetitions merged, blanks dropped, words one space apart."""
     changes = (now for now, before in zip(symbols, [BLANK, *symbols], strict=False) if now != before)
     return " ".join("".join(ALPHABET[symbol] for symbol in changes if symbol != BLANK).split())

@@ -29,5 +29,5 @@ def open_reader(path: Path, whisper: str, device: str) -> Reader:
 def reader_weights(path: Path, whisper: str) -> dict[str, str]:
     """What stands for a reader in a fingerprint: digests by name."""
     if is_vocoder(path):
-        return {"reader": vocoder_digest(path), "reader_whisper": FasterWhisper.weights(whisper)}
+        return {"reader": vocoder_digest(path), "reader_whisper": FasterWhisper.weight_digest(whisper)}
     return {"reader": sha256_of(path / "model.safetensors")}

@@ -28,9 +28,9 @@ class VocoderReader(Reader):
 
     def __init__(self, path: Path, whisper: str, device: str) -> None:
         self._vocoder = Vocoder(path, device)
-        recogniser = FasterWhisper(whisper, device, "en")
-        recogniser.setup()
-        self._transcribe = LongForm(recogniser, DecodingRules(temperatures=[0.0]))
+        recognizer = FasterWhisper(whisper, device, "en")
+        recognizer.setup()
+        self._transcribe = LongForm(recognizer, DecodingRules(temperatures=[0.0]))
 
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
         self._vocoder.check_codebook(codebook_id, codebook_size)
@@ -41,7 +41,7 @@ class VocoderReader(Reader):
         return [self._hear(waveform) for waveform in said]
 
     def comparable(self, text: str) -> str:
-        """By Whisper's English normaliser: lower case, no punctuation, numbers as digits, contractions in full."""
+        """By Whisper's English normalizer: lower case, no punctuation, numbers as digits, contractions in full."""
         return normalize(text, "en")
 
     def _say(self, units: list[int]) -> np.ndarray:

@@ -15,7 +15,7 @@ MOST_FRAMES_OFF = 2
 
 
 @dataclass(frozen=True)
-class Named:
+class TokenizerSpec:
     """What names a tokenizer's units.
 
     Attributes:
@@ -59,11 +59,11 @@ class UnitTokenizer(ABC):
 
     @staticmethod
     @abstractmethod
-    def reads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         """Whether this is the kind of a codebook; seen from its small files alone."""
 
     @abstractmethod
-    def __init__(self, named: Named) -> None:
+    def __init__(self, named: TokenizerSpec) -> None:
         """Finds out what the units are.
 
         Raises:
@@ -71,7 +71,7 @@ class UnitTokenizer(ABC):
         """
 
     @abstractmethod
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         """Names and digests of all that shapes the units, for a fingerprint; loads nothing."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.files import read_json, weight_files
 from echo_targets.transforms.models.encoders.hubert import load_pretrained
-from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 CHUNK_SECONDS = 100
 """Longer utterances are cut so often, at the last whole frame, as those of encoders are."""
@@ -58,11 +58,11 @@ class Codec(UnitTokenizer):
     layer = None
 
     @staticmethod
-    def reads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         config = path / "config.json"
         return config.is_file() and str(read_json(config).get("model_type")) in FAMILIES
 
-    def __init__(self, named: Named) -> None:
+    def __init__(self, named: TokenizerSpec) -> None:
         import transformers
 
         self._folder = named.codebook
@@ -84,7 +84,7 @@ class Codec(UnitTokenizer):
         self.digest = hashlib.sha256(f"{files.hexdigest()} {self.num_codebooks}".encode()).hexdigest()
         self.codebook_id = f"{kind}-{files.hexdigest()[:8]}-q{self.num_codebooks}-k{self.codebook_size}"
 
-    def _check(self, there: int, named: Named) -> None:
+    def _check(self, there: int, named: TokenizerSpec) -> None:
         where = f"{self._folder}/config.json"
         for what, value, most in (
             ("codebook_size", self.codebook_size, LARGEST_CODEBOOK),
@@ -101,7 +101,7 @@ class Codec(UnitTokenizer):
         if named.of_an_encoder:
             raise ModelError(f"{self._folder} is a codec, its own encoder: leave out that of k-means, and `layer`")
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {"codebook": self.digest}
 
     def setup(self, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Units of CosyVoice2's supervised speech tokenizer: 25 a second, 6,561 of them by finite scalar quantisation.
+"""Units of CosyVoice2's supervised speech tokenizer: 25 a second, 6,561 of them by finite scalar quantization.
 
 The package s3tokenizer has the network. Its weights are read from a safetensors file of its `state_dict`, whose shapes
 say the network's sizes. Each utterance is heard alone; those above 30 s in windows that overlap by 4 s, of which each
@@ -15,7 +15,7 @@ import numpy as np
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
-from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,10 +39,10 @@ class S3Tokenizer(UnitTokenizer):
     sampling_rate, hop_samples = SAMPLE_RATE, 640
 
     @staticmethod
-    def reads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         return path.suffix == ".safetensors" and MARK in _shapes(path)
 
-    def __init__(self, named: Named) -> None:
+    def __init__(self, named: TokenizerSpec) -> None:
         self._file = named.codebook
         if named.of_an_encoder or named.num_codebooks not in (None, 1):
             raise ModelError(
@@ -52,7 +52,7 @@ class S3Tokenizer(UnitTokenizer):
         self.digest = sha256_of(self._file)
         self.codebook_id = f"s3v2-{self.digest[:8]}-k{self.codebook_size}"
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {"codebook": self.digest}
 
     def setup(self, device: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.encoders.registry import open_encoder
-from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 from echo_targets.transforms.models.tokenizers.kmeans_file import read_centroids
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 from echo_targets.transforms.units.codebook import Codebook
@@ -22,16 +22,16 @@ class KmeansTokenizer(UnitTokenizer):
     sampling_rate = SAMPLE_RATE
 
     @staticmethod
-    def reads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         return True
 
-    def __init__(self, named: Named) -> None:
+    def __init__(self, named: TokenizerSpec) -> None:
         self.codebook = open_codebook(named)
         self.codebook_id, self.digest, self.codebook_size = self.codebook.id, self.codebook.digest, self.codebook.size
         self.layer, self.hop_samples = self.codebook.layer, self.codebook.hop_samples
         self._encoder = open_encoder(named.encoder)
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {"encoder": self._checked_encoder(), "codebook": self.digest}
 
     def _checked_encoder(self) -> str:
@@ -40,7 +40,7 @@ class KmeansTokenizer(UnitTokenizer):
         Raises:
             ModelError: the codebook was fitted on other weights.
         """
-        fitted, given = self.codebook.encoder_digest, self._encoder.weights()
+        fitted, given = self.codebook.encoder_digest, self._encoder.weight_digest()
         if fitted != given:
             raise ModelError(
                 f"{self.codebook.id} was fitted on {self.codebook.encoder} with weights {fitted[:8]}, `model` is "
@@ -57,7 +57,7 @@ class KmeansTokenizer(UnitTokenizer):
         return [self.codebook.quantize(features)[:, None] for features in self._features(waveforms)]
 
 
-def open_codebook(named: Named) -> Codebook:
+def open_codebook(named: TokenizerSpec) -> Codebook:
     """A codebook of either kind.
 
     Raises:
@@ -80,6 +80,6 @@ def open_codebook(named: Named) -> Codebook:
     centroids, encoder = read_centroids(path), open_encoder(named.encoder)
     plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
     try:
-        return Codebook(encoder.name(), layer, HOP_SAMPLES, centroids, *plain, encoder.weights())
+        return Codebook(encoder.name(), layer, HOP_SAMPLES, centroids, *plain, encoder.weight_digest())
     except ValueError as error:
         raise ModelError(f"{path}: not a usable codebook: {error}") from error

@@ -70,7 +70,7 @@ class Wrapper(Inert):
         return np.frombuffer(data, dtype).reshape(shape, order="F" if about["order"] == "F" else "C")
 
 
-class Reader(pickle._Unpickler):
+class Unpickler(pickle._Unpickler):
     """An unpickler that makes inert records and arrays of numbers."""
 
     stack: list[Any]
@@ -104,4 +104,4 @@ def read_pickle(path: Path) -> np.ndarray:
         Exception: of the unpickler, or of what it stumbles over in a damaged file.
     """
     with path.open("rb") as file:
-        return np.asarray(Reader(file).load().state["cluster_centers_"])
+        return np.asarray(Unpickler(file).load().state["cluster_centers_"])

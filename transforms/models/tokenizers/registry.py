@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from echo_targets.transforms.assets import asset
-from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 from echo_targets.transforms.models.tokenizers.codec import Codec
 from echo_targets.transforms.models.tokenizers.cosyvoice import S3Tokenizer
 from echo_targets.transforms.models.tokenizers.kmeans import KmeansTokenizer
@@ -19,11 +19,11 @@ def open_tokenizer(
 
     Args:
         codebook: a file or a directory, or `embedded:NAME`.
-        encoder, layer, num_codebooks: as `Named` has them.
+        encoder, layer, num_codebooks: as `TokenizerSpec` has them.
 
     Raises:
         ModelError: the codebook can't be used, or not with these.
     """
-    named = Named(asset(codebook), encoder, layer, num_codebooks)
-    kind = next(kind for kind in KINDS if kind.reads(named.codebook))
+    named = TokenizerSpec(asset(codebook), encoder, layer, num_codebooks)
+    kind = next(kind for kind in KINDS if kind.can_load(named.codebook))
     return kind(named)

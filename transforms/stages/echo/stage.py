@@ -28,7 +28,7 @@ from echo_targets.transforms.stages.echo.recorded import recorded_units, unit_er
 from echo_targets.transforms.stages.echo.responders.base import Answer, Segment, UserTurn
 from echo_targets.transforms.stages.echo.responders.registry import open_responder
 from echo_targets.transforms.stages.echo.turns import reply_text, user_turns, with_dialogue
-from echo_targets.transforms.threads import by_one_thread
+from echo_targets.transforms.threads import single_threaded
 from echo_targets.transforms.units.language import UnitLanguage
 
 CHARS_PER_SECOND = 15
@@ -63,15 +63,15 @@ class Echo(Transform):
         self._segment_rule = self._responder.segment_rule
         self.wants_audio = self._responder.wants_audio
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         chosen = self.parameters.model_dump(mode="json", exclude=self.parameters.files)
         return chosen | {"segments": self._segment_rule.model_dump(mode="json")}
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         chosen = self.parameters
         language, reader = chosen.unit_language, chosen.reader
         return {
-            **self._responder.weights(),
+            **self._responder.weight_digests(),
             "tokenizer": digest_of(self._responder.path / "tokenizer.json"),
             "codebook": chosen.open_codebook().digest,
             "prompt": digest_of(asset(chosen.prompt)),
@@ -96,7 +96,7 @@ class Echo(Transform):
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
             self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
-        self._tokenizer_id = f"tokenizer-{self.weights()['tokenizer'][:8]}"
+        self._tokenizer_id = f"tokenizer-{self.weight_digests()['tokenizer'][:8]}"
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """Return the user turns of dialogues, each with the dialogue before it and its reply, the turn after it."""
@@ -118,7 +118,7 @@ class Echo(Transform):
         rejects = [turn for turn in checked if isinstance(turn, Reject)]
         turns = [(row, turn) for row, turn in zip(rows, checked, strict=True) if not isinstance(turn, Reject)]
         encoded = self._responder.encode_audio([turn for _, turn in turns])
-        written, empty = by_one_thread(lambda: self._answered(turns, encoded), self.device)
+        written, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
         if self._reader:
             spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
             for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):

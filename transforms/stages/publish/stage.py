@@ -57,10 +57,10 @@ class Publish(Transform):
     window_rows: ClassVar[int] = 200  # what is copied is the audio
     parameters: SpeechFilters
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_parameters(self) -> dict[str, Any]:
         return self.parameters.model_dump(mode="json", exclude=set(FILES))
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         _ = self.speech_checks  # reads the files: a damaged one is refused before anything runs
         named = ((name, getattr(self.parameters, name)) for name in FILES)
         return {name: digest_of(path) for name, path in named if path}

@@ -121,7 +121,7 @@ def test_a_word_that_was_heard_for_no_time_counts_as_not_heard() -> None:
 class Deaf(Aligner):
     """An aligner that must not be asked."""
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {}
 
     def setup(self) -> None:
@@ -269,7 +269,7 @@ def test_digits_are_interpolated_and_their_neighbours_stay_where_they_were(speec
     assert max(abs(starts(full)[kept] - starts(partial)[kept])) <= 0.1 * SAMPLE_RATE
 
 
-def test_audio_longer_than_the_recognisers_window(speech: Rows, ctc: CtcAligner) -> None:
+def test_audio_longer_than_the_recognizers_window(speech: Rows, ctc: CtcAligner) -> None:
     pieces = clips(speech, 5, 6, 8)
     waveform, text = np.concatenate([piece for piece, _ in pieces]), " ".join(said for _, said in pieces)
     assert len(waveform) > 30 * SAMPLE_RATE
@@ -413,6 +413,6 @@ def test_as_many_texts_as_waveforms(ctc: CtcAligner) -> None:
 def test_weights_are_the_pinned_files(ctc: CtcAligner, attention: Aligner) -> None:
     from echo_targets.transforms.models.aligners.hama import weight_files
 
-    assert ctc.weights() == {file.path: file.sha256 for file in weight_files()}
+    assert ctc.weight_digest() == {file.path: file.sha256 for file in weight_files()}
     assert all(file.locate().is_file() for file in weight_files())
-    assert [len(digest) for digest in attention.weights().values()] == [64]
+    assert [len(digest) for digest in attention.weight_digests().values()] == [64]

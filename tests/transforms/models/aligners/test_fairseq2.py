@@ -1,4 +1,4 @@
-"""Alignment with recognisers of fairseq2: its own emissions, letters of its own vocabulary."""
+"""Alignment with recognizers of fairseq2: its own emissions, letters of its own vocabulary."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_emissions_are_those_of_fairseq2(tmp_path: Path, speech: list[dict], kin
     assert aligner.tokens("don't") == tuple(tokenizer.encode("DON'T"))[1:]  # without the space before it
 
 
-def test_a_recogniser_of_fairseq_is_the_same_with_its_dictionary(tmp_path: Path, speech: list[dict]) -> None:
+def test_a_recognizer_of_fairseq_is_the_same_with_its_dictionary(tmp_path: Path, speech: list[dict]) -> None:
     """And fairseq2's own converter gives its names the same meaning."""
     import torch
     from fairseq2.models.wav2vec2.asr import convert_wav2vec2_asr_state_dict, create_wav2vec2_asr_model
@@ -121,7 +121,7 @@ def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
     model, _ = make_ctc(tmp_path / "ctc", "base")
     write_dictionary(tmp_path / "ctc")
     transform = Align(AlignParameters(model=model), "cpu")
-    assert transform.weights() == LetterAligner(Fairseq2Ctc(model, "cpu")).weights()
+    assert transform.weight_digests() == LetterAligner(Fairseq2Ctc(model, "cpu")).weight_digests()
     transform.setup()
     rows = joined(window(ingested).slice(0, 3), TRANSCRIPTS, None)
     output = apply(transform, rows)
@@ -136,15 +136,15 @@ def test_its_fingerprint_sees_the_letters(tmp_path: Path) -> None:
     for name, letters in (("a", LETTERS), ("b", LETTERS[::-1])):
         model, _ = make_ctc(tmp_path / name)
         write_dictionary(tmp_path / name, letters)
-        seen.add(Fairseq2Ctc(model, "cpu").weights())
+        seen.add(Fairseq2Ctc(model, "cpu").weight_digest())
     assert len(seen) == 2
-    assert Fairseq2Encoder(str(tmp_path / "a")).weights() == Fairseq2Encoder(str(tmp_path / "b")).weights()
+    assert Fairseq2Encoder(str(tmp_path / "a")).weight_digest() == Fairseq2Encoder(str(tmp_path / "b")).weight_digest()
 
 
 def test_what_is_refused_says_why(tmp_path: Path) -> None:
     model, _ = make_ctc(tmp_path / "a")
     with pytest.raises(ModelError, match=r"must hold tokenizer\.model or dict\.ltr\.txt"):
-        Fairseq2Ctc(model, "cpu").weights()
+        Fairseq2Ctc(model, "cpu").weight_digest()
     write_dictionary(tmp_path / "a", LETTERS[:-1])
     with pytest.raises(ModelError, match=r"has 31 tokens, the model 32"):
         ready(model)

@@ -43,7 +43,7 @@ def make_aligner(folder: Path, letters: str) -> LetterAligner:
 
 
 def hear(aligner: LetterAligner, said: dict[int, str], frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the recogniser hear these letters in these frames, and blanks in all others."""
+    """Lets the recognizer hear these letters in these frames, and blanks in all others."""
     vocabulary = aligner._vocabulary
     letters = {**vocabulary.letters, "<pad>": vocabulary.blank, "|": vocabulary.border}
     heard = np.full((frames, len(letters) + 4), -20.0, np.float32)
@@ -147,8 +147,8 @@ def test_a_letter_is_known_in_whatever_form_its_vocabulary_has_it(tmp_path: Path
 def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
     model = make_ctc(tmp_path / "ctc", norm="group")
     transform = Align(AlignParameters(model=model), "cpu")
-    assert transform.weights() == LetterAligner(SslCtc(model, "cpu")).weights()
-    assert transform.meaning() == Align(AlignParameters()).meaning()
+    assert transform.weight_digests() == LetterAligner(SslCtc(model, "cpu")).weight_digests()
+    assert transform.fingerprint_parameters() == Align(AlignParameters()).fingerprint_parameters()
     transform.setup()
     rows = joined(window(ingested).slice(0, 3), TRANSCRIPTS, None)
     output = apply(transform, rows)

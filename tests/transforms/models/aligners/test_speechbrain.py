@@ -253,7 +253,7 @@ def test_emissions_are_those_of_speechbrain(
 def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
     make_asr(tmp_path / "a")
     transform = Align(AlignParameters(model=str(tmp_path / "a")), "cpu")
-    before = transform.weights()
+    before = transform.weight_digests()
     transform.setup()
     rows = joined(window(ingested).slice(0, 3), TRANSCRIPTS, None)
     output = apply(transform, rows)
@@ -262,13 +262,13 @@ def test_the_stage_aligns_with_it(ingested: Dataset, tmp_path: Path) -> None:
         assert [item["symbol"] for item in row["items"]] == source["reference_text"].split()
         assert row["status"] == "ok"
     moved = (tmp_path / "a").rename(tmp_path / "b")
-    assert Align(AlignParameters(model=str(moved)), "cpu").weights() == before
+    assert Align(AlignParameters(model=str(moved)), "cpu").weight_digests() == before
     for name in ("hyperparams.yaml", "asr.ckpt", "tokenizer.ckpt", "wav2vec2.ckpt"):
         whole = (moved / name).read_bytes()
         (moved / name).write_bytes(whole + b"\n")
         fresh = (tmp_path / name).absolute()
         shutil.copytree(moved, fresh)
-        assert Align(AlignParameters(model=str(fresh)), "cpu").weights() != before
+        assert Align(AlignParameters(model=str(fresh)), "cpu").weight_digests() != before
         (moved / name).write_bytes(whole)
 
 
@@ -341,8 +341,8 @@ def test_directories_that_are_not_whole_or_not_of_letters(tmp_path: Path) -> Non
         ctc.setup()
     (tmp_path / "tokenizer.ckpt").unlink()
     with pytest.raises(ModelError, match=r"has no tokenizer\.ckpt or label_encoder\.txt"):
-        ctc.weights()
+        ctc.weight_digest()
     (tmp_path / "wav2vec2.ckpt").unlink()
     with pytest.raises(ModelError, match="none of wav2vec2, HuBERT and WavLM"):
         ctc.setup()
-    assert not SpeechbrainCtc.reads(make_ssl(tmp_path / "other", "hubert", head=True))
+    assert not SpeechbrainCtc.can_load(make_ssl(tmp_path / "other", "hubert", head=True))

@@ -95,12 +95,12 @@ def test_letters_are_those_of_the_tokenizer(
 
 def test_fingerprints_see_every_file_of_the_vocabulary(tmp_path: Path) -> None:
     make_ctc(tmp_path / "whole", LOWER_LAST, **BRACKETS)
-    seen = {SslCtc(str(tmp_path / "whole"), "cpu").weights()}
+    seen = {SslCtc(str(tmp_path / "whole"), "cpu").weight_digest()}
     for name in ("vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         shutil.copytree(tmp_path / "whole", tmp_path / name)
         path = tmp_path / name / name
         path.write_text(path.read_text() + "\n")
-        seen.add(SslCtc(str(tmp_path / name), "cpu").weights())
+        seen.add(SslCtc(str(tmp_path / name), "cpu").weight_digest())
     assert len(seen) == 5
 
 
@@ -152,22 +152,22 @@ def test_mms_uses_the_adapter_and_the_head_of_the_language(
 def test_mms_without_the_language_or_its_adapter(tmp_path: Path) -> None:
     folder = tmp_path / "mms"
     make_mms(folder)
-    weights = {language: SslCtc(str(folder), "cpu", language).weights() for language in ("en", "fr")}
-    assert len(set(weights.values())) == 2 and SslCtc(str(folder), "cpu", "eng").weights() == weights["en"]
+    weights = {language: SslCtc(str(folder), "cpu", language).weight_digest() for language in ("en", "fr")}
+    assert len(set(weights.values())) == 2 and SslCtc(str(folder), "cpu", "eng").weight_digest() == weights["en"]
     with pytest.raises(
         ModelError, match=r"vocab\.json has the letters of azj-script_latin, eng, fra, kir, and align\.language is 'de'"
     ):
-        SslCtc(str(folder), "cpu", "de").weights()
+        SslCtc(str(folder), "cpu", "de").weight_digest()
     with pytest.raises(
         ModelError, match=r"adapter\.kir\.safetensors is missing: the adapter layers and the head of 'kir'"
     ):
-        SslCtc(str(folder), "cpu", "ky").weights()
+        SslCtc(str(folder), "cpu", "ky").weight_digest()
     (folder / "adapter.eng.safetensors").unlink()
     opened(folder, "en")  # the main weights are English
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"target_lang": "fra"}))
     with pytest.raises(ModelError, match=r"adapter\.eng\.safetensors is missing"):
-        SslCtc(str(folder), "cpu", "en").weights()
+        SslCtc(str(folder), "cpu", "en").weight_digest()
     (folder / "adapter.fra.safetensors").write_bytes(b"damaged")
     with pytest.raises(ModelError, match=r"adapter\.fra\.safetensors: missing or damaged"):
         opened(folder, "fr")
@@ -215,15 +215,15 @@ def test_tokens_that_are_sounds_spell_no_words(tmp_path: Path) -> None:
     tokens = list(dict.fromkeys(ESPEAK))
     make_ctc(tmp_path / "a", tokens)
     with pytest.raises(ModelError, match=r"'aɪ' is no letter"):
-        SslCtc(str(tmp_path / "a"), "cpu").weights()
+        SslCtc(str(tmp_path / "a"), "cpu").weight_digest()
     make_ctc(tmp_path / "b", [token for token in tokens if len(token) == 1 or token[0] == "<"])
     with pytest.raises(ModelError, match=r"its tokens are sounds \(ɐ, ɹ, ɾ\), which spell no words"):
-        SslCtc(str(tmp_path / "b"), "cpu").weights()
+        SslCtc(str(tmp_path / "b"), "cpu").weight_digest()
     Wav2Vec2PhonemeCTCTokenizer(str(tmp_path / "b" / "vocab.json"), do_phonemize=False).save_pretrained(tmp_path / "b")
     with pytest.raises(
         ModelError, match="its tokens are sounds, which spell no words; to align, take a model of letters"
     ):
-        SslCtc(str(tmp_path / "b"), "cpu").weights()
+        SslCtc(str(tmp_path / "b"), "cpu").weight_digest()
 
 
 def test_letters_that_are_ipa_symbols_too_are_letters(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_is_refused_before_anything_runs(tmp_path: Path, name: str, values:
     make_ctc(tmp_path, LOWER_LAST, **BRACKETS)
     changed(tmp_path / name, **values)
     with pytest.raises(ModelError, match=why):
-        Align(AlignParameters(model=str(tmp_path))).weights()
+        Align(AlignParameters(model=str(tmp_path))).weight_digests()
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_vocabulary_of_another_script_is_refused_before_anything_runs(tmp_path
     russian = ["Привет, мир", "Как дела?", "hello"]
     why = r"vocab\.json lacks 7\d% of the letters in the reference texts, such as .*е.*; set align\.model to a model of"
     job = job_of(tmp_path, russian, tmp_path / "model")
-    for use in (lambda: list(job.foresee()), lambda: list(job.describe())):
+    for use in (lambda: list(job.preview()), lambda: list(job.describe())):
         with pytest.raises(ModelError, match=why):
             use()
     assert not (tmp_path / "root").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from echo_targets.transforms.models.echox.model import EchoX, Prompt, Reply, nucleus
-from echo_targets.transforms.models.echox.network import Heard
+from echo_targets.transforms.models.echox.network import EncodedAudio
 from echo_targets.transforms.models.t2c.config import Decoded
 from tests.transforms.small_echox import write_small
 
@@ -41,7 +41,7 @@ def ids_of(echox: EchoX, turns: int) -> list[int]:
 
 
 def prompts_of(echox: EchoX, dialogues: list[list[np.ndarray]]) -> list[Prompt]:
-    heard: list[list[Heard]] = echox.hear(dialogues)
+    heard: list[list[EncodedAudio]] = echox.hear(dialogues)
     return [echox.prompt(ids_of(echox, len(turns)), turns) for turns in heard]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from echo_targets.transforms.models.echox.model import EchoX, Prompt
-from echo_targets.transforms.models.echox.network import Heard
+from echo_targets.transforms.models.echox.network import EncodedAudio
 from echo_targets.transforms.models.t2c.config import T2CConfig
 from echo_targets.transforms.models.t2c.network import T2CModule
 from echo_targets.transforms.models.whisper.encoder import encode
@@ -42,14 +42,14 @@ def echox(kind: str, tmp_path_factory: pytest.TempPathFactory) -> EchoX:
 
 
 @pytest.fixture(scope="module")
-def heard(echox: EchoX, kind: str) -> list[Heard]:
+def heard(echox: EchoX, kind: str) -> list[EncodedAudio]:
     with torch.inference_mode():
         frames = [encode(echox.tower.encoder, log_mel(case))[0] for case in AUDIO[kind]]
         return [turns[0] for turns in echox.network.model.hear([[turn] for turn in frames])]
 
 
 @pytest.fixture(scope="module")
-def prompts(echox: EchoX, heard: list[Heard], expected: Expected) -> list[Prompt]:
+def prompts(echox: EchoX, heard: list[EncodedAudio], expected: Expected) -> list[Prompt]:
     ids = [expected[f"case{case}/input_ids"].tolist() for case in CASES]
     return [echox.prompt(row, [turn]) for row, turn in zip(ids, heard, strict=True)]
 
@@ -71,7 +71,7 @@ def assert_top16(logits: torch.Tensor, best: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_front_end(heard: list[Heard], prompts: list[Prompt], expected: Expected, case: int) -> None:
+def test_front_end(heard: list[EncodedAudio], prompts: list[Prompt], expected: Expected, case: int) -> None:
     assert heard[case].ctc.tolist() == expected[f"case{case}/ctc_argmax"].tolist()
     assert len(prompts[case].embeddings) == expected[f"case{case}/prompt_length"]
 

@@ -133,20 +133,20 @@ def test_other_positions_and_more_than_their_table(tmp_path: Path, waveforms: li
 
 def test_what_a_fingerprint_sees(tmp_path: Path, models: dict) -> None:
     model = save(tmp_path / "one", "base", *models["base"])
-    before = Fairseq2Encoder(model).weights()
+    before = Fairseq2Encoder(model).weight_digest()
     assert isinstance(open_encoder(model), Fairseq2Encoder)
     assert open_encoder(model).name() == f"wav2vec2-{before[:8]}"
     (tmp_path / "one").rename(tmp_path / "moved")
     (tmp_path / "moved" / "train.log").write_text("not of the model")
-    assert Fairseq2Encoder(str(tmp_path / "moved")).weights() == before
-    assert Fairseq2Encoder(save(tmp_path / "two", "large", *models["base"])).weights() != before
+    assert Fairseq2Encoder(str(tmp_path / "moved")).weight_digest() == before
+    assert Fairseq2Encoder(save(tmp_path / "two", "large", *models["base"])).weight_digest() != before
     step = save(tmp_path / "three", "base", *models["base"], "shards")
-    seen = Fairseq2Encoder(step).weights()
+    seen = Fairseq2Encoder(step).weight_digest()
     shard = Path(step) / "model/pp_00/tp_00/sdp_01.pt"
     (tmp_path / "four").mkdir()
     moved = Path(step).parent.rename(tmp_path / "four" / "checkpoints") / "step_500"
     (moved / shard.relative_to(step)).write_bytes(b"other")
-    assert Fairseq2Encoder(str(moved)).weights() != seen
+    assert Fairseq2Encoder(str(moved)).weight_digest() != seen
 
 
 class Malicious:
@@ -170,7 +170,7 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
     save(tmp_path / "c", "base", network, config)
     (tmp_path / "c" / "model.yaml").write_text("model_family: !!python/object/apply:os.mkdir [it-ran]\n")
     with pytest.raises(ModelError, match="not readable as YAML"):
-        Fairseq2Encoder.reads(str(tmp_path / "c"))
+        Fairseq2Encoder.can_load(str(tmp_path / "c"))
     assert not (tmp_path / "it-ran").exists()
     claimed = {name: torch.zeros(1).expand(1 << 40) for name in network.state_dict() if name.startswith("encoder.")}
     torch.save({"model": network.state_dict() | claimed}, tmp_path / "a" / "model.pt")
@@ -179,7 +179,7 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
     merged = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
     (tmp_path / "c" / "model.yaml").write_text(f"model_family: wav2vec2\na0: &a0 {{x: 1}}\n{merged}")
     with pytest.raises(ModelError, match="YAML aliases"):
-        Fairseq2Encoder.reads(str(tmp_path / "c"))
+        Fairseq2Encoder.can_load(str(tmp_path / "c"))
     doubled = "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
     card = f"model_family: wav2vec2\na0: &a0 []\n{doubled}model_config: {{encoder_config: {{model_dim: *a39}}}}\n"
     (tmp_path / "b" / "model.yaml").write_text(card)
@@ -187,7 +187,7 @@ def test_files_stay_data(tmp_path: Path, models: dict, monkeypatch: pytest.Monke
         Fairseq2Features(step, 2, "cpu")
     (tmp_path / "c" / "model.yaml").write_text("#" * (1 << 20) + "\nmodel_family: wav2vec2\n")
     with pytest.raises(ModelError, match="larger than any card"):
-        Fairseq2Encoder.reads(str(tmp_path / "c"))
+        Fairseq2Encoder.can_load(str(tmp_path / "c"))
 
 
 def edited(folder: Path, **changes: Any) -> str:
@@ -243,10 +243,10 @@ def test_weights_that_are_missing_are_named(tmp_path: Path, models: dict) -> Non
         Fairseq2Features(model, 2, "cpu")
     (tmp_path / "a" / "other.pt").write_bytes(b"")
     with pytest.raises(ModelError, match=r"found model\.pt, other\.pt"):
-        Fairseq2Encoder(model).weights()
+        Fairseq2Encoder(model).weight_digest()
     save(tmp_path / "b", "base", network, config, "shards")
     with pytest.raises(ModelError, match="found none; of a training's checkpoints name one"):
-        Fairseq2Encoder(str(tmp_path / "b")).weights()
+        Fairseq2Encoder(str(tmp_path / "b")).weight_digest()
 
 
 def test_without_fairseq2_it_says_what_to_install(
@@ -254,7 +254,7 @@ def test_without_fairseq2_it_says_what_to_install(
 ) -> None:
     model = save(tmp_path, "base", *models["base"])
     monkeypatch.setitem(sys.modules, "fairseq2", None)
-    assert open_encoder(model).weights()
+    assert open_encoder(model).weight_digest()
     with pytest.raises(ModelError, match=r"pip install -c constraints\.txt '\.\[fairseq2\]'"):
         Fairseq2Features(model, 2, "cpu")
 

@@ -100,13 +100,13 @@ def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
     model = make_ssl(tmp_path / "one", "hubert")
     (tmp_path / "one").rename(tmp_path / "moved")
     moved = str(tmp_path / "moved")
-    before = SslEncoder(moved).weights()
+    before = SslEncoder(moved).weight_digest()
     assert SslEncoder(moved).name() == f"hubert-{before[:8]}"
-    assert SslEncoder(make_ssl(tmp_path / "two", "hubert")).weights() == before and model != moved
+    assert SslEncoder(make_ssl(tmp_path / "two", "hubert")).weight_digest() == before and model != moved
     make_ssl(tmp_path / "three", "hubert")
     about = tmp_path / "three" / "preprocessor_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"do_normalize": True}))
-    assert SslEncoder(str(tmp_path / "three")).weights() != before
+    assert SslEncoder(str(tmp_path / "three")).weight_digest() != before
 
 
 def test_what_is_refused_says_why(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
         SslFeatures(model, 2, "cpu")
     (tmp_path / "a" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="not a checkpoint; copy it again"):
-        SslEncoder(model).weights()
+        SslEncoder(model).weight_digest()
     with pytest.raises(ModelError, match="a frame is 160 samples"):
         SslFeatures(make_ssl(tmp_path / "b", "wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 1)), 2, "cpu")
 
@@ -165,15 +165,15 @@ def test_a_codebook_of_another_encoder_is_refused(tmp_path: Path) -> None:
     model, other = make_ssl(tmp_path / "one", "hubert"), make_ssl(tmp_path / "two", "wavlm")
     plain = np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)
     centroids = np.eye(4, SIZE, dtype=np.float32)
-    book = Codebook(SslEncoder(model).name(), 2, 320, centroids, *plain, SslEncoder(model).weights())
+    book = Codebook(SslEncoder(model).name(), 2, 320, centroids, *plain, SslEncoder(model).weight_digest())
     book.save(tmp_path / "book.safetensors", {})
     parameters = {"codebook": str(tmp_path / "book.safetensors")}
-    assert Tokenize(TokenizeParameters(model=model, **parameters)).weights()["codebook"] == book.digest
+    assert Tokenize(TokenizeParameters(model=model, **parameters)).weight_digests()["codebook"] == book.digest
     for given in (other, TokenizeParameters().model):
         with pytest.raises(
             ModelError, match=rf"fitted on {SslEncoder(model).name()} .* `model` is {open_encoder(given).name()} "
         ):
-            Tokenize(TokenizeParameters(model=given, **parameters)).weights()
+            Tokenize(TokenizeParameters(model=given, **parameters)).weight_digests()
     with pytest.raises(ModelError, match="of no codec"):
         TokenizeParameters(codebook=str(tmp_path)).open()
 
@@ -216,6 +216,6 @@ def test_units_by_fairseq_recipe_and_through_the_whole_stage(
 def test_the_layer_of_a_kmeans_file_must_be_said(tmp_path: Path) -> None:
     parameters = TokenizeParameters(model=make_ssl(tmp_path, "hubert"), codebook=str(tmp_path / "km.bin"))
     with pytest.raises(ModelError, match="set `layer`"):
-        Tokenize(parameters).weights()
+        Tokenize(parameters).weight_digests()
     with pytest.raises(ModelError, match="leave `layer` out"):
-        Tokenize(TokenizeParameters(layer=7)).weights()
+        Tokenize(TokenizeParameters(layer=7)).weight_digests()

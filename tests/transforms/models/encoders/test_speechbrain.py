@@ -111,7 +111,7 @@ def test_features_of_a_fine_tuned_encoder(tmp_path: Path, waveforms: list[np.nda
             with torch.inference_mode():
                 expected = encoder(torch.from_numpy(waveform)[None])[layer, 0].numpy()
             np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-4, atol=1e-5)
-    assert open_encoder(model).name() == f"{kind}-{open_encoder(model).weights()[:8]}"
+    assert open_encoder(model).name() == f"{kind}-{open_encoder(model).weight_digest()[:8]}"
 
 
 def test_features_of_an_encoder_that_speechbrain_pretrained(tmp_path: Path, waveforms: list[np.ndarray]) -> None:
@@ -143,14 +143,14 @@ def test_weights_with_the_names_of_older_torch(tmp_path: Path, waveforms: list[n
 
 def test_what_a_fingerprint_sees(tmp_path: Path) -> None:
     model, _ = fine_tuned(tmp_path / "a", "hubert", "group")
-    before = SpeechbrainEncoder(model).weights()
+    before = SpeechbrainEncoder(model).weight_digest()
     (tmp_path / "a").rename(tmp_path / "b")
-    assert SpeechbrainEncoder(str(tmp_path / "b")).weights() == before
-    assert SslEncoder(str(tmp_path / "b" / "start")).weights() != before
+    assert SpeechbrainEncoder(str(tmp_path / "b")).weight_digest() == before
+    assert SslEncoder(str(tmp_path / "b" / "start")).weight_digest() != before
     other, encoder = fine_tuned(tmp_path / "c", "hubert", "group")
     encoder.model.feature_projection.projection.bias.data.add_(1)
     save(tmp_path / "c" / "hubert.ckpt", encoder)
-    assert SpeechbrainEncoder(other).weights() != before
+    assert SpeechbrainEncoder(other).weight_digest() != before
 
 
 class Calls:

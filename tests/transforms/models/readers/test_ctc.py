@@ -18,7 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.readers.ctc import UnitReader, character_error_rate, readable, spelt, target_cer
+from echo_targets.transforms.models.readers.ctc import (
+    UnitReader,
+    character_error_rate,
+    readable,
+    spelled_out,
+    target_cer,
+)
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule, padded
 from echo_targets.transforms.training import reader as unit_reader_training
@@ -93,9 +99,9 @@ def test_character_error_rate() -> None:
 
 def test_frames_become_letters() -> None:
     a, b, space = (ALPHABET.index(letter) for letter in "ab ")
-    assert spelt([]) == spelt([BLANK, BLANK]) == spelt([space, BLANK, space]) == ""
-    assert spelt([a, a, BLANK, a, b, b]) == "aab"
-    assert spelt([BLANK, space, a, BLANK, space, space, BLANK, space, b, space]) == "a b"
+    assert spelled_out([]) == spelled_out([BLANK, BLANK]) == spelled_out([space, BLANK, space]) == ""
+    assert spelled_out([a, a, BLANK, a, b, b]) == "aab"
+    assert spelled_out([BLANK, space, a, BLANK, space, space, BLANK, space, b, space]) == "a b"
 
 
 def test_a_row_reads_alike_alone_and_in_any_batch() -> None:

@@ -1,4 +1,4 @@
-"""The interface: exact frames at any rate, and a tokenizer of another kind, finite scalar quantisation at 25 Hz."""
+"""The interface: exact frames at any rate, and a tokenizer of another kind, finite scalar quantization at 25 Hz."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.transforms.models.tokenizers import registry as unit_tokenizers
-from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 from echo_targets.transforms.models.whisper.encoder import log_mel
 from echo_targets.transforms.units.codebook import expand
 from tests.transforms.rows import run_stages
@@ -38,15 +38,15 @@ class Fsq(UnitTokenizer):
     sampling_rate, hop_samples = SAMPLE_RATE, 640
 
     @staticmethod
-    def reads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         return path.suffix == ".npy"
 
-    def __init__(self, named: Named) -> None:
+    def __init__(self, named: TokenizerSpec) -> None:
         self._file = named.codebook
         self.digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
         self.codebook_id = f"fsq-{self.digest[:8]}"
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {"codebook": self.digest}
 
     def setup(self, device: str) -> None:

@@ -14,7 +14,7 @@ from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.tokenizers.base import Named, UnitTokenizer
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 from echo_targets.transforms.models.tokenizers.codec import Codec
 from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
@@ -167,7 +167,7 @@ def test_through_the_whole_stage(
 
 def test_half_precision_is_for_encoders(codecs: dict[str, str]) -> None:
     with pytest.raises(ModelError, match="dtype=bfloat16 is for encoders"):
-        Tokenize(TokenizeParameters(codebook=next(iter(codecs.values())), dtype="bfloat16")).weights()
+        Tokenize(TokenizeParameters(codebook=next(iter(codecs.values())), dtype="bfloat16")).weight_digests()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -209,7 +209,7 @@ def test_words_of_another_codebooks_units_are_refused(codecs: dict[str, str]) ->
 
 def test_what_a_fingerprint_holds(codecs: dict[str, str], tmp_path: Path) -> None:
     def weights(folder: str, **more: Any) -> dict[str, str]:
-        return Tokenize(TokenizeParameters(codebook=folder, **more)).weights()
+        return Tokenize(TokenizeParameters(codebook=folder, **more)).weight_digests()
 
     copy = make_codec(tmp_path / "moved", "Mimi")
     assert weights(copy) == weights(codecs["Mimi"]) != weights(copy, num_codebooks=2)
@@ -259,17 +259,20 @@ def test_a_configuration_that_can_not_be_is_refused_before_anything_is_loaded(
     config = json.loads((whole / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=message):
-        Codec(Named(tmp_path, EMBEDDED))
+        Codec(TokenizerSpec(tmp_path, EMBEDDED))
 
 
 def test_what_is_asked_of_it_must_be_there(codecs: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="5 codebooks, `num_codebooks` says 6"):
-        Codec(Named(Path(codecs["Mimi"]), EMBEDDED, num_codebooks=6))
-    for named in (Named(Path(codecs["Mimi"]), EMBEDDED, layer=3), Named(Path(codecs["Mimi"]), "/models/mhubert")):
+        Codec(TokenizerSpec(Path(codecs["Mimi"]), EMBEDDED, num_codebooks=6))
+    for named in (
+        TokenizerSpec(Path(codecs["Mimi"]), EMBEDDED, layer=3),
+        TokenizerSpec(Path(codecs["Mimi"]), "/models/mhubert"),
+    ):
         with pytest.raises(ModelError, match="its own encoder"):
             Codec(named)
     with pytest.raises(ModelError, match="one codebook, `num_codebooks` says 2"):
-        Tokenize(TokenizeParameters(num_codebooks=2)).weights()
+        Tokenize(TokenizeParameters(num_codebooks=2)).weight_digests()
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ModelError):
         open_tokenizer(str(tmp_path), EMBEDDED)

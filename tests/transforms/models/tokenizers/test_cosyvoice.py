@@ -12,7 +12,7 @@ import soundfile
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.tokenizers.base import Named
+from echo_targets.transforms.models.tokenizers.base import TokenizerSpec
 from echo_targets.transforms.models.tokenizers.cosyvoice import S3Tokenizer
 from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
@@ -89,17 +89,17 @@ def test_what_is_asked_must_be_there_and_a_damaged_file_is_an_error(file: Path, 
     from safetensors.torch import load_file, save_file
 
     with pytest.raises(ModelError, match="`layer` and `num_codebooks`"):
-        S3Tokenizer(Named(file, EMBEDDED, num_codebooks=2))
+        S3Tokenizer(TokenizerSpec(file, EMBEDDED, num_codebooks=2))
     tensors = load_file(file)
     for broken in ("encoder.conv1.weight", "encoder.blocks.1.mlp_ln.bias"):
         path = tmp_path / f"{broken}.safetensors"
         save_file({name: tensor for name, tensor in tensors.items() if name != broken}, path)
-        assert S3Tokenizer.reads(path)
+        assert S3Tokenizer.can_load(path)
         with pytest.raises(ModelError, match="not the weights of S3TokenizerV2"):
-            S3Tokenizer(Named(path, EMBEDDED)).setup("cpu")
+            S3Tokenizer(TokenizerSpec(path, EMBEDDED)).setup("cpu")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(file.read_bytes()[:1000])
-    assert not S3Tokenizer.reads(cut)
+    assert not S3Tokenizer.can_load(cut)
     with pytest.raises(ModelError, match="not a codebook, or cut short"):
         open_tokenizer(str(cut), EMBEDDED)
 

@@ -184,10 +184,15 @@ def test_echo_takes_it_as_its_reader(tmp_path: Path) -> None:
         return Echo(EchoParameters.model_validate({**TEXT_ALONE, "reader": str(reader)}))
 
     voice = make_vocoder(tmp_path / "a", 101)
-    before = echo(voice).weights()
+    before = echo(voice).weight_digests()
     echo(voice).setup()
-    assert echo(voice.rename(tmp_path / "b")).weights() == before and before["reader"] == vocoder_digest(tmp_path / "b")
-    assert echo(tmp_path / "b").meaning() == Echo(EchoParameters.model_validate(TEXT_ALONE)).meaning()
+    assert echo(voice.rename(tmp_path / "b")).weight_digests() == before and before["reader"] == vocoder_digest(
+        tmp_path / "b"
+    )
+    assert (
+        echo(tmp_path / "b").fingerprint_parameters()
+        == Echo(EchoParameters.model_validate(TEXT_ALONE)).fingerprint_parameters()
+    )
     with pytest.raises(ModelError, match=r"says 20 units, whisper-tiny\.en-l3-k100-.* has 100"):
         echo(make_vocoder(tmp_path / "c", K + 1)).setup()
 

@@ -111,7 +111,7 @@ def test_whole_stages_write_what_they_do_with_the_embedded_one(
     shipped = Codebook.load(asset("embedded:codebook-tiny.en-l3-k100.safetensors"))
 
     def stages(model: str) -> dict[str, dict[str, Any]]:
-        book = replace(shipped, encoder_digest=open_encoder(model).weights())  # the same weights in other files
+        book = replace(shipped, encoder_digest=open_encoder(model).weight_digest())  # the same weights in other files
         book.save(tmp_path / "book.safetensors", {})
         return {
             "ingest": {"sources": [{"kind": "manifest", "corpus": "speech", "manifest": str(tmp_path / "m.jsonl")}]},
@@ -153,7 +153,7 @@ def test_a_multilingual_one_detects_or_is_told_the_language(ingested: Dataset, t
 
     def align(language: str) -> dict[str, Any]:
         transform = Align(AlignParameters(method="attention", model=model, language=language))
-        assert transform.meaning()["language"] == language
+        assert transform.fingerprint_parameters()["language"] == language
         transform.setup()
         (row,) = apply(transform, joined(rows, TRANSCRIPTS, None)).rows.to_pylist()
         return row
@@ -163,12 +163,12 @@ def test_a_multilingual_one_detects_or_is_told_the_language(ingested: Dataset, t
     assert german != english
     with pytest.raises(ModelError, match="Unsupported language: klingon"):
         align("klingon")
-    assert "language" not in Align(AlignParameters()).meaning()
+    assert "language" not in Align(AlignParameters()).fingerprint_parameters()
 
 
 def test_fingerprint_and_name_follow_the_files_and_not_their_place(small: Path) -> None:
     before, encoder = weights_of(str(small)), open_encoder(str(small))
-    name, weights = encoder.name(), encoder.weights()
+    name, weights = encoder.name(), encoder.weight_digest()
     moved = str(small.rename(small.with_name("moved")))
     assert (weights_of(moved), open_encoder(moved).name()) == (before, name) == (before, f"whisper-{weights[:8]}")
     for file in ("config.json", "generation_config.json", "model.safetensors"):
@@ -176,7 +176,9 @@ def test_fingerprint_and_name_follow_the_files_and_not_their_place(small: Path) 
         Path(moved, file).write_bytes(whole + b" ")
         sha256_of.cache_clear()
         assert weights_of(moved) != before
-        assert (open_encoder(moved).weights() != weights) == (file == "model.safetensors")  # its text shapes no units
+        assert (open_encoder(moved).weight_digest() != weights) == (
+            file == "model.safetensors"
+        )  # its text shapes no units
         Path(moved, file).write_bytes(whole)
         sha256_of.cache_clear()
     assert weights_of(moved) == before
@@ -187,7 +189,7 @@ def test_faster_whisper_says_how_to_convert_and_reads_what_that_gives(
 ) -> None:
     parameters = TranscribeParameters(model=exported, temperatures=[0.0])
     with pytest.raises(ModelError, match="backend: openai-whisper") as refusal:
-        Transcribe(parameters).weights()
+        Transcribe(parameters).weight_digests()
     (line,) = re.findall(r"ct2-transformers-converter [^;]*", str(refusal.value))
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     (converter,) = entry_points(group="console_scripts", name=sys.argv[0])

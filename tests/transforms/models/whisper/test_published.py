@@ -21,7 +21,7 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.base import joined
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
-from echo_targets.transforms.models.asr.base import Recogniser
+from echo_targets.transforms.models.asr.base import Recognizer
 from echo_targets.transforms.models.asr.registry import BACKENDS
 from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
@@ -67,7 +67,7 @@ def convert(model: Path, out: Path) -> Path:
     return out
 
 
-def recogniser(backend: str, model: Path, language: str | None = "en") -> Recogniser:
+def recognizer(backend: str, model: Path, language: str | None = "en") -> Recognizer:
     found = BACKENDS[backend](str(model), "cpu", language, 1)
     found.setup()
     return found
@@ -155,12 +155,12 @@ def test_a_file_of_openai_whisper_is_the_model_that_it_holds(waveform: np.ndarra
     windows = [waveform[: 7 * 16_000], waveform[20 * 16_000 : 50 * 16_000]]
     decoded = []
     for path in (file, model):
-        loaded = recogniser("openai-whisper", path)
+        loaded = recognizer("openai-whisper", path)
         decoded.append(loaded.decode(loaded.encode(windows)))
     assert decoded[0] == decoded[1]
     features = [open_encoder(str(path)).features(3, "cpu")([waveform])[0] for path in (model, file)]
     assert np.array_equal(*features)
-    assert open_encoder(str(file)).weights() == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert open_encoder(str(file)).weight_digest() == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_published_file_aligns_by_its_own_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_suppressed_tokens_are_the_checkpoint_s(backend: str, waveform: np.ndarr
     def heard(**changes: Any) -> list[list[int]]:
         change(model / "generation_config.json", **changes)
         path = convert(model, tmp_path / f"ct2-{len(list(tmp_path.iterdir()))}") if backend[0] == "f" else model
-        found = recogniser(backend, path)
+        found = recognizer(backend, path)
         tokens: list[list[int]] = []
         split = found._split  # type: ignore[attr-defined]
         found._split = lambda each, *rest: (tokens.append(list(each)), split(each, *rest))[1]  # type: ignore[attr-defined]
@@ -276,7 +276,7 @@ def test_what_a_checkpoint_wants_otherwise_is_refused_by_name(tmp_path: Path, wh
     file, changes, message = SAYS[what]
     change(model / file, **changes)
     with pytest.raises(ModelError, match=rf"{file}: .*{message}"):
-        recogniser("openai-whisper", model, language=None)
+        recognizer("openai-whisper", model, language=None)
 
 
 def test_an_old_checkpoint_says_less_and_is_read(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_an_old_checkpoint_says_less_and_is_read(tmp_path: Path) -> None:
     for name in ("generation_config.json", "preprocessor_config.json"):
         (model / name).unlink()
     change(model / "config.json", **dict.fromkeys(("median_filter_width", "begin_suppress_tokens", "dtype"), ...))
-    recogniser("openai-whisper", model, language=None)
+    recognizer("openai-whisper", model, language=None)
     AttentionAligner(str(model)).setup()
 
 
@@ -301,10 +301,10 @@ def test_the_vocabulary_of_ctranslate2_is_checked(tmp_path: Path, kind: str) -> 
         (tmp_path / "ct2" / kind).write_text(text, "utf-8")
 
     write(tokens)
-    recogniser("faster-whisper", tmp_path / "ct2")
+    recognizer("faster-whisper", tmp_path / "ct2")
     write([*tokens[:262], tokens[263], tokens[262], *tokens[264:]])
     with pytest.raises(ModelError, match="its token 262 is"):
-        recogniser("faster-whisper", tmp_path / "ct2")
+        recognizer("faster-whisper", tmp_path / "ct2")
     (tmp_path / "ct2" / kind).unlink()
     with pytest.raises(ModelError, match=r"vocabulary\.txt: No such file or directory: copy the whole checkpoint"):
-        recogniser("faster-whisper", tmp_path / "ct2")
+        recognizer("faster-whisper", tmp_path / "ct2")

@@ -103,11 +103,11 @@ class Responder(ABC):
 
     @staticmethod
     @abstractmethod
-    def loads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         """Return True if this class can load the model's directory. Reads only its config file."""
 
     @abstractmethod
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         """Return names and digests of the files that shape what the model says. Loads nothing."""
 
     @abstractmethod

@@ -23,13 +23,13 @@ from echo_targets.transforms.models.t2c.config import Decoded
 from echo_targets.transforms.models.t2c.model import is_t2c
 from echo_targets.transforms.stages.echo.responders.base import Answer, Responder, Segment, UserTurn
 from echo_targets.transforms.stages.echo.turns import lists_like
-from echo_targets.transforms.threads import side_by_side
+from echo_targets.transforms.threads import in_parallel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from echo_targets.transforms.models.echox.model import Prompt
-    from echo_targets.transforms.models.echox.network import Heard
+    from echo_targets.transforms.models.echox.network import EncodedAudio
 
 
 class EchoXResponder(Responder):
@@ -38,10 +38,10 @@ class EchoXResponder(Responder):
     wants_audio: ClassVar[bool] = True
 
     @staticmethod
-    def loads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         return not is_t2c(path)
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         config = EchoXConfig.read(self.path)
         return {
             "model": digest(self.path),
@@ -86,10 +86,10 @@ class EchoXResponder(Responder):
         message = f"a turn lasts {longest / SAMPLE_RATE:.1f} s, the model hears {most / SAMPLE_RATE:g} s"
         return Reject(turn.key, "audio_too_long", message)
 
-    def encode_audio(self, turns: Sequence[UserTurn]) -> list[list[Heard]]:
-        return side_by_side(self._echox.hear, [turn.audio for turn in turns], self.device)
+    def encode_audio(self, turns: Sequence[UserTurn]) -> list[list[EncodedAudio]]:
+        return in_parallel(self._echox.hear, [turn.audio for turn in turns], self.device)
 
-    def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[Heard]]) -> list[Answer]:
+    def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[EncodedAudio]]) -> list[Answer]:
         if not turns:
             return []
         pairs = zip(turns, encoded, strict=True)

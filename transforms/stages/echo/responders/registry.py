@@ -18,5 +18,5 @@ def open_responder(parameters: EchoParameters, device: str) -> Responder:
         ModelError: the model has no readable config, or does not do what the parameters ask.
     """
     path = asset(parameters.model)
-    kind = next(kind for kind in RESPONDERS if kind.loads(path))
+    kind = next(kind for kind in RESPONDERS if kind.can_load(path))
     return kind(parameters, device)

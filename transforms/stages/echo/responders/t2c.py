@@ -29,10 +29,10 @@ class T2CResponder(Responder):
             )
 
     @staticmethod
-    def loads(path: Path) -> bool:
+    def can_load(path: Path) -> bool:
         return is_t2c(path)
 
-    def weights(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         return {"model": model_digest(self.path)}
 
     @property

@@ -55,7 +55,7 @@ NONE = pa.table({})
 Item = TypeVar("Item")
 
 
-class TargetReader:
+class TargetStream:
     """Reads a table's current version, as it is when this is made.
 
     Page checksums are not verified, which would take as long as reading audio does: `echo-targets check` is for that.
@@ -134,7 +134,7 @@ class TargetReader:
         dataset = Dataset(self._root)
         pieces = self._pieces(dataset, epoch, at, last)
         if dataset.storage.remote:
-            pieces = ahead(pieces)
+            pieces = prefetch(pieces)
         while at < last:
             count, rows, lengths = self._window(pieces)
             batches = self._batches(lengths, epoch, at)
@@ -220,7 +220,7 @@ def _as_stored(value: Any, kind: pa.DataType) -> Any:
     return np.float32(value).item() if isinstance(value, int | float) else [np.float32(each).item() for each in value]
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def prefetch(items: Iterator[Item]) -> Iterator[Item]:
     """The same items, the next one made in a thread while one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
