@@ -422,6 +422,11 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(USAGE)
+    except ModuleNotFoundError as error:
+        from echo_targets.jobs.libraries import install_remedy
+
+        print(f"{error.name} is not installed: {install_remedy(error)}", file=sys.stderr)
+        sys.exit(USAGE)
     except OSError as error:
         print(f"{error}; storage is out of reach or full, try again", file=sys.stderr)
         sys.exit(FAILED)

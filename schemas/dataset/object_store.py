@@ -243,7 +243,7 @@ def _connect(root: str) -> tuple[Any, str]:
         fs, base = url_to_fs(root, **options)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        how = f"pip install -c constraints.txt '.[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
+        how = f"pip install 'echo-targets[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
         raise UserError(f"{root}: {protocol}:// is not installed here; {how}") from error
     except ValueError as error:
         raise UserError(f"{root}: {error}") from error

@@ -163,3 +163,16 @@ def test_the_demo(tmp_path: Path) -> None:
         assert shown in result.stdout, result.stdout
     assert Dataset(str(tmp_path / "demo")).read("training/echo").num_rows >= 18
     assert "## Filter funnel" in (tmp_path / "demo" / "README.md").read_text()
+
+
+def test_a_library_that_is_missing_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "soundfile.py").write_text("raise ModuleNotFoundError('none', name='soundfile')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    done = subprocess.run(
+        command("demo", "--root", "out"), capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=500
+    )
+    assert (done.returncode, done.stderr) == (2, "soundfile is not installed: pip install 'echo-targets[ingest]'\n")
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout.startswith("echo-targets 0.")

@@ -175,7 +175,7 @@ class _Lifeline:
 def _import_quietly() -> None:
     """Imports Beam without its warnings of what this project does not ask for: Google's clients, a worker's folders."""
     if find_spec("apache_beam") is None:
-        raise UserError("runner=beam needs Apache Beam: pip install -c constraints.txt '.[beam]'")
+        raise UserError("runner=beam needs Apache Beam: pip install 'echo-targets[beam]'")
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

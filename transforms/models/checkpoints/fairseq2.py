@@ -39,7 +39,7 @@ SPEECH, LETTERS = "wav2vec2", "wav2vec2_asr"
 FAMILIES = (SPEECH, LETTERS)
 MAX_CARD_BYTES = 1 << 20
 MAX_LAYERS = 1_000
-INSTALL = "pip install -c constraints.txt '.[fairseq2]'"
+INSTALL = "pip install 'echo-targets[fairseq2]'"
 
 PREFIXES = re.compile(r"(module\.)?(w2v_encoder\.)?(w2v_model\.|wav2vec2\.|hubert\.)?")
 FAIRSEQ2_NAMES = {

@@ -57,7 +57,7 @@ def load_whisper(model: str, device: str = "cpu") -> Whisper:
     try:
         import whisper
     except ImportError as error:
-        raise ModelError("openai-whisper is not installed: pip install -c constraints.txt '.[transcribe]'") from error
+        raise ModelError("openai-whisper is not installed: pip install 'echo-targets[transcribe]'") from error
 
     directory = directory_of(model)
     if (directory / "model.bin").is_file():
