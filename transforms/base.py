@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
@@ -185,10 +184,3 @@ def table_of(rows: Iterable[Mapping[str, Any]], table: Table) -> pa.Table:
 def rounded(value: float | None) -> float | None:
     """A score as it is stored: 4 decimals, so that the last bits of a device do not reach the file."""
     return None if value is None else round(float(value), 4)
-
-
-def digest_of(path: str | Path) -> str:
-    """Hex SHA-256 of a file."""
-    from echo_targets.transforms.models.checkpoints.embedded import sha256_of
-
-    return sha256_of(Path(path))

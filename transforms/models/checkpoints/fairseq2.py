@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.files import check_held
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.encoders.hubert import CHUNK_SAMPLES

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 if TYPE_CHECKING:
