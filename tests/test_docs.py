@@ -55,7 +55,7 @@ def shell_commands(text: str) -> Iterator[list[str]]:
     workflows = "\n".join(blocks(text, "yaml"))
     for line in [*lines, *re.findall(r"(?<=[ :])echo-targets [a-z][^\n|;&>]*", workflows)]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&")
-        lexer.whitespace_split = True  # a comment's # and quotes still count
+        lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, ";"]:
             if not re.fullmatch(r"[|;&]+|--", word):
@@ -371,6 +371,12 @@ python -m benchmarks.nothing
 python -m benchmarks.quality ROOT --models DIR
 make everything
 pip install -c constraints.txt '.[rey]'
+ray job submit --address=http://HEAD:8265 -- python -m echo_targets.jobs.cli retry echox-6k rot=out
+```
+
+```yaml
+steps:
+  - run: echo-targets check "$ROOT" --fromat junit > check.xml
 ```
 
 ```yaml
@@ -406,6 +412,8 @@ BAD_FAULTS = [
     "python -m benchmarks.quality --models: no such option",
     "make everything: no such target",
     "pip install: no extra rey",
+    "rot: unknown key",
+    "No such option: --fromat",
     "stages.transcribe.beam: unknown key",
     "not JSON",
     "NOWHERE.md: no such file",
