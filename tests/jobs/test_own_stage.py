@@ -22,7 +22,7 @@ PAGE = REPOSITORY / "docs" / "STAGES.md"
 def project(tmp_path: Path, speech: list[dict]) -> Path:
     """A user's folder with the page's files, and names that are also this project's."""
     named = re.findall(r"`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert [name for name, _ in named] == ["my_stages/peaks.py", "peaks.yaml", "test_peaks.py"]
+    assert [name for name, _ in named] == ["my_stages/peaks.py", "job.yaml", "my_stages/test_peaks.py"]
     for name, text in named:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -42,7 +42,7 @@ def echo_targets(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize("runner", ["local", "beam"])
 def test_the_page_works_as_written(project: Path, runner: str) -> None:
-    done = echo_targets(project, "run", "peaks.yaml", f"runner={runner}")
+    done = echo_targets(project, "run", "job.yaml", f"runner={runner}")
     assert done.returncode == 0, done.stdout + done.stderr
     dataset = Dataset(str(project / "out" / "peaks"))
     peaks = dataset.read("peaks")["peak_dbfs"].to_pylist()
@@ -51,12 +51,12 @@ def test_the_page_works_as_written(project: Path, runner: str) -> None:
     assert checked.returncode == 0 and "peaks: known_table: is not a table of this version" in checked.stdout
     assert "peaks" in echo_targets(project, "status", "out/peaks").stdout
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(REPOSITORY)])}
-    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_peaks.py"]
+    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "my_stages/test_peaks.py"]
     assert subprocess.run(test, cwd=project, env=environment, check=False).returncode == 0
 
 
 def test_its_files_are_checked(project: Path) -> None:
-    assert echo_targets(project, "run", "peaks.yaml").returncode == 0
+    assert echo_targets(project, "run", "job.yaml").returncode == 0
     (shard,) = (project / "out" / "peaks" / "peaks").glob("*/*.parquet")
     shard.write_bytes(shard.read_bytes()[:-9])
     checked = echo_targets(project, "check", "out/peaks")
