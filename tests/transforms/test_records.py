@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -364,6 +365,37 @@ def test_quotes_in_a_tsv(folder: Path) -> None:
     assert texts(manifest(folder, f"id\taudio\ttext\n{rows}", "m.tsv")) == said
     assert texts(manifest(folder, 'id\taudio\ttext\n1\ta.flac\t"""Hi"" he said"\n', "m.tsv")) == ['"Hi" he said']
     assert texts(manifest(folder, '"id"\t"audio"\t"text"\n"1"\t"a.flac"\t"Hi"\n', "m.tsv")) == ["Hi"]
+
+
+def test_a_quoted_cell_of_a_tsv_may_hold_line_breaks(folder: Path) -> None:
+    """As pandas and spreadsheets write them: the row goes on to the line that closes the cell."""
+    pandas = pytest.importorskip("pandas")
+    said = ["One.\nTwo.", 'He said:\n\n"No."\n', "Three.", "a\nb\nc"]
+    for columns in (["id", "audio", "text"], ["id", "text", "audio"], ["text", "sentence", "id", "audio"]):
+        rows = pandas.DataFrame({"id": range(4), "audio": "a.flac", "text": said, "sentence": said})[columns]
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+            written = rows.to_csv(sep="\t", index=False, quoting=quoting)
+            assert texts(manifest(folder, written, "m.tsv")) == [text.strip() for text in said], (columns, quoting)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        # the mark is a character, and what follows is a row
+        (['1\ta.flac\t"One.', "2\ta.flac\tTwo."], ['"One.', "Two."]),
+        (["1\ta.flac\tOne.", '2\ta.flac\t"Two.'], ["One.", '"Two.']),
+        # nothing closes the cell, or what closes it leaves other columns than the header's
+        (['1\ta.flac\t"One.', "and more.", "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
+        (['1\ta.flac\t"One.', 'and\tmore."', "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
+        (['1\t"a.flac', 'One."', "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
+        # a line that is bad by itself
+        (['1\ta.flac\t"One.', "\udcff", "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
+    ],
+)
+def test_an_unclosed_quote_in_a_tsv_loses_no_text(folder: Path, rows: list[str], found: list[str]) -> None:
+    lines = "\n".join(["id\taudio\ttext", *rows]).encode(errors="surrogateescape")
+    for text, want in zip(texts(manifest(folder, lines, "m.tsv")), found, strict=True):
+        assert text == want or (want.startswith("lines") and want in str(text) and "quotation mark" in str(text))
 
 
 @pytest.mark.parametrize(
