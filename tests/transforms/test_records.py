@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -586,6 +587,36 @@ def test_words_that_pandas_takes_for_nothing(folder: Path) -> None:
     assert [item.start_seconds for item in items] == [0.5, None, None, None, None]
     rows = [f"{number}\ta.flac\t{word}" for number, word in enumerate(words)]
     assert texts(manifest(folder, "\n".join(["id\taudio\ttext", *rows]), "m.tsv")) == [*words[:-1], None]
+
+
+NO_NUMBERS = ["NA", "null", "None", "nan", "N/A", "<NA>", "007", "1.0", "True", "1e5", "-"]
+
+
+@pytest.mark.parametrize("texts", [NO_NUMBERS, ["007", "1.0"], ["NA", "null"], ["True", "False"]])
+@pytest.mark.parametrize("kind", ["audiofolder", "csv", "folder of csv"])
+def test_a_csv_of_a_hugging_face_data_set_keeps_text_as_written(
+    folder: Path, tmp_path: Path, kind: str, texts: list[str]
+) -> None:
+    pytest.importorskip("datasets")
+    rows = "".join(f"{number}.flac,{number:03},{text},{number}.0,\n" for number, text in enumerate(texts))
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(len(texts)):
+        shutil.copy(folder / "a.flac", data / f"{number}.flac")
+    name = "metadata.csv" if kind == "audiofolder" else "train.csv"
+    (data / name).write_text(f"file_name,id,text,turn,split\n{rows}")
+    places = {
+        "audiofolder": {"path": "audiofolder", "data_dir": str(data)},
+        "csv": {"path": "csv", "data_files": str(data / name)},
+        "folder of csv": {"path": str(data), "columns": {"audio": "file_name"}},
+    }
+    if kind == "folder of csv":  # or the audio files make an audiofolder of it
+        for number in range(len(texts)):
+            (data / f"{number}.flac").unlink()
+    source = HuggingFaceSource(kind="huggingface", corpus="hf", ignore=["turn"], **places[kind])  # type: ignore[arg-type]
+    found = list(source.items())
+    assert [item.error or item.text for item in found] == texts
+    assert [item.id for item in found] == [f"{number:03}" for number in range(len(texts))]
 
 
 # -- in a job --------------------------------------------------------------------------------------------------------
