@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -368,37 +366,6 @@ def test_quotes_in_a_tsv(folder: Path) -> None:
     assert texts(manifest(folder, '"id"\t"audio"\t"text"\n"1"\t"a.flac"\t"Hi"\n', "m.tsv")) == ["Hi"]
 
 
-def test_a_quoted_cell_of_a_tsv_may_hold_line_breaks(folder: Path) -> None:
-    """As pandas and spreadsheets write them: the row goes on to the line that closes the cell."""
-    pandas = pytest.importorskip("pandas")
-    said = ["One.\nTwo.", 'He said:\n\n"No."\n', "Three.", "a\nb\nc"]
-    for columns in (["id", "audio", "text"], ["id", "text", "audio"], ["text", "sentence", "id", "audio"]):
-        rows = pandas.DataFrame({"id": range(4), "audio": "a.flac", "text": said, "sentence": said})[columns]
-        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-            written = rows.to_csv(sep="\t", index=False, quoting=quoting)
-            assert texts(manifest(folder, written, "m.tsv")) == [text.strip() for text in said], (columns, quoting)
-
-
-@pytest.mark.parametrize(
-    ("rows", "found"),
-    [
-        # the mark is a character, and what follows is a row
-        (['1\ta.flac\t"One.', "2\ta.flac\tTwo."], ['"One.', "Two."]),
-        (["1\ta.flac\tOne.", '2\ta.flac\t"Two.'], ["One.", '"Two.']),
-        # nothing closes the cell, or what closes it leaves other columns than the header's
-        (['1\ta.flac\t"One.', "and more.", "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
-        (['1\ta.flac\t"One.', 'and\tmore."', "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
-        (['1\t"a.flac', 'One."', "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
-        # a line that is bad by itself
-        (['1\ta.flac\t"One.', "\udcff", "2\ta.flac\tTwo."], ["lines 2 to 3", "Two."]),
-    ],
-)
-def test_an_unclosed_quote_in_a_tsv_loses_no_text(folder: Path, rows: list[str], found: list[str]) -> None:
-    lines = "\n".join(["id\taudio\ttext", *rows]).encode(errors="surrogateescape")
-    for text, want in zip(texts(manifest(folder, lines, "m.tsv")), found, strict=True):
-        assert text == want or (want.startswith("lines") and want in str(text) and "quotation mark" in str(text))
-
-
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -587,36 +554,6 @@ def test_words_that_pandas_takes_for_nothing(folder: Path) -> None:
     assert [item.start_seconds for item in items] == [0.5, None, None, None, None]
     rows = [f"{number}\ta.flac\t{word}" for number, word in enumerate(words)]
     assert texts(manifest(folder, "\n".join(["id\taudio\ttext", *rows]), "m.tsv")) == [*words[:-1], None]
-
-
-NO_NUMBERS = ["NA", "null", "None", "nan", "N/A", "<NA>", "007", "1.0", "True", "1e5", "-"]
-
-
-@pytest.mark.parametrize("texts", [NO_NUMBERS, ["007", "1.0"], ["NA", "null"], ["True", "False"]])
-@pytest.mark.parametrize("kind", ["audiofolder", "csv", "folder of csv"])
-def test_a_csv_of_a_hugging_face_data_set_keeps_text_as_written(
-    folder: Path, tmp_path: Path, kind: str, texts: list[str]
-) -> None:
-    pytest.importorskip("datasets")
-    rows = "".join(f"{number}.flac,{number:03},{text},{number}.0,\n" for number, text in enumerate(texts))
-    data = tmp_path / "data"
-    data.mkdir()
-    for number in range(len(texts)):
-        shutil.copy(folder / "a.flac", data / f"{number}.flac")
-    name = "metadata.csv" if kind == "audiofolder" else "train.csv"
-    (data / name).write_text(f"file_name,id,text,turn,split\n{rows}")
-    places = {
-        "audiofolder": {"path": "audiofolder", "data_dir": str(data)},
-        "csv": {"path": "csv", "data_files": str(data / name)},
-        "folder of csv": {"path": str(data), "columns": {"audio": "file_name"}},
-    }
-    if kind == "folder of csv":  # or the audio files make an audiofolder of it
-        for number in range(len(texts)):
-            (data / f"{number}.flac").unlink()
-    source = HuggingFaceSource(kind="huggingface", corpus="hf", ignore=["turn"], **places[kind])  # type: ignore[arg-type]
-    found = list(source.items())
-    assert [item.error or item.text for item in found] == texts
-    assert [item.id for item in found] == [f"{number:03}" for number in range(len(texts))]
 
 
 # -- in a job --------------------------------------------------------------------------------------------------------

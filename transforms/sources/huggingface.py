@@ -168,7 +168,7 @@ def _load_dataset(
 def _read_metadata(
     other: Callable[..., Iterator[pa.Table]], metadata_file: str, metadata_ext: str = ""
 ) -> Iterator[pa.Table]:
-    """Read an `audiofolder`'s metadata.csv with every column as text, and other metadata by the builder's own method."""
+    """Read an `audiofolder`'s metadata.csv with every column as text, and other metadata as the builder does."""
     if metadata_ext != ".csv":
         yield from other(metadata_file, metadata_ext)
         return
