@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jobs.config import ConfigError, JobConfig, load, read_values
-from jobs.run import Missing, survey
+from jobs.run import Missing, say_ignored, survey
 from jobs.screen import open_console
 from jobs.stages import STAGES
 from pipeline.plan import Plan
@@ -109,7 +109,9 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
         rows = [asdict(cost) for cost in found]
         print(json.dumps(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
     else:
-        _show(open_console(), about, found, speeds, measured)
+        console = open_console()
+        _show(console, about, found, speeds, measured)
+        say_ignored(seen.found, console)
     return 0
 
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
 from schemas.base import UserError
 from schemas.objects import WEB
@@ -123,6 +124,13 @@ class Source(Parameters):
     def meaning(self) -> dict[str, Any]:
         """What shapes an item's audio beside what the plan says of it."""
         return {"kind": self.kind}  # type: ignore[attr-defined]
+
+    _ignored: Counter[str] = PrivateAttr(default_factory=Counter)
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Keys that no field has, and in how many of the records that `items` listed last."""
+        return dict(self._ignored.most_common())
 
     @property
     def place(self) -> str:

@@ -58,9 +58,11 @@ class HuggingFaceSource(Source):
         numbered = not any(name in dataset.column_names for name in fields.names["id"])
         texts = dataset.remove_columns([audio.column])
         labels = {name: kind.int2str for name, kind in texts.features.items() if hasattr(kind, "int2str")}
+        self._ignored.clear()
         records = texts if texts.column_names else repeat({}, len(dataset))  # without columns it has no rows either
         for number, (record, measured) in enumerate(zip(records, audio.measure(dataset), strict=True)):
             where = f"{self.path.rstrip('/').split('/')[-1]}[{self.hf_split}] row {number}"
+            self._ignored.update(fields.ignored(record))
             names = {name: label(record[name]) for name, label in labels.items() if record[name] is not None}
             try:
                 named = fields(record | names)
