@@ -30,7 +30,7 @@ from schemas.layout import Dataset
 from transforms.text import normalize
 
 MODELS = {  # what of each stage is its model
-    "transcribe": "_recognise",
+    "transcribe": "transcribe",
     "measure": "_sound",
     "align": "_aligner",
     "tokenize": "tokenizer",
