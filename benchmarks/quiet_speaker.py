@@ -10,8 +10,8 @@ from __future__ import annotations
 import jiwer
 import numpy as np
 
-from benchmarks.common import chosen, speech
-from benchmarks.speech_sets import FLOOR, SAMPLE_RATE
+from benchmarks.common import SAMPLE_RATE, chosen, speech
+from benchmarks.speech_sets import FLOOR
 from transforms.text import normalize
 from transforms.transcribe import Transcribe, TranscribeParameters
 

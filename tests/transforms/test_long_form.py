@@ -90,6 +90,7 @@ def test_speech_outside_segments_is_found(
         ("Yes.", 1.5, False),  # a slow word
         ("他在报告中说，这项工作已经完成。", 6.0, False),  # 2.5 characters a second, very slow
         ("他说。", 6.0, True),
+        ("May 10, 1851. Madam.", 3.5, False),
         ("Он сказал, что уедет.", 3.0, False),
     ],
 )

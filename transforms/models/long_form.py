@@ -39,6 +39,8 @@ Slow readers have 10 or more. Whisper may end a segment late and leave out a sec
 segments had 0.6 to 5.5 where a sentence was lost. A byte is a letter in Latin script; of other scripts, which have
 several bytes a letter, less is found.
 """
+DIGIT_BYTES = 5
+"""What a digit counts: "1851" is said in four words."""
 MORE_TEXT = 5
 """Characters by which the parts of a segment must exceed it to replace it: fewer are another spelling of the same."""
 
@@ -152,7 +154,8 @@ class Transcription:
     def is_sparse(self, segment: Segment) -> bool:
         """Return True if a segment has too little text for the speech in it."""
         speech = _length(_inside(self.speech, segment.start, segment.end))
-        return speech >= SPARSE_SPEECH and len(segment.text.encode()) * SAMPLE_RATE < SPARSE_TEXT * speech
+        size = len(segment.text.encode()) + sum(map(str.isdigit, segment.text)) * (DIGIT_BYTES - 1)
+        return speech >= SPARSE_SPEECH and size * SAMPLE_RATE < SPARSE_TEXT * speech
 
     def replace(self, doubtful: list[Segment], others: list[Segment]) -> None:
         """Replace segments of this transcription by others."""
