@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Val
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from echo_targets.jobs.commands.run import Missing, survey
+from echo_targets.jobs.commands.run import Missing, say_ignored, survey
 from echo_targets.jobs.config import ConfigError, JobConfig, load, read_values
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.stages import STAGES, in_order, transform_of
@@ -108,7 +108,9 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
         rows = [asdict(cost) for cost in found]
         print(json.dumps(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
     else:
-        _show(open_console(), about, found, speeds, measured)
+        console = open_console()
+        _show(console, about, found, speeds, measured)
+        say_ignored(seen.found, console)
     return 0
 
 

@@ -6,14 +6,17 @@ import errno
 import io
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
+from echo_targets.schemas.dataset.object_store import WEB
 from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
@@ -122,6 +125,13 @@ class Source(Parameters):
         """What shapes an item's audio beside what the plan says of it."""
         return {"kind": self.kind}  # type: ignore[attr-defined]
 
+    _ignored: Counter[str] = PrivateAttr(default_factory=Counter)
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Keys that no field has, and in how many of the records that `items` listed last."""
+        return dict(self._ignored.most_common())
+
     @property
     def place(self) -> str:
         """Where the items are listed, for a message."""
@@ -191,6 +201,27 @@ def is_missing(error: OSError) -> bool:
     return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
+_read_stores = set[str]()
+"""Buckets that this process has read a file of."""
+
+
+def may_be_credentials(error: OSError) -> bool:
+    """Return True if a file is denied by a store of which this process has not been able to read any other file.
+
+    S3 and GCS answer 403 where the credentials are wrong, for one file that is private, and without the right to list
+    for a file that is not there. As long as every file is denied, the credentials are at fault, and no row. Web
+    addresses are read without credentials, and each of them may be denied for reasons of its own.
+    """
+    store = _store_of(str(error.filename))
+    return isinstance(error, PermissionError) and store is not None and store not in _read_stores
+
+
+def _store_of(url: str) -> str | None:
+    """Return the bucket that a URL lies in; None for a web address or a path of this machine."""
+    parts = urlsplit(url) if is_url(url) else None
+    return f"{parts.scheme}://{parts.netloc}" if parts and parts.scheme not in ("", "file", *WEB) else None
+
+
 def files(place: str) -> Files:
     """The files below a folder or a URL."""
     return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(place)
@@ -247,7 +278,10 @@ class BucketFiles(Files):
         if os.path.isabs(locator):
             return FolderFiles("/").open(locator)
         storage, name = self._locate(locator)
-        return storage.read(name)
+        data = storage.read(name)
+        if store := _store_of(storage.where(name)):
+            _read_stores.add(store)
+        return data
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if os.path.isabs(locator):
