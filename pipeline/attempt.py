@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from echo_targets.pipeline.commit import write_whole
+from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, StageInfo, shard_name
 
 
@@ -54,7 +55,7 @@ def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt |
     try:
         yield last
     except Exception as error:
-        _write(dataset, info, shard, replace(this, reason=error_text(error), final=not is_device_error(error)))
+        _write(dataset, info, shard, replace(this, reason=error_text(error), final=not is_machine_error(error)))
         raise
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         forget(dataset, info, shard)
@@ -80,22 +81,6 @@ def error_text(error: Exception) -> str:
     """An error in one line: its class, its message, and the line that raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch can help."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def is_device_error(error: Exception) -> bool:
-    """Whether trying again can help: storage, network and accelerator faults.
-
-    CUDA's errors are told from a model's by their message alone.
-    """
-    if is_out_of_memory(error):
-        return False
-    named = type(error).__name__ == "AcceleratorError"
-    return named or isinstance(error, OSError) or "CUDA error" in str(error)
 
 
 def _path(info: StageInfo, shard: int) -> str:

@@ -35,9 +35,9 @@ def is_machine_error(error: BaseException) -> bool:
 
 def fails_the_shard(error: BaseException) -> bool:
     """Return True if no single row can be at fault, so that looking for it is of no use."""
-    return is_machine_error(error) or isinstance(error, UserError | BUGS)
+    return is_machine_error(error) or isinstance(error, (UserError, *BUGS))
 
 
 def most_unexpected(rows: int) -> int:
-    """Return how many rows of a shard may fail with unexpected errors before the shard does."""
-    return max(3, rows // 100)
+    """Return how many of a shard's rows may fail with unexpected errors: 3 or 1 %, of a small shard half, at least 1."""
+    return max(1, min(rows // 2, max(3, rows // 100)))

@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from echo_targets.pipeline.attempt import error_text, is_device_error, is_out_of_memory
+from echo_targets.pipeline.attempt import error_text
+from echo_targets.pipeline.failures import is_machine_error, is_out_of_memory
 from echo_targets.pipeline.retry import reject_alone, try_batch
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
@@ -56,7 +57,7 @@ class Isolated:
             if "error" in answer:
                 raise _ERRORS[answer["kind"]](answer["error"])
             return None if rows is None else Output(rows, [Reject(**reject) for reject in answer["rejects"]])
-        return reject_alone(self.transform, batch, CRASHED, f"the process that worked on it died ({ending})", CRASHES)
+        return reject_alone(self.transform, batch, CRASHED, f"{CRASHED}: its process died ({ending})", CRASHES)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
@@ -94,7 +95,7 @@ _ERRORS: dict[str, type[Exception]] = {"device": OSError, "user": UserError, "ot
 def _kind(error: Exception) -> str:
     return (
         "device"
-        if is_device_error(error) or is_out_of_memory(error)
+        if is_machine_error(error) or is_out_of_memory(error)
         else "user"
         if isinstance(error, UserError)
         else "other"

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from echo_targets.pipeline.attempt import is_device_error, is_out_of_memory
+from echo_targets.pipeline.attempt import error_text
+from echo_targets.pipeline.failures import fails_the_shard, is_out_of_memory
 from echo_targets.schemas import KEY
-from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Output, Reject, Transform
+from echo_targets.transforms.errors import BadData
 
 
 class Worker(Protocol):
@@ -43,18 +44,21 @@ def try_batch(transform: Transform, batch: pa.Table, prepared: pa.Table | None =
     try:
         return transform(transform.prepare(batch) if prepared is None else prepared)
     except Exception as error:
-        if is_device_error(error) or isinstance(error, UserError | ImportError):
+        if fails_the_shard(error):
             raise
-        return reject_alone(transform, batch, _error_class(error), str(error))
+        if isinstance(error, BadData):
+            return reject_alone(transform, batch, error.error_class, str(error))
+        name = _error_class(error)
+        return reject_alone(transform, batch, name, f"{name}: {error}", unexpected=error_text(error))
 
 
 def reject_alone(
-    transform: Transform, batch: pa.Table, error_class: str, message: str, attempts: int = 1
+    transform: Transform, batch: pa.Table, error_class: str, message: str, attempts: int = 1, unexpected: str = ""
 ) -> Output | None:
     """Refuses a row that fails on its own; None for a batch of more rows."""
     if len(batch) > 1:
         return None
-    reject = Reject(batch[KEY][0].as_py(), error_class, f"{error_class}: {message}", attempts)
+    reject = Reject(batch[KEY][0].as_py(), error_class, message, attempts, unexpected)
     return Output(transform.writes.schema.empty_table(), [reject])
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from echo_targets.pipeline.attempt import attempt, forget
 from echo_targets.pipeline.commit import ShardWriter
+from echo_targets.pipeline.failures import TooManyFailures, most_unexpected
 from echo_targets.pipeline.isolation import Isolated
 from echo_targets.pipeline.pack import pack
 from echo_targets.pipeline.prefetch import prefetch
@@ -61,10 +62,10 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         died = last is not None and last.reason is None
         worker = stack.enter_context(_isolated(task.spec)) if died else load_transform(task.spec)
         writer = stack.enter_context(ShardWriter(dataset, worker.transform.writes, info, task.shard))
-        outcome = _Outcome(worker.transform)
+        outcome, budget = _Outcome(worker.transform), _Budget(dataset, task, worker.transform)
         batches = stack.enter_context(closing(prefetch(_batches(dataset, worker, task), PREFETCH)))
         for batch in batches:
-            outcome.add(work(worker, batch.rows, batch.prepared))
+            outcome.add(budget.spent(work(worker, batch.rows, batch.prepared)))
             progress(batch.samples)
             if batch.last:
                 window = batch.window
@@ -136,6 +137,32 @@ class _Outcome:
 
     def table(self) -> pa.Table:
         return pa.concat_tables(self.parts)
+
+
+class _Budget:
+    """Fails a shard of which more rows failed with unexpected errors than bad data explains."""
+
+    def __init__(self, dataset: Dataset, task: ShardTask, transform: Transform) -> None:
+        rows = _ShardTables(dataset, task, transform.reads).file(transform.reads[0].name).metadata.num_rows
+        self._most, self._failed, self._first = most_unexpected(rows), 0, ""
+
+    def spent(self, outputs: Iterable[Output]) -> Iterator[Output]:
+        """Pass outputs on.
+
+        Raises:
+            TooManyFailures: the budget is spent.
+        """
+        for output in outputs:
+            for reject in output.rejects:
+                if reject.unexpected:
+                    self._failed += 1
+                    self._first = self._first or f"{reject.utterance_id}: {reject.unexpected}"
+            if self._failed > self._most:
+                raise TooManyFailures(
+                    f"more than {self._most} rows failed with unexpected errors, so this is no fault of the data; the "
+                    f"first, {self._first}"
+                )
+            yield output
 
 
 @dataclass(frozen=True)

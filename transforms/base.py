@@ -38,12 +38,15 @@ class Reject:
         message: for a person: the file's name (and line), what is wrong, what to do where that is known.
         attempts: how often the row failed by itself. In what company it was tried before is not counted: batches
             depend on memory, and shards do not.
+        unexpected: the error and the line that raised it, if the transform did not say that the data are bad. A shard
+            with more than a few of these fails. Not stored.
     """
 
     utterance_id: str
     error_class: str
     message: str
     attempts: int = 1
+    unexpected: str = ""
 
 
 FILTERED = "filtered"

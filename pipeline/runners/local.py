@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
-from echo_targets.pipeline.attempt import error_text, is_device_error
+from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.environment import worker_environment
+from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.pipeline.isolation import ending
 from echo_targets.pipeline.orphans import GRACE_SECONDS, exit_with_parent
 from echo_targets.pipeline.runners.base import (
@@ -178,7 +179,7 @@ def _work(pipe: Connection, driver: int) -> None:
         try:
             event: Event = Done(stage, shard, run_shard(task, progress))
         except Exception as error:
-            event = Failed(stage, shard, error_text(error), final=not is_device_error(error))
+            event = Failed(stage, shard, error_text(error), final=not is_machine_error(error))
             leaves = not event.final and not isinstance(
                 error, OSError
             )  # a failed accelerator fails its process for good

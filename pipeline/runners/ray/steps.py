@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import echo_targets
-from echo_targets.pipeline.attempt import is_device_error
 from echo_targets.pipeline.environment import worker_environment
+from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.pipeline.orphans import exit_with_parent
 from echo_targets.pipeline.runners.base import Chain, RunShard
 from echo_targets.pipeline.shard import ShardTask
@@ -217,7 +217,7 @@ class StageWorker:
         try:
             self._metrics.count(task.info.stage, self._run_shard(task, lambda samples: None))
         except Exception as error:
-            if is_device_error(error) and not isinstance(error, OSError):
+            if is_machine_error(error) and not isinstance(error, OSError):
                 os._exit(1)  # a failed accelerator fails its process for good: Ray tries again in another
             return False
         return True
