@@ -6,4 +6,4 @@ from echo_targets.schemas.errors import UserError
 
 
 class ModelError(UserError):
-    """A model is missing, damaged or not what it claims to be. The message says what to install or fix."""
+    """A model is missing, damaged or of the wrong kind. The message says what to install or fix."""

@@ -1,4 +1,4 @@
-"""ingest: each item of the plan opened, decoded, checked and stored as 16 kHz mono FLAC."""
+"""ingest: open, decode and check each entry of the plan, and store it as 16 kHz mono FLAC."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from echo_targets.transforms.sources.base import is_missing
 from echo_targets.transforms.sources.registry import AnySource
 
 OPENERS = 8
-"""Threads that open and decode; more than there are processors, since files in a bucket are waited for."""
+"""Threads that open and decode. More than there are processors, because remote files spend time in transfer."""
 
 
 class IngestParameters(Parameters):
@@ -23,7 +23,7 @@ class IngestParameters(Parameters):
 
     Attributes:
         sources: the corpora, in order.
-        min_seconds, max_seconds: shorter and longer audio is refused.
+        min_seconds, max_seconds: shorter and longer audio is rejected.
     """
 
     sources: list[AnySource]
@@ -32,7 +32,7 @@ class IngestParameters(Parameters):
 
 
 class Ingest(Transform):
-    """Opens each item of the plan."""
+    """Load each entry of the plan."""
 
     name: ClassVar[str] = "ingest"
     version: ClassVar[int] = 3
