@@ -31,7 +31,7 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.text import normalize
 
 MODELS = {  # what of each stage is its model
-    "transcribe": "_recognize",
+    "transcribe": "transcribe",
     "measure": "_sound",
     "align": "_aligner",
     "tokenize": "tokenizer",

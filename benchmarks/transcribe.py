@@ -1,9 +1,10 @@
 """transcribe against openai-whisper, faster-whisper and transformers: seconds and word error rate, by kind of speech.
 
-python -m benchmarks.transcribe [--limit N] [--rounds 1]
+python -m benchmarks.transcribe [--limit N] [--rounds 1] [--only NAME] [--noisy 4]
 
 The contenders take turns on each set of benchmarks/speech_sets.py, with timestamps and greedy decoding. A shorter time
-counts only at an equal error rate.
+counts only at an equal error rate. The last column is by how many points our error rate is above that of the best
+other, with its 95 % interval over clips (benchmarks/intervals.py): where it holds 0, the set does not tell them apart.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-import jiwer
 import numpy as np
 from torch import get_num_threads, set_num_threads
 
-from benchmarks.common import chosen
+from benchmarks.common import options
+from benchmarks.intervals import difference, errors_by_clip
 from benchmarks.speech_sets import SpeechSet, speech_sets
 from benchmarks.whisper_pipeline import asr_pipeline
 from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
@@ -29,37 +30,48 @@ from echo_targets.transforms.text import normalize
 BATCH = 8
 Waveforms: TypeAlias = list[np.ndarray]
 Contenders: TypeAlias = dict[str, Callable[[Waveforms], list[str]]]
+OURS = ("ours", "ours, bfloat16")
 
 
-def main(limit: int | None, rounds: int) -> None:
+def main(limit: int | None, rounds: int, only: str, noisy: int) -> None:
     contenders = _contenders()
     ratios: dict[str, list[float]] = {name: [] for name in contenders}
-    print(f"| set | {' | '.join(contenders)} |")
-    print(f"| --- |{' --- |' * len(contenders)}")
-    for speech in speech_sets(limit):
+    print(f"| set | {' | '.join(contenders)} | ours above the best other |")
+    print(f"| --- |{' --- |' * len(contenders)} --- |")
+    for speech in speech_sets(limit, only, noisy):
         taken: dict[str, list[float]] = {name: [] for name in contenders}
-        rates: dict[str, float] = {}
+        errors: dict[str, np.ndarray] = {}
         for number in range(rounds):
             for name, transcribe in contenders.items():
                 print(f"{speech.name}, round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
                 started = time.perf_counter()
                 texts = transcribe(speech.waveforms)
                 taken[name].append(time.perf_counter() - started)
-                rates[name] = _error_rate(speech, texts)
+                errors[name] = _errors(speech, texts)
         ours = taken[next(iter(contenders))]
         for name, seconds in taken.items():
             ratios[name] += [other / own for other, own in zip(seconds, ours, strict=True)]
-        cells = (f"{rates[name]:.2%}, {statistics.median(taken[name]):.1f} s" for name in contenders)
+        words = _words(speech)
+        rates = {name: found.sum() / words.sum() for name, found in errors.items()}
+        cells = [f"{rates[name]:.2%}, {statistics.median(taken[name]):.1f} s" for name in contenders]
+        best = min((name for name in contenders if name not in OURS), key=rates.__getitem__)
+        cells.append(f"{best}: {difference(errors[OURS[0]], errors[best], words)}")
         about = f"{speech.name}: {len(speech.waveforms)}, {speech.seconds / 60:.1f} min"
         print(f"| {about} | {' | '.join(cells)} |", flush=True)
     spread = (f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in ratios.values())
     print(f"| times ours | {' | '.join(spread)} |")
 
 
-def _error_rate(speech: SpeechSet, texts: list[str]) -> float:
-    """Word errors by words of the references, after Whisper's normalizer."""
-    wanted, found = ([normalize(text, "en") for text in each] for each in (speech.texts, texts))
-    return float(jiwer.wer(wanted, found))
+def _errors(speech: SpeechSet, texts: list[str]) -> np.ndarray:
+    """Word errors of each clip, after Whisper's normalizer."""
+    wanted = [[normalize(text, "en") for text in clips] for clips in speech.texts]
+    found = [errors_by_clip(clips, normalize(text, "en")) for clips, text in zip(wanted, texts, strict=True)]
+    return np.concatenate(found)
+
+
+def _words(speech: SpeechSet) -> np.ndarray:
+    """Words of each clip's reference."""
+    return np.array([len(normalize(text, "en").split()) for clips in speech.texts for text in clips])
 
 
 def _contenders() -> Contenders:
@@ -97,5 +109,8 @@ def _contenders() -> Contenders:
 
 
 if __name__ == "__main__":
-    arguments = chosen(__doc__, rounds=1)
-    main(arguments.limit, arguments.rounds)
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--only", default="", help="a part of the name of the sets to measure (default: all)")
+    parser.add_argument("--noisy", type=int, default=4, help="add noise to every N-th clip (default: 4; 1 for all)")
+    arguments = parser.parse_args()
+    main(arguments.limit, arguments.rounds, arguments.only, arguments.noisy)

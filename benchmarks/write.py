@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from benchmarks.common import chosen, compare
 from benchmarks.units import units_of_speech
 from echo_targets.pipeline.commit import ShardWriter
-from echo_targets.schemas import KEY, UNITS
+from echo_targets.schemas import KEY, TABLES, UNITS
 from echo_targets.schemas.dataset.layout import Dataset, StageInfo
 from echo_targets.transforms.base import table_of
 
@@ -47,7 +47,7 @@ def main(limit: int | None, rounds: int) -> None:
 
         def ours() -> None:
             _empty(folders["ours"])
-            with ShardWriter(Dataset(str(folders["ours"])), info, 0) as writer:
+            with ShardWriter(Dataset(str(folders["ours"])), TABLES[info.table], info, 0) as writer:
                 for first in range(0, len(rows), BATCH):
                     writer.write(keys[first : first + BATCH], 0, rows[first : first + BATCH], [])
                 writer.commit()

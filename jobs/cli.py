@@ -65,6 +65,23 @@ USAGE = 2
 FAILED = 3
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"echo-targets {version('echo-targets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or one that ships: folder, corpora/mls, echox-6k.")],
@@ -404,6 +421,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(error, file=sys.stderr)
+        sys.exit(USAGE)
+    except ModuleNotFoundError as error:
+        from echo_targets.jobs.libraries import install_remedy
+
+        print(f"{error.name} is not installed: {install_remedy(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except OSError as error:
         print(f"{error}; storage is out of reach or full, try again", file=sys.stderr)

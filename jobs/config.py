@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from echo_targets.jobs.stages import STAGES
+from echo_targets.jobs.stages import STAGES, in_order, is_import_path, transform_of
 from echo_targets.pipeline.lease import WhenBusy
 from echo_targets.pipeline.runners.base import Runner
 from echo_targets.pipeline.runners.beam.options import BeamOptions
@@ -84,9 +84,8 @@ class JobConfig(ExecutionConfig):
     def specs(self) -> list[StageSpec]:
         """The stages in the pipeline's order, parameters as they were validated."""
         return [
-            StageSpec(STAGES[name], self.stages[name], self.device, self.batch_seconds)
-            for name in STAGES
-            if name in self.stages
+            StageSpec(STAGES.get(name, name), self.stages[name], self.device, self.batch_seconds)
+            for name in in_order(self.stages)
         ]
 
 
@@ -108,9 +107,12 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         raise _explain(error, path, overrides, (), JobConfig) from None
     stages: dict[str, dict[str, Any]] = {}
     for name, parameters in parsed.stages.items():
-        if name not in STAGES:
+        if name not in STAGES and not is_import_path(name):
             raise ConfigError(_place(path, overrides, ("stages", name)) + _unknown(name, STAGES))
-        kind = StageSpec(STAGES[name], {}).transform_class().Parameters
+        try:
+            kind = transform_of(name).Parameters
+        except UserError as error:
+            raise ConfigError(_place(path, overrides, ("stages", name)) + str(error)) from error
         try:
             stages[name] = kind.model_validate(parameters or {}).model_dump(mode="json")
         except ValidationError as error:

@@ -92,3 +92,10 @@ BACKENDS = (
 
 SYSTEM = {"libsndfile": "apt-get install libsndfile1", "libgomp": "apt-get install libgomp1"}
 """Libraries of the system that a package may ask for as it loads, and what installs them (Debian, Ubuntu)."""
+
+
+def install_remedy(error: ModuleNotFoundError) -> str:
+    """Return the command that installs a missing module: the extra that brings it, or the extra for everything."""
+    missing = (error.name or "").partition(".")[0]
+    extra = next((one.extra for one in BACKENDS if one.module.partition(".")[0] == missing), "demo")
+    return f"pip install 'echo-targets[{extra}]'"

@@ -16,7 +16,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from echo_targets.schemas import KEY, REJECTS, TABLES, Table
+from echo_targets.schemas import KEY, REJECTS, Table
 from echo_targets.schemas.dataset.check import check_file, metadata
 from echo_targets.schemas.dataset.layout import INDEX, STAGE, Dataset, FileEntry, Manifest, StageInfo, shard_name
 from echo_targets.schemas.dataset.storage import Writing
@@ -33,12 +33,12 @@ class ShardWriter:
     Use as a context manager: whatever ends the block before `commit` removes the temporary files.
     """
 
-    def __init__(self, dataset: Dataset, info: StageInfo, shard: int) -> None:
+    def __init__(self, dataset: Dataset, table: Table, info: StageInfo, shard: int) -> None:
         self.dataset = dataset
         self.info = info
         self.shard = shard
         self.name = shard_name(shard, info.shards)
-        self.table = TABLES[info.table]
+        self.table = table
         self._output = _File(dataset, self.table, f"{info.table}/{info.fingerprint}/{self.name}.parquet", info)
         self._rejects = _File(dataset, REJECTS, f"rejects/{info.stage}/{info.fingerprint}/{self.name}.parquet", info)
         self._reasons: Counter[str] = Counter()

@@ -70,7 +70,7 @@ class Plan:
         open_stage(dataset, self.info)
         for shard, rows in enumerate(self.shards()):
             if dataset.manifest(ENTRIES.name, self.info.fingerprint, shard, self.info.shards) is None:
-                with ShardWriter(dataset, self.info, shard) as writer:
+                with ShardWriter(dataset, ENTRIES, self.info, shard) as writer:
                     writer.write(rows[KEY].to_pylist(), samples_of(rows), rows, [])
                     writer.commit()
         set_current(dataset, self.info)

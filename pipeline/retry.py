@@ -43,7 +43,7 @@ def try_batch(transform: Transform, batch: pa.Table, prepared: pa.Table | None =
     try:
         return transform(transform.prepare(batch) if prepared is None else prepared)
     except Exception as error:
-        if is_device_error(error) or isinstance(error, UserError):
+        if is_device_error(error) or isinstance(error, UserError | ImportError):
             raise
         return reject_alone(transform, batch, _error_class(error), str(error))
 

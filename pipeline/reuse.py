@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from echo_targets.pipeline.compare import differing, plain_strings
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas import KEY, UTTERANCES
-from echo_targets.schemas.dataset.compare import differing, plain_strings
 from echo_targets.schemas.dataset.layout import ASIDE, Dataset
 from echo_targets.transforms.base import Output, Parameters, Transform
 

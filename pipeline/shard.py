@@ -17,7 +17,7 @@ from echo_targets.pipeline.pack import pack
 from echo_targets.pipeline.prefetch import prefetch
 from echo_targets.pipeline.retry import try_batch, work
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES
+from echo_targets.schemas import KEY, SAMPLE_RATE, Table
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo
 from echo_targets.transforms.base import Output, Reject, Transform
 
@@ -60,7 +60,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
     with attempt(dataset, info, task.shard) as last, ExitStack() as stack:
         died = last is not None and last.reason is None
         worker = stack.enter_context(_isolated(task.spec)) if died else load_transform(task.spec)
-        writer = stack.enter_context(ShardWriter(dataset, info, task.shard))
+        writer = stack.enter_context(ShardWriter(dataset, worker.transform.writes, info, task.shard))
         outcome = _Outcome(worker.transform)
         batches = stack.enter_context(closing(prefetch(_batches(dataset, worker, task), PREFETCH)))
         for batch in batches:
@@ -179,12 +179,13 @@ def _prepared(transform: Transform, batch: pa.Table) -> pa.Table | None:
 
 
 def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterator[pa.Table]:
-    shard = _ShardTables(dataset, task)
+    shard = _ShardTables(dataset, task, transform.reads)
     first = shard.file(transform.reads[0].name)
-    columns = None if transform.wants_audio else _without_audio(first)
+    without_audio = _without_audio(transform.reads[0])
+    columns = None if transform.wants_audio else without_audio
     parts: list[pa.Table] = []
     for group in range(first.metadata.num_row_groups):
-        wanted = transform.wanted(first.read_row_group(group, _without_audio(first)))
+        wanted = transform.wanted(first.read_row_group(group, without_audio))
         if wanted is not None and not wanted.true_count:
             continue
         part = first.read_row_group(group, columns)
@@ -217,8 +218,9 @@ def _joined(transform: Transform, window: pa.Table, shard: _ShardTables) -> Iter
 class _ShardTables(Mapping[str, pa.Table]):
     """A shard's input tables, each read whole when first asked for, without audio bytes."""
 
-    def __init__(self, dataset: Dataset, task: ShardTask) -> None:
+    def __init__(self, dataset: Dataset, task: ShardTask, reads: tuple[Table, ...]) -> None:
         self._dataset, self._task = dataset, task
+        self._columns = {table.name: _without_audio(table) for table in reads}
         self._tables: dict[str, pa.Table] = {}
 
     def file(self, name: str) -> pq.ParquetFile:
@@ -233,7 +235,7 @@ class _ShardTables(Mapping[str, pa.Table]):
             raise KeyError(name)
         if name not in self._tables:
             with self.file(name) as file:
-                self._tables[name] = file.read(_without_audio(file)).unify_dictionaries().combine_chunks()
+                self._tables[name] = file.read(self._columns[name]).unify_dictionaries().combine_chunks()
         return self._tables[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -243,6 +245,5 @@ class _ShardTables(Mapping[str, pa.Table]):
         return len(self._task.info.upstream)
 
 
-def _without_audio(file: pq.ParquetFile) -> list[str]:
-    table = TABLES[file.schema_arrow.metadata[b"schema_name"].decode()]
+def _without_audio(table: Table) -> list[str]:
     return [name for name in table.schema.names if f"{name}.bytes" not in table.unchecked]

@@ -1,10 +1,11 @@
-"""The arrows of the architecture, read from the imports: schemas ◄ transforms ◄ pipeline ◄ jobs."""
+"""The rules of the architecture, read from the imports: arrows one way between the rooms, and no circles."""
 
 from __future__ import annotations
 
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ MAY_IMPORT = {
     "pipeline": ("schemas", "transforms.base", "pipeline"),
     "jobs": PACKAGES,
 }
+LEVELS = ({"units"}, {"segments"}, {"models"}, {"sources", "training", "loading"}, {"stages"})
+"""Rooms of `transforms/`, lowest first; what lies in no room (base, errors, text, audio …) is below all of them. A room
+imports those below it, and itself."""
 HEAVY = {
     "torch",
     "torchaudio",
@@ -93,6 +97,54 @@ def test_arrows_point_one_way(path: Path) -> None:
     assert [name for name in names if name.partition(".")[0] in PACKAGES] == [], "our own are in the namespace"
     own = [name.removeprefix(f"{NAMESPACE}.") for name in names if name.startswith(f"{NAMESPACE}.")]
     assert [name for name in own if not any(below(name, package) for package in allowed)] == []
+
+
+def level(module: str) -> tuple[int, str]:
+    """Return a module's level inside `transforms/`, and its room; level -1 is below all rooms."""
+    room = module.split(".")[2] if module.count(".") > 1 else ""
+    return next((number for number, rooms in enumerate(LEVELS) if room in rooms), -1), room
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "transforms"], ids=str)
+def test_rooms_of_transforms_import_what_is_below_them(path: Path) -> None:
+    mine, room = level(module_of(path))
+    for imported in runtime_imports(path):
+        if below(imported, f"{NAMESPACE}.transforms"):
+            theirs, other = level(imported)
+            assert theirs < mine or other == room or theirs == mine == -1, imported
+
+
+def test_no_import_circles() -> None:
+    """Function-level imports count: a circle that is hidden in a function is a circle."""
+    modules = {module_of(path): path for path in FILES}
+    graph = {module: {name for name in runtime_imports(path) if name in modules} for module, path in modules.items()}
+    TopologicalSorter(graph).prepare()
+
+
+def module_of(path: Path) -> str:
+    return ".".join([NAMESPACE, *path.with_suffix("").parts]).removesuffix(".__init__")
+
+
+def runtime_imports(path: Path) -> set[str]:
+    """Return our own modules that a module imports, in functions too, but not for type checking."""
+    known = {module_of(each) for each in FILES}
+    tree = parsed(path)
+    typing = {id(inner) for node in ast.walk(tree) if for_type_checking(node) for inner in ast.walk(node)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in known else node.module)
+    return (found & known) - {module_of(path)}
+
+
+def test_names_do_not_differ_by_an_ending() -> None:
+    """`encoder.py` and `encoders.py` in one folder would be told apart by a letter."""
+    for folder in {path.parent for path in FILES}:
+        names = {path.stem for path in FILES if path.parent == folder}
+        pairs = {(name, f"{name}{ending}") for name in names for ending in ("s", "ing", "er", "ed")}
+        assert not {pair for pair in pairs if pair[1] in names}, folder
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

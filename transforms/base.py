@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
@@ -186,10 +185,3 @@ def table_of(rows: Iterable[Mapping[str, Any]], table: Table) -> pa.Table:
 def rounded(value: float | None) -> float | None:
     """Round a score to 4 decimals, as it is stored, so that a device's last bits do not reach the file."""
     return None if value is None else round(float(value), 4)
-
-
-def digest_of(path: str | Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    from echo_targets.transforms.models.checkpoints.embedded import sha256_of
-
-    return sha256_of(Path(path))

@@ -63,13 +63,14 @@ def rubbish(dataset: Dataset) -> list[Garbage]:
     used = dataset.in_use()
     current = dataset.tables()
     files = {path: size for path, size in dataset.files().items() if _inside(dataset, path)}
+    tables = TABLES.keys() | dataset.versions(files).keys()  # stages of other packages have tables of their own
     old: dict[tuple[str, str], dict[str, int]] = {}
     temporary: dict[str, int] = {}
     notes: dict[str, int] = {}
     aside: dict[str, int] = {}
     for path, size in files.items():
         match = VERSIONED.fullmatch(path)
-        if match and (match[1] in TABLES or match[1].startswith(REJECTS)):
+        if match and (match[1] in tables or match[1].startswith(REJECTS)):
             if match[2] not in used:
                 old.setdefault((match[1], match[2]), {})[path] = size
             elif TEMPORARY in match[3]:

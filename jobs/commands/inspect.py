@@ -24,7 +24,7 @@ def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str 
         voice = Vocoder(Path(vocoder)) if vocoder else None
         site, sounding = write_site(root, Path(out), sounds, voice)
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed; `pip install 'echo-targets[inspect]'` brings it") from error
+        raise UserError(f"{error.name} is not installed: pip install 'echo-targets[inspect]'") from error
     print(f"{out}/index.html: {site.source.total:,} rows, {sounding:,} of them with sound; open it in a browser")
     if serve:
         with server(site) as running:

@@ -15,12 +15,11 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Val
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from echo_targets.jobs.commands.run import Missing, survey
+from echo_targets.jobs.commands.run import Missing, say_ignored, survey
 from echo_targets.jobs.config import ConfigError, JobConfig, load, read_values
 from echo_targets.jobs.screen import open_console
-from echo_targets.jobs.stages import STAGES
+from echo_targets.jobs.stages import STAGES, in_order, transform_of
 from echo_targets.pipeline.plan import Plan
-from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas import ENTRIES, SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import INDEX, Dataset
 
@@ -109,7 +108,9 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
         rows = [asdict(cost) for cost in found]
         print(json.dumps(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
     else:
-        _show(open_console(), about, found, speeds, measured)
+        console = open_console()
+        _show(console, about, found, speeds, measured)
+        say_ignored(seen.found, console)
     return 0
 
 
@@ -147,8 +148,8 @@ def measured_densities(dataset: Dataset) -> dict[str, Density]:
 def costs(groups: list[_Group], settings: JobConfig, speeds: Throughputs) -> list[Cost]:
     """What each stage takes for each corpus, in the stages' order, the plan's table first. Loads no model."""
     stages = [("plan", ENTRIES.name, dict[str, Any]())]
-    for name, parameters in sorted(settings.stages.items(), key=lambda item: list(STAGES).index(item[0])):
-        stages.append((name, StageSpec(STAGES[name], {}).transform_class().writes.name, parameters))
+    for name in in_order(settings.stages):
+        stages.append((name, transform_of(name).writes.name, settings.stages[name]))
     found = []
     for stage, table, parameters in stages:
         by_corpus: defaultdict[str, list[_Group]] = defaultdict(list)

@@ -29,10 +29,12 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     if dry_run:
         dry_run_command(settings, console)
         return 0
-    job = job_of(settings)
+    sources = sources_of(settings)
+    job = _job(settings, sources)
+    say_ignored(sources, console)
     if code := run_job(settings, job, console):
         return code
-    return int(say_differences(sources_of(settings), Dataset(job.root), console))
+    return int(say_differences(sources, Dataset(job.root), console))
 
 
 def sources_of(settings: JobConfig) -> list[Source]:
@@ -52,6 +54,15 @@ def job_of(settings: JobConfig) -> Job:
 def _job(settings: JobConfig, sources: list[Source]) -> Job:
     planned = plan(entries(sources), settings.shard_hours)
     return Job(settings.root, planned, settings.specs(), settings.max_reject_fraction, settings.when_busy)
+
+
+def say_ignored(sources: list[Source], console: Console) -> None:
+    """Prints the keys of each source that was listed and that mean nothing: some may be misspelled."""
+    for source in sources:
+        if found := [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in source.ignored.items()]:
+            are = "these keys are" if len(found) > 1 else "this key is"
+            said = f"{source.place}: {are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists those that are not"
+            console.print(said, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,7 @@ def dry_run_command(settings: JobConfig, console: Console) -> None:
         if wanted := source.expected:
             what = f"{items:,} items and {hours:,.2f} hours are listed, {wanted}"
             console.print(f"{source.corpus}: {what}", markup=False)
+    say_ignored(seen.found, console)
     if not seen.missing:
         say_plan(seen.job, console)
         return

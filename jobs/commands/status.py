@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from echo_targets.jobs.screen import open_console
-from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES, UTTERANCES
+from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
 
 SHOWN = 20
@@ -62,8 +62,6 @@ def _about(dataset: Dataset, name: str, fingerprint: str, current: str | None, u
 def show_rejects(dataset: Dataset, console: Console) -> None:
     """Prints the first rejects of each stage, and where the rest are."""
     for name in dataset.tables():
-        if name not in TABLES:
-            continue
         files = [manifest.rejects for manifest in dataset.manifests(name) if manifest.rejects]
         total, left = sum(file.rows for file in files), SHOWN
         for file in files:

@@ -24,7 +24,7 @@ from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
-from echo_targets.transforms.base import digest_of
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.models.echox.collate import KDRow
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
@@ -149,7 +149,7 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
     columns = [KEY, *names.split(), "sub_lengths", "unit_targets"]
     table = table_of(Dataset(root), "training/echo", columns, "publish_echo")
     expected = {
-        "tokenizer_id": f"tokenizer-{digest_of(Path(model) / 'tokenizer.json')[:8]}",
+        "tokenizer_id": f"tokenizer-{sha256_of(Path(model) / 'tokenizer.json')[:8]}",
         "prompt_template_id": prompt.id,
     }
     for name, value in expected.items():

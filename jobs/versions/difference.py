@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.jobs.versions.parts import Part, Side, parts
+from echo_targets.pipeline.compare import differing
 from echo_targets.schemas import KEY, TABLES
-from echo_targets.schemas.dataset.compare import differing
 
 UNITS = {"echo_targets": "unit_targets", "training/echo": "unit_targets", "units": "units", "training/t2c": "units"}
 """The column of units of each table that has one."""

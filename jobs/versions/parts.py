@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from echo_targets.pipeline.compare import plain_strings
 from echo_targets.schemas import ENTRIES, KEY, UTTERANCES
-from echo_targets.schemas.dataset.compare import plain_strings
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo
 
 AT = re.compile(r"(.*)@([0-9a-f]{4,16})")

@@ -55,6 +55,11 @@ BAD_CREDENTIALS = {
     "SignatureDoesNotMatch",
     "401",
 }
+WEB = ("http", "https")
+NOT_ON_THE_WEB = {400, 404, 410, 414}
+DENIED_ON_THE_WEB = {401, 402, 403, 451}
+"""Answers of a web server that are about one address. All others (408, 429, 5xx, …) are the server's or the network's
+fault, and are tried again."""
 LASTING = (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """What trying again does not mend."""
 
@@ -86,7 +91,7 @@ class Objects(FileSystemHandler):
         return self._fs
 
     def url(self, path: str) -> str:
-        return f"{self._protocol}://{path}"
+        return path if self._protocol in WEB else f"{self._protocol}://{path}"  # fsspec keeps a web address whole
 
     def read(self, path: str) -> bytes:
         return self._try(path, lambda: self._call("cat_file", path, **IN_ONE_GET.get(self._protocol, {})))
@@ -94,6 +99,8 @@ class Objects(FileSystemHandler):
     def read_range(self, path: str, start: int, end: int) -> bytes:
         def read() -> bytes:
             data: bytes = self._call("cat_file", path, start=start, end=end, size=end - start)
+            if self._protocol in WEB and len(data) > end - start:  # a server without ranges sends the whole file
+                data = data[start:end]
             if len(data) != end - start:
                 raise OSError(errno.EIO, f"{len(data)} bytes came of {start} to {end}")
             return data
@@ -173,7 +180,8 @@ class Objects(FileSystemHandler):
         info = self.info(path)
         if info["type"] != "file":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(path))
-        return pa.PythonFile(_Ranges(self, path, info["size"]), mode="r")
+        size = len(self.read(path)) if info["size"] is None else info["size"]  # some web servers don't say
+        return pa.PythonFile(_Ranges(self, path, size), mode="r")
 
     def open_input_stream(self, path: str) -> pa.PythonFile:
         return self.open_input_file(path)
@@ -243,7 +251,7 @@ def _connect(root: str) -> tuple[Any, str]:
         fs, base = url_to_fs(root, **options)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        how = f"pip install -c constraints.txt '.[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
+        how = f"pip install 'echo-targets[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
         raise UserError(f"{root}: {protocol}:// is not installed here; {how}") from error
     except ValueError as error:
         raise UserError(f"{root}: {error}") from error
@@ -261,6 +269,8 @@ def _file_info(path: str, info: dict[str, Any]) -> FileInfo:
 
 def _as_disk_error(error: Exception, url: str) -> Exception:
     """What a disk would raise, naming the URL; a UserError for credentials."""
+    if url.split("://")[0] in WEB:
+        return _of_the_web(error, url)
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
     said = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error.strerror or str(error)
@@ -278,6 +288,23 @@ def _as_disk_error(error: Exception, url: str) -> Exception:
         return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
     if isinstance(error, PermissionError) or said.startswith("Forbidden"):
         return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} ({said})", url)
+    if isinstance(error, TimeoutError):
+        return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), url)
+    return OSError(errno.EIO, said, url)
+
+
+def _of_the_web(error: Exception, url: str) -> OSError:
+    """What a disk would raise for a web address.
+
+    fsspec says of any failure to look at a file that there is no such file, with what really happened as its cause.
+    """
+    if isinstance(error, FileNotFoundError):
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    status, said = getattr(error, "status", None), f"{type(error).__name__}: {error}"
+    if isinstance(error, FileNotFoundError) or status in NOT_ON_THE_WEB:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + (f" (HTTP {status})" if status else ""), url)
+    if status in DENIED_ON_THE_WEB:
+        return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} (HTTP {status})", url)
     if isinstance(error, TimeoutError):
         return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), url)
     return OSError(errno.EIO, said, url)

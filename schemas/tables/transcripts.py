@@ -62,7 +62,7 @@ TRANSCRIPTS = Table(
         "chars_per_s": "characters of the text a second of audio",
         "flags": "what a person should look at, of the row or of a window: empty, fallback (decoded at a higher "
         "temperature), low_logprob, no_speech, other_language (than Whisper was told), repetition, uncovered_speech "
-        "(a stretch of more than a second outside all segments)",
+        "(over a second outside all segments, or one with little text for its speech)",
     },
     rules=(
         range_rule("language_prob", 0, 1),

@@ -68,6 +68,26 @@ def test_dry_run_writes_nothing(manifest: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_keys_that_are_ignored_are_listed(manifest: Path, tmp_path: Path) -> None:
+    """A misspelled key would else be missed in silence."""
+    first, *rest = manifest.read_text().splitlines()
+    rows = [json.loads(first) | {"emotion": "calm", "speeker": "anna"}, *map(json.loads, rest)]
+    rows[1] |= {"emotion": "calm", "speeker": None, "speaker": "ben"}
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    said = "m.jsonl: these keys are ignored: emotion (2 lines), speeker (1 line); docs/MANIFESTS.md lists"
+    where = (f"manifest={manifest}", f"root={tmp_path}/out")
+    for arguments in (("run", "folder", *where, "--dry-run"), ("plan", "folder", *where)):
+        result = run(*arguments)
+        assert said in result.stdout.replace("\n", " "), result.stdout + result.stderr
+    ingest = tmp_path / "ingest.yaml"
+    ingest.write_text(
+        f"root: {tmp_path}/out\nstages:\n  ingest:\n    sources:\n"
+        f"      - {{kind: manifest, corpus: c, manifest: {manifest}, ignore: [emotion]}}\n"
+    )
+    result = run("run", str(ingest))
+    assert "m.jsonl: this key is ignored: speeker (1 line);" in result.stdout.replace("\n", " ")
+
+
 def test_too_many_rejects_is_1_and_nothing_is_lost(manifest: Path, tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text() + "not JSON\n" * 3)
     few = tmp_path / "few.yaml"
@@ -163,3 +183,16 @@ def test_the_demo(tmp_path: Path) -> None:
         assert shown in result.stdout, result.stdout
     assert Dataset(str(tmp_path / "demo")).read("training/echo").num_rows >= 18
     assert "## Filter funnel" in (tmp_path / "demo" / "README.md").read_text()
+
+
+def test_a_library_that_is_missing_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "soundfile.py").write_text("raise ModuleNotFoundError('none', name='soundfile')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    done = subprocess.run(
+        command("demo", "--root", "out"), capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=500
+    )
+    assert (done.returncode, done.stderr) == (2, "soundfile is not installed: pip install 'echo-targets[ingest]'\n")
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout.startswith("echo-targets 0.")

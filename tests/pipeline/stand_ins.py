@@ -55,7 +55,7 @@ class Faults(Parameters):
     Attributes:
         raises: keys that raise a ValueError, alone or in a batch.
         most_rows: batches of more rows run out of memory.
-        unreachable, broken_device: keys that raise an OSError, or an error of CUDA.
+        unreachable, broken_device, uninstalled: keys that raise an OSError, an error of CUDA, or an ImportError.
         refuses, filters: keys that are rejected, and keys that a threshold holds back.
         drops, repeats, breaks: keys of which there is no row, two rows, a row that breaks a rule.
         kills: how often each key kills its worker.
@@ -68,6 +68,7 @@ class Faults(Parameters):
     most_rows: int = 1_000_000
     unreachable: list[str] = []
     broken_device: list[str] = []
+    uninstalled: list[str] = []
     refuses: list[str] = []
     filters: list[str] = []
     drops: list[str] = []
@@ -106,6 +107,8 @@ class Double(Transform):
                 raise ValueError(f"cannot double {key}")
             if key in faults.unreachable:
                 raise ConnectionResetError(f"lost the connection at {key}")
+            if key in faults.uninstalled:
+                raise ModuleNotFoundError("No module named 'numba'", name="numba")
             if key in faults.broken_device:
                 raise RuntimeError("CUDA error: device-side assert triggered")
         if len(keys) > faults.most_rows:

@@ -67,7 +67,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def committed(dataset: Dataset, *windows: tuple[list[str], pa.Table, list[tuple[Reject, int]]]) -> Manifest:
-    with ShardWriter(dataset, INFO, 0) as writer:
+    with ShardWriter(dataset, TABLES[INFO.table], INFO, 0) as writer:
         for names, out, refused in windows:
             writer.write(names, 100 * len(names), out, refused)
         return writer.commit()
@@ -123,7 +123,9 @@ def test_the_manifest_says_what_became_of_the_rows(dataset: Dataset) -> None:
 def test_nothing_but_rejects_and_nothing_at_all(dataset: Dataset) -> None:
     manifest = committed(dataset, (keys(2), rows(), [reject(0), reject(1)]))
     assert (manifest.rows_in, manifest.output.rows, manifest.reasons) == (2, 0, {"too_short": 2})
-    with ShardWriter(dataset, about("transcripts", fingerprint="b" * 16), 0) as writer:
+    with ShardWriter(
+        dataset, TABLES[about("transcripts", fingerprint="b" * 16).table], about("transcripts", fingerprint="b" * 16), 0
+    ) as writer:
         manifest = writer.commit()
     assert (manifest.rows_in, manifest.output.rows, manifest.rejects) == (0, 0, None)
 
@@ -152,7 +154,7 @@ def echo_rows(count: int) -> list[Row]:
 def written_in_batches(root: Path, varied: list[Row], order: list[int], size: int) -> dict[str, bytes]:
     """The files of a shard whose rows came out in another order and in batches of `size`."""
     dataset, info = Dataset(str(root)), about("echo_targets")
-    with ShardWriter(dataset, info, 0) as writer:
+    with ShardWriter(dataset, TABLES[info.table], info, 0) as writer:
         for start in range(0, len(varied), 700):
             window = [number for number in order if start <= number < start + 700]
             parts = [arrow("echo_targets", [varied[n] for n in window[i : i + size]]) for i in range(0, 700, size)]
@@ -263,7 +265,10 @@ def test_a_null_where_there_can_be_none_is_refused_not_made_empty(
     dataset: Dataset, table: str, name: str, value: Any
 ) -> None:
     out = arrow(table, [sample(table, 0), sample(table, 1) | {name: value}])
-    with ShardWriter(dataset, about(table), 0) as writer, pytest.raises(CommitError, match=f"{name}.*must not be null"):
+    with (
+        ShardWriter(dataset, TABLES[table], about(table), 0) as writer,
+        pytest.raises(CommitError, match=f"{name}.*must not be null"),
+    ):
         writer.write(keys(2), 0, out, [])
         writer.commit()
     assert files(Path(dataset.root)) == {}
@@ -272,7 +277,7 @@ def test_a_null_where_there_can_be_none_is_refused_not_made_empty(
 @pytest.mark.parametrize("table", sorted(TABLES.keys() - {"rejects"}))
 def test_every_table_comes_back_as_it_went_in(dataset: Dataset, table: str) -> None:
     info = about(table)
-    with ShardWriter(dataset, info, 0) as writer:
+    with ShardWriter(dataset, TABLES[info.table], info, 0) as writer:
         writer.write(keys(5), 0, arrow(table, samples(table, 5)), [])
         writer.commit()
     open_stage(dataset, info)
@@ -290,7 +295,7 @@ def test_columns_of_another_schema_are_refused(dataset: Dataset) -> None:
 
 
 def test_an_exception_anywhere_leaves_nothing(dataset: Dataset) -> None:
-    with pytest.raises(KeyboardInterrupt), ShardWriter(dataset, INFO, 0) as writer:
+    with pytest.raises(KeyboardInterrupt), ShardWriter(dataset, TABLES[INFO.table], INFO, 0) as writer:
         writer.write(keys(2_000), 0, arrow("transcripts", samples("transcripts", 1_999)), [reject(1_999)])
         assert len(temporary(Path(dataset.root))) == 2
         raise KeyboardInterrupt

@@ -186,7 +186,10 @@ def test_a_shard_of_which_nothing_is_left(tmp_path: Path) -> None:
     assert list(check_dataset(str(tmp_path))) == []
 
 
-@pytest.mark.parametrize(("fault", "error"), [("unreachable", ConnectionResetError), ("broken_device", RuntimeError)])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [("unreachable", ConnectionResetError), ("broken_device", RuntimeError)],
+)
 def test_a_device_or_network_error_fails_the_shard_and_leaves_nothing(
     tmp_path: Path, fault: str, error: type[Exception]
 ) -> None:
@@ -195,6 +198,14 @@ def test_a_device_or_network_error_fails_the_shard_and_leaves_nothing(
     with pytest.raises(error):
         run_shard(task)
     assert noted(tmp_path, before) == {"id": ANY, "reason": ANY, "final": False}
+
+
+def test_a_missing_library_is_not_blamed_on_a_row(tmp_path: Path) -> None:
+    (task,) = prepared(tmp_path, stage(Double, uninstalled=[key(6)]))
+    before = files(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="numba"):
+        run_shard(task)
+    assert noted(tmp_path, before) == {"id": ANY, "reason": ANY, "final": True}
 
 
 class AcceleratorError(RuntimeError):

@@ -33,7 +33,7 @@ from echo_targets.transforms.stages.ingest import IngestParameters
 from tests.pipeline.stand_ins import Double, Inline, files, job, stage
 from tests.storage.conftest import every
 from tests.storage.object_store import Fault, Network, Store
-from tests.transforms.rows import run_stages
+from tests.transforms.rows import rejects, run_stages
 
 ROWS, SHARDS = 6, 2
 
@@ -296,3 +296,27 @@ def test_a_network_that_is_gone_is_no_missing_file(
     network.choose = lambda *_: None
     list(Job(f"s3://{bucket}/root", planned, [spec], 1.0).run(Inline()))
     assert Dataset(f"s3://{bucket}/root").read("utterances").num_rows == 6
+
+
+def test_a_denied_file_is_a_reject_where_the_store_lets_others_be_read(
+    network: Network, server: Store, bucket: str, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as all files are denied, the credentials are at fault: the shard fails, and nothing is rejected."""
+    place = upload(server, bucket, corpus, "c")
+    source = ManifestSource(kind="manifest", corpus="c", manifest=f"{place}/m.jsonl")
+    planned = plan(listed(source), 1.0)
+    names = [row["locator"] for row in listed(source)]
+    parameters = IngestParameters(sources=[source]).model_dump(mode="json")
+    spec = StageSpec(STAGES["ingest"], parameters)
+    with caplog.at_level(logging.CRITICAL):
+        network.choose = lambda number, method, path: "403" if "/c/audio/" in path else None
+        with pytest.raises(JobFailed, match="Permission denied"):
+            list(Job(f"s3://{bucket}/root", planned, [spec], 1.0).run(Inline()))
+    assert [key for key in server.keys(bucket) if key.startswith("root/rejects")] == []
+    network.choose = lambda number, method, path: "403" if path.split("?")[0].endswith(names[0]) else None
+    list(Job(f"s3://{bucket}/root", planned, [spec], 1.0).run(Inline()))
+    dataset = Dataset(f"s3://{bucket}/root")
+    lost, denied = sorted((row["message"] for row in rejects(dataset, "utterances").values()), reverse=True)
+    assert Path(names[0]).name in denied and "Permission denied" in denied
+    assert "lost.flac" in lost and "No such file" in lost
+    assert dataset.read("utterances").num_rows == len(names) - 2

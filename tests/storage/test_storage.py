@@ -319,9 +319,9 @@ def test_what_is_not_installed_or_does_not_exist(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match=r"s4://x: .*s4"):
         open_storage("s4://x")
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
-    with pytest.raises(UserError, match=r"'\.\[s3\]'"):
+    with pytest.raises(UserError, match=r"'echo-targets\[s3\]'"):
         open_storage("s3://x")
-    with pytest.raises(UserError, match=r"'\.\[gcs\]'"):
+    with pytest.raises(UserError, match=r"'echo-targets\[gcs\]'"):
         open_storage("gs://x")
 
 

@@ -6,14 +6,17 @@ import errno
 import io
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import pyarrow as pa
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
+from echo_targets.schemas.dataset.object_store import WEB
 from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
@@ -122,6 +125,13 @@ class Source(Parameters):
         """Return what shapes an item's audio, apart from what the plan records about it."""
         return {"kind": self.kind}  # type: ignore[attr-defined]
 
+    _ignored: Counter[str] = PrivateAttr(default_factory=Counter)
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Keys without a field, and in how many records they occur. Set by the last `items`."""
+        return dict(self._ignored.most_common())
+
     @property
     def place(self) -> str:
         """Where the items are listed, for messages."""
@@ -191,6 +201,27 @@ def is_missing(error: OSError) -> bool:
     return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
+_read_stores = set[str]()
+"""Buckets from which this process has read a file."""
+
+
+def may_be_credentials(error: OSError) -> bool:
+    """Return True if access was denied by a store from which this process has not read any file yet.
+
+    S3 and GCS answer 403 to wrong credentials, for a private file, and (without permission to list) for a missing file.
+    As long as every file is denied, the credentials are to blame, not the rows. Web addresses are read without
+    credentials, and each may be denied for its own reasons.
+    """
+    store = _store_of(str(error.filename))
+    return isinstance(error, PermissionError) and store is not None and store not in _read_stores
+
+
+def _store_of(url: str) -> str | None:
+    """Return the bucket of a URL; None for a web address or a local path."""
+    parts = urlsplit(url) if is_url(url) else None
+    return f"{parts.scheme}://{parts.netloc}" if parts and parts.scheme not in ("", "file", *WEB) else None
+
+
 def files(place: str) -> Files:
     """Return the files below a folder or a URL."""
     return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(place)
@@ -247,7 +278,10 @@ class BucketFiles(Files):
         if os.path.isabs(locator):
             return FolderFiles("/").open(locator)
         storage, name = self._locate(locator)
-        return storage.read(name)
+        data = storage.read(name)
+        if store := _store_of(storage.where(name)):
+            _read_stores.add(store)
+        return data
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if os.path.isabs(locator):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ASSUMED_SECONDS = 10.0
+CSV_ROWS = 10_000
 RATES = ("sampling_rate", "sample_rate")
 SAMPLES = (pa.float16(), pa.float32(), pa.float64(), pa.int16())
 
@@ -57,9 +58,11 @@ class HuggingFaceSource(Source):
         numbered = not any(name in dataset.column_names for name in fields.names["id"])
         texts = dataset.remove_columns([audio.column])
         labels = {name: kind.int2str for name, kind in texts.features.items() if hasattr(kind, "int2str")}
+        self._ignored.clear()
         records = texts if texts.column_names else repeat({}, len(dataset))  # a Dataset without columns has no rows
         for number, (record, measured) in enumerate(zip(records, audio.measure(dataset), strict=True)):
             where = f"{self.path.rstrip('/').split('/')[-1]}[{self.hf_split}] row {number}"
+            self._ignored.update(fields.ignored(record))
             names = {name: label(record[name]) for name, label in labels.items() if record[name] is not None}
             try:
                 named = fields(record | names)
@@ -129,6 +132,7 @@ def _load_dataset(
     split: str,
 ) -> Dataset:
     import datasets
+    from datasets.packaged_modules.csv.csv import Csv
     from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
     class AudioPath(datasets.Value):
@@ -138,16 +142,22 @@ def _load_dataset(
     datasets.disable_progress_bars()
     files = list(data_files) if isinstance(data_files, tuple) else data_files
     arguments: dict[str, Any] = {"revision": revision, "data_dir": data_dir, "data_files": files}
-    if path == "csv":
-        arguments["keep_default_na"] = False  # otherwise pandas takes the texts "null" and "nan" for missing
     try:
         builder = datasets.load_dataset_builder(path, name, **arguments)
+        if isinstance(builder, Csv):
+            # Every column is loaded as text: pandas would take "null" for a missing text, and "007" for 7.
+            builder = datasets.load_dataset_builder(path, name, nrows=1, **arguments)
+            builder.download_and_prepare()
+            columns = datasets.Features({column: datasets.Value("string") for column in builder.info.features})
+            arguments |= {"features": columns, "keep_default_na": False}
+            builder = datasets.load_dataset_builder(path, name, **arguments)
         if isinstance(builder, FolderBasedBuilder):
-            # An audio feature needs torchcodec even to store a path, so the paths are stored as strings, in a separate
-            # cache.
-            cache = Path(datasets.config.HF_DATASETS_CACHE, "paths")
+            # An audio feature needs torchcodec even to store a path, so the paths are stored as strings in a separate
+            # cache. So are the columns of a metadata.csv.
+            cache = Path(datasets.config.HF_DATASETS_CACHE, "as-written")
             builder = datasets.load_dataset_builder(path, name, cache_dir=str(cache), **arguments)
             builder.BASE_FEATURE = AudioPath
+            builder._read_metadata = partial(_read_metadata, builder._read_metadata)
         builder.download_and_prepare()
         return builder.as_dataset(split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
@@ -155,6 +165,19 @@ def _load_dataset(
         if "BatchSize must be greater than 0" in reason:  # datasets' error for a Parquet file without rows
             reason = "a Parquet file has no rows; leave it out of data_files"
         raise SourceError(f"data set {path}: {reason}") from error
+
+
+def _read_metadata(
+    other: Callable[..., Iterator[pa.Table]], metadata_file: str, metadata_ext: str = ""
+) -> Iterator[pa.Table]:
+    """Yield an `audiofolder`'s metadata.csv with every column as text; other metadata as the builder does."""
+    if metadata_ext != ".csv":
+        yield from other(metadata_file, metadata_ext)
+        return
+    import pandas
+
+    for rows in pandas.read_csv(metadata_file, dtype=str, keep_default_na=False, chunksize=CSV_ROWS):
+        yield pa.Table.from_pandas(rows, preserve_index=False)
 
 
 class _Audio:

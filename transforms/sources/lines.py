@@ -15,6 +15,8 @@ from echo_targets.transforms.sources.values import BadLine
 
 MAX_LINE = 1 << 20
 """Maximum length of a line, in bytes."""
+MAX_CELL_LINES = 1000
+"""Maximum number of lines in a quoted cell. A longer one is due to an unpaired quotation mark."""
 
 Line = tuple[int, str | BadLine]
 Record = tuple[int, dict[str, Any] | BadLine]
@@ -68,7 +70,8 @@ def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
     """Yield the rows of a file of tab-separated values with a header line, as in Common Voice.
 
     A quotation mark is an ordinary character and may be unpaired. Quoting is undone only if a spreadsheet or pandas
-    must have added it: around every column's name, or around a cell whose inner quotes are all doubled.
+    must have added it: around every column's name, or around a cell that has line breaks or whose inner quotes are all
+    doubled.
 
     Raises:
         SourceError: as for `text_lines`; or the header is missing, or repeats or lacks a name.
@@ -85,13 +88,13 @@ def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
             raise SourceError(f"manifest {name}: two columns of the header are named {column!r}; rename one")
         if not column and place:  # pandas writes its index as a first column without a name
             raise SourceError(f"manifest {name}: column {place + 1} of the header has no name; give it one")
-    for number, line in lines:
-        if isinstance(line, BadLine):
-            yield number, line
-        elif len(cells := line.split("\t")) == len(header):
-            yield number, {key: _unquoted(cell, quoted) for key, cell in zip(header, cells, strict=True)}
+    for number, row in _rows(lines, len(header)):
+        if isinstance(row, BadLine):
+            yield number, row
+        elif len(row) == len(header):
+            yield number, {key: _unquoted(cell, quoted) for key, cell in zip(header, row, strict=True)}
         else:
-            yield number, BadLine(f"has {len(cells)} columns, but the header has {len(header)}")
+            yield number, BadLine(f"has {len(row)} columns, but the header has {len(header)}")
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
@@ -100,6 +103,52 @@ def not_utf8(error: UnicodeDecodeError) -> str:
         f"is not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}); convert the file, for instance with "
         "iconv -f LATIN1 -t UTF-8 IN > OUT"
     )
+
+
+def _rows(lines: Iterator[Line], width: int) -> Iterator[tuple[int, list[str] | BadLine]]:
+    """Yield the cells of each row, which may span several lines.
+
+    If a line's last cell opens with a quotation mark and does not close it, the row continues in the following lines
+    that are not complete rows. If this does not give a row of `width` columns, all of these lines together are one bad
+    line, because the first could look like a row with half of its text.
+    """
+    following = next(lines, None)
+    while following is not None:
+        (first, line), following = following, next(lines, None)
+        if isinstance(line, BadLine):
+            yield first, line
+            continue
+        cells, last, is_whole = line.split("\t"), first, True
+        while (
+            _is_open(cells[-1])
+            and following is not None
+            and not _is_row(following[1], width)
+            and last - first < MAX_CELL_LINES
+            and len(cells[-1]) < MAX_LINE
+        ):
+            (number, line), following = following, next(lines, None)
+            if isinstance(line, BadLine):
+                is_whole = False
+            else:
+                rest, *more = line.split("\t")
+                cells[-1] += "\n" * (number - last) + rest  # `lines` omits blank lines but counts them
+                cells += more
+            last = number
+        broken = [cell for cell in cells if "\n" in cell]
+        if last == first or (is_whole and len(cells) == width and all(map(_is_quoted, broken))):
+            yield first, cells
+        else:
+            yield (
+                first,
+                BadLine(
+                    f"has a cell that opens with a quotation mark, but lines {first} to {last} do not form a row of "
+                    f"{width} columns: remove the mark, or the line breaks and tabs inside the cell"
+                ),
+            )
+
+
+def _is_row(line: str | BadLine, width: int) -> bool:
+    return isinstance(line, str) and line.count("\t") == width - 1
 
 
 def _raw_lines(file: BinaryIO) -> Iterator[bytes | None]:
@@ -147,9 +196,14 @@ def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"'
 
 
+def _is_open(cell: str) -> bool:
+    """Return True if a cell opens with a quotation mark that it does not close."""
+    return cell.startswith('"') and cell.count('"') % 2 == 1
+
+
 def _unquoted(cell: str, quoted: bool) -> str:
     if not _is_quoted(cell):
         return cell
     inner = cell[1:-1]
-    made = quoted or not inner or ('""' in inner and '"' not in inner.replace('""', ""))
+    made = quoted or not inner or "\n" in inner or ('""' in inner and '"' not in inner.replace('""', ""))
     return inner.replace('""', '"') if made else cell

@@ -41,6 +41,7 @@ class ManifestSource(Source):
         if ending == ".csv":
             raise SourceError(f"manifest {self.manifest}: is comma-separated; save it tab-separated, as .tsv")
         fields, missing, keys = Fields(self.columns, self.ignore), set(self.columns.values()), list[str]()
+        self._ignored.clear()
         try:
             with folder.stream(name) as file, ThreadPoolExecutor(folder.probes) as pool:
                 lines = (tsv_records if ending in (".tsv", ".txt") else json_lines)(file, self.manifest)
@@ -49,6 +50,7 @@ class ManifestSource(Source):
                         if isinstance(record, dict):
                             keys = keys or list(record)
                             missing.difference_update(record)
+                            self._ignored.update(fields.ignored(record))
                     yield from pool.map(lambda line: self._item(line, fields), chunk)
         except OSError as error:
             raise SourceError(f"manifest {self.manifest}: {error}") from error

@@ -141,6 +141,10 @@ class Fields:
                 raise BadLine(f"`target_lang` is {target!r}: the text is a translation of the speech")
         return found
 
+    def ignored(self, record: Mapping[str, Any]) -> list[str]:
+        """Return the keys of a record that have a value but no field."""
+        return [name for name in record if name not in self._known and not is_missing(plain(record[name]))]
+
 
 def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
     """Return the item that a record's fields describe, without its locator.

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.storage import split
-from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE, sha256_of
+from echo_targets.transforms.digests import sha256_of
+from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
 from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery, Voice
 from echo_targets.transforms.sources.base import Item, Source, SourceError, files
 from echo_targets.transforms.sources.lines import json_lines

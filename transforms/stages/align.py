@@ -10,18 +10,13 @@ import pyarrow as pa
 from echo_targets.schemas import ALIGNMENTS, KEY, TRANSCRIPTS, UTTERANCES
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, rounded, table_of
-from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
-from echo_targets.transforms.models.aligners.fairseq2 import Fairseq2Ctc
 from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.aligners.letters import LetterAligner, LetterCtc
-from echo_targets.transforms.models.aligners.speechbrain import SpeechbrainCtc
-from echo_targets.transforms.models.aligners.wav2vec2 import SslCtc
+from echo_targets.transforms.models.aligners.registry import open_letters
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 
-LETTERS: tuple[type[LetterCtc], ...] = (SpeechbrainCtc, SslCtc, Fairseq2Ctc)
-"""Kinds of checkpoints that recognize letters; the kind is chosen from the checkpoint's files."""
 CHECKED_TEXTS = 100
 """Texts per shard that are checked against the model's letters before anything runs."""
 
@@ -85,13 +80,7 @@ class Align(Transform):
         chosen = self.parameters
         if chosen.method == "attention" or chosen.model is None:
             return None
-        kind = next((kind for kind in LETTERS if kind.can_load(chosen.model)), None)
-        if kind is None:
-            raise ModelError(
-                f"align.model is {chosen.model}: not a known checkpoint with a CTC head over letters. Expected "
-                "config.json (transformers), model.yaml (fairseq2) or hyperparams.yaml (speechbrain): docs/BACKENDS.md"
-            )
-        return kind(chosen.model, self.device, chosen.language)
+        return open_letters(chosen.model, self.device, chosen.language)
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
-from echo_targets.transforms.sources.base import is_missing
+from echo_targets.transforms.sources.base import is_missing, may_be_credentials
 from echo_targets.transforms.sources.registry import AnySource
 
 OPENERS = 8
@@ -29,6 +30,14 @@ class IngestParameters(Parameters):
     sources: list[AnySource]
     min_seconds: float = 0.1
     max_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class _Denied:
+    """A row whose file access was denied: a reject, unless the credentials are to blame."""
+
+    reject: Reject
+    error: PermissionError
 
 
 class Ingest(Transform):
@@ -54,10 +63,15 @@ class Ingest(Transform):
     def __call__(self, batch: pa.Table) -> Output:
         with ThreadPoolExecutor(OPENERS) as pool:
             outcomes = list(pool.map(self._ingest, batch.to_pylist()))
+        denied = [outcome for outcome in outcomes if isinstance(outcome, _Denied)]
+        for outcome in denied:  # after the whole batch, which may have read another file of the store
+            if may_be_credentials(outcome.error):
+                raise outcome.error
         rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
-        return Output(table_of(rows, UTTERANCES), [outcome for outcome in outcomes if isinstance(outcome, Reject)])
+        rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
+        return Output(table_of(rows, UTTERANCES), rejects + [outcome.reject for outcome in denied])
 
-    def _ingest(self, entry: dict[str, Any]) -> dict[str, Any] | Reject:
+    def _ingest(self, entry: dict[str, Any]) -> dict[str, Any] | Reject | _Denied:
         key, source = entry[KEY], self.parameters.sources[entry["source"]]
         if entry["error"] is not None:
             return Reject(key, entry["error_class"], entry["error"])
@@ -71,7 +85,8 @@ class Ingest(Transform):
         except OSError as error:
             if not is_missing(error):
                 raise
-            return Reject(key, "missing_file", f"{_place(file, entry)}: {error.strerror or error}")
+            reject = Reject(key, "missing_file", f"{_place(file, entry)}: {error.strerror or error}")
+            return _Denied(reject, error) if isinstance(error, PermissionError) else reject
         return _row(entry, audio, file, source.synthetic)
 
 

@@ -46,7 +46,7 @@ class Measure(Transform):
         try:
             import torchaudio  # noqa: F401
         except ImportError as error:
-            raise ModelError(f"{error}: pip install -c constraints.txt '.[align]'") from error
+            raise ModelError(f"{error}: pip install 'echo-targets[align]'") from error
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return with_waveforms(batch)

@@ -11,7 +11,8 @@ from pydantic import PositiveInt
 from echo_targets.schemas import KEY, SAMPLE_RATE, UNITS, UTTERANCES
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
-from echo_targets.transforms.base import Output, Parameters, Transform, digest_of, table_of
+from echo_targets.transforms.base import Output, Parameters, Transform, table_of
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.tokenizers.base import UnitTokenizer
 from echo_targets.transforms.models.tokenizers.kmeans import KmeansTokenizer
@@ -77,7 +78,7 @@ class Tokenize(Transform):
         language = self.parameters.unit_language
         return {
             **self.parameters.open().weight_digests(),
-            **({"unit_language": digest_of(asset(language))} if language else {}),
+            **({"unit_language": sha256_of(asset(language))} if language else {}),
         }
 
     def setup(self) -> None:

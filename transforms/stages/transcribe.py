@@ -66,7 +66,7 @@ class Transcribe(Transform):
     """Transcribe the utterances of a batch together."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True
@@ -133,7 +133,8 @@ class Transcribe(Transform):
             "no_speech": is_any(lambda window: window.no_speech_prob > chosen.no_speech_threshold),
             "other_language": chosen.language is not None and is_other_language(language, chosen.language),
             "repetition": is_any(lambda window: window.compression_ratio > chosen.compression_ratio_threshold),
-            "uncovered_speech": any(end - start > MOST_UNCOVERED for start, end in found.uncovered),
+            "uncovered_speech": any(end - start > MOST_UNCOVERED for start, end in found.uncovered)
+            or any(map(found.is_sparse, found.segments)),
         }
         return [flag for flag, holds in flags.items() if holds]
 

@@ -22,7 +22,7 @@ from grpc import RpcError
 
 from echo_targets.pipeline.isolation import ending
 from echo_targets.pipeline.runners.base import WorkerDied
-from echo_targets.pipeline.runners.beam.work import WORK
+from echo_targets.pipeline.runners.beam.in_progress import WORK
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions

@@ -43,8 +43,8 @@ class BeamRunner(Runner):
         self._under_way: _Pass | None = None
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
+        from echo_targets.pipeline.runners.beam.in_progress import WORK
         from echo_targets.pipeline.runners.beam.steps import build_chains
-        from echo_targets.pipeline.runners.beam.work import WORK
 
         WORK.begin()
         yield from follow(chains, lambda undone: self._run(partial(build_chains, undone, run_shard)), self._stop)
@@ -67,7 +67,7 @@ class BeamRunner(Runner):
             self._under_way = None
 
     def _stop(self) -> None:
-        from echo_targets.pipeline.runners.beam.work import WORK
+        from echo_targets.pipeline.runners.beam.in_progress import WORK
 
         WORK.stop()  # before the rest, so that a pass that has hardly begun sees it
         if self._under_way:
@@ -93,7 +93,7 @@ class _Pass:
 
     def __exit__(self, *_: object) -> None:
         """Ends the worker processes that are left, and waits for the shards of this process that are stopping."""
-        from echo_targets.pipeline.runners.beam.work import WORK
+        from echo_targets.pipeline.runners.beam.in_progress import WORK
 
         self._lifeline.close()
         WORK.wait(GRACE_SECONDS)
@@ -107,7 +107,7 @@ class _Pass:
         """
         import apache_beam as beam
 
-        from echo_targets.pipeline.runners.beam.work import WORK
+        from echo_targets.pipeline.runners.beam.in_progress import WORK
 
         WORK.deaths.clear()
         options = self._options.pipeline_options()
@@ -175,7 +175,7 @@ class _Lifeline:
 def _import_quietly() -> None:
     """Imports Beam without its warnings of what this project does not ask for: Google's clients, a worker's folders."""
     if find_spec("apache_beam") is None:
-        raise UserError("runner=beam needs Apache Beam: pip install -c constraints.txt '.[beam]'")
+        raise UserError("runner=beam needs Apache Beam: pip install 'echo-targets[beam]'")
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

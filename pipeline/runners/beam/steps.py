@@ -13,8 +13,8 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 
 from echo_targets.pipeline.runners.base import Chain, RunShard
+from echo_targets.pipeline.runners.beam.in_progress import WORK, Stopped
 from echo_targets.pipeline.runners.beam.options import NAMESPACE
-from echo_targets.pipeline.runners.beam.work import WORK, Stopped
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.dataset.layout import StageInfo

@@ -39,7 +39,7 @@ def _end_with(lifeline: str) -> None:
 def _end() -> None:
     """Ends the process; the shards under way take away what they have written."""
     from echo_targets.pipeline.orphans import GRACE_SECONDS
-    from echo_targets.pipeline.runners.beam.work import WORK
+    from echo_targets.pipeline.runners.beam.in_progress import WORK
 
     WORK.stop()
     WORK.wait(GRACE_SECONDS)

@@ -33,7 +33,7 @@ class RayRunner(Runner):
         from importlib.util import find_spec
 
         if find_spec("ray") is None:
-            raise UserError("runner=ray needs Ray: pip install -c constraints.txt '.[ray]'")
+            raise UserError("runner=ray needs Ray: pip install 'echo-targets[ray]'")
         if options.address is not None and options.address.startswith("ray://"):
             raise UserError(
                 f"ray.address={options.address}: Ray Data is not driven through Ray Client; start the job on a node of "

@@ -6,7 +6,10 @@ import errno
 import io
 import json
 import os
+import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,11 +18,13 @@ import pytest
 import soundfile
 
 from echo_targets.schemas import ENTRIES, SAMPLE_RATE
+from echo_targets.schemas.dataset import object_store as objects
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.transforms.audio.waveforms import Limits, decode_flac, load
 from echo_targets.transforms.base import table_of
-from echo_targets.transforms.sources.base import Item, Source
-from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.sources.base import Item, Source, SourceError
+from echo_targets.transforms.sources.manifest import ManifestSource
+from echo_targets.transforms.sources.registry import _entry, entries
 from echo_targets.transforms.stages.ingest import Ingest, IngestParameters
 from tests.transforms.rows import rejects, run_stages
 
@@ -104,6 +109,82 @@ def test_a_line_that_names_what_no_disk_can_hold_costs_that_line_alone(folder: P
     assert reports["ingest"].rows == 1
     found = {key: row["error_class"] for key, row in rejects(dataset, "utterances").items()}
     assert found == {"long": "missing_file", "odd.jsonl:2": "bad_line", "through": "missing_file"}
+
+
+class _Web(BaseHTTPRequestHandler):
+    """Serves a folder, whole files alone as Python's own server does; `/403/x` is answered with that status."""
+
+    folder: ClassVar[Path]
+
+    def do_GET(self) -> None:
+        first = self.path.split("/")[1]
+        status = int(first) if first.isdecimal() else 200
+        data = b"" if first.isdecimal() else (self.folder / self.path.strip("/")).read_bytes()
+        self.send_response(status)
+        if "unsized" not in self.path:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def web(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a web server on loopback that serves the folder."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_Web, "folder", folder, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def listing(folder: Path, places: list[str], name: str = "web.jsonl") -> dict[str, str]:
+    lines = [json.dumps({"id": "-".join(place.split("/")[3:]), "audio": place}) for place in places]
+    (folder / name).write_text("\n".join(lines))
+    return {"kind": "manifest", "corpus": "web", "manifest": str(folder / name)}
+
+
+def test_a_web_address_that_is_gone_or_denied_costs_its_line_alone(folder: Path, web: str) -> None:
+    gone = {"404": "No such file", "410": "HTTP 410", "401": "HTTP 401", "403": "HTTP 403", "451": "HTTP 451"}
+    (folder / "x").mkdir()
+    for name in ("whole", "unsized"):
+        shutil.copy(folder / "good.flac", folder / "x" / f"{name}.flac")
+    places = [f"{web}/x/whole.flac", *(f"{web}/{status}/a.flac" for status in gone)]
+    sources = [listing(folder, places), listing(folder, [f"{web}/x/unsized.flac"], "unsized.jsonl")]
+    dataset, reports = run_stages(folder / "web", {"ingest": {"sources": sources}})
+    seconds = soundfile.info(folder / "good.flac").duration
+    listed = dataset.read("entries").to_pylist()
+    assert [row["seconds"] for row in listed if "/x/" in str(row["locator"])] == [pytest.approx(seconds)] * 2
+    assert reports["ingest"].rows == 2
+    found = rejects(dataset, "utterances")
+    assert {key: row["error_class"] for key, row in found.items()} == {
+        f"{status}-a.flac": "missing_file" for status in gone
+    }
+    for status, says in gone.items():
+        message = found[f"{status}-a.flac"]["message"]
+        assert says in message and "web.jsonl" in message
+
+
+@pytest.mark.parametrize("status", ["500", "503", "429", "408"])
+def test_a_web_server_s_own_fault_rejects_nothing(folder: Path, web: str, status: str) -> None:
+    places = [f"{web}/good.flac", f"{web}/{status}/a.flac"]
+    with pytest.raises(SourceError, match=f"web.jsonl: .*{status}.*{web}/{status}/a.flac"):
+        list(entries([ManifestSource(**listing(folder, places))]))  # type: ignore[arg-type]
+    source = ManifestSource(**listing(folder, places))  # type: ignore[arg-type]
+    ingest = Ingest(IngestParameters(sources=[source]))
+    row = _entry(0, source, Item(id="a", where="web.jsonl:2", locator=places[1]), {})
+    with pytest.raises(OSError, match=status):
+        ingest(table_of([row], ENTRIES))
 
 
 @pytest.mark.timeout(60)

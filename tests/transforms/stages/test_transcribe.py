@@ -274,14 +274,55 @@ def test_speech_that_stays_without_text_is_flagged(fast: Transcribe, clips: list
             return [(window, len(window)) for window in windows]
 
         def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
-            num_samples = encoded[0][1]
-            said = [Phrase(0, len(one), "The first.")] if num_samples > len(one) + len(two) else []
-            return [decoded(*said, resume=num_samples)]
+            said = [Phrase(0, len(one), "The first.")]
+            return [decoded(*(said if size > len(one) + len(two) else []), resume=size) for _, size in encoded]
 
     waveform = np.concatenate([one, pause(2), two])
     (found,) = LongForm(Deaf(), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
     assert found.text == "The first." and "uncovered_speech" in fast._flags(found)
     assert found.speech_covered == pytest.approx(len(one) / (len(one) + len(two)), abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("3080-5032-0001", "2989-138028-0000"), ("533-1066-0009", "4088-158077-0000")],
+)
+def test_a_much_quieter_second_speaker_is_transcribed(
+    fast: Transcribe, speech: list[dict[str, Any]], first: str, second: str
+) -> None:
+    """Whisper ends the first speaker's segment with the second one's last word, and leaves out what that one says."""
+    rows = {row["audio"].stem: row for row in speech}
+    if not {first, second} <= rows.keys():
+        pytest.skip("needs the recorded speech")
+    loud, quiet = (soundfile.read(rows[name]["audio"], dtype="float32")[0] for name in (first, second))
+    quiet *= np.float32(0.1 * np.sqrt(np.mean(loud**2) / np.mean(quiet**2)))  # 20 dB below
+    (found,) = heard(fast, np.concatenate([loud, pause(0.3), quiet]))
+    said = errors(f"{rows[first]['text']} {rows[second]['text']}", found.text)
+    assert said.wer < 0.1, said.wer
+    assert "uncovered_speech" not in fast._flags(found)
+
+
+def test_a_segment_that_stays_without_most_of_its_text_is_flagged(
+    fast: Transcribe, clips: list[tuple[np.ndarray, str]]
+) -> None:
+    one, two = clips[0], clips[1]
+
+    class Late:
+        """A model that ends the first sentence with the second."""
+
+        def __init__(self, text: str) -> None:
+            self._text = text
+
+        def encode(self, windows: list[np.ndarray]) -> list[Encoded]:
+            return [(window, len(window)) for window in windows]
+
+        def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
+            return [decoded(Phrase(0, size, self._text), resume=size) for _, size in encoded]
+
+    waveform = np.concatenate([one[0], pause(0.3), two[0]])
+    for text, is_flagged in (("It is.", True), (f"{one[1]} {two[1]}", False)):
+        (found,) = LongForm(Late(text), DecodingRules())([waveform], ["0"])  # type: ignore[arg-type]
+        assert found.speech_covered == 1 and ("uncovered_speech" in fast._flags(found)) == is_flagged
 
 
 def decoded(*phrases: Phrase, resume: int, avg_logprob: float = -0.1, no_speech_prob: float = 0.0) -> DecodedWindow:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.letters import LetterCtc
 from echo_targets.transforms.models.aligners.vocabulary import Vocabulary
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.fairseq2 import (
     LETTERS,
     Fairseq2Checkpoint,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.letters import LetterCtc
 from echo_targets.transforms.models.aligners.vocabulary import Vocabulary
@@ -17,7 +18,6 @@ from echo_targets.transforms.models.aligners.wav2vec2_vocabulary import (
     read_vocabulary,
     vocabulary_files,
 )
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.files import read_file, read_json
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.encoders.hubert import (

@@ -47,9 +47,7 @@ class FasterWhisper(OpenAIWhisper):
             from ctranslate2.models import Whisper
             from faster_whisper.utils import download_model
         except ImportError as error:
-            raise ModelError(
-                "faster-whisper is not installed: pip install -c constraints.txt '.[transcribe]'"
-            ) from error
+            raise ModelError("faster-whisper is not installed: pip install 'echo-targets[transcribe]'") from error
         import torch
 
         if self.model != EMBEDDED and not Path(self.model).is_dir():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.models.checkpoints.embedded import SILERO_VAD, sha256_of
+from echo_targets.transforms.digests import sha256_of
+from echo_targets.transforms.models.checkpoints.embedded import SILERO_VAD
 
 Span = tuple[int, int]
 LOW_PEAK = 0.1

@@ -5,12 +5,11 @@ Every file is checked against the digest of the pinned release before use.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 
 
@@ -82,17 +81,3 @@ HIBARI_VOICE = EmbeddedFile(
     "assets/hibari.onnx",
     "5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8",
 )
-
-
-@cache
-def sha256_of(path: Path) -> str:
-    """Return the hex SHA-256 of a file. Cached, since weights do not change while a process runs.
-
-    Raises:
-        ModelError: the file can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.files import check_held
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.encoders.hubert import CHUNK_SAMPLES
@@ -39,7 +39,7 @@ SPEECH, LETTERS = "wav2vec2", "wav2vec2_asr"
 FAMILIES = (SPEECH, LETTERS)
 MAX_CARD_BYTES = 1 << 20
 MAX_LAYERS = 1_000
-INSTALL = "pip install -c constraints.txt '.[fairseq2]'"
+INSTALL = "pip install 'echo-targets[fairseq2]'"
 
 PREFIXES = re.compile(r"(module\.)?(w2v_encoder\.)?(w2v_model\.|wav2vec2\.|hubert\.)?")
 FAIRSEQ2_NAMES = {

@@ -28,7 +28,7 @@ def need_speechbrain() -> None:
         ModelError: it is not installed.
     """
     if find_spec("speechbrain") is None:
-        raise ModelError("speechbrain is not installed: pip install -c constraints.txt '.[speechbrain]'")
+        raise ModelError("speechbrain is not installed: pip install 'echo-targets[speechbrain]'")
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.files import read_json, weight_files
 from echo_targets.transforms.models.encoders.base import Encoder
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES, num_frames

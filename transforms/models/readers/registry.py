@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.readers.base import Reader
 from echo_targets.transforms.models.readers.ctc import UnitReader
 from echo_targets.transforms.models.readers.vocoder import VocoderReader

@@ -16,8 +16,8 @@ from pydantic import (
     ValidationError,
 )
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors, write_tensors
 from echo_targets.transforms.models.t2c.config import Chosen, Decoded, T2CConfig
 from echo_targets.transforms.segments.rule import SegmentRule

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class S3Tokenizer(UnitTokenizer):
         try:
             from s3tokenizer.model_v2 import ModelConfig, S3TokenizerV2
         except ImportError as error:
-            raise ModelError(
-                f"{self._file} needs s3tokenizer: pip install -c constraints.txt '.[cosyvoice]'"
-            ) from error
+            raise ModelError(f"{self._file} needs s3tokenizer: pip install 'echo-targets[cosyvoice]'") from error
         from safetensors.torch import load_file
 
         shapes = _shapes(self._file)

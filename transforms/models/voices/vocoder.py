@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.checkpoints.speechbrain import (
     HYPERPARAMS,
     Hyperparams,

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN, sha256_of
+from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
 from echo_targets.transforms.models.checkpoints.files import digest, load_pickle, read_json, read_tensors, tensors_of
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.whisper.ctranslate2 import openai_names, read_ctranslate2
@@ -57,7 +58,7 @@ def load_whisper(model: str, device: str = "cpu") -> Whisper:
     try:
         import whisper
     except ImportError as error:
-        raise ModelError("openai-whisper is not installed: pip install -c constraints.txt '.[transcribe]'") from error
+        raise ModelError("openai-whisper is not installed: pip install 'echo-targets[transcribe]'") from error
 
     directory = directory_of(model)
     if (directory / "model.bin").is_file():

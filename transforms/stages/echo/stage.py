@@ -17,7 +17,8 @@ import pyarrow as pa
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from echo_targets.schemas.tables.echo_targets import STOP_REASONS
 from echo_targets.transforms.assets import asset
-from echo_targets.transforms.base import Output, Reject, Transform, digest_of, rounded, table_of
+from echo_targets.transforms.base import Output, Reject, Transform, rounded, table_of
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.readers.ctc import target_cer
@@ -72,10 +73,10 @@ class Echo(Transform):
         language, reader = chosen.unit_language, chosen.reader
         return {
             **self._responder.weight_digests(),
-            "tokenizer": digest_of(self._responder.path / "tokenizer.json"),
+            "tokenizer": sha256_of(self._responder.path / "tokenizer.json"),
             "codebook": chosen.open_codebook().digest,
-            "prompt": digest_of(asset(chosen.prompt)),
-            **({"unit_language": digest_of(asset(language))} if language else {}),
+            "prompt": sha256_of(asset(chosen.prompt)),
+            **({"unit_language": sha256_of(asset(language))} if language else {}),
             **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
         }
 

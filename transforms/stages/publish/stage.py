@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -29,7 +30,8 @@ from echo_targets.schemas import (
     Table,
 )
 from echo_targets.schemas.tables.rules import rows_with
-from echo_targets.transforms.base import FILTERED, Output, Reject, Transform, digest_of, joined
+from echo_targets.transforms.base import FILTERED, Output, Reject, Transform, joined
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.segments.borders import borders, longest_stretch
 from echo_targets.transforms.stages.echo.turns import user_turns
 from echo_targets.transforms.stages.measure import text_of
@@ -63,7 +65,7 @@ class Publish(Transform):
     def weight_digests(self) -> dict[str, str]:
         _ = self.speech_checks  # loads the files, so that a damaged one is reported before anything runs
         named = ((name, getattr(self.parameters, name)) for name in FILES)
-        return {name: digest_of(path) for name, path in named if path}
+        return {name: sha256_of(Path(path)) for name, path in named if path}
 
     @cached_property
     def speech_checks(self) -> list[Check]:

@@ -80,3 +80,21 @@ def test_speech_outside_segments_is_found(
     assert found.speech_covered == (None if covered is None else pytest.approx(covered, abs=1e-3))
     assert found.uncovered == uncovered
     assert found.gaps(10 * SAMPLE_RATE) == gaps
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "sparse"),
+    [
+        ("Something is going to occur. He said.", 16.0, True),
+        ("If called to a case supposed or suspected to be one of poisoning", 6.0, False),
+        ("Yes.", 1.5, False),  # a slow word
+        ("他在报告中说，这项工作已经完成。", 6.0, False),  # 2.5 characters a second, very slow
+        ("他说。", 6.0, True),
+        ("May 10, 1851. Madam.", 3.5, False),
+        ("Он сказал, что уедет.", 3.0, False),
+    ],
+)
+def test_a_segment_with_too_little_text_for_its_speech_is_found(text: str, seconds: float, sparse: bool) -> None:
+    (span,) = spans((0, seconds))
+    segment = Segment(*span, text, WINDOW)
+    assert Transcription([span], [WINDOW], [segment]).is_sparse(segment) == sparse

@@ -255,7 +255,7 @@ def test_without_fairseq2_it_says_what_to_install(
     model = save(tmp_path, "base", *models["base"])
     monkeypatch.setitem(sys.modules, "fairseq2", None)
     assert open_encoder(model).weight_digest()
-    with pytest.raises(ModelError, match=r"pip install -c constraints\.txt '\.\[fairseq2\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'echo-targets\[fairseq2\]'"):
         Fairseq2Features(model, 2, "cpu")
 
 

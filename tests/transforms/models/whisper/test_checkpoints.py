@@ -25,9 +25,9 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.base import joined
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
 from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
 from echo_targets.transforms.models.whisper.ctranslate2 import read_ctranslate2

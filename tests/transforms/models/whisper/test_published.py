@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from echo_targets.schemas import TRANSCRIPTS
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.base import joined
+from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.asr.base import Recognizer
 from echo_targets.transforms.models.asr.registry import BACKENDS
-from echo_targets.transforms.models.checkpoints.embedded import sha256_of
 from echo_targets.transforms.models.encoders.registry import open_encoder
 from echo_targets.transforms.models.whisper.encoder import num_frames
 from echo_targets.transforms.models.whisper.weights import choose_alignment_heads, load_whisper

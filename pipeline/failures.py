@@ -1,0 +1,43 @@
+"""Whose fault an exception is: the data's, the machine's, or our own code's. Only bad data rejects a row."""
+
+from __future__ import annotations
+
+import re
+
+from echo_targets.schemas.errors import UserError
+
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
+DEVICE = re.compile(
+    r"\bCUDA\b|\bcuda[A-Z]\w+|\bCUBLAS|cuBLAS|cuDNN|CUDNN|cuFFT|CUFFT|cusolver|CUSOLVER|\bNCCL\b|\bHIP\b|miopen|MIOpen"
+    r"|MPS backend|Triton Error|lib(cu|nv)\w+\.so|unable to find an engine|start new thread"
+)
+"""Messages of accelerators and their libraries, which raise plain RuntimeErrors (torch, CTranslate2, ONNX Runtime)."""
+BUGS = (ImportError, AttributeError, NameError, TypeError, SyntaxError)
+"""Errors of code or of an environment, which every row would meet."""
+
+
+class TooManyFailures(Exception):
+    """More rows of a shard failed with unexpected errors than bad data explains: the worker may be sick."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if a smaller batch may help."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None)
+
+
+def is_machine_error(error: BaseException) -> bool:
+    """Return True if another attempt, perhaps on another worker, may help: storage, network, accelerator, memory."""
+    if isinstance(error, OSError | TooManyFailures) or type(error).__name__ == "AcceleratorError":
+        return True
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and DEVICE.search(str(error)) is not None
+
+
+def fails_the_shard(error: BaseException) -> bool:
+    """Return True if no single row can be at fault, so that looking for it is of no use."""
+    return is_machine_error(error) or isinstance(error, UserError | BUGS)
+
+
+def most_unexpected(rows: int) -> int:
+    """Return how many rows of a shard may fail with unexpected errors before the shard does."""
+    return max(3, rows // 100)
