@@ -1,1 +1,1 @@
-"""What is done to a batch of rows: one file a stage."""
+"""Transforms of rows: one file or folder per stage, and the models and audio code that stages use."""

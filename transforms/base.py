@@ -1,4 +1,4 @@
-"""What a stage is: it says what it reads and writes, loads its model once a worker, and maps rows to rows."""
+"""The interface of a stage: it declares the tables it reads and writes, loads its model, and maps rows to rows."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def resolved(self, device: str) -> Self:
-        """Return the parameters with a value in place of each `auto`, so that all workers compute alike.
+        """Return the parameters with every `auto` replaced by a value, so that all workers compute alike.
 
         Args:
-            device: a torch device. Nothing else about a machine may decide: the driver and every worker get the same.
+            device: a torch device. The choice must depend on nothing else about the machine; the driver and all workers
+                pass the same device.
         """
         return self
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that a stage refuses.
+    """A row that a stage rejects.
 
     Attributes:
         utterance_id: the row's key.
         error_class: a short, stable word to count by, such as `too_short`.
-        message: for a person: the file's name (and line), what is wrong, what to do where that is known.
-        attempts: how often the row failed by itself. In what company it was tried before is not counted: batches
-            depend on memory, and shards do not.
+        message: for a person: the file's name (and line), what is wrong, and what to do if that is known.
+        attempts: how often the row failed when it was tried as a batch of one. Failures in larger batches are not
+            counted: batches depend on memory, and shards must not.
         unexpected: the error and the line that raised it, if the transform did not say that the data are bad. A shard
             with more than a few of these fails. Not stored.
     """
@@ -50,14 +51,14 @@ class Reject:
 
 
 FILTERED = "filtered"
-"""Prefix of the error classes of rows that a threshold held back. They are not failures of the data."""
+"""Prefix of the error classes of rows that a threshold dropped. They are not failures of the data."""
 NO_FAILURES = (FILTERED, "no_reply")
-"""Prefixes of all classes that are no failures: the last turn of a dialogue has no reply."""
+"""Prefixes of all classes that are not failures. `no_reply`: the last turn of a dialogue has no reply."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What became of a batch: a row or a reject for each row that came in."""
+    """The result of a batch: a row or a reject for each input row."""
 
     rows: pa.Table
     rejects: list[Reject] = field(default_factory=list)
@@ -66,19 +67,19 @@ class Output:
 class Transform(ABC):
     """One stage of the pipeline.
 
-    The first of `reads` gives the rows, in its order; the others are joined to them by key, each as a nullable
-    struct column of its name. A table that the job does not make is joined as nulls.
+    The first table of `reads` gives the rows and their order. The other tables are joined to it by key, each as a
+    nullable struct column with the table's name. A table that the job does not make is joined as nulls.
 
     Attributes:
-        name: the stage's name in a configuration, in manifests and in messages.
+        name: the stage's name in configurations, manifests and messages.
         version: raised when the meaning of the output changes; part of the fingerprint.
-        reads: tables that the stage uses.
+        reads: the tables that the stage uses.
         writes: the table that it makes.
-        wants_audio: whether the rows carry the `audio.bytes` of the first table.
-        equal_costs: whether a batch may only hold rows of equal cost.
-        on_device: whether it has a model that runs on the device.
-        window_rows: about how many rows are read, and held, together; batches are made from them.
-        together: column of the first table; neighbouring rows of one value (not null) are held together.
+        wants_audio: True if the rows carry the `audio.bytes` of the first table.
+        equal_costs: True if all rows of a batch must have equal cost.
+        on_device: True if the stage has a model that runs on the device.
+        window_rows: approximate number of rows that are loaded at once; batches are made from them.
+        together: a column of the first table. Neighboring rows with the same value (not null) go into one window.
         Parameters: the pydantic model of the stage's parameters.
     """
 
@@ -98,37 +99,37 @@ class Transform(ABC):
         self.device = device
 
     def fingerprint_parameters(self) -> dict[str, Any]:
-        """The parameters that shape the output, for the fingerprint: no paths, so that a moved corpus is the same."""
+        """Return the parameters that shape the output. They hold no paths, so moving a corpus changes nothing."""
         meaning: dict[str, Any] = self.parameters.model_dump(mode="json")
         return meaning
 
     def weight_digests(self) -> dict[str, str]:
-        """Names and digests of everything outside the parameters that shapes the output. Cheap; loads no model."""
+        """Return names and digests of all else that shapes the output, such as weights. Cheap; loads no model."""
         return {}
 
     def setup(self) -> None:  # noqa: B027 (a stage without a model has nothing to load)
-        """Loads the model, once per worker."""
+        """Load the model, once per worker."""
 
     def check_entries(self, shards: Iterable[pa.Table]) -> None:  # noqa: B027 (most stages take any corpus)
-        """Refuse, before anything runs, a corpus that the stage's model cannot be meant for.
+        """Reject a corpus that does not suit the stage's model, before anything runs.
 
         Args:
-            shards: rows of the table `entries`, shard by shard; read only as far as they are iterated.
+            shards: rows of the table `entries`, shard by shard; loaded only as they are iterated.
 
         Raises:
-            UserError: it is such a corpus.
+            UserError: the corpus does not suit the model.
         """
 
     def wanted(self, rows: pa.Table) -> pa.BooleanArray | None:
-        """Which rows of the first table the stage works on, seen without their audio; None for all of them."""
+        """Return a mask of the first table's rows that the stage works on, without their audio; None means all."""
         return None
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        """The input rows of a window of the first table.
+        """Return the input rows of a window of the first table.
 
         Args:
             window: consecutive rows of the first table.
-            shard: the shard's tables by name, whole, without audio bytes.
+            shard: the shard's tables by name, complete, but without audio bytes.
 
         Returns:
             The rows to work on, each key at most once.
@@ -138,17 +139,17 @@ class Transform(ABC):
         return window
 
     def costs(self, rows: pa.Table) -> list[int]:
-        """What each row costs, in samples; a batch holds at most longest x count of the worker's budget."""
+        """Return each row's cost in samples. A batch's longest cost x count stays within the worker's budget."""
         costs: list[int] = rows["num_samples"].to_pylist()
         return costs
 
     def prepare(self, batch: pa.Table) -> pa.Table:
-        """Makes a batch ready for the model: decodes it. Runs in a thread of its own, ahead of the model."""
+        """Prepare a batch for the model: decode its audio. Runs in its own thread, ahead of the model."""
         return batch
 
     @abstractmethod
     def __call__(self, batch: pa.Table) -> Output:
-        """Works on a batch of `rows` that was prepared.
+        """Process a prepared batch of `rows`.
 
         Returns:
             A row of `writes` or a reject for each row of the batch, in any order.
@@ -156,7 +157,7 @@ class Transform(ABC):
 
 
 def joined(rows: pa.Table, table: Table, other: pa.Table | None, key: str = KEY) -> pa.Table:
-    """`rows` with the other table's matching row as a struct column of its name, null where there is none.
+    """Return `rows` with the matching row of `other` as a struct column named after its table, null if none matches.
 
     Args:
         key: the column of `rows` that holds the other table's key.
@@ -174,7 +175,7 @@ def joined(rows: pa.Table, table: Table, other: pa.Table | None, key: str = KEY)
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], table: Table) -> pa.Table:
-    """Rows as dictionaries (lists may be numpy arrays) into an Arrow table of the schema.
+    """Convert rows given as dictionaries (lists may be numpy arrays) into an Arrow table of the schema.
 
     Raises:
         pa.ArrowInvalid, pa.ArrowTypeError: a value does not fit its column.
@@ -185,5 +186,5 @@ def table_of(rows: Iterable[Mapping[str, Any]], table: Table) -> pa.Table:
 
 
 def rounded(value: float | None) -> float | None:
-    """A score as it is stored: 4 decimals, so that the last bits of a device do not reach the file."""
+    """Round a score to 4 decimals, as it is stored, so that a device's last bits do not reach the file."""
     return None if value is None else round(float(value), 4)

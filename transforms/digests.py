@@ -11,7 +11,7 @@ from echo_targets.transforms.errors import ModelError
 
 @cache
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes; remembered, since weights do not change while a process runs.
+    """Return the hex SHA-256 of a file. Cached, since weights do not change while a process runs.
 
     Raises:
         ModelError: the file can't be read.

@@ -19,4 +19,4 @@ class BadData(Exception):
 
 
 class ModelError(UserError):
-    """A model is missing, damaged or not what it claims to be. The message says what to install or fix."""
+    """A model is missing, damaged or of the wrong kind. The message says what to install or fix."""

@@ -1,4 +1,4 @@
-"""Codes of languages (BCP 47): two letters of ISO 639-1 where there are any, else three of ISO 639-3."""
+"""Language codes (BCP 47): two letters of ISO 639-1 if the language has such a code, else three of ISO 639-3."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ for _line in _TABLE.strip().replace("\n", ";").split(";"):
 
 
 def code_of(language: str) -> str | None:
-    """Return the code of a language in the usual case, or None where the text is neither a code nor an English name.
+    """Return a language's code in the usual case, or None if the text is neither a code nor an English name.
 
     >>> [code_of(language) for language in ("EN-us", "eng", "English", "zh_hans", "double Dutch")]
     ['en-US', 'en', 'en', 'zh-Hans', None]
@@ -62,5 +62,5 @@ def code_of(language: str) -> str | None:
 
 
 def _cased(part: str) -> str:
-    """Scripts are written `Hans`, regions `US`."""
+    """Return a subtag in the usual case: scripts as `Hans`, regions as `US`."""
     return part.title() if len(part) == 4 and part.isalpha() else part.upper() if len(part) == 2 else part

@@ -1,10 +1,10 @@
-"""Text as error rates, filters and aligners see it: normalized, cut into words or characters, compared.
+"""Text processing for error rates, filters and aligners: normalize, split into words or characters, compare.
 
-Scripts that put no spaces between words are cut into characters, all other scripts into words, whatever language the
-text is said to be in. A character is an extended grapheme cluster (UAX #29) with all its marks, so a Thai vowel sign
-stays on its consonant. An error rate over both is the mixed error rate (MER) of the code-switching literature: one
-edit distance in which a Chinese character and an English word each count once (SEAME: Lyu et al., Interspeech 2010;
-scoring as in ESPnet's recipe `egs2/seame`).
+Scripts without spaces between words are split into characters, all others into words, whatever the declared language. A
+character is an extended grapheme cluster (UAX #29) with all its marks, so a Thai vowel sign stays with its consonant.
+An error rate over both is the mixed error rate (MER) of the code-switching literature: one edit distance in which a
+Chinese character and an English word each count once (SEAME: Lyu et al., Interspeech 2010; scoring as in ESPnet's
+recipe `egs2/seame`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SPACELESS = (
     r"\u30fc\uff70"  # the long vowel mark of kana, which Unicode counts as common to several scripts
 )
 SPACELESS_LANGUAGES = frozenset({"zh", "cmn", "yue", "ja", "th", "lo", "km", "my"})
-"""Languages whose digits count one by one, as their characters do."""
+"""Languages whose digits count one by one, like their characters."""
 
 BORDERS = r"\u200b\u0f0b\p{Terminal_Punctuation}\p{Ps}\p{Pe}--\p{ASCII}"
-"""What divides words where no space does: zero-width space, Tibetan tsheg, 。 ، ؟ । 「 and their like.
+"""Characters that separate words without a space: zero-width space, Tibetan tsheg, 。 ، ؟ । 「 and similar ones.
 
-ASCII punctuation is left out: it stands inside words too (`U.S.`, `10:30`, `either/or`).
+ASCII punctuation is not among them, since it also occurs inside words (`U.S.`, `10:30`, `either/or`).
 """
 
 _CHARACTER = rf"(?=[{SPACELESS}])\X\p{{M}}*"
@@ -47,14 +47,14 @@ _SYMBOL = regex.compile(r"[\p{P}\p{S}\u02bb\u02bc]")
 _ORPHANED_MARKS = regex.compile(r"(?<![\p{L}\p{N}\p{M}])\p{M}+")
 _SPELLINGS = (
     (regex.compile("\u0e4d([\u0e48-\u0e4b]*)\u0e32"), "\\1\u0e33"),  # Thai sara am, typed or decomposed in two
-    (regex.compile("\u0ecd([\u0ec8-\u0ecb]*)\u0eb2"), "\\1\u0eb3"),  # its Lao sister
+    (regex.compile("\u0ecd([\u0ec8-\u0ecb]*)\u0eb2"), "\\1\u0eb3"),  # the same in Lao
     (regex.compile("\u0e40\u0e40"), "\u0e41"),  # Thai sara ae, typed as two sara e
-    (regex.compile("i\u0307"), "i"),  # what lower case leaves of the Turkish İ
+    (regex.compile("i\u0307"), "i"),  # lower case of the Turkish İ
 )
 
 
 class TextWord(NamedTuple):
-    """A word or character as written, and where it stands in its text; `char_end` is exclusive."""
+    """A word or character as written, and its position in the text; `char_end` is exclusive."""
 
     symbol: str
     char_start: int
@@ -62,26 +62,27 @@ class TextWord(NamedTuple):
 
 
 class ErrorRate(NamedTuple):
-    """Edits by units of the reference, and what a unit is; both None where the reference has no words."""
+    """Edits per unit of the reference, and the unit; both None if the reference has no words."""
 
     rate: float | None
     unit: Unit | None
 
 
 def normalize(text: str, language: str) -> str:
-    """Return the text as error rates compare it.
+    """Return the text in the form in which error rates compare it.
 
-    English is normalized by Whisper's `EnglishTextNormalizer`, as published error rates are. It spells numbers and
-    contractions in one way, and drops all marks. A text that is said to be English and is mostly in another script is
-    not treated as English.
+    English is normalized by Whisper's `EnglishTextNormalizer`, as in published error rates. It spells numbers and
+    contractions in one way, and drops all marks. A text that is declared English but mostly in another script is not
+    treated as English.
 
-    All else is case-folded in Unicode's NFKC, and loses what is in brackets, symbols and punctuation. Unlike Whisper's
-    `BasicTextNormalizer`, this keeps the combining marks that spell a word: without its vowel signs, Hindi falls into
-    single consonants (arXiv 2409.02449). Marks that writers may leave out are dropped: Arabic and Hebrew vowel signs.
+    Any other text is case-folded and normalized to NFKC; brackets with their contents, symbols and punctuation are
+    removed. Unlike Whisper's `BasicTextNormalizer`, this keeps the combining marks that spell a word: without its vowel
+    signs, Hindi falls apart into single consonants (arXiv 2409.02449). Optional marks are dropped: Arabic and Hebrew
+    vowel signs.
 
     Args:
         text: any text.
-        language: code of its language, as `en`, `en-US` or `tr`; empty where it is not known.
+        language: code of its language, such as `en`, `en-US` or `tr`; empty if unknown.
     """
     base = _base(language)
     if base == "en" and _mostly_latin(text):
@@ -99,14 +100,14 @@ def normalize(text: str, language: str) -> str:
 
 
 def pieces(normalized: str) -> list[str]:
-    """Words and, of scripts without spaces, characters of a normalized text."""
+    """Return the words of a normalized text; for scripts without spaces, its characters."""
     return list(_PIECE.findall(normalized))
 
 
 def words_of(text: str) -> list[TextWord]:
-    """Words and, of scripts without spaces, characters of a text, without the punctuation around them.
+    """Return the words of a text (for scripts without spaces, its characters), without the punctuation around them.
 
-    Inner ASCII punctuation belongs to the word (`well-known`, `don't`). What has no letter or digit is no word.
+    Inner ASCII punctuation belongs to the word (`well-known`, `don't`). Without a letter or digit it is not a word.
     """
     words = []
     for token in _TOKEN.finditer(text):
@@ -122,7 +123,7 @@ def is_character(symbol: str) -> bool:
 
 
 def join(texts: Iterable[str]) -> str:
-    """Join stretches of one text: with a space, except before a character of a script without spaces."""
+    """Join parts of a text with spaces, except before a character of a script without spaces."""
     joined = ""
     for text in filter(None, texts):
         joined += text if not joined or is_character(text) else f" {text}"
@@ -132,16 +133,16 @@ def join(texts: Iterable[str]) -> str:
 def error_rate(reference: str | None, normalized: str, language: str) -> ErrorRate:
     """Compare a transcript with its reference (jiwer).
 
-    The unit comes from the reference's script. The language decides only how numbers count: beside characters, or in a
-    language written in them, each digit is one; elsewhere a number is a word.
+    The unit is determined by the reference's script. The language only determines how numbers count: next to
+    characters, or in a language written in them, each digit is a unit; elsewhere a number is a word.
 
     Args:
-        reference: as the corpus has it.
-        normalized: the transcript, as `normalize` gives it.
-        language: of the transcript.
+        reference: the corpus's text.
+        normalized: the transcript, normalized by `normalize`.
+        language: language of the transcript.
 
     Returns:
-        A rate of 1 where the transcript is empty; it exceeds 1 where much was inserted.
+        The rate is 1 for an empty transcript, and exceeds 1 if much was inserted.
     """
     import jiwer
 
@@ -149,12 +150,12 @@ def error_rate(reference: str | None, normalized: str, language: str) -> ErrorRa
     if not any(map(_SPOKEN.search, wanted)):
         return ErrorRate(None, None)
     by_character = _base(language) in SPACELESS_LANGUAGES or any(map(is_character, wanted))
-    units, heard = (
+    units, found = (
         [unit for piece in side for unit in _units(piece, by_character)] for side in (wanted, pieces(normalized))
     )
     kinds = {is_character(unit) or (by_character and unit.isdecimal()) for unit in units}
     unit: Unit = "mixed" if len(kinds) > 1 else "character" if True in kinds else "word"
-    return ErrorRate(float(jiwer.wer(" ".join(units), " ".join(heard))), unit)
+    return ErrorRate(float(jiwer.wer(" ".join(units), " ".join(found))), unit)
 
 
 def _units(piece: str, by_character: bool) -> list[str]:

@@ -1,7 +1,7 @@
-"""Utterances heard side by side on a CPU: each by one thread, as many at once as torch has threads.
+"""Parallel encoding of utterances on a CPU: one thread per utterance, as many at once as torch has threads.
 
-A model that is small beside its processors gains more by this than by sharing each product among them. And the last
-bits of an utterance do not depend on the number of threads, as they do where a product is shared, on some processors.
+For a model that is small relative to the CPU this is faster than sharing each matrix multiplication among threads. On
+some CPUs the last bits of a shared multiplication also depend on the number of threads; here they do not.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ import numpy as np
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-POOL = "hearing"
+POOL = "encoding"
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_once: int | None = None) -> list[Result]:
-    """What a function gives for each item, in their order.
+    """Return the function's result for each item, in order.
 
     Args:
-        at_once: 1 for a function that may not be called from several threads; as many as torch has where not given.
+        at_once: maximum number of threads: 1 if the function is not thread-safe; None for as many as torch has.
 
     Raises:
-        Exception: what the function raises for the first item for which it raises.
+        Exception: the exception of the first item that fails.
     """
     import torch
 
     assert not current_thread().name.startswith(POOL), "a thread of the pool would wait for itself"
 
-    def alone(item: Item) -> Result:
-        _alone()  # each time: what else runs here, such as numba, sets the thread's number too
+    def limited(item: Item) -> Result:
+        _limit_threads()  # for each item, since other code in this thread, such as numba, may reset the limit
         return function(item)
 
-    return list(_pool(at_once or torch.get_num_threads()).map(alone, items))
+    return list(_pool(at_once or torch.get_num_threads()).map(limited, items))
 
 
 def in_parallel(function: Callable[[list[Item]], list[Result]], items: list[Item], device: str) -> list[Result]:
-    """What a function gives for a batch: item by item in threads on a CPU, for all at once elsewhere.
+    """Return the function's results for a batch: item by item in threads on a CPU, all at once elsewhere.
 
     Args:
-        function: safe to call from several threads; what it gives for an item does not depend on its neighbours.
-        device: a torch device, where it computes.
+        function: thread-safe; its result for an item must not depend on the item's neighbors.
+        device: the torch device of the computation.
     """
     if device != "cpu":
         return function(items)
@@ -53,7 +53,7 @@ def in_parallel(function: Callable[[list[Item]], list[Result]], items: list[Item
 
 
 def single_threaded(function: Callable[[], Result], device: str) -> Result:
-    """What a function gives; on a CPU, one thread computes it."""
+    """Return the function's result; on a CPU, it is computed in one thread."""
     if device != "cpu":
         return function()
     (result,) = in_threads(lambda _: function(), [None], at_once=1)
@@ -63,18 +63,18 @@ def single_threaded(function: Callable[[], Result], device: str) -> Result:
 def encode_each(
     model: Callable[[list[np.ndarray]], list[np.ndarray]], waveforms: list[np.ndarray], device: str, dtype: str
 ) -> list[np.ndarray]:
-    """What a model gives for each waveform, `in_parallel`.
+    """Return the model's output for each waveform, with `in_parallel`.
 
     Args:
-        dtype: float32, or what the products of a model in float32 are computed in.
+        dtype: dtype of the matrix products; the model itself is in float32.
     """
     import torch
 
-    def hear(some: list[np.ndarray]) -> list[np.ndarray]:
+    def encode(some: list[np.ndarray]) -> list[np.ndarray]:
         with torch.autocast(device.split(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
             return model(some)
 
-    return in_parallel(hear, waveforms, device)
+    return in_parallel(encode, waveforms, device)
 
 
 @cache
@@ -82,18 +82,18 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, POOL)
 
 
-def _alone() -> None:
-    """Holds this thread's products to itself: OpenMP and MKL keep a number for each thread."""
+def _limit_threads() -> None:
+    """Limit this thread to one OpenMP and one MKL thread. Both libraries keep the limit per thread."""
     import torch
 
-    torch.get_num_threads()  # a thread's first use of torch sets its number, so it comes before ours
+    torch.get_num_threads()  # a thread's first use of torch sets its limit, so do that before setting ours
     for setter in _setters():
         setter(1)
 
 
 @cache
 def _setters() -> list[Callable[[int], object]]:
-    """Of torch's OpenMP and of its MKL, where it has them."""
+    """Return the functions that set the limits of torch's OpenMP and MKL, as far as it has them."""
     import torch
 
     library = ctypes.CDLL(torch._C.__file__)

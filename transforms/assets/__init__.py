@@ -1,4 +1,4 @@
-"""Weights that ship with the project, each with its card."""
+"""Weights shipped with the project, each with its card."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ PREFIX = "embedded:"
 
 
 def asset(name: str) -> Path:
-    """The path of a file or folder: `embedded:NAME` is one that ships here, all else a path of the user's."""
+    """Return the path of a file or folder: `embedded:NAME` is one that is shipped here, any other name is a path."""
     return Path(__file__).parent / name.removeprefix(PREFIX) if name.startswith(PREFIX) else Path(name)

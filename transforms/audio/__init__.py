@@ -1,1 +1,1 @@
-"""Audio files in, 16 kHz mono out: decoders, containers, channels."""
+"""Audio: decode any file to 16 kHz mono; containers, decoders and channels."""

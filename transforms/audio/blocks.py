@@ -1,4 +1,4 @@
-"""Blocks of samples as decoders give them, and the checks that every decoder makes."""
+"""Blocks of samples that decoders yield, and the checks that every decoder makes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from echo_targets.transforms.audio.containers.base import (
 )
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
-"""Hz. Below, a few bytes would become hours at 16 kHz."""
+"""Hz. At lower rates a few bytes would become hours at 16 kHz."""
 MAX_CHANNELS = 64
 BLOCK = 1 << 18
-"""Samples of all channels that are decoded at once."""
+"""Samples, over all channels, to decode at once."""
 
 
 class Block(NamedTuple):
-    """Samples as they come.
+    """A block of decoded samples.
 
     Attributes:
         samples: (frames, channels) float32.
-        rate: Hz; it may differ from the block before.
-        skipped: frames before these that were not decoded.
+        rate: Hz; it may differ from the previous block's.
+        skipped: frames before this block that were not decoded.
     """
 
     samples: np.ndarray
@@ -43,21 +43,21 @@ def check_header(channels: int, rate: int) -> None:
 
 
 def check_zeros(span: Span) -> None:
-    """Raise BadAudio for compressed data that ends in zeros: a download for which all bytes were reserved, and cut."""
+    """Raise BadAudio if compressed data ends in zeros: an incomplete download into a preallocated file."""
     size = size_of(span)
     zeros = zeros_at_end(span, 0, size)
     if not is_padding(zeros, size):
-        raise BadAudio("truncated", f"is cut short: {size - zeros} of {size} bytes are there, and the rest are zeros")
+        raise BadAudio("truncated", f"is truncated: it has {size - zeros} of {size} bytes; the rest are zeros")
 
 
 def check_end(link: Link, seconds: float, promised: float | None, allowed: float = 0.0) -> None:
     """Compare what was decoded with what the container promises.
 
     Args:
-        link: what the container's structure says.
-        seconds: decoded.
-        promised: by the container, where it says.
-        allowed: seconds that may be missing, where that is more than 50 ms.
+        link: the container's structure.
+        seconds: decoded duration.
+        promised: duration that the container promises, if it does.
+        allowed: seconds that may be missing, if more than 50 ms.
 
     Raises:
         BadAudio: more is missing than is allowed.
@@ -65,8 +65,8 @@ def check_end(link: Link, seconds: float, promised: float | None, allowed: float
     if promised is None and 0 < link.present < link.claimed:
         promised = seconds * link.claimed / link.present
     if promised is not None and promised - seconds > max(TOLERANCE, allowed):
-        raise BadAudio("truncated", f"is cut short: {seconds:.2f} s of {promised:.2f} s are there")
+        raise BadAudio("truncated", f"is truncated: it has {seconds:.2f} s of {promised:.2f} s")
     if link.cut is not None:
-        raise BadAudio("truncated", f"is cut short: {seconds:.2f} s are there, and {link.cut}")
+        raise BadAudio("truncated", f"is truncated: it has {seconds:.2f} s, and {link.cut}")
     if not seconds:
         raise BadAudio("empty", "holds no samples")

@@ -1,4 +1,4 @@
-"""Stretches of a recording in which the mean of its channels loses what each channel holds."""
+"""Detection of stretches of a recording in which the channels cancel each other in their mean."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 
 STRETCH_SECONDS = 0.5
 CANCELLED = 0.06
-"""Share of the power that independent channels keep in their mean, below which they cancel each other.
+"""Channels count as cancelling if their mean keeps less than this share of the power that the mean of independent
+channels would have.
 
-Speech at 16 kHz whose inverted copy is one sample late keeps 0.05 of it at most in most stretches.
+For 16 kHz speech whose inverted copy is one sample late, the share is at most 0.05 in most stretches.
 """
 QUIET = 0.01
-"""Share of the recording's power below which a stretch is a pause, whose noise may cancel."""
+"""A stretch below this share of the recording's power is a pause. The noise of pauses may cancel."""
 MIN_STRETCHES = 2
 
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Mean squares without the offset: of the mean of the channels, and of that mean if they were independent."""
+    """Mean squares without the offset: of the channels' mean, and of that mean if the channels were independent."""
 
     start: float
     kept: float
@@ -28,7 +29,7 @@ class _Stretch:
 
 
 class Cancellation:
-    """Power of the channels and of their mean, by stretches of half a second."""
+    """Power of the channels and of their mean, in stretches of half a second."""
 
     def __init__(self) -> None:
         self._stretches: list[_Stretch] = []
@@ -37,12 +38,12 @@ class Cancellation:
         self._start = self._rate = 0.0
 
     def add(self, samples: np.ndarray, rate: int, start: float) -> None:
-        """Take the next samples.
+        """Add the next samples.
 
         Args:
             samples: (frames, channels) float32.
             rate: Hz.
-            start: seconds before them.
+            start: seconds of the recording before these samples.
         """
         if self._pending and (rate != self._rate or samples.shape[1] != self._pending[0].shape[1]):
             self._close()
@@ -60,12 +61,12 @@ class Cancellation:
                 self._start = end
 
     def found(self, floor: float) -> tuple[float, float] | None:
-        """Return where the first cancelled stretch begins and how long all of them are, in seconds, or None.
+        """Return the start of the first cancelled stretch and the total length of all, in seconds, or None.
 
-        One stretch is not enough unless it is all that sounds.
+        A single stretch does not count, unless all other stretches are silent.
 
         Args:
-            floor: power at and below which a stretch is silent.
+            floor: power of a silent stretch; higher power is sound.
         """
         self._close()
         if not self._stretches:
@@ -78,7 +79,7 @@ class Cancellation:
         return cancelled[0].start, len(cancelled) * STRETCH_SECONDS
 
     def _close(self) -> None:
-        """Measure the stretch that is pending; less than half of one counts only where there is no other."""
+        """Measure the pending stretch. Less than half a stretch counts only if there is no other."""
         pending, frames = self._pending, self._frames
         self._pending, self._frames = [], 0
         if not frames or (self._stretches and frames < STRETCH_SECONDS * self._rate / 2):

@@ -1,15 +1,15 @@
-"""Any file of audio to blocks of samples, to its true end.
+"""Decode any audio file to blocks of samples, up to its true end.
 
-The content decides which decoder is used. A file's ending is never looked at, and no header's count is believed.
+The decoder is chosen by content. The file's extension is ignored, and no count in a header is trusted.
 
-- libsndfile reads what has as many samples as its bytes say: PCM, floats, A-law, mu-law, ADPCM and GSM in WAV, RF64,
-  Wave64, AIFF, AU, CAF, SPHERE and its rarer containers. It reads block by block, so that it need not seek.
-- PyAV (FFmpeg) reads what is compressed: FLAC, MP3 (in WAV too), Ogg, MP4, Matroska and everything else. libsndfile
-  estimates or believes the lengths of these, and stops there.
-- Joined streams are decoded one by one (`containers/` finds them), since both decoders stop at the first one whose
-  rate or channels differ.
+- libsndfile decodes formats in which the bytes determine the number of samples: PCM, floats, A-law, mu-law, ADPCM and
+  GSM in WAV, RF64, Wave64, AIFF, AU, CAF, SPHERE and its rarer containers. It decodes block by block, without seeking.
+- PyAV (FFmpeg) decodes compressed formats: FLAC, MP3 (in WAV too), Ogg, MP4, Matroska and everything else. For these
+  libsndfile estimates the length or trusts the header, and stops there.
+- Joined streams are decoded one by one (`containers/` finds them), since both decoders stop at the first stream with
+  another rate or number of channels.
 
-What was decoded is then compared with what the container promises.
+The decoded duration is then compared with what the container promises.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 FILE_BUFFER = 1 << 20
 COMPRESSED = {"flac", "ogg", "mp3", "mp4", "matroska", "amr", "flv", "tta"}
 SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-"""Subtypes of libsndfile in which a seek is exact to the sample; other sections are decoded from the start."""
+"""libsndfile subtypes in which seeking is sample-exact; for others, decoding starts at the file's beginning."""
 
 
 def blocks(raw: Path | bytes, start_seconds: float = 0.0) -> Iterator[Block]:
     """Yield a file's samples in order.
 
     Args:
-        raw: a file or its bytes.
+        raw: path of a file, or its bytes.
         start_seconds: samples before this time may be skipped.
 
     Raises:
-        BadAudio: empty, unreadable, damaged, or, after the last block, cut short.
+        BadAudio: the file is empty, unreadable, damaged, or (raised after the last block) truncated.
         OSError: the file can't be read.
     """
     with raw.open("rb", buffering=FILE_BUFFER) if isinstance(raw, Path) else io.BytesIO(raw) as file:
@@ -56,12 +56,12 @@ def blocks(raw: Path | bytes, start_seconds: float = 0.0) -> Iterator[Block]:
             try:
                 yield from _decode(file, container, link, start_seconds if len(found) == 1 else 0.0)
             except BadAudio as error:
-                part = f"part {number} of {len(found)} joined ones " if len(found) > 1 else ""
+                part = f"part {number} of {len(found)} joined recordings " if len(found) > 1 else ""
                 raise BadAudio(error.error_class, f"{part}{error}") from error
 
 
 def _decode(file: Seekable, container: str, link: Link, start_seconds: float) -> Iterator[Block]:
-    """Yield a link's samples, and raise what is wrong with it."""
+    """Yield a link's samples, or raise BadAudio."""
     import soundfile
 
     if link.damage is not None:

@@ -1,4 +1,4 @@
-"""What FFmpeg decodes, by PyAV, and what the containers that it knows promise."""
+"""Decode with FFmpeg (PyAV), and check the result against the container's duration."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ FORMATS = (
     "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
     "nistsphere,nsp,ogg,oma,rm,tak,tta,voc,w64,wav,wsd,wv"
 )
-"""What FFmpeg may take a file for: audio and video. Playlists and the like would open other files."""
+"""Formats that FFmpeg may detect: audio and video. Playlists and the like are excluded; they could open other files."""
 MATROSKA, MOV = "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"
 TIMED = {"flac", MATROSKA, MOV, "flv", "mpegts"}
-"""Containers of FFmpeg's that give each packet its time, so that a lost one leaves a gap."""
+"""FFmpeg's containers with a timestamp per packet, so that a lost packet shows as a gap."""
 MARKED = {"mp3", "ogg"}
-"""Containers whose end `containers/` has found, so that zeros may follow."""
+"""Containers whose end `containers/` has found, so zeros may follow it."""
 UNCHECKED = {"wv", "tta"}
-"""Containers that count samples, and whose decoders make samples of zeros as well."""
+"""Containers that count samples, but whose decoders also produce samples from zeros."""
 NEW_CLOCK = 60.0
-"""Seconds of a gap in MPEG-TS from which on, as after a step back, it is the clock of a stream that was joined."""
+"""In MPEG-TS, a gap of this many seconds, or a step back, means that another stream with its own clock was joined."""
 COUNTED = {"flac", "ogg", MOV, "asf", "wv", "tta", "ape"}
-"""Containers whose streams say how long they are; the others' durations are FFmpeg's guesses from the bit rate."""
+"""Containers whose streams state their duration; for others FFmpeg guesses it from the bit rate."""
 EXACT = COUNTED - {"asf", MOV}
-"""Containers that count samples, not packets."""
+"""Containers that count samples rather than packets."""
 PRIMING = 0.14
-"""Seconds of the longest delay of a codec for speech, AAC's at 16 kHz; some count it, and some leave it out."""
+"""Seconds of the longest delay of a speech codec (AAC at 16 kHz). Some durations include it and some do not."""
 WALL_CLOCK = 0.5
-"""By how much a browser recording that has all its bytes may differ from the duration that was written by a clock."""
+"""Maximum difference between a complete browser recording and its duration, which was taken from a wall clock."""
 PAUSE = 0.5
-"""Seconds without a packet that a codec may leave out in silence (Opus with DTX); they are filled with zeros."""
+"""Longest silence, in seconds, for which a codec may send no packets (Opus with DTX). It is filled with zeros."""
 MP3_GRANULE = 576
 MP3_DELAY = 1105
-"""Samples by which LAME and a decoder delay MP3; FFmpeg leaves them in where no header tells."""
+"""Samples by which LAME and a decoder delay MP3. FFmpeg keeps them if no header states the delay."""
 HUSH = 1e-3
 FULL_SCALE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0, "flt": 1.0, "dbl": 1.0}
 
@@ -49,31 +49,31 @@ def ffmpeg_blocks(span: Span, link: Link, known: str, soundfile_reason: str) -> 
     """Yield a link's samples.
 
     Args:
-        span: its bytes.
-        link: what the container's structure says.
-        known: the container's name, empty if its first bytes do not tell.
-        soundfile_reason: why libsndfile did not read it.
+        span: the link's bytes.
+        link: the container's structure.
+        known: the container's name; empty if the first bytes do not show it.
+        soundfile_reason: why libsndfile could not decode it.
 
     Raises:
-        BadAudio: unreadable, damaged, or, after the last block, cut short.
+        BadAudio: the link is unreadable, damaged, or (raised after the last block) truncated.
     """
     import av
 
     try:
         container = av.open(span, "r", metadata_errors="ignore", container_options={"format_whitelist": FORMATS})
-    except MemoryError:  # PyAV's is an FFmpegError too, and no fault of the file
+    except MemoryError:  # PyAV's MemoryError is also an FFmpegError, but not the file's fault
         raise
     except (av.FFmpegError, ValueError) as error:
         span.raise_failure()
         if link.claimed > link.present > 0:
             raise BadAudio(
-                "truncated", f"is cut short: {link.present} of {link.claimed} bytes are there, and not its index"
+                "truncated", f"is truncated: it has {link.present} of {link.claimed} bytes, without its index"
             ) from error
         if known:
             check_zeros(span)
         detail = getattr(error, "strerror", None) or str(error)
         reasons = " ".join(filter(None, (soundfile_reason, detail)))
-        raise BadAudio("unreadable", f"is not audio that can be read ({reasons})") from error
+        raise BadAudio("unreadable", f"is not readable audio ({reasons})") from error
     with container:
         stream = _audio_stream(container)
         decoding = _Decoding(container, stream)
@@ -85,28 +85,28 @@ def ffmpeg_blocks(span: Span, link: Link, known: str, soundfile_reason: str) -> 
         if decoding.failed > 1 and promised is None:
             raise BadAudio("damaged", f"is damaged after {decoding.seconds:.2f} s")
         if not decoding.seconds and decoding.failed:
-            raise BadAudio("unreadable", f"is not audio that can be read ({decoding.reason})")
+            raise BadAudio("unreadable", f"is not readable audio ({decoding.reason})")
         seconds = decoding.end if container.format.name == MATROSKA else decoding.seconds
         delay = stream.codec_context.delay / (stream.rate or 1)
         check_end(link, seconds, promised, delay + _allowed(container.format.name, link, decoding.longest))
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
-    """Return the audio to take of a video or a file with several tracks: the one marked as default, or the first."""
+    """Return the audio stream of a video or of a file with several tracks: the default one, or else the first."""
     import av
 
     found = container.streams.audio
     if not found:
         raise BadAudio("unreadable", "holds no audio")
-    if any(stream.codec_context is None for stream in found):  # to decode such a stream ends the process
-        raise BadAudio("unreadable", "holds audio of an unknown codec, or is cut before its first packet")
+    if any(stream.codec_context is None for stream in found):  # decoding such a stream crashes the process
+        raise BadAudio("unreadable", "holds audio of an unknown codec, or is truncated before its first packet")
     stream = next((stream for stream in found if stream.disposition & av.stream.Disposition.default), found[0])
     check_header(stream.channels, stream.rate)
     return stream
 
 
 def _must_not_end_in_zeros(container: str, codec: str, promised: float | None) -> bool:
-    """Return True for compressed data whose end is not known otherwise; the zeros of PCM are silence, except in AVI,
+    """Return True for compressed data without another sign of its end. The zeros of PCM are silence, except in AVI,
     which ends with an index."""
     if container in MARKED or (codec.startswith("pcm_") and container != "avi"):
         return False
@@ -114,9 +114,9 @@ def _must_not_end_in_zeros(container: str, codec: str, promised: float | None) -
 
 
 def _promised(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
-    """Return the seconds of audio that a container says its stream has; None where it does not say.
+    """Return the duration that a container promises for its stream, in seconds; None if it does not.
 
-    Matroska says when the stream ends, by its own clock.
+    Matroska's is the stream's end on its own clock.
     """
     if container.format.name in COUNTED:
         return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
@@ -128,11 +128,11 @@ def _promised(container: av.container.InputContainer, stream: av.AudioStream) ->
 
 
 def _allowed(container: str, link: Link, frame: float) -> float:
-    """Return the seconds that may be missing at the end, beside the codec's delay.
+    """Return the seconds that may be missing at the end, in addition to the codec's delay.
 
     Args:
-        container: FFmpeg's name.
-        link: what the container's structure says.
+        container: FFmpeg's name of the container.
+        link: the container's structure.
         frame: seconds of the codec's longest frame.
     """
     if container in EXACT:
@@ -145,13 +145,13 @@ def _allowed(container: str, link: Link, frame: float) -> float:
 
 
 class _Decoding:
-    """A stream that is decoded by PyAV.
+    """Decoding of a stream with PyAV.
 
     Attributes:
-        seconds: decoded so far, silence that was filled in included.
+        seconds: decoded so far, including silence that was filled in.
         longest: seconds of the longest frame.
-        end: where the last frame ends, in seconds of the container's clock where it has one.
-        failed, reason: packets that could not be decoded, and what FFmpeg says of the last.
+        end: end of the last frame, in seconds; on the container's clock if it has one.
+        failed, reason: number of packets that could not be decoded, and FFmpeg's error for the last one.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
@@ -169,10 +169,10 @@ class _Decoding:
         return max(self.seconds, self._clock or 0.0)
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the samples, small frames gathered.
+        """Yield the samples, with small frames joined.
 
         Raises:
-            BadAudio: what can't be decoded lies before something that can.
+            BadAudio: a part that can't be decoded is followed by one that can.
         """
         gathered: list[np.ndarray] = []
         kind, size = (0, 0), 0
@@ -223,7 +223,7 @@ class _Decoding:
             except av.FFmpegError as error:
                 self.failed += 1
                 self.reason = error.strerror or str(error)
-                if self.failed > 100:  # what gives nothing but errors ends
+                if self.failed > 100:  # give up on a stream that gives only errors
                     raise BadAudio("damaged", f"is damaged after {self.seconds:.2f} s") from error
                 continue
             for frame in frames:
@@ -231,12 +231,12 @@ class _Decoding:
                     yield frame
 
     def _lost(self, frame: av.AudioFrame) -> float:
-        """Return the seconds without a packet before a frame, 0 where that is within the clock's precision."""
+        """Return the seconds without packets before a frame, or 0 if within the clock's precision."""
         container, lasts = self._container.format.name, frame.samples / frame.sample_rate
         if container not in TIMED:
             return 0.0
         if frame.pts is None or frame.time_base is None:
-            if container == "mpegts" and self._clock is not None:  # a packet may hold several frames, and one time
+            if container == "mpegts" and self._clock is not None:  # a packet may hold several frames, but one time
                 self._clock += lasts
             return 0.0
         time = float(frame.pts * frame.time_base)
@@ -250,15 +250,15 @@ class _Decoding:
         return gap if gap > allowed else 0.0
 
     def _delay_of(self, first: av.AudioFrame) -> int:
-        """Return the samples to leave out at the start of MP3 whose header does not tell FFmpeg to do so.
+        """Return the number of samples to drop at the start of MP3 whose header does not tell FFmpeg to drop them.
 
-        A first frame that is not whole shows that FFmpeg has left them out, as it does for Matroska.
+        An incomplete first frame shows that FFmpeg has dropped them already, as it does for Matroska.
         """
         is_mp3 = self._stream.codec_context.codec.name.startswith("mp3")
         return MP3_DELAY if is_mp3 and not first.pts and first.samples % MP3_GRANULE == 0 else 0
 
     def _without_delay(self, samples: np.ndarray) -> np.ndarray:
-        """Return the samples after the delay; what sounds was no delay."""
+        """Return the samples after the delay. The delay ends early if there is sound in it."""
         taken = min(self._delay, len(samples))
         loud = np.flatnonzero(np.abs(samples[:taken]).max(axis=1) > HUSH)
         self._delay = 0 if len(loud) else self._delay - taken

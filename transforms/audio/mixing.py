@@ -1,4 +1,4 @@
-"""Channels to one, any rate to 16 kHz, block by block, and what is wrong with samples that were decoded well."""
+"""Mix channels to one and resample to 16 kHz, block by block, and check the decoded samples."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MIX = -1
 SILENCE_DBFS = -60.0
 SILENCE_FRAME = SAMPLE_RATE // 10
 DEAD = 1e-4
-"""Range of the samples of a channel that carries nothing."""
+"""A channel whose samples span less than this carries nothing."""
 FAR_BEYOND = 2.0
 BEYOND_SHARE = 0.01
 
 
 class Mixer:
-    """One utterance that is mixed and resampled (soxr, high quality) as it is decoded.
+    """Mixes and resamples an utterance (soxr, high quality) as it is decoded.
 
     Attributes:
-        seconds: of audio so far.
-        source_rate: Hz of the first samples.
-        size: samples so far, of all channels.
+        seconds: duration so far.
+        source_rate: rate of the first samples, in Hz.
+        size: number of samples so far, over all channels.
     """
 
     def __init__(self, channel: int) -> None:
@@ -48,18 +48,18 @@ class Mixer:
         return self._base + (self._frames / self._rate if self._rate else 0.0)
 
     def add(self, samples: np.ndarray, rate: int) -> None:
-        """Take the next samples.
+        """Add the next samples.
 
         Args:
             samples: (frames, channels) float32.
             rate: Hz.
 
         Raises:
-            BadAudio: the channel is not there, or a sample is not finite.
+            BadAudio: the channel does not exist, or a sample is not finite.
         """
         count = samples.shape[1]
         if self._channel >= count:
-            raise BadAudio("no_channel", f"has {count} channels, channel {self._channel} was asked for")
+            raise BadAudio("no_channel", f"has {count} channels, but channel {self._channel} was requested")
         mono = samples.mean(axis=1) if self._channel == MIX else np.ascontiguousarray(samples[:, self._channel])
         finite = np.isfinite(mono)
         if not finite.all():
@@ -81,7 +81,8 @@ class Mixer:
         """Return the utterance: (num_samples,) int16 at 16 kHz.
 
         Raises:
-            BadAudio: silent, only an offset, channels that cancel or are dead, far beyond full scale.
+            BadAudio: the audio is silent, has only an offset, has channels that cancel or are dead, or is far beyond
+                full scale.
         """
         self._finish_run()
         live = [channel for channel in self._channels if channel.range > DEAD]
@@ -96,7 +97,7 @@ class Mixer:
         return pcm
 
     def _pcm(self, gain: float) -> np.ndarray:
-        """Return the blocks as 16-bit integers, and let go of them one by one."""
+        """Return the blocks as 16-bit integers, freeing them one by one."""
         pcm = np.empty(sum(map(len, self._blocks)), np.int16)
         end = len(pcm)
         while self._blocks:
@@ -128,8 +129,8 @@ class Mixer:
         if peak > FAR_BEYOND and self._beyond > BEYOND_SHARE * self._sounding:
             raise BadAudio(
                 "beyond_full_scale",
-                f"lies far beyond full scale: its samples reach {peak:.5g}, and float samples must lie in [-1, 1]; "
-                "divide them by the full scale of the integers that they were, such as 32768",
+                f"is far beyond full scale: its samples reach {peak:.5g}, and float samples must lie in [-1, 1]; "
+                "divide them by the full scale of the original integers, such as 32768",
             )
 
     def _check_cancelled(self) -> None:
@@ -138,23 +139,23 @@ class Mixer:
             first, seconds = found
             raise BadAudio(
                 "cancelled_channels",
-                f"has {self._many} channels that cancel each other in their mean for {seconds:.1f} s, the first time "
-                f"after {first:.1f} s, as with one of them inverted; take one of them: channel: 0",
+                f"has {self._many} channels that cancel each other in their mean for {seconds:.1f} s, first at "
+                f"{first:.1f} s, for example because one is inverted; take a single channel: channel: 0",
             )
 
     def _raise_silent(self, live: list[_Channel]) -> None:
         if self._channel != MIX and live and self._channels[self._channel] not in live:
             others = ", ".join(str(number) for number, channel in enumerate(self._channels) if channel in live)
-            raise BadAudio("dead_channel", f"is silent in channel {self._channel}; there is sound in channel {others}")
+            raise BadAudio("dead_channel", f"is silent in channel {self._channel}; channel {others} has sound")
         offset = self._mono.mean
         if abs(offset) > 10 ** (SILENCE_DBFS / 20):
-            raise BadAudio("offset_only", f"holds no sound, only a constant offset of {offset:.3f} of full scale")
+            raise BadAudio("offset_only", f"has no sound, only a constant offset of {offset:.3f} of full scale")
         lasts = f"{self.seconds:.1f} s"
-        raise BadAudio("silent", f"is silent: no tenth of a second above {SILENCE_DBFS:g} dBFS in {lasts}")
+        raise BadAudio("silent", f"is silent: no tenth of a second in {lasts} is above {SILENCE_DBFS:g} dBFS")
 
 
 class _Channel:
-    """Sums over a channel's samples."""
+    """Statistics of a channel's samples."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -185,7 +186,7 @@ class _Channel:
 
 
 class _Resampler:
-    """Samples of one rate to 16 kHz; the result does not depend on how they are cut into blocks."""
+    """Resamples to 16 kHz. The result does not depend on how the samples are cut into blocks."""
 
     def __init__(self, rate: int) -> None:
         import soxr
@@ -193,12 +194,12 @@ class _Resampler:
         self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
     def __call__(self, mono: np.ndarray, last: bool = False) -> np.ndarray:
-        # what lies beyond full scale is clipped first, as a single such sample would ring for milliseconds
+        # Clip before resampling: a single sample beyond full scale would ring for milliseconds.
         return np.asarray(self._stream.resample_chunk(np.clip(mono, -1, 1).astype(np.float32), last=last))
 
 
 def _loudest_dbfs(pcm: np.ndarray) -> float:
-    """Return the power of the loudest tenth of a second, without its offset."""
+    """Return the power of the loudest tenth of a second, without its offset, in dBFS."""
     power = 0.0
     for start in range(0, max(1, len(pcm)), 1000 * SILENCE_FRAME):
         frames = pcm[start : start + 1000 * SILENCE_FRAME]

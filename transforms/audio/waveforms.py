@@ -1,28 +1,28 @@
-"""Audio in and out: any file to 16 kHz mono, and the 16-bit FLAC that shards hold.
+"""Audio input and output: decode any file to 16 kHz mono, and encode the 16-bit FLAC that shards hold.
 
 `decode.py` chooses the decoder; `mixing.py` mixes the channels to one and resamples it to 16 kHz.
 Memory holds the utterance at 16 kHz and one block of the source, however long the file is or claims to be.
 
-What is wrong with audio has an error class:
+Every problem with audio has an error class:
 
 | class | meaning |
 | --- | --- |
 | `empty` | no bytes, or no samples |
-| `unreadable` | no container or codec that is known, or no audio in it |
+| `unreadable` | the container or codec is unknown, or holds no audio |
 | `bad_header` | an impossible rate or number of channels |
-| `truncated` | the end is missing; the message says how much there is, and how much the container promised |
-| `joined` | a recording of another container follows, which no decoder would reach |
+| `truncated` | the end is missing; the message gives the duration found, and the one that the container promised |
+| `joined` | a recording in another container follows, which no decoder would reach |
 | `damaged` | a part in the middle is missing or can't be decoded; the message says after how many seconds |
 | `not_finite` | NaN or infinite samples |
 | `beyond_full_scale` | float samples on the scale of integers |
-| `no_channel`, `dead_channel` | the channel that was asked for is not there, or silent while another is not |
-| `cancelled_channels` | for a second or more the channels cancel each other in their mean |
-| `offset_only` | a constant and no sound |
+| `no_channel`, `dead_channel` | the requested channel does not exist, or is silent while another is not |
+| `cancelled_channels` | the channels cancel each other in their mean for a second or more |
+| `offset_only` | a constant offset and no sound |
 | `silent` | nothing above -60 dBFS |
-| `too_short`, `too_long` | the limits in seconds |
-| `too_large` | more samples, of all channels, than the longest utterance at 192 kHz in stereo |
-| `duration_mismatch` | the manifest says another duration |
-| `section_outside` | the section of the file that was asked for ends after the file |
+| `too_short`, `too_long` | the duration is outside the limits |
+| `too_large` | more samples, over all channels, than the longest utterance has at 192 kHz in stereo |
+| `duration_mismatch` | the manifest declares another duration |
+| `section_outside` | the requested section ends after the file |
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from echo_targets.transforms.audio.mixing import Mixer
 
 DECODERS = 2
 HEADER_BUFFER = 1 << 16
-"""Bytes of a file that are asked for at once for its header."""
+"""Bytes per request when a header is loaded."""
 
 MISMATCH_SECONDS = 0.5
-"""By how much a duration may differ from what was declared."""
+"""By how much a duration may differ from the declared one."""
 SAMPLES_PER_SECOND = 384_000
-"""Samples of all channels that may be decoded for each second of `max_seconds`."""
+"""Samples, over all channels, that may be decoded per second of `max_seconds`."""
 BYTES_PER_SECOND = 100
-"""Audio of fewer bytes a second than any codec of speech is a claim that is not believed."""
+"""A duration is not credible if it gives fewer bytes per second than this, which any speech codec exceeds."""
 
 Raw = Path | bytes | tuple[np.ndarray, int]
-"""What a source gives: a file, a file's bytes, or a waveform, (samples,) or (channels, samples), and its rate in Hz."""
+"""What a source returns: a file, its bytes, or a waveform, (samples,) or (channels, samples), with its rate in Hz."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Section:
-    """The part of a file that an utterance is.
+    """The part of a file that makes an utterance.
 
     Attributes:
-        start: seconds before it.
-        seconds: how long it is; None is to the end of the file.
+        start: its start in the file, in seconds.
+        seconds: its duration; None extends to the end of the file.
     """
 
     start: float = 0.0
@@ -91,11 +91,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Audio:
-    """An utterance as it is stored.
+    """A decoded utterance.
 
     Attributes:
         pcm: (num_samples,) int16 at 16 kHz, mono.
-        source_rate: Hz, of the source.
+        source_rate: rate of the source, in Hz.
     """
 
     pcm: np.ndarray
@@ -118,10 +118,10 @@ def load(
 
     Args:
         raw: a file, its bytes, or a waveform.
-        limits: on the utterance: the section, where there is one.
-        channel: which channel to take, `MIX` for the mean of those that are not dead.
-        section: which part to take; what lies after it is not decoded. None is the whole file.
-        declared_seconds: what the manifest says that the whole lasts, or a section without an end.
+        limits: limits of the utterance, which is the section if there is one.
+        channel: the channel to take; `MIX` for the mean of those that are not dead.
+        section: the part to take; what follows it is not decoded. None is the whole file.
+        declared_seconds: the manifest's duration of the whole file, or of a section without an end.
 
     Raises:
         BadAudio: the audio can't be used.
@@ -151,12 +151,12 @@ def _too_long(limits: Limits) -> BadAudio:
 
 
 def _within(section: Section, decoded: Iterator[Block]) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the samples of a section, whose borders are rounded to samples of the source.
+    """Yield the samples of a section, with borders rounded to samples of the source.
 
     Raises:
-        BadAudio: the file ends before the section does.
+        BadAudio: the file ends before the section.
     """
-    base, done, current = 0.0, 0, 1  # seconds before this run of one rate, its samples so far, its rate
+    base, done, current = 0.0, 0, 1  # for the current run of one rate: seconds before it, samples so far, rate
     for samples, rate, skipped in decoded:
         if rate != current:
             base, done, current = base + done / current, 0, rate
@@ -171,14 +171,14 @@ def _within(section: Section, decoded: Iterator[Block]) -> Iterator[tuple[np.nda
             return
     lasts = base + done / current
     if (section.start and section.start >= lasts) or lasts + MISMATCH_SECONDS < section.end < np.inf:
-        raise BadAudio("section_outside", f"lasts {lasts:.2f} s, and {section} was asked for")
+        raise BadAudio("section_outside", f"lasts {lasts:.2f} s, but {section} was requested")
 
 
 def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
-    """Yield a waveform of floats or integers; of two dimensions the shorter one is the channels."""
+    """Yield a waveform of floats or integers. If it has two dimensions, the shorter one is the channels."""
     samples = waveform[:, None] if waveform.ndim == 1 else waveform
     if samples.ndim != 2 or samples.dtype.kind not in "fiu":
-        raise BadAudio("unreadable", f"is an array of shape {waveform.shape} and type {waveform.dtype}, no waveform")
+        raise BadAudio("unreadable", f"is an array of shape {waveform.shape} and type {waveform.dtype}, not a waveform")
     if waveform.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
     check_header(samples.shape[1], rate)
@@ -194,7 +194,7 @@ def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
 
 
 def encode_flac(pcm: np.ndarray) -> bytes:
-    """16 kHz mono int16 samples as a FLAC file."""
+    """Encode 16 kHz mono int16 samples as a FLAC file."""
     import soundfile
 
     buffer = io.BytesIO()
@@ -203,7 +203,7 @@ def encode_flac(pcm: np.ndarray) -> bytes:
 
 
 def decode_flac(data: bytes) -> np.ndarray:
-    """A shard's FLAC bytes as (num_samples,) float32 in [-1, 1)."""
+    """Decode a shard's FLAC bytes to (num_samples,) float32 in [-1, 1)."""
     import soundfile
 
     waveform, _ = soundfile.read(io.BytesIO(data), dtype="float32")
@@ -211,7 +211,7 @@ def decode_flac(data: bytes) -> np.ndarray:
 
 
 def with_waveforms(batch: pa.Table) -> pa.Table:
-    """A batch with its `audio.bytes` decoded, in threads, to a column `waveform`: lists of float32 at 16 kHz."""
+    """Return a batch with `audio.bytes` decoded in threads to a column `waveform`: lists of float32 at 16 kHz."""
     encoded = pc.struct_field(batch["audio"], "bytes").combine_chunks()
     one_each = pa.LargeListArray.from_arrays(np.arange(len(encoded) + 1), encoded)
     paths = pa.table({"path": pc.struct_field(batch["audio"], "path")}).to_struct_array()
@@ -220,7 +220,7 @@ def with_waveforms(batch: pa.Table) -> pa.Table:
 
 
 def waveforms_of(turns: pa.LargeListArray) -> pa.LargeListArray:
-    """Lists of encoded audio, decoded in threads: lists of lists of float32 at 16 kHz."""
+    """Decode lists of encoded audio in threads to lists of lists of float32 at 16 kHz."""
     with ThreadPoolExecutor(DECODERS) as pool:
         waveforms = list(pool.map(decode_flac, turns.flatten().to_pylist()))
     samples = np.concatenate(waveforms) if waveforms else np.zeros(0, np.float32)
@@ -229,9 +229,9 @@ def waveforms_of(turns: pa.LargeListArray) -> pa.LargeListArray:
 
 
 def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
-    """What `with_waveforms` was given, without the audio's bytes, and the waveforms: (num_samples,) float32 each."""
+    """Undo `with_waveforms`: return the batch without audio bytes, and the waveforms, (num_samples,) float32 each."""
     waveforms = [
-        values.flatten().to_numpy().copy()  # a copy, since torch wants to be able to write
+        values.flatten().to_numpy().copy()  # copied, since torch wants writable arrays
         for chunk in batch["waveform"].chunks
         for values in (chunk[row : row + 1] for row in range(len(chunk)))
     ]
@@ -239,7 +239,7 @@ def without_waveforms(batch: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
 
 
 def header_seconds(file: Path | Seekable) -> float | None:
-    """Return the duration that a file's header claims, or None where libsndfile can't tell or the claim can't be true.
+    """Return the duration in a file's header; None if libsndfile can't tell or the duration is not credible.
 
     Raises:
         OSError: the file can't be read.

@@ -1,1 +1,1 @@
-"""The trainer's side: streaming a table into torch, and the batches that trainers read."""
+"""Data loading for trainers: stream a table into torch, and collate batches."""

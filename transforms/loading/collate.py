@@ -1,4 +1,4 @@
-"""Batches of rows: the one that EchoX's released trainer reads, and a plain one."""
+"""Collate functions: batches for EchoX's released trainer, and plain padded ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SYSTEM, USER, ASSISTANT = 9125, 882, 78191
 
 
 def llama3_prompt(system: Sequence[int]) -> list[int | None]:
-    """Return a turn's prompt in Llama 3's headers, by id; None where the audio goes.
+    """Return the ids of a turn's prompt in Llama 3's format, with None in place of the audio.
 
-    The release's inference code begins each piece of text with `<|begin_of_text|>`. This prompt does not;
+    The release's inference code starts each piece of text with `<|begin_of_text|>`. This prompt does not; the template
     `embedded:prompts/echox.json` does.
 
     Args:
-        system: ids of the system's text.
+        system: ids of the system prompt.
     """
 
     def header(role: int) -> list[int | None]:
@@ -46,25 +46,25 @@ def collate_echox(
     encode: Callable[[str], Sequence[int]] | None = None,
     mels: int | None = None,
 ) -> dict[str, Tensor]:
-    """Rows of training/echo as the batch of `finetune_kd` (see `collate_kd`).
+    """Return rows of training/echo as the batch of `finetune_kd` (see `collate_kd`).
 
     Args:
-        rows: with `utterance_id`, `user_audio_ids`, `unit_targets`, and `asr_target_ids`, `response_token_ids` and
-            `sub_lengths`; or `text`, `response_text` and `segment_char_ends` where `encode` is given.
-        config: of the model that is trained: placeholder, header of the units, offset.
-        prompt: ids of a turn from any template, with None or the placeholder once, where the audio goes:
+        rows: rows with `utterance_id`, `user_audio_ids`, `unit_targets`, and `asr_target_ids`, `response_token_ids`
+            and `sub_lengths`; or `text`, `response_text` and `segment_char_ends` if `encode` is given.
+        config: configuration of the model to train: placeholder, header of the units, offset.
+        prompt: ids of a turn from any template, with one None or placeholder in place of the audio:
             `llama3_prompt`, `PromptTemplate.ids(tokenizer, [])`, or a rendered chat template.
-        encode: a text to ids, without special tokens, where the trainer's tokenizer is not the one that made the rows.
-            A reply is encoded segment by segment, so that the segments' borders hold.
-        mels: bands of the log-mel `audios` (B, 1, mels, 3000), made of `audio`: 80, or 128 for whisper-large-v3; None
-            leaves them out.
+        encode: encodes a text to ids, without special tokens. Required if the trainer's tokenizer is not the one that
+            made the rows. A reply is encoded segment by segment, to keep the segments' borders.
+        mels: bands of the log-mel `audios` (B, 1, mels, 3000), computed from `audio`: 80, or 128 for whisper-large-v3;
+            None omits them.
 
     Raises:
-        ValueError: a row's dialogue has turns before it, its audio is longer than 30 s, or it does not fit the config.
+        ValueError: a row has earlier turns, its audio is longer than 30 s, or it does not fit the config.
     """
     ids = [config.audio_patch_id if each is None else each for each in prompt]
     if ids.count(config.audio_patch_id) != 1:
-        raise ValueError(f"the prompt has {ids.count(config.audio_patch_id)} places for audio, expected one")
+        raise ValueError(f"the prompt has {ids.count(config.audio_patch_id)} placeholders for audio; expected one")
     place = ids.index(config.audio_patch_id)
     parts = ids[:place], ids[place + 1 :]
     return collate_kd([_kd_row(row, parts, encode, mels) for row in rows], config)
@@ -78,19 +78,19 @@ def _kd_row(
 ) -> KDRow:
     if len(row["user_audio_ids"]) != 1:
         raise ValueError(
-            f"{row[KEY]} answers {len(row['user_audio_ids'])} turns, and holds the audio of the last alone: "
-            'read first turns with filters=[("turn", "==", 0)]'
+            f"{row[KEY]} replies to {len(row['user_audio_ids'])} turns, but has only the audio of the last: "
+            'load only first turns with filters=[("turn", "==", 0)]'
         )
     if encode is None:
-        asked, reply, lengths = row["asr_target_ids"], row["response_token_ids"], row["sub_lengths"]
+        transcript, reply, lengths = row["asr_target_ids"], row["response_token_ids"], row["sub_lengths"]
     else:
         borders = pairwise([0, *map(int, row["segment_char_ends"])])
         segments = [list(encode(row["response_text"][start:end])) for start, end in borders]
-        asked, reply = encode(row["text"]), [token for segment in segments for token in segment]
+        transcript, reply = encode(row["text"]), [token for segment in segments for token in segment]
         lengths = [len(segment) for segment in segments]
     audios = None if mels is None else [_log_mel(row, mels)]
     return KDRow(
-        prompt, [_ints(asked)], _ints(reply), _ints(lengths), [_ints(each) for each in row["unit_targets"]], audios
+        prompt, [_ints(transcript)], _ints(reply), _ints(lengths), [_ints(each) for each in row["unit_targets"]], audios
     )
 
 
@@ -101,23 +101,25 @@ def _ints(values: Sequence[int]) -> list[int]:
 def _log_mel(row: Mapping[str, Any], mels: int) -> Tensor:
     waveform = decode_flac(row["audio"]["bytes"])
     if len(waveform) > WINDOW_SAMPLES:
-        raise ValueError(f"{row[KEY]} has {len(waveform) / SAMPLE_RATE:.1f} s of audio, the encoder's window is 30 s")
+        raise ValueError(
+            f"{row[KEY]} has {len(waveform) / SAMPLE_RATE:.1f} s of audio, but the encoder's window is 30 s"
+        )
     return log_mel(waveform, WINDOW_SAMPLES, mels, "cpu")
 
 
 def t2c_segments(
     row: Mapping[str, Any], rule: SegmentRule | None = None, offsets: Sequence[tuple[int, int]] | None = None
 ) -> list[dict[str, Any]]:
-    """A row of training/t2c in the segments that echo would cut its text into, as far as its borders allow.
+    """Cut a row of training/t2c into the segments that echo would make of its text, as far as borders allow.
 
     Args:
-        row: with `text`, `units`, `durations` and `borders`.
-        rule: None is EchoX's own.
-        offsets: character span of each token of the text, of the tokenizer that the rule counts in; None counts
-            characters.
+        row: a row with `text`, `units`, `durations` and `borders`.
+        rule: the segment rule; None is EchoX's own.
+        offsets: character span of each token of the text, from the tokenizer that the rule is meant for; None counts
+            characters as tokens.
 
     Returns:
-        `text`, `units` (a list a codebook) and `durations` of each segment; the texts joined are the row's.
+        `text`, `units` (one list per codebook) and `durations` of each segment; the texts joined are the row's.
     """
     text = row["text"]
     borders = [Border(**border) for border in row["borders"]]
@@ -133,15 +135,15 @@ def t2c_segments(
 
 
 def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padding: int = -100) -> dict[str, Tensor]:
-    """Lists of integers as padded tensors, for a trainer of one's own.
+    """Return lists of integers as padded tensors, for a custom trainer.
 
     Args:
-        names: columns to take; of a list of lists (`unit_targets`) the lists are joined, and a null is an empty list.
-        padding: what stands after a row's end.
+        names: columns to take. Lists of lists (`unit_targets`) are concatenated; a null counts as an empty list.
+        padding: value after a row's end.
 
     Returns:
-        For each name: under it (B, longest), int64; under `<name>_lengths` (B,), int64; under `<name>_mask`
-        (B, longest), bool, true where there is a value.
+        For each name: `<name>`, (B, longest) int64; `<name>_lengths`, (B,) int64; and `<name>_mask`, (B, longest) bool,
+        True where there is a value.
     """
     import torch
 

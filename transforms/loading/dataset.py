@@ -1,4 +1,4 @@
-"""Targets for torch: a dataset that streams batches, and a loader whose workers can be resumed."""
+"""Targets for torch: a dataset that streams batches, and a loader that resumes with any number of workers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ State = dict[str, Any]
 
 
 class EchoTargetDataset(IterableDataset[list[Row]]):
-    """Batches of rows of a table, each row once an epoch over all ranks and workers: none is padded, none dropped.
+    """Batches of a table's rows, each row once per epoch over all ranks and workers; none is padded or dropped.
 
-    Ranks have the same number of rows, to within one; rows of different lengths make different numbers of batches. To
-    iterate starts an epoch, or goes on from a loaded state; the end of an epoch makes `epoch` the next one.
+    Ranks have equal numbers of rows, to within one, but may have different numbers of batches. Iterating starts an
+    epoch, or continues from a loaded state; the end of an epoch increments `epoch`.
 
     Args:
         root, table, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetStream`.
-        rank, world_size: None takes those of torch.distributed where it is initialised when this is made, else 0 of 1.
+        rank, world_size: None uses those of torch.distributed if it is initialized by now, else 0 and 1.
 
     Attributes:
-        epoch: that which is, or will be, read; a part of the seed.
+        epoch: the current or next epoch; part of the seed.
 
     Raises:
         LayoutError: there is no such table.
@@ -65,7 +65,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         self._loaded: tuple[int, int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes an epoch the one to read, from its start. Where it is that already, nothing changes."""
+        """Set the epoch, and start it from its beginning. No effect if it is the current epoch already."""
         if epoch != self.epoch:
             self.epoch, self._place, self._loaded = epoch, Place(), None
 
@@ -73,7 +73,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         number, workers = self._worker()
         if self._loaded not in (None, (number, workers)):
             other, others = self._loaded or (0, 1)
-            raise UserError(f"the state is of worker {other} of {others}, this is worker {number} of {workers}")
+            raise UserError(f"the state is from worker {other} of {others}, but this is worker {number} of {workers}")
         start = self._place if self._loaded else Place()
         self._loaded = None
         for place, rows in self.share(number, workers, start):
@@ -82,19 +82,19 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         self.set_epoch(self.epoch + 1)
 
     def share(self, worker: int, workers: int, start: Place) -> Iterator[tuple[Place, list[Row]]]:
-        """A worker's batches of this rank's, from a place on, each with the place after it."""
+        """Yield a worker's batches for this rank from a place on, each with the place after it."""
         reader, readers = self.rank * workers + worker, self.world_size * workers
         return self.reader.batches(self.epoch, reader, readers, start)
 
     def state_dict(self) -> State:
-        """Where this process is, as JSON could hold it: after the batch that was given last."""
+        """Return this process's position after the last batch that it returned. JSON-serializable."""
         return {**self.identity, "epoch": self.epoch, "worker": [*self._worker()], "place": [*self._place]}
 
     def load_state_dict(self, state: State) -> None:
-        """Makes the next iteration go on from a state.
+        """Make the next iteration continue from a state.
 
         Raises:
-            UserError: the state is of another stream: other shards, parameters or ranks.
+            UserError: the state is from another stream: other shards, parameters or ranks.
         """
         check_state(state, self.identity)
         number, workers = state["worker"]
@@ -102,7 +102,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
 
     @property
     def identity(self) -> State:
-        """What a state must share with this dataset to be loaded."""
+        """What must be equal between a state and this dataset."""
         return {**self.reader.stream, "rank": self.rank, "world_size": self.world_size}
 
     def _worker(self) -> tuple[int, int]:
@@ -111,16 +111,17 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
 
 
 class TargetLoader:
-    """A DataLoader over an `EchoTargetDataset` that knows how far each worker is: exact resume with any `num_workers`.
+    """A DataLoader over an `EchoTargetDataset` that tracks each worker's position: exact resume with any `num_workers`.
 
-    A resumed epoch gives the batches that the interrupted one had left, in the same order. What workers have read ahead
-    is read again.
+    A resumed epoch returns the remaining batches of the interrupted one in the same order. Batches that workers had
+    prefetched are loaded again.
 
     Args:
-        dataset: its own state is left alone, but for `epoch`.
-        collate: made of each batch of rows, in the worker.
-        num_workers: processes; 0 reads in this one.
-        options: of `torch.utils.data.DataLoader`, such as `pin_memory`, `prefetch_factor`, `multiprocessing_context`.
+        dataset: only its `epoch` is changed, not its other state.
+        collate: called on each batch of rows, in the worker.
+        num_workers: number of processes; 0 loads in this process.
+        options: options of `torch.utils.data.DataLoader`, such as `pin_memory`, `prefetch_factor`,
+            `multiprocessing_context`.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class TargetLoader:
         self._places, self._turn = [Place()] * max(1, self.num_workers), 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes an epoch the one to read, from its start. Where it is that already, nothing changes."""
+        """Set the epoch, and start it from its beginning. No effect if it is the current epoch already."""
         if epoch != self.dataset.epoch:
             self.dataset.set_epoch(epoch)
             self._begin()
@@ -156,26 +157,28 @@ class TargetLoader:
         self.set_epoch(self.dataset.epoch + 1)
 
     def state_dict(self) -> State:
-        """Where the workers are, as JSON could hold it: after the batch that was given last."""
+        """Return the workers' positions after the last batch that was returned. JSON-serializable."""
         places = [[*place] for place in self._places]
         return {**self.dataset.identity, "epoch": self.dataset.epoch, "places": places, "turn": self._turn}
 
     def load_state_dict(self, state: State) -> None:
-        """Makes the next iteration go on from a state.
+        """Make the next iteration continue from a state.
 
         Raises:
-            UserError: the state is of another stream: other shards, parameters, ranks or number of workers.
+            UserError: the state is from another stream: other shards, parameters, ranks or number of workers.
         """
         check_state(state, self.dataset.identity)
         if len(state["places"]) != len(self._places):
-            raise UserError(f"the state is of {len(state['places'])} workers, this loader has {len(self._places)}")
+            raise UserError(
+                f"the state is from {len(state['places'])} workers, but this loader has {len(self._places)}"
+            )
         self.dataset.set_epoch(state["epoch"])
         self._places, self._turn = [Place(*place) for place in state["places"]], state["turn"]
         self._loaded = True
 
 
 class _Shares(IterableDataset[tuple[int, Place, Any]]):
-    """Each worker's share from its place on; DataLoader asks worker 0 first, so that one takes the turn that is due."""
+    """Each worker's remaining share. DataLoader asks worker 0 first, so worker 0 takes the share whose turn it is."""
 
     def __init__(
         self, dataset: EchoTargetDataset, collate: Callable[[list[Row]], Any], places: Sequence[Place], turn: int
@@ -191,10 +194,12 @@ class _Shares(IterableDataset[tuple[int, Place, Any]]):
 
 
 def check_state(state: State, expected: State) -> None:
-    """Raises UserError where a state is of another stream; the message names what differs."""
+    """Raise UserError if a state is from another stream; the message names what differs."""
     for name, value in expected.items():
         if state.get(name) != value:
-            raise UserError(f"the state is of another stream: its {name} is {state.get(name)!r}, here it is {value!r}")
+            raise UserError(
+                f"the state is from another stream: its {name} is {state.get(name)!r}, but here it is {value!r}"
+            )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,9 +1,9 @@
-"""A reader's share of an epoch, in batches of like lengths, from any place on. Needs no torch.
+"""A reader's share of an epoch, in batches of similar lengths, from any position on. Does not import torch.
 
-An epoch is one sequence of rows: the shards in a seeded order, and in each its row groups in a seeded order. A reader
-takes an equal stretch of it, to within a row, in windows of whole row groups; the rows of a window are sorted by
-length, cut into batches, and the batches shuffled. All of it follows from manifests, footers and the seed, so a place
-in it is two numbers.
+An epoch is one sequence of rows: the shards in a seeded order, and their row groups in a seeded order. Each reader
+takes an equal stretch of it, to within a row, in windows of whole row groups. The rows of a window are sorted by
+length and cut into batches, and the batches are shuffled. All of this follows from manifests, footers and the seed, so
+two numbers describe a position.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ LENGTHS = {
     "training/s2t": ("num_samples",),
     "utterances": ("num_samples",),
 }
-"""What a row's length is counted in, by table."""
+"""Columns that a row's length is counted in, by table."""
 SHARDS, ROW_GROUPS, ROWS, BATCHES = range(4)
-"""What is shuffled: a part of the seed."""
+"""What is shuffled; part of the seed."""
 PARQUET = pads.ParquetFileFormat()
 
 
 class Place(NamedTuple):
-    """How far a reader is.
+    """Position of a reader.
 
     Attributes:
-        rows: rows of its stretch before the window it is in, also those that a filter leaves out.
-        batches: batches of that window that were given.
+        rows: rows of its stretch before the current window, including those that a filter removes.
+        batches: batches of that window that were returned.
     """
 
     rows: int = 0
@@ -56,22 +56,22 @@ Item = TypeVar("Item")
 
 
 class TargetStream:
-    """Reads a table's current version, as it is when this is made.
+    """Reads a table's current version, as of construction.
 
-    Page checksums are not verified, which would take as long as reading audio does: `echo-targets check` is for that.
+    Page checksums are not verified, which would take as long as loading the audio; `echo-targets check` verifies them.
 
     Args:
         root: a dataset's folder or URL.
         table: such as `training/echo`.
-        columns: those that rows have; all where None. Audio is most of a row's bytes.
-        filters: what all rows given hold, as `pyarrow.parquet.read_table` takes it: `[("unit_error_rate", "<=", 0.3)]`.
-            A null holds nothing. Row groups that the statistics rule out are not read.
-        lengths: columns that make a row's length: of a list, the number of its innermost elements; of an integer, its
-            value. None is the table's own of `LENGTHS`, or else 1 a row.
-        batch_tokens: the most that a batch has of longest x count; a longer row is a batch of its own.
-        window_rows: a window is closed when it has as many rows, also those that a filter leaves out. A window is what
-            is shuffled together, and what is in memory.
-        seed: of the order; None reads the shards as they lie, and of each window the longest rows first.
+        columns: columns of the rows; None for all. Audio is most of a row's bytes.
+        filters: conditions on the rows, as for `pyarrow.parquet.read_table`: `[("unit_error_rate", "<=", 0.3)]`. A null
+            fulfills none. Row groups that the statistics exclude are not loaded.
+        lengths: columns that make up a row's length: for a list, the number of its innermost elements; for an integer,
+            its value. None uses the table's `LENGTHS`, or else 1 per row.
+        batch_tokens: maximum of longest x count of a batch; a longer row is a batch of its own.
+        window_rows: a window is closed at this many rows, including those that a filter removes. The rows of a window
+            are shuffled together and held in memory.
+        seed: seed of the order. None reads the shards in stored order, and each window's longest rows first.
 
     Raises:
         LayoutError: there is no such table, or another version of the code wrote it.
@@ -117,17 +117,17 @@ class TargetStream:
             "window_rows": window_rows,
             "seed": seed,
         }
-        """All that the batches of an epoch follow from, beside its number and that of readers."""
+        """Everything that determines the batches of an epoch, apart from its number and the number of readers."""
 
     def batches(
         self, epoch: int = 0, reader: int = 0, readers: int = 1, start: Place = START
     ) -> Iterator[tuple[Place, list[Row]]]:
-        """A reader's batches from a place on, each with the place after it.
+        """Yield a reader's batches from a position on, each with the position after it.
 
-        Lists of numbers are NumPy views, not to be written to; lists of lists are lists of such; all else is Python's.
+        Lists of numbers are read-only NumPy views; lists of lists are lists of these; all else is plain Python.
 
         Raises:
-            LayoutError: a shard does not have the rows that its manifest says.
+            LayoutError: a shard's number of rows differs from its manifest's.
         """
         first, last = (self.rows * number // readers for number in (reader, reader + 1))
         at, given = first + start.rows, start.batches
@@ -143,12 +143,12 @@ class TargetStream:
                 place = Place(at - count - first, number) if number < len(batches) else Place(at - first)
                 yield place, [rows[position] for position in batch.tolist()]
             given = 0
-            del rows  # before the next window is read
+            del rows  # free them before loading the next window
 
     def _pieces(self, dataset: Dataset, epoch: int, first: int, last: int) -> Iterator[tuple[int, pa.Table]]:
-        """Rows `first` to `last` of the epoch's sequence by row group: how many, and those that pass the filter.
+        """Yield rows `first` to `last` of the epoch by row group: their number, and the rows that pass the filter.
 
-        Opens only the shards that they are in.
+        Opens only the shards that hold them.
         """
         start = 0
         for shard in self._order(len(self._files), SHARDS, epoch).tolist():
@@ -158,7 +158,7 @@ class TargetStream:
                 sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
                 if sum(sizes) != rows:
                     raise LayoutError(
-                        f"{dataset.where(path)}: has {sum(sizes)} rows, its manifest says {rows}: restore the file"
+                        f"{dataset.where(path)}: has {sum(sizes)} rows, but its manifest says {rows}: restore the file"
                     )
                 wanted = self._wanted(dataset, path, len(sizes))
                 at = start
@@ -175,14 +175,14 @@ class TargetStream:
         return rows if self._filter is None else rows.filter(self._filter)
 
     def _wanted(self, dataset: Dataset, path: str, row_groups: int) -> set[int]:
-        """Row groups in which the statistics allow a row that passes the filter."""
+        """Return the row groups that may hold rows that pass the filter, according to the statistics."""
         if self._filter is None:
             return set(range(row_groups))
         fragment = PARQUET.make_fragment(dataset.path(path), dataset.filesystem)
         return {group.id for part in fragment.split_by_row_group(self._filter) for group in part.row_groups}
 
     def _window(self, pieces: Iterator[tuple[int, pa.Table]]) -> tuple[int, list[Row], np.ndarray]:
-        """The next pieces: how many rows they have, and those that pass the filter, with their lengths."""
+        """Load the next window: its number of rows, the rows that pass the filter, and their lengths."""
         count = 0
         rows: list[Row] = []
         lengths = [np.zeros(0, np.int64)]
@@ -197,7 +197,7 @@ class TargetStream:
         return count, rows, np.concatenate(lengths)
 
     def _batches(self, lengths: np.ndarray, epoch: int, at: int) -> list[np.ndarray]:
-        """Positions in a window, by batch."""
+        """Return row positions in a window, by batch."""
         order = self._order(len(lengths), ROWS, epoch, at)
         order = order[np.argsort(-lengths[order], kind="stable")]
         cuts = [0]
@@ -209,19 +209,19 @@ class TargetStream:
     def _order(self, count: int, what: int, epoch: int, number: int = 0) -> np.ndarray:
         if self._seed is None:
             return np.arange(count)
-        drawn = np.random.Philox(key=[self._seed, what], counter=[0, 0, number, epoch])  # a stream for each, cheaply
+        drawn = np.random.Philox(key=[self._seed, what], counter=[0, 0, number, epoch])  # cheap independent streams
         return np.random.Generator(drawn).permutation(count)
 
 
 def _as_stored(value: Any, kind: pa.DataType) -> Any:
-    """A filter's value in a column's precision: the float32 nearest to 0.3 is above 0.3."""
+    """Return a filter's value in a column's precision: the float32 nearest to 0.3 exceeds 0.3."""
     if value is None or not pa.types.is_float32(kind):
         return value
     return np.float32(value).item() if isinstance(value, int | float) else [np.float32(each).item() for each in value]
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, the next one made in a thread while one is used."""
+    """Yield the same items, while a thread computes the next one."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -230,7 +230,7 @@ def prefetch(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def lengths_of(array: pa.Array) -> np.ndarray:
-    """Each row's length, int64: of a list, its innermost elements; of an integer, its value; of null, 0."""
+    """Return each row's length, int64: for a list, its innermost elements; for an integer, its value; for null, 0."""
     if not pa.types.is_list(array.type):
         return array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     ends = array.offsets.to_numpy()
@@ -241,7 +241,7 @@ def lengths_of(array: pa.Array) -> np.ndarray:
 
 
 def values_of(array: pa.Array) -> list[Any]:
-    """Each row's value: a list of numbers as a NumPy view, a list of lists as a list of them, all else as Python's."""
+    """Return each row's value: lists of numbers as NumPy views, lists of lists as lists of these, others as Python."""
     kind = array.type
     rows: list[Any]
     if pa.types.is_dictionary(kind):

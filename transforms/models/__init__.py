@@ -1,1 +1,1 @@
-"""Models behind the transforms: loaded where a worker sets up, never on import of a transform."""
+"""Models behind the transforms. They are loaded when a worker sets up, never when a transform is imported."""

@@ -1,1 +1,1 @@
-"""Segments of a reply: where its text, its recording and its units are cut."""
+"""Segments of a reply: where to cut its text, its recording and its units."""

@@ -1,4 +1,4 @@
-"""Borders of whole columns of recordings: `rule.borders_of` on Arrow arrays."""
+"""Borders of recordings, computed on whole columns: `rule.borders_of` for Arrow arrays."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BORDERS: pa.ListType = T2C.schema.field("borders").type
 
 
 def borders(rows: pa.RecordBatch) -> pa.ListArray:
-    """Where the text and the units of rows can be cut together.
+    """Return the places where the text and the units of each row can be cut together.
 
     Args:
-        rows: utterances with their transcripts, units and alignments as structs, and their `text`. An alignment of
-            another text than this one, or one that failed, gives no borders.
+        rows: utterances with their transcripts, units and alignments as structs, and their `text`. An alignment that
+            failed, or that aligned another text, gives no borders.
     """
     row, left, right, frame = _between_words(rows)
     counts = np.bincount(row, minlength=len(rows))
@@ -28,7 +28,7 @@ def borders(rows: pa.RecordBatch) -> pa.ListArray:
 
 
 def longest_stretch(rows: pa.RecordBatch) -> pa.DoubleArray:
-    """Seconds of each recording's longest stretch without a border; null without units."""
+    """Return the seconds of each recording's longest stretch without a border; null without units."""
     row, _, _, frame = _between_words(rows)
     ends = _numbers(_unit(rows, "num_frames"))
     longest = np.zeros(len(rows), np.int64)
@@ -64,7 +64,7 @@ def _of_this_text(rows: pa.RecordBatch) -> pa.BooleanArray:
 
 
 def _frame_samples(rows: pa.RecordBatch) -> np.ndarray:
-    """16 kHz samples a frame, (rows,) float64."""
+    """Return 16 kHz samples per frame, (rows,) float64."""
     rates = np.maximum(_numbers(_unit(rows, "sampling_rate")), 1)
     return np.maximum(_numbers(_unit(rows, "hop_samples")), 1) * SAMPLE_RATE / rates
 
@@ -74,7 +74,7 @@ def _unit(rows: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _numbers(values: pa.Array, null: int = 0) -> np.ndarray:
-    """Values as (n,) int64, with a number for null."""
+    """Return values as (n,) int64, with nulls replaced by `null`."""
     return np.asarray(pc.fill_null(values.cast(pa.int64()), null).to_numpy(zero_copy_only=False))
 
 

@@ -1,6 +1,6 @@
-"""Where a reply is cut into segments: in its text, and at the same places in its recording.
+"""Rules for cutting a reply into segments: in its text, and at the same places in its recording.
 
-The stage echo, the training of text-to-codec models and publish_t2c share the rule and the borders.
+The echo stage, the training of text-to-codec models and publish_t2c share the rule and the borders.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ STRAIGHT = frozenset("\"'")
 CLOSING = frozenset(")]}”’»›」』）】》〉］｝") | STRAIGHT
 TITLES = ("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "gen", "col", "capt", "lt", "sgt", "rev", "hon", "sen")
 ABBREVIATIONS = frozenset((*TITLES, "mt", "nos", "vol", "pp", "fig", "vs", "cf", "approx"))
-"""Words whose period ends no sentence: something always follows them."""
+"""Words whose period ends no sentence, because something always follows them."""
 REACH = 64
-"""Characters of the text that are looked at on each side of a cut."""
+"""Characters of the text to look at on each side of a cut."""
 NO_TIME = -1
 
 
 class SegmentRule(Parameters):
     """EchoX's read/write policy over the scores of a reply's tokens (released inference code).
 
-    A cut falls after token i where its score is the highest of tokens i - lookahead .. i + lookahead, and the
-    segment has either `max_tokens` behind it, or `min_tokens` and a score above `threshold`. A token that the reply
-    ends too soon after, so that its look-ahead is not whole, is never cut at.
+    A cut falls after token i if its score is the highest of tokens i - lookahead .. i + lookahead, and the segment
+    either has `max_tokens` tokens before token i, or has `min_tokens` and a score above `threshold`. No cut falls so
+    near the reply's end that the look-ahead is incomplete.
 
     Attributes:
-        lookahead: tokens seen on both sides, on the left as far as the reply goes back.
-        min_tokens, max_tokens: tokens between the segment's first and token i.
-        threshold: score that a cut before `max_tokens` needs.
+        lookahead: tokens to compare on each side; on the left, fewer at the reply's start.
+        min_tokens, max_tokens: tokens between the segment's first token and token i.
+        threshold: the score that a cut before `max_tokens` needs.
     """
 
     lookahead: int = 5
@@ -51,10 +51,10 @@ class SegmentRule(Parameters):
     threshold: float = 0.1
 
     def ends(self, scores: Sequence[float]) -> list[int]:
-        """Exclusive end of each segment, the reply's end last; empty for an empty reply."""
+        """Return the exclusive end of each segment; the last is the reply's end. Empty for an empty reply."""
         ends: list[int] = []
         start = 0
-        for token, score in enumerate(scores[: -self.lookahead or None]):  # the tail is never cut: no look-ahead
+        for token, score in enumerate(scores[: -self.lookahead or None]):  # no cuts in the tail: no look-ahead
             window = scores[max(0, token - self.lookahead) : token + self.lookahead + 1]
             length = token - start
             long_enough = length >= self.max_tokens or (score > self.threshold and length >= self.min_tokens)
@@ -65,15 +65,15 @@ class SegmentRule(Parameters):
 
 
 def text_scores(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
-    """Scores from the text alone, for replies that no language model has read: high where a reader would pause.
+    """Score tokens from the text only, for replies without a language model: high where a reader would pause.
 
     Args:
         text: the reply.
         offsets: character span of each token.
 
     Returns:
-        One score a token: the end of a sentence above that of a clause, above that of a word. A token that spells a
-        part of a character, or only spaces, is no place to cut: the token that ends the character or the word is.
+        One score per token: sentence ends score above clause ends, and these above word ends. A token that spells only
+        a part of a character, or only spaces, is never a place to cut; the token that ends the character or word is.
     """
     if not offsets:
         return []
@@ -101,13 +101,13 @@ def _score(text: str, end: int) -> float:
         return INSIDE if inside_number else CLAUSE_END
     if "\n" in space:
         return SENTENCE_END
-    if is_character(spoken[-1]):  # where words are not set apart, a space sets clauses apart
+    if is_character(spoken[-1]):  # in scripts without spaces between words, a space separates clauses
         return CLAUSE_END if space else WORD_END
     return WORD_END if space or is_character(after) else INSIDE
 
 
 def _joins(right: str, after: str) -> bool:
-    """Return True if what follows belongs to what stands before: a mark, a closing quote, or a combining character."""
+    """Return True if the text after a cut belongs before it: a mark, a closing quote, or a combining character."""
     if unicodedata.category(right[0]).startswith("M"):
         return True
     opens = after in STRAIGHT and right[0].isspace()
@@ -121,7 +121,7 @@ def _opens(spoken: str) -> bool:
 
 
 def _of_period(bare: str, after: str) -> float:
-    """The score of a period: that of a word after an abbreviation, an initial or the number of a list's item."""
+    """Return the score of a period; after an abbreviation, an initial or a list item's number, it is a word's end."""
     last = bare.split()[-1]
     word = last.rstrip(".").lstrip("".join(OPENING | CLOSING))
     earlier = bare[: -len(last)].rstrip(" ")[-1:]
@@ -137,8 +137,8 @@ class Border(NamedTuple):
     """A place where a text and its recording can be cut together.
 
     Attributes:
-        char_start, char_end: the text may be cut anywhere from one to the other: between two words.
-        frame: the recording is cut before this frame: in the middle of the pause between the two words.
+        char_start, char_end: the text may be cut anywhere in this range, which lies between two words.
+        frame: the recording is cut before this frame, in the middle of the pause between the two words.
     """
 
     char_start: int
@@ -147,7 +147,7 @@ class Border(NamedTuple):
 
 
 def borders_of(words: Sequence[dict[str, Any]], frame_samples: float, num_frames: int) -> list[Border]:
-    """The borders of a recording, from the `items` of its word alignment; the other arguments as for `word_borders`."""
+    """Return the borders of one recording, from its word alignment's `items`; see `word_borders` for the others."""
     names = ("char_start", "char_end", "start_sample", "end_sample", "interpolated")
     columns = [np.array([NO_TIME if word[name] is None else word[name] for word in words], np.int64) for name in names]
     char_starts, char_ends, starts, ends, interpolated = columns
@@ -166,16 +166,16 @@ def word_borders(
     frame_samples: np.ndarray,
     num_frames: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The borders of many recordings, between neighbouring words that both have a time.
+    """Return the borders of many recordings, between neighboring words that both have a time.
 
-    Two words whose times only their neighbours gave have no border between them.
+    There is no border between two words whose times were both interpolated.
 
     Args:
-        row: recording of each word, rising, (words,) int64; so are the next five.
-        char_starts, char_ends: each word in its text.
-        starts, ends: each word in its recording, samples at 16 kHz; NO_TIME where it has none.
-        interpolated: 1 where the word's neighbours gave its times.
-        frame_samples: 16 kHz samples a frame, (recordings,) float64.
+        row: index of each word's recording, ascending, (words,) int64; the next five have the same shape and dtype.
+        char_starts, char_ends: each word's span in its text.
+        starts, ends: each word's span in its recording, in 16 kHz samples; NO_TIME if it has none.
+        interpolated: 1 if the word's times were interpolated from its neighbors'.
+        frame_samples: 16 kHz samples per frame, (recordings,) float64.
         num_frames: frames of each recording, (recordings,) int64.
 
     Returns:
@@ -194,7 +194,7 @@ def word_borders(
 
 
 def frames_of(char_ends: Sequence[int], borders: Sequence[Border]) -> list[int | None]:
-    """The frame at which a recording is cut where its text is cut; None where there is no border."""
+    """Return the frame at which to cut the recording for each cut of the text; None where there is no border."""
     at = np.searchsorted([border.char_start for border in borders], char_ends, side="right") - 1
     found = [borders[place] if place >= 0 else None for place in at.tolist()]
     return [
@@ -206,15 +206,15 @@ def frames_of(char_ends: Sequence[int], borders: Sequence[Border]) -> list[int |
 def cut_units(
     units: Sequence[int] | np.ndarray, durations: Sequence[int] | np.ndarray, frames: Sequence[int]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Collapsed units cut before the given frames; a run that a cut falls into goes on in both segments.
+    """Cut collapsed units before the given frames. A run that a cut divides continues in both segments.
 
     Args:
-        units: (N,), or (N, Q) of Q codebooks.
-        durations: (N,) frames of each.
-        frames: rising.
+        units: (N,), or (N, Q) for Q codebooks.
+        durations: (N,) frames of each unit.
+        frames: where to cut, ascending.
 
     Returns:
-        Units and durations of each segment, as `collapse` gives them; one segment more than there are frames.
+        Units and durations of each segment, as `collapse` returns them; one segment more than there are frames.
     """
     whole = expand(np.asarray(units), np.asarray(durations))
     return [collapse(piece) for piece in np.split(whole, list(frames))]
@@ -223,7 +223,7 @@ def cut_units(
 def recorded_segments(
     units: Sequence[int], durations: Sequence[int], borders: Sequence[Border], char_ends: Sequence[int]
 ) -> list[np.ndarray] | None:
-    """A recording's own units, cut where the text is cut.
+    """Return a recording's own units, cut where the text is cut.
 
     Args:
         units, durations: the recording's collapsed units.
@@ -231,7 +231,7 @@ def recorded_segments(
         char_ends: exclusive character end of each segment.
 
     Returns:
-        (n,) int32 collapsed units of each segment, or None where a segment ends at no border.
+        (n,) int32 collapsed units of each segment, or None if a segment does not end at a border.
     """
     frames = [frame for frame in frames_of(char_ends[:-1], borders) if frame is not None]
     if len(frames) < len(char_ends) - 1:
@@ -240,7 +240,7 @@ def recorded_segments(
 
 
 class Cut(NamedTuple):
-    """A place where echo's rule cuts a reply, and its recording can be cut too.
+    """A place where echo's rule cuts a reply and where its recording can be cut too.
 
     Attributes:
         token: first token of the segment that follows.
@@ -256,15 +256,15 @@ class Cut(NamedTuple):
 def cuts_of(
     rule: SegmentRule | None, text: str, offsets: Sequence[tuple[int, int]], borders: Sequence[Border]
 ) -> list[Cut]:
-    """Where a recorded text is cut into the segments that echo would make of it.
+    """Return the cuts of a recorded text into the segments that echo would make of it.
 
-    Two segments without a border between them stay together; without a rule or a border the text is one segment.
+    Two segments without a border between them are joined. Without a rule or a border the text is one segment.
 
     Args:
-        rule: that of echo.
-        text: what is said.
-        offsets: character span of each of its tokens.
-        borders: where it can be cut.
+        rule: echo's segment rule.
+        text: the text of the recording.
+        offsets: character span of each of the text's tokens.
+        borders: where the recording can be cut.
     """
     ends = rule.ends(text_scores(text, offsets))[:-1] if rule and borders else []
     chars = [offsets[end - 1][1] for end in ends]

@@ -1,4 +1,4 @@
-"""What a source is, and where its files lie: in a folder of this machine or in a bucket."""
+"""The interface of a source, and access to its files in a local folder or an object store."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.languages import code_of
 
 PROBES, REMOTE_PROBES = 16, 32
-"""Files that are looked at, at once, as items are listed."""
+"""Files to probe at the same time while items are listed."""
 STREAM_BUFFER = 1 << 23
-"""Bytes that are asked for at once of a file that is read from end to end."""
+"""Bytes per request when a file is streamed from end to end."""
 BYTES_PER_SECOND = 16_000
-"""Of audio whose header does not tell how long it is: 128 kbit/s."""
+"""Assumed for audio whose header does not give a duration: 128 kbit/s."""
 
 
 class SourceError(UserError):
-    """A source that can't be listed: its manifest, folder or data set is not there, or is not what it should be."""
+    """A source can't be listed: its manifest, folder or data set is missing or malformed."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Item:
 
     Attributes:
         id: unique within the job.
-        where: for a message: the manifest and its line, the file, the data set and its row.
-        locator: what `Source.open` takes; a path is relative to the source where it can be, so that a moved corpus
-            is the same.
-        seconds: duration, an estimate is enough.
+        where: position to show in messages: the manifest and its line, the file, or the data set and its row.
+        locator: the argument of `Source.open`; a path is relative to the source if possible, so that moving a corpus
+            changes nothing.
+        seconds: duration; an estimate is enough.
         size: bytes of the audio file.
-        error_class, error: why the item can't be read at all.
+        error_class, error: why the item can't be ingested.
         text: reference text.
-        start_seconds, section_seconds: where the item begins in its file, and how long it is; None is the file's
+        start_seconds, section_seconds: where the item begins in its file, and its duration; None means the file's
             beginning, and its end.
-        declared_seconds: how long the whole file is said to be, or a section that has no `section_seconds`. What
+        declared_seconds: declared duration of the whole file, or of a section without `section_seconds`. Audio that
             differs by more than half a second is rejected.
-        The rest as in the table `utterances`; None takes the source's default.
+        The others are those of the table `utterances`; None uses the source's default.
     """
 
     id: str
@@ -76,12 +76,12 @@ class Item:
 
 
 class Expected(Parameters):
-    """What a source is known to hold: compared with what ingest stored, and counted with where the source is not there.
+    """A source's expected size: compared with what ingest stored, or used for a preview if the source is missing.
 
     Attributes:
-        items, hours: as the corpus or a paper says.
-        role: who speaks; what a user or an assistant says are turns of dialogues.
-        tolerance: the share by which either may differ.
+        items, hours: as the corpus or a paper states them.
+        role: who speaks. User and assistant utterances are turns of dialogues.
+        tolerance: relative deviation allowed for both.
     """
 
     items: PositiveInt
@@ -94,12 +94,12 @@ class Expected(Parameters):
 
 
 class Source(Parameters):
-    """Parameters of a source, and what it does with them.
+    """Parameters and interface of a source.
 
     Attributes:
         corpus, split, language, license: defaults for the items' columns.
-        channel: which channel of each file to take; -1 is the mean of all.
-        expected: what it should come to; no part of a fingerprint.
+        channel: the channel to take from each file; -1 is the mean of all.
+        expected: the source's expected size; not part of a fingerprint.
     """
 
     corpus: str
@@ -117,46 +117,46 @@ class Source(Parameters):
         return code
 
     has_files: ClassVar[bool] = False
-    """Whether a locator is the path of a file."""
+    """True if a locator is the path of a file."""
     listed_in: ClassVar[str]
-    """The parameter that says where the items are listed."""
+    """Name of the parameter that says where the items are listed."""
 
     def fingerprint_parameters(self) -> dict[str, Any]:
-        """What shapes an item's audio beside what the plan says of it."""
+        """Return what shapes an item's audio, apart from what the plan records about it."""
         return {"kind": self.kind}  # type: ignore[attr-defined]
 
     _ignored: Counter[str] = PrivateAttr(default_factory=Counter)
 
     @property
     def ignored(self) -> dict[str, int]:
-        """Keys that no field has, and in how many of the records that `items` listed last."""
+        """Keys without a field, and in how many records they occur. Set by the last `items`."""
         return dict(self._ignored.most_common())
 
     @property
     def place(self) -> str:
-        """Where the items are listed, for a message."""
+        """Where the items are listed, for messages."""
         return str(getattr(self, self.listed_in))
 
     @property
     def synthetic(self) -> bool:
-        """Whether the speech is made by a voice model."""
+        """True if the speech is made by a voice model."""
         return False
 
     def weight_digests(self) -> dict[str, str]:
-        """Digests of the models that a source makes its audio with."""
+        """Return digests of the models with which the source makes its audio."""
         return {}
 
     @abstractmethod
     def items(self) -> Iterator[Item]:
-        """Lists the items, bad ones too, in a fixed order.
+        """List the items, including bad ones, in a fixed order.
 
         Raises:
-            SourceError: there is nothing to list.
+            SourceError: the source can't be listed.
         """
 
     @abstractmethod
     def open(self, locator: str) -> Raw:
-        """The audio of an item.
+        """Return the audio of an item.
 
         Raises:
             FileNotFoundError, PermissionError: the file can't be opened.
@@ -164,10 +164,10 @@ class Source(Parameters):
 
 
 class Files(ABC):
-    """The files below a place. A locator is relative to it, or absolute: a path of this machine, or a URL.
+    """The files below a place. A locator is relative to it, or absolute: a local path, or a URL.
 
     Raises:
-        OSError: from any method, where a file can't be read; a network's faults are OSErrors too.
+        OSError: from any method, if a file can't be read. Network errors are OSErrors too.
     """
 
     def __init__(self, place: str) -> None:
@@ -175,60 +175,60 @@ class Files(ABC):
 
     @property
     def probes(self) -> int:
-        """How many files to look at, at once."""
+        """Number of files to probe at the same time."""
         return PROBES
 
     @abstractmethod
     def find(self, folder: str, depth: int, suffix: str) -> list[str]:
-        """Locators of the files so many folders below a folder whose names end so, in order."""
+        """Return the sorted locators of the files with a suffix, `depth` folders below a folder."""
 
     @abstractmethod
     def stream(self, locator: str) -> BinaryIO:
-        """A file's bytes, from the first to the last."""
+        """Open a file to read its bytes from first to last."""
 
     @abstractmethod
     def open(self, locator: str) -> Raw:
-        """A file, for `audio.waveforms.load`."""
+        """Return a file's audio for `audio.waveforms.load`."""
 
     @abstractmethod
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
-        """A file's bytes, None where there is none, and its seconds: those given, or else by its header or its size."""
+        """Return a file's bytes (None if it is missing) and its seconds: as given, or by its header or size."""
 
 
 def is_missing(error: OSError) -> bool:
-    """Whether an error says that there is no such file to be read, and not that storage is at fault."""
+    """Return True if an error means that a file is missing or unreadable, not that storage failed."""
     kinds = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
     return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 _read_stores = set[str]()
-"""Buckets that this process has read a file of."""
+"""Buckets from which this process has read a file."""
 
 
 def may_be_credentials(error: OSError) -> bool:
-    """Return True if a file is denied by a store of which this process has not been able to read any other file.
+    """Return True if access was denied by a store from which this process has not read any file yet.
 
-    S3 and GCS answer 403 where the credentials are wrong, for one file that is private, and without the right to list
-    for a file that is not there. As long as every file is denied, the credentials are at fault, and no row. Web
-    addresses are read without credentials, and each of them may be denied for reasons of its own.
+    S3 and GCS answer 403 to wrong credentials, for a private file, and (without permission to list) for a missing file.
+    As long as every file is denied, the credentials are to blame, not the rows. Web addresses are read without
+    credentials, and each may be denied for its own reasons.
     """
     store = _store_of(str(error.filename))
     return isinstance(error, PermissionError) and store is not None and store not in _read_stores
 
 
 def _store_of(url: str) -> str | None:
-    """Return the bucket that a URL lies in; None for a web address or a path of this machine."""
+    """Return the bucket of a URL; None for a web address or a local path."""
     parts = urlsplit(url) if is_url(url) else None
     return f"{parts.scheme}://{parts.netloc}" if parts and parts.scheme not in ("", "file", *WEB) else None
 
 
 def files(place: str) -> Files:
-    """The files below a folder or a URL."""
+    """Return the files below a folder or a URL."""
     return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(place)
 
 
 class FolderFiles(Files):
-    """A folder of this machine."""
+    """The files below a local folder."""
 
     def find(self, folder: str, depth: int, suffix: str) -> list[str]:
         found = Path(self.place, folder).glob("*/" * depth + f"*{suffix}")
@@ -241,7 +241,7 @@ class FolderFiles(Files):
         if is_url(locator):
             return BucketFiles(self.place).open(locator)
         path = Path(self.place, locator)
-        if path.exists() and not path.is_file():  # a pipe or a device would be waited for, or read for ever
+        if path.exists() and not path.is_file():  # reading a pipe or a device could block or never end
             raise IsADirectoryError(errno.EISDIR, "is not a file")
         return path
 
@@ -259,7 +259,7 @@ class FolderFiles(Files):
 
 
 class BucketFiles(Files):
-    """A prefix of an object store; an absolute path is one of this machine."""
+    """The files below a prefix of an object store. An absolute path is a local one."""
 
     @property
     def probes(self) -> int:
@@ -302,5 +302,5 @@ class BucketFiles(Files):
 
 
 def _estimated_seconds(file: Path | pa.NativeFile, size: int) -> float:
-    """Return how long a file is by its header, or by its size where no header can be believed."""
+    """Return a file's duration from its header, or from its size if the header is not credible."""
     return header_seconds(file) or size / BYTES_PER_SECOND

@@ -1,4 +1,4 @@
-"""Spoken dialogues, each archive of the data set unpacked to a folder of its own: `data.json` beside the audio."""
+"""Spoken dialogues: each archive of the data set is unpacked to its own folder, with `data.json` next to the audio."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROLES = {
 }
 FIELDS_OF_A_TURN = Fields(usual={"text": ("value", "content", "text"), "audio": ("audio",), "role": ()})
 SILENT = "system"
-"""Who gives instructions and never speaks: no turn of the dialogue."""
+"""The role that gives instructions and never speaks; its turns are skipped."""
 
 
 class DialoguesSource(Source):
@@ -37,8 +37,8 @@ class DialoguesSource(Source):
 
     Attributes:
         tree: the folder that holds the subsets; a path or a URL.
-        subsets: which of them, such as ["S2S-QA/AudioQA"].
-        roles: whose turns to take. One of theirs without audio is refused; the others' are left out.
+        subsets: names of the subsets to take, such as ["S2S-QA/AudioQA"].
+        roles: roles whose turns to take. A turn of these without audio is rejected; other turns are skipped.
     """
 
     has_files: ClassVar[bool] = True
@@ -72,12 +72,12 @@ class DialoguesSource(Source):
             raise SourceError(f"{self.tree}/{subset}: {error}") from error
         if not found:
             raise SourceError(
-                f"{self.tree}/{subset}: no <archive>/data.json below it; unpack each archive to a folder of its own"
+                f"{self.tree}/{subset}: has no <archive>/data.json; unpack each archive to its own folder"
             )
         return found
 
     def _turns(self, tree: Files, archive: str) -> Iterator[tuple[str, int, int, Any]]:
-        """The turns to look at: their `data.json`, the dialogue's place in it, the turn's number, the turn."""
+        """Yield the turns to take: their `data.json`, the dialogue's index in it, the turn's number, the turn."""
         with tree.stream(archive) as file:
             dialogues = json.load(file)
         if not isinstance(dialogues, list):
@@ -99,19 +99,19 @@ class DialoguesSource(Source):
         dialogue = f"{self.corpus}-{folder.replace('/', '-')}-{number:06d}"
         try:
             if turn is None:
-                raise BadLine("is no object with a list of 'conversations'")
+                raise BadLine("is not an object with a list 'conversations'")
             _check_text(turn)
             role = ROLES.get(str(_value(turn, "from", "role")))
             if role is None:
-                raise BadLine(f"is said by {_value(turn, 'from', 'role')!r}, none of {', '.join(ROLES)}")
+                raise BadLine(f"has the role {_value(turn, 'from', 'role')!r}; expected one of {', '.join(ROLES)}")
             fields = FIELDS_OF_A_TURN(turn)
             if "audio" not in fields:
-                raise BadLine(f"has no audio; leave {role} out of the source's roles where only the others speak")
-            said = {name: (name, value) for name, value in (("dialogue_id", dialogue), ("turn", turn_number))}
-            said |= {"id": ("id", f"{dialogue}-{turn_number}"), "role": ("role", role)}
+                raise BadLine(f"has no audio; if only the others speak, leave {role} out of the source's roles")
+            known = {name: (name, value) for name, value in (("dialogue_id", dialogue), ("turn", turn_number))}
+            known |= {"id": ("id", f"{dialogue}-{turn_number}"), "role": ("role", role)}
             locator = place(fields["audio"])
             return probed(
-                tree, item_from(fields | said, where), locator if is_url(locator) else os.path.join(folder, locator)
+                tree, item_from(fields | known, where), locator if is_url(locator) else os.path.join(folder, locator)
             )
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{where} {error}")
@@ -119,12 +119,12 @@ class DialoguesSource(Source):
 
 def _check_text(turn: Any) -> None:
     try:
-        json.dumps(turn, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(turn, ensure_ascii=False).encode()  # half a surrogate pair is not text
     except UnicodeEncodeError as error:
-        raise BadLine(f"is no text ({error})") from error
+        raise BadLine(f"is not text ({error})") from error
 
 
 def _value(turn: Any, *names: str) -> Any:
-    """The first of a turn's values that is there."""
+    """Return the first of a turn's values that is not missing."""
     found = (turn[name] for name in names if name in turn) if isinstance(turn, dict) else ()
     return next((value for value in found if not is_missing(value)), None)

@@ -30,15 +30,15 @@ SAMPLES = (pa.float16(), pa.float32(), pa.float64(), pa.int16())
 
 
 class HuggingFaceSource(Source):
-    """Rows of a data set, its audio read undecoded. docs/MANIFESTS.md describes the columns.
+    """Rows of a data set; the audio is taken undecoded. docs/MANIFESTS.md describes the columns.
 
     Attributes:
-        path, name, revision, data_dir, data_files: as `datasets.load_dataset` takes them. Audio that is named by a
-            relative path lies below `data_dir`, or else beside the data file.
-        hf_split: which split of the data set.
-        columns: names of its columns where they are not the usual ones, as {"text": "sentence"}. Without an `id`
-            column the row's number is the id.
-        ignore: columns that don't count, though their names say that they would.
+        path, name, revision, data_dir, data_files: as for `datasets.load_dataset`. Relative audio paths start from
+            `data_dir`, or else from the data file's folder.
+        hf_split: the split of the data set.
+        columns: names of its columns if they are not the usual ones, such as {"text": "sentence"}. Without an `id`
+            column, the row's number is the id.
+        ignore: columns to ignore, although they have a known name.
     """
 
     listed_in: ClassVar[str] = "path"
@@ -59,7 +59,7 @@ class HuggingFaceSource(Source):
         texts = dataset.remove_columns([audio.column])
         labels = {name: kind.int2str for name, kind in texts.features.items() if hasattr(kind, "int2str")}
         self._ignored.clear()
-        records = texts if texts.column_names else repeat({}, len(dataset))  # without columns it has no rows either
+        records = texts if texts.column_names else repeat({}, len(dataset))  # a Dataset without columns has no rows
         for number, (record, measured) in enumerate(zip(records, audio.measure(dataset), strict=True)):
             where = f"{self.path.rstrip('/').split('/')[-1]}[{self.hf_split}] row {number}"
             self._ignored.update(fields.ignored(record))
@@ -84,10 +84,10 @@ class HuggingFaceSource(Source):
         return files(self._folder()).open(raw) if isinstance(raw, str) else raw
 
     def _folder(self) -> str:
-        """Return the folder that relative paths of audio start from.
+        """Return the folder that relative audio paths start from.
 
         Raises:
-            SourceError: there are several.
+            SourceError: there is more than one such folder.
         """
         base = self.path if os.path.isdir(self.path) else ""
         if self.data_dir:
@@ -96,13 +96,13 @@ class HuggingFaceSource(Source):
         folders = {os.path.join(base, os.path.dirname(name)) for name in named} or {base}
         if len(folders) > 1:
             raise SourceError(
-                f"{self.path}: data_files lie in several folders, and relative paths name the audio: set data_dir, "
+                f"{self.path}: data_files are in several folders, so relative audio paths are ambiguous: set data_dir, "
                 "or make a source of each folder"
             )
         return folders.pop() or "."
 
     def _load(self) -> tuple[Dataset, _Audio]:
-        """The data set, and its column of audio."""
+        """Return the data set and its audio column."""
         from datasets import Audio
 
         data_files = tuple(self.data_files) if isinstance(self.data_files, list) else self.data_files
@@ -110,7 +110,7 @@ class HuggingFaceSource(Source):
         there = ", ".join(dataset.column_names)
         for field, column in self.columns.items():
             if column not in dataset.column_names:
-                raise SourceError(f"{self.path}: columns.{field} is {column!r}, no column of it; there are {there}")
+                raise SourceError(f"{self.path}: columns.{field} is {column!r}, but its columns are {there}")
         names = (self.columns["audio"],) if "audio" in self.columns else FIELDS["audio"]
         column = next((name for name in names if name in dataset.column_names), "")
         if not column:
@@ -145,15 +145,15 @@ def _load_dataset(
     try:
         builder = datasets.load_dataset_builder(path, name, **arguments)
         if isinstance(builder, Csv):
-            # pandas would take "null" in a text for no text, and "007" for 7: every column is read as text.
+            # Every column is loaded as text: pandas would take "null" for a missing text, and "007" for 7.
             builder = datasets.load_dataset_builder(path, name, nrows=1, **arguments)
             builder.download_and_prepare()
             columns = datasets.Features({column: datasets.Value("string") for column in builder.info.features})
             arguments |= {"features": columns, "keep_default_na": False}
             builder = datasets.load_dataset_builder(path, name, **arguments)
         if isinstance(builder, FolderBasedBuilder):
-            # An audio feature wants torchcodec even to note down a path, so the paths are kept as strings, and so are
-            # the columns of a metadata.csv, in a cache of their own.
+            # An audio feature needs torchcodec even to store a path, so the paths are stored as strings in a separate
+            # cache. So are the columns of a metadata.csv.
             cache = Path(datasets.config.HF_DATASETS_CACHE, "as-written")
             builder = datasets.load_dataset_builder(path, name, cache_dir=str(cache), **arguments)
             builder.BASE_FEATURE = AudioPath
@@ -161,16 +161,16 @@ def _load_dataset(
         builder.download_and_prepare()
         return builder.as_dataset(split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        said = str(error.__cause__ or error)
-        if "BatchSize must be greater than 0" in said:  # what datasets makes of a Parquet file without rows
-            said = "a Parquet file has no rows; leave it out of data_files"
-        raise SourceError(f"data set {path}: {said}") from error
+        reason = str(error.__cause__ or error)
+        if "BatchSize must be greater than 0" in reason:  # datasets' error for a Parquet file without rows
+            reason = "a Parquet file has no rows; leave it out of data_files"
+        raise SourceError(f"data set {path}: {reason}") from error
 
 
 def _read_metadata(
     other: Callable[..., Iterator[pa.Table]], metadata_file: str, metadata_ext: str = ""
 ) -> Iterator[pa.Table]:
-    """Read an `audiofolder`'s metadata.csv with every column as text, and other metadata as the builder does."""
+    """Yield an `audiofolder`'s metadata.csv with every column as text; other metadata as the builder does."""
     if metadata_ext != ".csv":
         yield from other(metadata_file, metadata_ext)
         return
@@ -181,7 +181,7 @@ def _read_metadata(
 
 
 class _Audio:
-    """A column of audio: files as bytes, as paths, or either; or samples, whose rate is beside them."""
+    """A column of audio: files as bytes or paths, or samples with their rate in another field or column."""
 
     def __init__(self, dataset: Dataset, column: str, path: str) -> None:
         self.column = column
@@ -201,21 +201,21 @@ class _Audio:
             )
 
     def measure(self, dataset: Dataset) -> Iterator[tuple[int | None, float | None] | BadLine]:
-        """Of each row the bytes of its audio, None for a path, and its seconds where it holds samples."""
+        """Yield, for each row, its audio's bytes (None for a path) and its seconds if it holds samples."""
         columns = [self.column, *([self._rate_column] if self._rate_column else [])]
         for batch in dataset.select_columns(columns).with_format("arrow").iter(1000):
-            data, beside = self._parts(batch)
+            data, rates = self._parts(batch)
             lengths = (pc.list_value_length if self._has_samples else pc.binary_length)(data)
-            yield from map(self._measured, lengths.to_pylist(), beside.to_pylist(), self._paths(batch))
+            yield from map(self._measured, lengths.to_pylist(), rates.to_pylist(), self._paths(batch))
 
     def raw(self, row: pa.Table) -> Raw | str:
-        """The audio of a table of one row, or its locator."""
-        data, beside = self._parts(row)
+        """Return the audio of a one-row table, or its locator."""
+        data, rates = self._parts(row)
         (path,) = self._paths(row)
         if self._has_samples and not (path and not data[0].is_valid):
             samples = data[0].values.to_numpy(zero_copy_only=False)
             scale = 32768 if data.type.value_type == pa.int16() else 1
-            return (samples / scale).astype(np.float32), self._rate(beside[0].as_py())
+            return (samples / scale).astype(np.float32), self._rate(rates[0].as_py())
         return bytes(data[0].as_py()) if data[0].is_valid else place((self.column, path))
 
     def _measured(self, length: int | None, rate: Any, path: Any) -> tuple[int | None, float | None] | BadLine:
@@ -230,7 +230,7 @@ class _Audio:
             return error
 
     def _paths(self, rows: pa.Table) -> list[str | None]:
-        """The path of each row's audio, None without one."""
+        """Return the path of each row's audio, or None."""
         audio = self._stored(rows)
         if _is_text(audio.type):
             return audio.to_pylist()
@@ -245,11 +245,11 @@ class _Audio:
     def _rate(self, value: Any) -> int:
         rate = integer(("sampling_rate", value), MIN_RATE, MAX_RATE)
         if rate is None:
-            raise BadLine(f"`{self.column}` holds samples, and no sampling_rate says how many a second")
+            raise BadLine(f"`{self.column}` holds samples without a sampling_rate")
         return rate
 
     def _parts(self, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
-        """The bytes or samples of each row, and the samples' rate."""
+        """Return each row's bytes or samples, and the samples' rate."""
         audio = self._stored(rows)
         nothing = pa.nulls(len(audio))
         if self._fields:

@@ -1,4 +1,4 @@
-"""A LibriSpeech tree: <split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt beside its FLAC files."""
+"""A LibriSpeech tree: <split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt next to its FLAC files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LibriSpeechSource(Source):
 
     Attributes:
         tree: the folder that holds the splits, such as `LibriSpeech`; a path or a URL.
-        splits: which of them, such as ["train-clean-100"].
+        splits: names of the splits to take, such as ["train-clean-100"].
     """
 
     has_files: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class LibriSpeechSource(Source):
         except OSError as error:
             raise SourceError(f"{self.tree}/{split}: {error}") from error
         if not found:
-            raise SourceError(f"{self.tree}/{split}: no <speaker>/<chapter>/*.trans.txt below it")
+            raise SourceError(f"{self.tree}/{split}: has no <speaker>/<chapter>/*.trans.txt")
         return found
 
     def _chapter(self, tree: Files, transcript: str, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
@@ -62,10 +62,10 @@ class LibriSpeechSource(Source):
             try:
                 if isinstance(line, BadLine):
                     raise line
-                key, said = (*line.split(maxsplit=1), "")[:2]
+                key, rest = (*line.split(maxsplit=1), "")[:2]
                 if key.count("-") != 2 or not key.replace("-", "").isalnum():
                     raise BadLine("does not start with an utterance id")
-                words = text(("text", said.lower()))
+                words = text(("text", rest.lower()))
             except BadLine as error:
                 message = f"{name}, line {number}: {error}"
                 return Item(id=where, where=where, error_class="bad_line", error=message)

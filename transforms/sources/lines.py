@@ -1,6 +1,6 @@
-"""Text files by lines: JSON lines, tab-separated values, and the transcripts of corpora.
+"""Lines of text files: JSON lines, tab-separated values, and the transcripts of corpora.
 
-A line ends at a line feed, alone or after a carriage return, and nowhere else: texts hold other separators.
+Only a line feed ends a line, with or without a carriage return before it: texts may hold other separators.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from echo_targets.transforms.sources.base import SourceError
 from echo_targets.transforms.sources.values import BadLine
 
 MAX_LINE = 1 << 20
-"""The longest line, in bytes."""
+"""Maximum length of a line, in bytes."""
 MAX_CELL_LINES = 1000
-"""Lines of a quoted cell. What is longer is a file with a lone quotation mark."""
+"""Maximum number of lines in a quoted cell. A longer one is due to an unpaired quotation mark."""
 
 Line = tuple[int, str | BadLine]
 Record = tuple[int, dict[str, Any] | BadLine]
 
 FORMATS = {
-    b"PAR1": "a Parquet file; take it with kind: huggingface, path: parquet, data_files: FILE",
+    b"PAR1": "a Parquet file; use it with kind: huggingface, path: parquet, data_files: FILE",
     b"\x1f\x8b": "a gzip archive; unpack it",
     b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save it as tab-separated text (.tsv)",
 }
 
 
 def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
-    """The lines of a UTF-8 file that are not blank, numbered from 1, without their ends; bad ones say why.
+    """Yield the lines of a UTF-8 file that are not blank, numbered from 1, without line ends; bad ones as BadLine.
 
     Raises:
-        SourceError: the file is of another kind, or in UTF-16.
+        SourceError: the file has another format, or is UTF-16.
     """
     start = file.read(MAX_LINE)
     file.seek(0)
@@ -43,7 +43,7 @@ def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
             yield number, BadLine(f"is longer than {MAX_LINE} bytes")
             continue
         try:
-            text = line.decode().removeprefix("\ufeff")  # also where files with a mark were joined
+            text = line.decode().removeprefix("\ufeff")  # the mark is in mid-file where files were joined
         except UnicodeDecodeError as error:
             yield number, BadLine(not_utf8(error))
             continue
@@ -52,29 +52,29 @@ def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
 
 
 def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
-    """The objects of a JSON Lines file.
+    """Yield the objects of a JSON Lines file.
 
     Raises:
-        SourceError: as `text_lines`; or the file is one JSON array.
+        SourceError: as for `text_lines`; or the file is a single JSON array.
     """
     for place, (number, line) in enumerate(text_lines(file, name)):
         if place == 0 and isinstance(line, str) and line.lstrip().startswith("["):
             raise SourceError(
-                f"{name}: is one JSON array; expected JSON lines, one object a line. Convert it: "
+                f"{name}: is a single JSON array; expected JSON lines, one object per line. Convert it: "
                 "jq -c '.[]' IN.json > OUT.jsonl"
             )
         yield number, _json_object(line) if isinstance(line, str) else line
 
 
 def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
-    """The rows of a file of tab-separated values under a header line, as Common Voice has them.
+    """Yield the rows of a file of tab-separated values with a header line, as in Common Voice.
 
-    A quotation mark is a character like any other, and may stand without its second. Quotes are undone where a
-    spreadsheet or pandas must have made them: around every column's name, or around a cell whose quotes are all double,
-    or that has line breaks in it.
+    A quotation mark is an ordinary character and may be unpaired. Quoting is undone only if a spreadsheet or pandas
+    must have added it: around every column's name, or around a cell that has line breaks or whose inner quotes are all
+    doubled.
 
     Raises:
-        SourceError: as `text_lines`; or no header, or a name in it twice or missing.
+        SourceError: as for `text_lines`; or the header is missing, or repeats or lacks a name.
     """
     lines = text_lines(file, name)
     number, line = next(lines, (1, BadLine("is empty, expected a header line")))
@@ -85,20 +85,20 @@ def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
     header = [_unquoted(cell, quoted).strip(BLANK) for cell in cells]
     for place, column in enumerate(header):
         if column in header[:place]:
-            raise SourceError(f"manifest {name}: two columns of its header are called {column!r}; rename one")
-        if not column and place:  # pandas writes its index first, under no name
-            raise SourceError(f"manifest {name}: column {place + 1} of its header has no name; give it one")
+            raise SourceError(f"manifest {name}: two columns of the header are named {column!r}; rename one")
+        if not column and place:  # pandas writes its index as a first column without a name
+            raise SourceError(f"manifest {name}: column {place + 1} of the header has no name; give it one")
     for number, row in _rows(lines, len(header)):
         if isinstance(row, BadLine):
             yield number, row
         elif len(row) == len(header):
             yield number, {key: _unquoted(cell, quoted) for key, cell in zip(header, row, strict=True)}
         else:
-            yield number, BadLine(f"has {len(row)} columns, the header has {len(header)}")
+            yield number, BadLine(f"has {len(row)} columns, but the header has {len(header)}")
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What is wrong with bytes that are not UTF-8, and what to do."""
+    """Describe bytes that are not UTF-8, and how to convert them."""
     return (
         f"is not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}); convert the file, for instance with "
         "iconv -f LATIN1 -t UTF-8 IN > OUT"
@@ -106,11 +106,11 @@ def not_utf8(error: UnicodeDecodeError) -> str:
 
 
 def _rows(lines: Iterator[Line], width: int) -> Iterator[tuple[int, list[str] | BadLine]]:
-    """Yield the cells of each row, which may take several lines.
+    """Yield the cells of each row, which may span several lines.
 
-    A line whose last cell opens with a quotation mark and doesn't close it goes on in the lines that follow, as far as
-    these are no rows by themselves. Where that makes no row of `width` columns, all of these lines are one bad line:
-    the first of them might look like a row with half of its text.
+    If a line's last cell opens with a quotation mark and does not close it, the row continues in the following lines
+    that are not complete rows. If this does not give a row of `width` columns, all of these lines together are one bad
+    line, because the first could look like a row with half of its text.
     """
     following = next(lines, None)
     while following is not None:
@@ -131,7 +131,7 @@ def _rows(lines: Iterator[Line], width: int) -> Iterator[tuple[int, list[str] | 
                 is_whole = False
             else:
                 rest, *more = line.split("\t")
-                cells[-1] += "\n" * (number - last) + rest  # blank lines are not among `lines`, but counted
+                cells[-1] += "\n" * (number - last) + rest  # `lines` omits blank lines but counts them
                 cells += more
             last = number
         broken = [cell for cell in cells if "\n" in cell]
@@ -141,8 +141,8 @@ def _rows(lines: Iterator[Line], width: int) -> Iterator[tuple[int, list[str] | 
             yield (
                 first,
                 BadLine(
-                    f"has a cell that opens with a quotation mark, and lines {first} to {last} make no row of {width} "
-                    "columns: remove the mark, or the line breaks and tabs inside the cell"
+                    f"has a cell that opens with a quotation mark, but lines {first} to {last} do not form a row of "
+                    f"{width} columns: remove the mark, or the line breaks and tabs inside the cell"
                 ),
             )
 
@@ -152,7 +152,7 @@ def _is_row(line: str | BadLine, width: int) -> bool:
 
 
 def _raw_lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """Lines with their ends; None for one that is too long."""
+    """Yield lines with their ends; None for a line that is too long."""
     while line := file.readline(MAX_LINE + 1):
         if len(line) <= MAX_LINE or line.endswith(b"\n"):
             yield line
@@ -175,7 +175,7 @@ def _check_kind(start: bytes, name: str) -> None:
 def _json_object(line: str) -> dict[str, Any] | BadLine:
     try:
         record = json.loads(line, object_pairs_hook=_object)
-        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is not text
     except BadLine as error:
         return error
     except (UnicodeEncodeError, ValueError, RecursionError) as error:
@@ -187,7 +187,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for key, value in pairs:
         if key in record and record[key] != value:
-            raise BadLine(f"has `{key}` twice, with two values")
+            raise BadLine(f"has `{key}` twice, with different values")
         record[key] = value
     return record
 

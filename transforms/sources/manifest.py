@@ -19,13 +19,13 @@ from echo_targets.transforms.sources.values import BadLine, place
 
 
 class ManifestSource(Source):
-    """Items of a manifest, one a line, each with an id and an audio path. docs/MANIFESTS.md describes the keys.
+    """Items of a manifest, one per line, each with an id and an audio path. docs/MANIFESTS.md describes the keys.
 
     Attributes:
-        manifest: the `.jsonl` or `.tsv` file, a path or a URL. Its audio paths are absolute, or URLs, or relative to
-            it; a relative path may not lead out of the manifest's folder.
-        columns: names of the manifest's columns where they are not the usual ones, as {"text": "utterance"}.
-        ignore: columns that don't count, though their names say that they would.
+        manifest: the `.jsonl` or `.tsv` file, a path or a URL. Its audio paths are absolute, URLs, or relative to the
+            manifest; a relative path must not lead out of the manifest's folder.
+        columns: names of the manifest's columns if they are not the usual ones, such as {"text": "utterance"}.
+        ignore: columns to ignore, although they have a known name.
     """
 
     has_files: ClassVar[bool] = True
@@ -57,8 +57,8 @@ class ManifestSource(Source):
         if keys and missing:
             field = next(field for field, column in self.columns.items() if column in missing)
             raise SourceError(
-                f"manifest {self.manifest}: columns.{field} is {self.columns[field]!r}, which no line has; "
-                f"the first has {', '.join(keys)}"
+                f"manifest {self.manifest}: columns.{field} is {self.columns[field]!r}, but no line has it; "
+                f"the first line has {', '.join(keys)}"
             )
 
     def open(self, locator: str) -> Raw:
@@ -83,15 +83,15 @@ class ManifestSource(Source):
 
 
 def probed(folder: Files, item: Item, locator: str) -> Item:
-    """Return an item with its file, the file's size, and the seconds that it lasts as far as they are known.
+    """Return an item with its locator, its file's size and, as far as known, its duration.
 
     Raises:
-        BadLine: the locator is a URL of no known kind.
+        BadLine: the locator's URL scheme is not supported.
     """
     lasts = item.section_seconds or item.declared_seconds
     try:
         size, seconds = folder.probe(locator, lasts)
-        if size is None and "\\" in locator:  # written on Windows
+        if size is None and "\\" in locator:  # the path was written on Windows
             slashed = place(("audio", locator.replace("\\", "/")))
             size, seconds = folder.probe(slashed, lasts)
             locator = slashed if size is not None else locator

@@ -1,4 +1,4 @@
-"""A Multilingual LibriSpeech tree: <split>/transcripts.txt and segments.txt beside <split>/audio/<speaker>/<book>/."""
+"""A Multilingual LibriSpeech tree: <split>/transcripts.txt and segments.txt next to <split>/audio/<speaker>/<book>/."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class MlsSource(Source):
 
     Attributes:
         tree: the language's folder, such as `mls_english`; a path or a URL.
-        splits: which of its splits.
-        audio: in which of its two formats the corpus was fetched.
-        share: how much of it to take: the utterances whose ids' digests fall below this share, the same each time.
+        splits: names of the splits to take.
+        audio: the corpus's file format, of the two that it is published in.
+        share: share of the corpus to take, chosen by a digest of each id, so always the same utterances.
     """
 
     has_files: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class MlsSource(Source):
     def _split(self, tree: Files, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
         seconds: dict[str, float] = {}
         for _, line in _lines(tree, f"{split}/segments.txt"):
-            if isinstance(line, BadLine):  # its audio is asked
+            if isinstance(line, BadLine):  # the duration is then taken from the audio
                 continue
             key, _, start, end = (*line.split("\t"), "", "", "")[:4]
             if self._takes(key):
@@ -64,10 +64,10 @@ class MlsSource(Source):
             try:
                 if isinstance(line, BadLine):
                     raise line
-                key, tab, said = line.partition("\t")
+                key, tab, rest = line.partition("\t")
                 if key.count("_") != 2 or not key.replace("_", "").isalnum() or not tab:
-                    raise BadLine("is not an utterance id, a tab and its text")
-                words = text(("text", said))
+                    raise BadLine("is not an utterance id, a tab and a text")
+                words = text(("text", rest))
             except BadLine as error:
                 message = f"{name}, line {number}: {error}"
                 return Item(id=where, where=where, error_class="bad_line", error=message)
@@ -104,7 +104,7 @@ def _lines(tree: Files, name: str) -> Iterator[Line]:
 
 
 def _difference(start: str, end: str) -> float:
-    """Seconds of a segment; 0 where its times are no numbers, so that the audio's header is asked."""
+    """Return the seconds of a segment; 0 if its times are not numbers, so that the audio's header is used."""
     try:
         return max(0.0, float(end) - float(start))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Records: which keys of a line, a row or a turn are which field of an item. docs/MANIFESTS.md describes them."""
+"""Records: map the keys of a line, row or turn to the fields of an item. docs/MANIFESTS.md describes them."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "language": ("language", "lang", "locale", "source_lang"),
     "channel": ("channel", "channel_selector"),
 }
-"""Names of each field. A record may use several of one field if they agree; of the audio's names, the first counts,
-since data sets have the audio beside its path."""
+"""Names of each field. A record may use several names of one field if their values agree. For the audio the first name
+counts, since data sets have the audio and its path."""
 
 SECTION = "name the section's times in seconds `start` and `end`, or `offset` and `duration`"
 CHANNEL = "name the channel `channel`, counted from 0"
@@ -60,8 +60,8 @@ NOT_UNDERSTOOD: dict[str, str] = {
     **dict.fromkeys(("speed", "speed_factor", "tempo", "gain", "gain_db", "volume", "pitch_shift"), ALTERED),
     **dict.fromkeys(("text_filepath", "text_file", "text_path", "transcript_path", "transcript_file"), TEXT_FILE),
 }
-"""Keys that change what a record means and that no field has, in any case and with or without underscores, and what to
-do about each. All other keys are ignored."""
+"""Keys without a field that would change what a record means, and what to do about each. They are compared in lower
+case and without underscores. All other keys are ignored."""
 OTHER_TEXTS = (
     "txt",
     "normalized_text",
@@ -71,27 +71,27 @@ OTHER_TEXTS = (
     "raw_transcription",
     "raw_transcript",
 )
-"""Keys that hold what was said if a record has no `text`. So do the usual keys in another case."""
+"""Keys that hold the spoken text if a record has no `text`. The usual keys in another case do too."""
 AGREED_SECONDS = 0.01
-"""By how much `end - start` and `duration` may differ: what is written with two decimals is rounded."""
+"""By how much `end - start` and `duration` may differ, since times written with two decimals are rounded."""
 
 
 def _known_fields(columns: dict[str, str]) -> dict[str, str]:
     if unknown := [field for field in columns if field not in FIELDS]:
-        raise ValueError(f"{unknown[0]!r} is no field; there are {', '.join(FIELDS)}")
+        raise ValueError(f"{unknown[0]!r} is not a field; the fields are {', '.join(FIELDS)}")
     return columns
 
 
 ColumnNames = Annotated[dict[str, str], AfterValidator(_known_fields)]
-"""Fields, and the names that a source has for them."""
+"""The source's names of fields."""
 
 
 class Fields:
     """Finds the fields of records under any of their names.
 
     Args:
-        columns: names of fields where they are not the usual ones; no other name of the field counts then.
-        ignore: keys that don't count, whatever they are called; None where a source has no such parameter.
+        columns: names of fields that replace the usual ones.
+        ignore: keys to ignore, whatever their name; None if the source has no such parameter.
         usual: names of fields that differ from `FIELDS`.
     """
 
@@ -108,10 +108,10 @@ class Fields:
         self._known = ignored.union(*self.names.values())
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, NamedValue]:
-        """Return the fields that a record has, each with the key that it was found under.
+        """Return the fields of a record, each with the key that it was found under.
 
         Raises:
-            BadLine: two keys of one field differ, or a key changes what the record means and isn't understood.
+            BadLine: two keys of one field differ, or a key that isn't supported changes what the record means.
         """
         found: dict[str, NamedValue] = {}
         for field, names in self.names.items():
@@ -121,27 +121,28 @@ class Fields:
                 first, known = found.setdefault(field, (name, value))
                 if not _agree(field, known, value):
                     raise BadLine(
-                        f"`{first}` is {shown(known)} and `{name}` is {shown(value)}: remove one, or say which one "
-                        f"counts in the source's `columns: {{{field}: {first}}}`"
+                        f"`{first}` is {shown(known)} and `{name}` is {shown(value)}: remove one, or choose one in the "
+                        f"source's `columns: {{{field}: {first}}}`"
                     )
         for name in record:
             if name in self._known:
                 continue
             remedy = _remedy_of(name)
             if remedy and not is_missing(plain(record[name])):
-                raise BadLine(f"`{name}` is not understood: {remedy}; or {self._leave_out}")
+                raise BadLine(f"`{name}` is not supported: {remedy}; or {self._leave_out}")
             if "text" not in found and _folded(name) in _TEXTS and not is_missing(plain(record[name])):
                 raise BadLine(
-                    f"has no `text` but `{name}`: say `columns: {{text: {name}}}` in the source, or {self._leave_out}"
+                    f"has `{name}` instead of `text`: set `columns: {{text: {name}}}` in the source, or "
+                    f"{self._leave_out}"
                 )
         if "target_lang" not in self._known and "language" in found:
             target = language(("target_lang", plain(record.get("target_lang"))))
             if target not in (None, language(found["language"])):
-                raise BadLine(f"`target_lang` is {target!r}: the text is a translation of what was said")
+                raise BadLine(f"`target_lang` is {target!r}: the text is a translation of the speech")
         return found
 
     def ignored(self, record: Mapping[str, Any]) -> list[str]:
-        """Return the keys of a record that no field has, and that have a value."""
+        """Return the keys of a record that have a value but no field."""
         return [name for name in record if name not in self._known and not is_missing(plain(record[name]))]
 
 
@@ -157,14 +158,14 @@ def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
 
     key, dialogue, turn = identifier(of("id")), identifier(of("dialogue_id")), integer(of("turn"), 0, 2**15 - 1)
     if key is None and "id" in fields:
-        raise BadLine(f"`{of('id')[0]}` is {shown(of('id')[1])}, which stands for a missing value: give the item an id")
+        raise BadLine(f"`{of('id')[0]}` is {shown(of('id')[1])}, which means a missing value: give the item an id")
     if key is None:
         raise BadLine("has no id; name the key that holds one in the source's `columns: {id: NAME}`")
     if (dialogue is None) != (turn is None):
-        raise BadLine("has only one of dialogue_id and turn")
+        raise BadLine("has only one of dialogue_id and turn; it needs both or neither")
     role = identifier(of("role"))
     if role not in (None, "user", "assistant", "narrator"):
-        raise BadLine(f"role {role!r} is none of user, assistant, narrator")
+        raise BadLine(f"role {role!r} is not one of user, assistant, narrator")
     start, length, declared = section(of("start"), of("end"), of("duration"))
     return Item(
         id=key,
@@ -187,12 +188,12 @@ def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
 def section(
     start: NamedValue, end: NamedValue, duration: NamedValue
 ) -> tuple[float | None, float | None, float | None]:
-    """Return where a section of the file starts and how long it is, and the declared length of the whole file.
+    """Return where a section of the file starts, its length, and the declared length of the whole file.
 
-    A duration is the section's length where there is a start, else the file's. 0 stands for an unknown length.
+    If there is a start, a duration is the section's length; otherwise it is the file's. 0 means unknown.
 
     Raises:
-        BadLine: a value is no time, or they contradict each other.
+        BadLine: a value is not a time, or the values contradict each other.
     """
     starts, ends, lasts = (number(named, 0, 1e6) for named in (start, end, duration))
     if starts is None and ends is None:
@@ -200,19 +201,19 @@ def section(
     begins = starts or 0.0
     if ends is None:
         if lasts == 0:
-            raise BadLine(f"`{duration[0]}` is 0, and `{start[0]}` makes it the length of a section")
+            raise BadLine(f"`{duration[0]}` is 0, but with `{start[0]}` it is a section's length")
         return begins, lasts, None
     if ends <= begins:
         raise BadLine(f"`{end[0]}` {ends:g} is not after `{start[0]}` {begins:g}")
     length = round(ends - begins, 6)
     if lasts and abs(lasts - length) > AGREED_SECONDS:
         apart = f"`{start[0]}` {begins:g} and `{end[0]}` {ends:g} are {length:g} s apart"
-        raise BadLine(f"{apart}, and `{duration[0]}` is {lasts:g}: remove one")
+        raise BadLine(f"{apart}, but `{duration[0]}` is {lasts:g}: remove one")
     return begins, length, None
 
 
 def _agree(field: str, one: Any, other: Any) -> bool:
-    """Return True if two values of a field agree. For `audio` always: data sets hold the samples and their path."""
+    """Return True if two values of a field agree. Always True for `audio`: data sets have the samples and a path."""
     if field == "language" and isinstance(one, str) and isinstance(other, str):
         codes = [(code_of(value.strip(BLANK)) or value).split("-")[0] for value in (one, other)]
         return codes[0] == codes[1]
@@ -221,7 +222,7 @@ def _agree(field: str, one: Any, other: Any) -> bool:
 
 @lru_cache(1000)
 def _remedy_of(name: str) -> str | None:
-    """What to do about a key that is not understood; None for one that is harmless."""
+    """Return what to do about an unsupported key; None for a harmless one."""
     return _REMEDIES.get(_folded(name))
 
 

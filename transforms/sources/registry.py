@@ -1,4 +1,4 @@
-"""Where a corpus comes from: each source lists its items for the plan, and opens them for ingest."""
+"""The list of sources, and the plan's entries made from their items."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ AnySource = Annotated[
 
 
 def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
-    """Rows of the table `entries`: every item of every source, in order; an id or a turn that comes again is an error.
+    """Yield rows of the table `entries`: all items of all sources, in order. Repeated ids and turns become errors.
 
     Raises:
-        SourceError: a source can't be listed at all, holds no items, or none that can be read; or its dialogues do not
-            say who speaks first.
+        SourceError: a source can't be listed, has no items, or has only bad ones; or its dialogues don't show who
+            speaks first.
     """
     first_seen: dict[str, str] = {}
     turns: dict[tuple[str, int], str] = {}
@@ -37,31 +37,34 @@ def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
         for item in source.items():
             count, readable, first_error = count + 1, readable or item.error is None, first_error or item.error or ""
             if item.id not in first_seen:
-                item = _with_turn_of_its_own(item, turns)
+                item = _checked_turn(item, turns)
             if item.turn is not None and not item.role:
                 without_role.add(item.turn)
             yield _entry(number, source, item, first_seen)
         if without_role and 0 not in without_role:
             raise SourceError(
-                f"{source.corpus}: no dialogue of {source.place} has a turn 0, so it is not clear who speaks first: "
-                "count turns from 0 (even turns are the user's), or give each row a `role`"
+                f"{source.corpus}: no dialogue of {source.place} has a turn 0, so it is unclear who speaks first: "
+                "number turns from 0 (even turns are the user's), or give each row a `role`"
             )
         if not count:
-            raise SourceError(f"{source.corpus}: {source.place} has no items; name another place or remove the source")
+            raise SourceError(f"{source.corpus}: {source.place} has no items; correct its path or remove the source")
         if not readable:
-            said = f"none of the {count} items of {source.place} can be read; the first: {first_error}"
-            raise SourceError(f"{source.corpus}: {said}")
+            message = f"none of the {count} items of {source.place} can be ingested; the first error: {first_error}"
+            raise SourceError(f"{source.corpus}: {message}")
 
 
-def _with_turn_of_its_own(item: Item, turns: dict[tuple[str, int], str]) -> Item:
-    """Return the item, or an error in its place if another item is the same turn of the same dialogue."""
+def _checked_turn(item: Item, turns: dict[tuple[str, int], str]) -> Item:
+    """Return the item, or an error item if another item has the same dialogue and turn."""
     if item.error is not None or item.dialogue_id is None or item.turn is None:
         return item
     turn = (item.dialogue_id, item.turn)
     first = turns.setdefault(turn, item.where)
     if first is item.where:
         return item
-    message = f"{item.where}: turn {item.turn} of dialogue {item.dialogue_id} is already at {first}; number turns once"
+    message = (
+        f"{item.where}: turn {item.turn} of dialogue {item.dialogue_id} is already at {first}; give each turn its own "
+        "number"
+    )
     return Item(id=item.where, where=item.where, error_class="duplicate_turn", error=message)
 
 
@@ -71,7 +74,7 @@ def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) 
     if item.error is None and key in first_seen:
         error = ("duplicate_id", f"{item.where}: id {key!r} is already used at {first_seen[key]}")
         key = item.where
-    while key in first_seen:  # a place can be named twice only by a source that lists it twice
+    while key in first_seen:  # only if a source lists the same place twice
         key = f"{key}+"
     first_seen[key] = item.where
     role = item.role or ("narrator" if item.turn is None else ("user", "assistant")[item.turn % 2])
@@ -101,5 +104,5 @@ def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) 
 
 
 def _seconds(item: Item) -> float:
-    """Return the estimated seconds of an item: of its section, where it is one."""
+    """Return the estimated seconds of an item, or of its section if it is one."""
     return item.section_seconds or max(0.0, item.seconds - (item.start_seconds or 0.0))

@@ -1,4 +1,4 @@
-"""Text spoken by the embedded voice: dialogues or sentences in JSON lines become speech."""
+"""Text spoken by the embedded voice: dialogues or sentences in JSON lines are synthesized."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SpokenSource(Source):
 
     Attributes:
         texts: a `.jsonl` file (a path or a URL) with `id` and `text`, and the other columns of a manifest. A line may
-            say how it is spoken: `"voice": {"speed": 1.1, "pitch": -1.5, "gain_db": -6, "snr_db": 20,
-            "noise": "pink"}`, each as in `voices.hibari.Delivery`, and each optional.
-        voice_seed: seed of the voice's noise, and of the noise added.
+            set its delivery: `"voice": {"speed": 1.1, "pitch": -1.5, "gain_db": -6, "snr_db": 20, "noise": "pink"}`.
+            All keys are optional; see `voices.hibari.Delivery`.
+        voice_seed: seed of the voice's noise, and of the added noise.
     """
 
     listed_in: ClassVar[str] = "texts"
@@ -69,12 +69,12 @@ class SpokenSource(Source):
             if isinstance(record, BadLine):
                 raise record
             if misplaced := [name for name in record if name in Delivery.model_fields]:
-                raise BadLine(f"`{misplaced[0]}` says how the text is spoken: write it inside `voice`")
+                raise BadLine(f"`{misplaced[0]}` is part of the delivery: move it into `voice`")
             item = item_from(FIELDS_OF_TEXT(record), where)
             if item.text is None:
                 raise BadLine("has no text to speak")
             if item.start_seconds is not None:
-                raise BadLine("has a section's times, and no file to cut it from: remove them")
+                raise BadLine("has section times, but no audio file to cut: remove them")
             delivery = _delivery(record.get("voice"))
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
@@ -92,7 +92,7 @@ def _delivery(voice: Any) -> Delivery:
 
 
 def _locator(text: str, delivery: Delivery) -> str:
-    """The text itself where it is said plainly, else JSON; a text that could be taken for JSON is written as JSON."""
+    """Return the text itself for a plain delivery, else JSON. A text that looks like JSON is also written as JSON."""
     if delivery == PLAIN and not text.startswith("{"):
         return text
     voice = delivery.model_dump(exclude_defaults=True)

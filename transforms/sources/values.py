@@ -1,6 +1,6 @@
-"""Values of a corpus's records: what is missing, a text, an id, a number, a channel, a language, a place.
+"""Values of a corpus's records: missing values, texts, ids, numbers, channels, languages and paths.
 
-Each function takes a key as the record has it, for messages, and its value.
+Each function takes a value together with its key in the record, which messages quote.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ INVISIBLE = (
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
     "\u2066\u2067\u2068\u2069\u2800\u3164\uffa0"
 )
-"""Marks and fillers that stay where there is other text, but are no text by themselves."""
+"""Invisible marks and fillers. They are kept within other text, but are not text by themselves."""
 CHANNELS = {"left": 0, "right": 1, "average": MIX}
 NOT_NUMBERS = frozenset(("nan", "na", "n/a", "<na>", "nat", "null", "none"))
-"""How tables write that a number is missing, in lower case."""
+"""How tables write missing numbers, in lower case."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LARGEST = 1e300
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
@@ -42,11 +42,11 @@ NamedValue = tuple[str, Any]
 
 
 class BadLine(Exception):
-    """A record that names no item; says what is wrong with it."""
+    """A record can't become an item; the message says why."""
 
 
 def is_missing(value: Any) -> bool:
-    """Return True for null, NaN, and a text that shows nothing."""
+    """Return True for null, NaN, and a text without visible characters."""
     if value is None or isinstance(value, str):
         return not (value and value.strip(BLANK + INVISIBLE))
     if isinstance(value, float | Decimal):
@@ -55,15 +55,15 @@ def is_missing(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a numpy scalar as Python's own."""
+    """Convert a numpy scalar to Python's own type."""
     return value.item() if getattr(value, "shape", None) == () else value
 
 
 def text(named: NamedValue) -> str | None:
-    """Return a text as it was given, trimmed of `BLANK`; None for no text. An integer is its digits.
+    """Return a text as given, trimmed of `BLANK`; None if it is missing. An integer becomes its digits.
 
     Raises:
-        BadLine: it is of another kind, or holds a NUL.
+        BadLine: the value has another type, or holds a NUL.
     """
     name, value = named
     if is_missing(value):
@@ -76,10 +76,10 @@ def text(named: NamedValue) -> str | None:
 
 
 def identifier(named: NamedValue) -> str | None:
-    """Return an id, which is a text on one line or an integer; None for none.
+    """Return an id, which is a text on one line or an integer; None if it is missing.
 
     Raises:
-        BadLine: it is of another kind, or holds a control character.
+        BadLine: the value has another type, or holds a control character.
     """
     name, value = named
     if is_missing(value) or value in ("nan", "NaN"):
@@ -95,10 +95,10 @@ def identifier(named: NamedValue) -> str | None:
 
 
 def number(named: NamedValue, low: float, high: float) -> float | None:
-    """Return a number in [low, high]; None for none. A text is read as a decimal number with a point.
+    """Return a number in [low, high]; None if it is missing. A text is parsed as a decimal number with a point.
 
     Raises:
-        BadLine: it is of another kind, not finite, or out of range.
+        BadLine: the value is not a number, is not finite, or is out of range.
     """
     name, value = named
     if isinstance(value, str):
@@ -119,10 +119,10 @@ def number(named: NamedValue, low: float, high: float) -> float | None:
 
 
 def integer(named: NamedValue, low: int, high: int) -> int | None:
-    """Return a whole number in [low, high], which may be written `1.0`; None for none.
+    """Return a whole number in [low, high], which may be written `1.0`; None if it is missing.
 
     Raises:
-        BadLine: it is no whole number, or out of range.
+        BadLine: the value is not a whole number, or is out of range.
     """
     value = number(named, low, high)
     if value is not None and value != int(value):
@@ -131,10 +131,10 @@ def integer(named: NamedValue, low: int, high: int) -> int | None:
 
 
 def channel(named: NamedValue) -> int | None:
-    """Return a channel, counted from 0: an integer, `left`, `right` or `average`; None for none.
+    """Return a channel, counted from 0: an integer, `left`, `right` or `average`; None if it is missing.
 
     Raises:
-        BadLine: it is none of them.
+        BadLine: the value is none of these.
     """
     name, value = named
     if isinstance(value, str) and value.strip(BLANK).lower() in CHANNELS:
@@ -146,10 +146,10 @@ def channel(named: NamedValue) -> int | None:
 
 
 def language(named: NamedValue) -> str | None:
-    """Return a language's code, such as `en` or `pt-BR`; None for none. English names are understood.
+    """Return a language's code, such as `en` or `pt-BR`; None if it is missing. English names are accepted.
 
     Raises:
-        BadLine: it is no language.
+        BadLine: the value is not a language.
     """
     name, value = named
     if is_missing(value):
@@ -161,10 +161,10 @@ def language(named: NamedValue) -> str | None:
 
 
 def place(named: NamedValue) -> str:
-    """Return the locator of an audio file: a URL, or a path, absolute or relative to the file that names it.
+    """Return the locator of an audio file: a URL or a path, absolute or relative to the file that lists it.
 
     Raises:
-        BadLine: it is no path, or it leads out of the folder.
+        BadLine: the value is not a path, or the path leads out of the folder.
     """
     name, value = named
     if value is None:
@@ -184,15 +184,15 @@ def place(named: NamedValue) -> str:
 
 
 def _local_path(name: str, url: str) -> str:
-    """The path of a file URL (RFC 8089)."""
+    """Return the path of a file URL (RFC 8089)."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise BadLine(f"`{name}` {url!r} is no URL ({error})") from None
+        raise BadLine(f"`{name}` {url!r} is not a URL ({error})") from None
     if parts.netloc.lower() not in ("", "localhost"):
-        raise BadLine(f"`{name}` {url!r} is of the host {parts.netloc!r}; a file URL of this machine is file:///PATH")
+        raise BadLine(f"`{name}` {url!r} is on the host {parts.netloc!r}; write a local file as file:///PATH")
     if not parts.path.startswith("/") or parts.query or parts.fragment:
-        raise BadLine(f"`{name}` {url!r} is no file URL; write file:///PATH, with # as %23 and ? as %3F")
+        raise BadLine(f"`{name}` {url!r} is not a file URL; write file:///PATH, with # as %23 and ? as %3F")
     try:
         return unquote(parts.path, errors="strict")
     except UnicodeDecodeError:
@@ -200,7 +200,7 @@ def _local_path(name: str, url: str) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return the kind of a value in words."""
+    """Return the type of a value in words."""
     return KINDS.get(type(value), f"a {type(value).__name__}")
 
 
@@ -224,10 +224,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_exact(value: Any) -> bool:
-    """Return True if a number is exact as a float: pandas turns integer columns with gaps into floats."""
+    """Return True if a number is exact as a float. pandas turns integer columns with gaps into floats."""
     return not isinstance(value, float) or abs(value) < 2**53
 
 
 def shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+    written = repr(value)
+    return written if len(written) <= 60 else f"{written[:60]}…"

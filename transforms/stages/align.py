@@ -1,4 +1,4 @@
-"""align: where each word of the reference text, or of the transcript, lies in the audio."""
+"""align: find where each word of the reference text, or of the transcript, is spoken in the audio."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from echo_targets.transforms.models.aligners.registry import open_letters
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 
 CHECKED_TEXTS = 100
-"""Texts of a shard that are compared with the letters of a model before anything runs."""
+"""Texts per shard that are checked against the model's letters before anything runs."""
 
 
 class AlignParameters(Parameters):
@@ -26,11 +26,11 @@ class AlignParameters(Parameters):
 
     Attributes:
         method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
-        model: for `ctc`, a directory of transformers, fairseq2 or speechbrain's `EncoderASR` with wav2vec2, HuBERT or
-            WavLM and a CTC head over letters, which aligns its language; null for the embedded one of English phonemes.
-            For `attention`, a Whisper, as `transcribe` takes it; null for the embedded one.
-        language: of the text, which a multilingual Whisper or MMS has to be told.
-        text: which text to align; `reference` takes the transcript where a row has no reference.
+        model: for `ctc`, a directory of a transformers, fairseq2 or speechbrain `EncoderASR` checkpoint: wav2vec2,
+            HuBERT or WavLM with a CTC head over letters, which aligns its own language; null for the embedded model of
+            English phonemes. For `attention`, a Whisper model, as for `transcribe`; null for the embedded one.
+        language: the text's language, which a multilingual Whisper or MMS model must be given.
+        text: which text to align; `reference` uses the transcript if a row has no reference.
     """
 
     method: Literal["ctc", "attention"] = "ctc"
@@ -59,7 +59,7 @@ class Align(Transform):
         return self._open().weight_digests()
 
     def check_entries(self, shards: Iterable[pa.Table]) -> None:
-        """Check that a letter model can spell the reference texts, of which it reads `CHECKED_TEXTS` a shard."""
+        """Check that a letter model can spell the reference texts. Checks `CHECKED_TEXTS` texts per shard."""
         if self.parameters.text == "reference" and (letters := self._letters()):
             texts = (text for shard in shards for text in shard["reference_text"].to_pylist()[:CHECKED_TEXTS] if text)
             letters.vocabulary().check_texts(texts)
@@ -76,7 +76,7 @@ class Align(Transform):
         return LetterAligner(letters) if letters else CtcAligner()
 
     def _letters(self) -> LetterCtc | None:
-        """Return the letter model that the parameters name; None where they name none."""
+        """Return the letter model that the parameters name, or None."""
         chosen = self.parameters
         if chosen.method == "attention" or chosen.model is None:
             return None

@@ -1,4 +1,4 @@
-"""unit_counts: counts of words of units, shard by shard; `fit-unit-language` adds them up."""
+"""unit_counts: count unit words, shard by shard; `fit-unit-language` adds the counts up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CountUnitsParameters(Parameters):
     """Parameters of the counting.
 
     Attributes:
-        max_word_units: longest word, in units.
+        max_word_units: length of the longest word, in units.
         language: a unit language as JSON. The words of its segmentation are counted; null counts every n-gram.
     """
 
@@ -49,7 +49,7 @@ class CountUnits(Transform):
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """Return the window's units as one row, under the key of its first utterance."""
-        units = pc.list_flatten(window["units"]).combine_chunks()  # a unit language is of a single codebook
+        units = pc.list_flatten(window["units"]).combine_chunks()  # a unit language covers a single codebook
         row = pa.ListArray.from_arrays(pa.array([0, len(units)], pa.int32()), units)
         return pa.table({KEY: window[KEY].slice(0, 1).combine_chunks(), "units": row})
 

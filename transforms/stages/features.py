@@ -1,4 +1,4 @@
-"""features: what a codebook is fitted on, a sample of frames that depends on the seed and the keys alone."""
+"""features: sample the frames that a codebook is fitted on. The sample depends only on the seed and the keys."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class SampleFeaturesParameters(Parameters):
     """Parameters of features.
 
     Attributes:
-        model, layer: the encoder, as `tokenize` takes it, and after how many blocks.
-        seed: of the sample.
-        utterance_share, frame_share: which share of the utterances is heard, and of their frames kept.
+        model, layer: the encoder, as for `tokenize`, and the number of blocks to run.
+        seed: seed of the sample.
+        utterance_share, frame_share: share of the utterances to encode, and share of their frames to keep.
     """
 
     model: str = EMBEDDED
@@ -35,7 +35,7 @@ class SampleFeaturesParameters(Parameters):
 
 
 class SampleFeatures(Transform):
-    """Encoder features of some frames of some utterances; those of which no frame is kept are no rows."""
+    """Sample encoder features of some frames of some utterances. An utterance with no sampled frame gives no row."""
 
     name: ClassVar[str] = "features"
     version: ClassVar[int] = 1
@@ -69,15 +69,15 @@ class SampleFeatures(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
-        heard = encode_each(self._features, waveforms, self.device, "float32")
+        encoded = encode_each(self._features, waveforms, self.device, "float32")
         rows = [
             self._row(key, features, self._frames(key, len(waveform)))
-            for key, features, waveform in zip(batch[KEY].to_pylist(), heard, waveforms, strict=True)
+            for key, features, waveform in zip(batch[KEY].to_pylist(), encoded, waveforms, strict=True)
         ]
         return Output(table_of(rows, FEATURES))
 
     def _frames(self, key: str, num_samples: int) -> np.ndarray:
-        """(F,) int64 positions of the frames of an utterance that are in the sample, in order."""
+        """Return the (F,) int64 positions of the utterance's sampled frames, in order."""
         name = hashlib.sha256(f"{self.parameters.seed} {key}".encode()).digest()
         chance = np.random.default_rng(int.from_bytes(name[:8]))
         if chance.random() >= self.parameters.utterance_share:

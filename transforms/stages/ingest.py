@@ -1,4 +1,4 @@
-"""ingest: each item of the plan opened, decoded, checked and stored as 16 kHz mono FLAC."""
+"""ingest: open, decode and check each entry of the plan, and store it as 16 kHz mono FLAC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echo_targets.transforms.sources.base import is_missing, may_be_credentials
 from echo_targets.transforms.sources.registry import AnySource
 
 OPENERS = 8
-"""Threads that open and decode; more than there are processors, since files in a bucket are waited for."""
+"""Threads that open and decode. More than there are processors, because remote files spend time in transfer."""
 
 
 class IngestParameters(Parameters):
@@ -24,7 +24,7 @@ class IngestParameters(Parameters):
 
     Attributes:
         sources: the corpora, in order.
-        min_seconds, max_seconds: shorter and longer audio is refused.
+        min_seconds, max_seconds: shorter and longer audio is rejected.
     """
 
     sources: list[AnySource]
@@ -34,14 +34,14 @@ class IngestParameters(Parameters):
 
 @dataclass(frozen=True)
 class _Denied:
-    """A row whose file may not be read: a reject, unless the credentials are at fault."""
+    """A row whose file access was denied: a reject, unless the credentials are to blame."""
 
     reject: Reject
     error: PermissionError
 
 
 class Ingest(Transform):
-    """Opens each item of the plan."""
+    """Load each entry of the plan."""
 
     name: ClassVar[str] = "ingest"
     version: ClassVar[int] = 3
@@ -64,7 +64,7 @@ class Ingest(Transform):
         with ThreadPoolExecutor(OPENERS) as pool:
             outcomes = list(pool.map(self._ingest, batch.to_pylist()))
         denied = [outcome for outcome in outcomes if isinstance(outcome, _Denied)]
-        for outcome in denied:  # after the whole batch: another file of the same store may have been read meanwhile
+        for outcome in denied:  # after the whole batch, which may have read another file of the store
             if may_be_credentials(outcome.error):
                 raise outcome.error
         rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]

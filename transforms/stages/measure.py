@@ -1,6 +1,6 @@
-"""measure: loudness, speech and silence of the audio, rate and repetition of its text: scores that publish filters by.
+"""measure: score the audio's loudness, speech and silence, and its text's rate and repetition. publish filters by them.
 
-Each is a function of its row alone. docs/FILTERS.md has the sources and what the scores are like on real speech.
+Each score is a function of its row only. docs/FILTERS.md has the sources, and typical scores of real speech.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from echo_targets.transforms.threads import in_threads
 GATE_SAMPLES = SAMPLE_RATE * 4 // 10
 RUN_WORDS = 5
 WINDOW_WORDS = 100
-"""About 30 s of speech: the share of different words falls with a text's length, and thresholds are of such a piece."""
+"""About 30 s of speech. The share of unique words falls with text length; thresholds are meant for texts this long."""
 
 
 class Measure(Transform):
-    """Measures every utterance; refuses none."""
+    """Measure every utterance. Rejects none."""
 
     name: ClassVar[str] = "measure"
     version: ClassVar[int] = 2
@@ -58,11 +58,11 @@ class Measure(Transform):
         rows = [
             {
                 KEY: key,
-                **heard,
+                **sound,
                 "chars_per_s": rounded(rate) if text else None,
                 **repetition(pieces(normalize(text, ""))),
             }
-            for key, heard, text, rate in zip(
+            for key, sound, text, rate in zip(
                 batch[KEY].to_pylist(),
                 in_threads(self._sound, waveforms),
                 texts.to_pylist(),
@@ -77,22 +77,23 @@ class Measure(Transform):
 
 
 def text_of(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
-    """The text of rows of utterances that transcripts are joined to, trimmed: the reference, else what was heard."""
+    """Return the trimmed text of utterances that transcripts are joined to: the reference, else the transcript."""
     reference = pc.fill_null(rows["reference_text"], "")
-    heard = pc.fill_null(pc.struct_field(rows[TRANSCRIPTS.name], "text"), "")
-    return pc.utf8_trim_whitespace(pc.if_else(pc.equal(reference, ""), heard, reference))
+    transcript = pc.fill_null(pc.struct_field(rows[TRANSCRIPTS.name], "text"), "")
+    return pc.utf8_trim_whitespace(pc.if_else(pc.equal(reference, ""), transcript, reference))
 
 
 def chars_per_s(texts: pa.Array | pa.ChunkedArray, num_samples: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Characters a second of audio, as float64."""
+    """Return characters per second of audio, as float64."""
     seconds = pc.divide(num_samples.cast(pa.float64()), float(SAMPLE_RATE))
     return pc.divide(pc.utf8_length(texts).cast(pa.float64()), seconds)
 
 
 def loudness(waveform: np.ndarray) -> float | None:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4), in float64; None below the gate of -70 LUFS, or without a block.
+    """Return integrated loudness in LUFS (ITU-R BS.1770-4) in float64; None below the -70 LUFS gate or under 0.4 s.
 
-    torchaudio clips what its filter raises above full scale: speech that reaches it reads up to 0.3 LU too low.
+    torchaudio clips samples that its filter raises above full scale, so speech at full scale measures up to 0.3 LU too
+    low.
 
     Args:
         waveform: (num_samples,) float32 at 16 kHz.
@@ -107,7 +108,7 @@ def loudness(waveform: np.ndarray) -> float | None:
 
 
 def silence(speech: list[Span], num_samples: int) -> dict[str, Any]:
-    """How much of the audio is speech, and the longest stretch that is not."""
+    """Return the share of the audio that is speech, and its longest stretch without speech."""
     borders = [(0, 0), *speech, (num_samples, num_samples)]
     return {
         "speech_share": rounded(sum(end - start for start, end in speech) / num_samples),
@@ -116,14 +117,14 @@ def silence(speech: list[Span], num_samples: int) -> dict[str, Any]:
 
 
 def repetition(words: list[str]) -> dict[str, Any]:
-    """What a text looks like that a recognizer made up.
+    """Score a text for repetition typical of recognizer hallucinations.
 
-    The first three are those of Granary's rules (arXiv 2505.13404; NeMo Speech Data Processor,
+    The first three scores follow Granary's rules (arXiv 2505.13404; NeMo Speech Data Processor,
     `DetectWhisperHallucinationFeatures`), on words without punctuation. The last is Gopher's share of characters in
-    duplicate 5-grams (arXiv 2112.11446, table A1). All are None without words.
+    duplicate 5-grams (arXiv 2112.11446, table A1). All are None if there are no words.
 
-    Characters of scripts without spaces count as words, but for the share of unique ones: few of them spell all of a
-    language, so there each pair of neighbouring characters counts as a word.
+    In scripts without spaces each character counts as a word. The share of unique words is the exception: a few
+    characters spell a whole language, so there each pair of neighboring characters counts as a word.
     """
     if not words:
         names = ("unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
@@ -141,7 +142,7 @@ def repetition(words: list[str]) -> dict[str, Any]:
 
 
 def _pairs_of_characters(words: list[str]) -> list[str]:
-    """Words, and of characters in a row each one with the next."""
+    """Return the words, with each run of characters replaced by its pairs of neighbors."""
     made: list[str] = []
     for characters, run in groupby(words, is_character):
         row = list(run)
@@ -150,7 +151,7 @@ def _pairs_of_characters(words: list[str]) -> list[str]:
 
 
 def _least_unique_share(words: list[str]) -> float:
-    """Different words by words, of the stretch of at most WINDOW_WORDS words in which it is least."""
+    """Return the smallest share of unique words over all stretches of WINDOW_WORDS words, or over a shorter text."""
     counts: Counter[str] = Counter(words[:WINDOW_WORDS])
     least = len(counts)
     for leaves, comes in zip(words, words[WINDOW_WORDS:], strict=False):

@@ -1,4 +1,4 @@
-"""tokenize: speech as units of one or more codebooks, runs collapsed, and as words of a unit language."""
+"""tokenize: encode speech as collapsed units of one or more codebooks, and as words of a unit language."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class TokenizeParameters(Parameters):
     """Parameters of tokenize.
 
     Attributes:
-        model: the encoder that a k-means codebook is of: a Whisper model, as `transcribe` takes it, or a directory of
-            transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR. A codec is its own.
-        codebook: a file of `echo-targets fit-codebook`, or `embedded:NAME`; or centroids that others fitted: a joblib
-            pickle of scikit-learn's k-means, or a file of `torch.save` or of numpy.
-        layer: the encoder's layer that a k-means file was fitted on, since the file does not say; other codebooks do.
-        num_codebooks: how many of a codec's codebooks, the first ones; null for all of them.
-        dtype: what an encoder's products are computed in. bfloat16 is faster on processors that have it, and gives some
-            frames to other centroids.
-        unit_language: a file of `echo-targets fit-unit-language`, or `embedded:NAME`; null for units alone.
+        model: the encoder of a k-means codebook: a Whisper model, as for `transcribe`, or a transformers directory with
+            HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR. A codec brings its own encoder.
+        codebook: a file of `echo-targets fit-codebook`, or `embedded:NAME`; or k-means centroids from elsewhere: a
+            joblib pickle of scikit-learn's k-means, or a `torch.save` or numpy file.
+        layer: encoder layer. Required for k-means files, which do not record it; other codebooks do.
+        num_codebooks: number of the codec's codebooks to use, starting with the first; null for all.
+        dtype: dtype of the encoder's matrix products. bfloat16 is faster on processors that support it, and assigns
+            some frames to other centroids.
+        unit_language: a file of `echo-targets fit-unit-language`, or `embedded:NAME`; null writes units only.
     """
 
     model: str = EMBEDDED
@@ -47,19 +47,19 @@ class TokenizeParameters(Parameters):
     unit_language: str | None = None
 
     def open(self) -> UnitTokenizer:
-        """The tokenizer that is named, not yet loaded.
+        """Return the configured tokenizer, not loaded.
 
         Raises:
             ModelError: it can't be used.
         """
         tokenizer = open_tokenizer(self.codebook, self.model, self.layer, self.num_codebooks)
         if self.dtype != "float32" and not isinstance(tokenizer, KmeansTokenizer):
-            raise ModelError(f"{self.codebook} computes in float32: dtype={self.dtype} is for encoders, leave it out")
+            raise ModelError(f"{self.codebook} computes in float32: remove dtype={self.dtype}, which is for encoders")
         return tokenizer
 
 
 class Tokenize(Transform):
-    """Units of each frame, as the tokenizer says them."""
+    """Encode each frame as the tokenizer's units."""
 
     name: ClassVar[str] = "tokenize"
     version: ClassVar[int] = 2
@@ -72,9 +72,7 @@ class Tokenize(Transform):
     parameters: TokenizeParameters
 
     def fingerprint_parameters(self) -> dict[str, Any]:
-        return {
-            "dtype": self.parameters.dtype
-        }  # the others are files and what they are asked for, all in their digests
+        return {"dtype": self.parameters.dtype}  # weight_digests covers the other parameters
 
     def weight_digests(self) -> dict[str, str]:
         language = self.parameters.unit_language
@@ -89,8 +87,8 @@ class Tokenize(Transform):
         self.unit_language = UnitLanguage.load(asset(language)) if language else None
         if self.unit_language and self.tokenizer.num_codebooks != 1:
             raise ModelError(
-                f"{self.parameters.codebook} gives {self.tokenizer.num_codebooks} units a frame, a unit language has "
-                "words of single ones: leave `unit_language` out, or set num_codebooks=1"
+                f"{self.parameters.codebook} gives {self.tokenizer.num_codebooks} units per frame, but a unit language "
+                "needs one: remove `unit_language`, or set num_codebooks=1"
             )
         if self.unit_language:
             self.unit_language.check_codebook(self.tokenizer.codebook_id, self.tokenizer.codebook_size)
@@ -104,8 +102,8 @@ class Tokenize(Transform):
 
     def __call__(self, batch: pa.Table) -> Output:
         batch, waveforms = without_waveforms(batch)
-        heard = encode_each(self.tokenizer, waveforms, self.device, self.parameters.dtype)
-        rows = [self._row(key, frames) for key, frames in zip(batch[KEY].to_pylist(), heard, strict=True)]
+        encoded = encode_each(self.tokenizer, waveforms, self.device, self.parameters.dtype)
+        rows = [self._row(key, frames) for key, frames in zip(batch[KEY].to_pylist(), encoded, strict=True)]
         return Output(table_of(rows, UNITS))
 
     def _row(self, key: str, frames: np.ndarray) -> dict[str, Any]:

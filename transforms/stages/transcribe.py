@@ -1,4 +1,4 @@
-"""transcribe: what Whisper hears, and the scores that a filter needs."""
+"""transcribe: transcribe speech with Whisper, with the scores that filters need."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.text import error_rate, normalize
 
 MOST_UNCOVERED = SAMPLE_RATE
-"""Samples of speech in one stretch that may lie outside all segments before the row is flagged."""
+"""Longest stretch of speech, in samples, that may lie outside all segments before the row is flagged."""
 
 WHISPERS_CODES = {"nb": "no", "fil": "tl", "jv": "jw", "yue": "zh"}
-"""Languages that Whisper calls otherwise, or took for another one when it was trained."""
+"""Languages for which Whisper has another code, or that it was trained to transcribe as another language."""
 
 
 class TranscribeParameters(DecodingRules):
     """Parameters of transcribe.
 
     Attributes:
-        backend: `faster-whisper`, or `openai-whisper`, which reads checkpoints of transformers too.
+        backend: `faster-whisper`, or `openai-whisper`, which also loads transformers checkpoints.
         model: `embedded:tiny.en`, a model's directory or file, or a name that the backend downloads.
         language: of the speech; null lets a multilingual model detect it.
-        best_of: samples to choose from at a temperature above 0.
-        encoder_dtype: what the encoder's products are computed in. `auto` is float32 on a CPU, float16 on a GPU.
-        decoder_dtype: what the decoder computes in. `auto` is float16 on a GPU; on a CPU it is int8 for faster-whisper,
+        best_of: candidates to sample at a temperature above 0.
+        encoder_dtype: dtype of the encoder's matrix products. `auto` is float32 on a CPU, float16 on a GPU.
+        decoder_dtype: dtype of the decoder. `auto` is float16 on a GPU; on a CPU it is int8 for faster-whisper and
             float32 for openai-whisper, which has no int8.
-        The rest as in `DecodingRules`.
+        The others are those of `DecodingRules`.
     """
 
     backend: Literal["faster-whisper", "openai-whisper"] = "faster-whisper"
@@ -63,7 +63,7 @@ class TranscribeParameters(DecodingRules):
 
 
 class Transcribe(Transform):
-    """Transcribes the utterances of a batch together."""
+    """Transcribe the utterances of a batch together."""
 
     name: ClassVar[str] = "transcribe"
     version: ClassVar[int] = 5
@@ -89,7 +89,7 @@ class Transcribe(Transform):
         self.transcribe = LongForm(recognizer, chosen)
 
     def costs(self, rows: pa.Table) -> list[int]:
-        # Whisper's encoder sees whole windows, however short the speech in them.
+        # Whisper's encoder processes whole windows, however short the speech in them.
         return [-(-samples // WINDOW_SAMPLES) * WINDOW_SAMPLES for samples in rows["num_samples"].to_pylist()]
 
     def prepare(self, batch: pa.Table) -> pa.Table:
@@ -140,7 +140,7 @@ class Transcribe(Transform):
 
 
 def is_other_language(language: str, told: str) -> bool:
-    """Return True if an utterance's language (BCP 47) is known and is not the one that Whisper was told."""
+    """Return True if an utterance's language (BCP 47) is known and differs from the one given to Whisper."""
     base = language.split("-")[0].lower()
     return base not in ("", "und", told) and WHISPERS_CODES.get(base) != told
 

@@ -1,7 +1,7 @@
-"""Stages II and III: teach the unit decoder of an EchoX to read text, then the language model's hidden states.
+"""Stages II and III: train EchoX's unit decoder on text, then on the language model's hidden states.
 
-Echo training (arXiv 2509.09174, section 3.3): the states of a reply, through the denoising adapter, stand where the
-reply's text embeddings stood, and are to say the units that text-to-codec gave for it.
+Echo training (arXiv 2509.09174, section 3.3): the states of a reply, passed through the denoising adapter, replace the
+reply's text embeddings, and the decoder learns the units that text-to-codec gave for the text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from echo_targets.transforms.models.echox.network import EchoXNetwork
 
 MOST_DENOISING = 0.2
-"""Of the unit loss: a larger denoising loss is scaled down to this share, as in the release."""
+"""Maximum denoising loss as a share of the unit loss; a larger one is scaled down, as in the release."""
 HELD_OUT_BATCH = 32
 
 
@@ -49,7 +49,7 @@ class EchoRow:
     """A row of training/echo; the audio is a FLAC file's bytes, 16 kHz.
 
     Attributes:
-        kd: tokens and units, as `collate_kd` takes them.
+        kd: tokens and units, as for `collate_kd`.
     """
 
     id: str
@@ -60,13 +60,13 @@ class EchoRow:
 
 @dataclass(frozen=True)
 class EchoRecipe(Recipe):
-    """How hidden states learn to speak; `batch_tokens` counts ids of the unit decoder.
+    """Parameters of echo training; `batch_tokens` counts ids of the unit decoder.
 
     Attributes:
-        echo, denoising, s2t: weights of the losses. With `s2t` 0 the language model stays as it is, and its states are
-            computed once.
-        ctc: of the CTC loss within the speech-to-text loss.
-        train_decoder: whether the unit decoder learns with the adapter.
+        echo, denoising, s2t: weights of the losses. If `s2t` is 0, the language model stays as it is and its states
+            are computed once.
+        ctc: weight of the CTC loss within the speech-to-text loss.
+        train_decoder: True trains the unit decoder together with the adapter.
     """
 
     echo: float = 1.0
@@ -78,11 +78,11 @@ class EchoRecipe(Recipe):
 
 @dataclass(frozen=True)
 class TranslatorRecipe(Recipe):
-    """How the unit decoder learns to read.
+    """Parameters of training the unit decoder on text.
 
     Attributes:
-        own_embeddings: whether it learns text embeddings of its own. Otherwise it reads the language model's, which
-            stay as they are; those of a nano one say little of how a word sounds.
+        own_embeddings: True learns separate text embeddings. False uses the language model's, which stay as they are;
+            those of a nano model hold little about pronunciation.
     """
 
     own_embeddings: bool = False
@@ -101,24 +101,24 @@ def train_unit_translator(
 
     Args:
         rows, held_out: as for `train_t2c`.
-        segments: the rule that cuts the rows' tokens; None learns rows whole.
-        echox: stage I; takes the decoder over.
-        out_dir: where the EchoX with the new decoder goes.
+        segments: the rule that cuts the rows' tokens; None uses rows as they are.
+        echox: the result of stage I; its decoder is replaced.
+        out_dir: where to write the EchoX with the new decoder.
         recipe: how to train.
-        half: whether the weights are written in half precision; what is measured is what was written.
+        half: True writes the weights in float16; measurements are made on the written weights.
 
     Returns:
         The report of `train_t2c`.
 
     Raises:
-        ValueError: as `train_t2c`.
+        ValueError: as for `train_t2c`.
     """
     translator = echox.network.unit_translator
     embeddings = None if recipe.own_embeddings else echox.network.model.embed_tokens.weight.detach()
     tokenizer = tokenizer_of(echox)
     config = echox.config.unit_decoder.model_copy(update={"segments": segments})
     module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe, embeddings)
-    translator.load_state_dict(module.state_dict(), strict=False)  # the denoising adapter is stage III's
+    translator.load_state_dict(module.state_dict(), strict=False)  # stage III trains the denoising adapter
     save_echox(out_dir, echox.config, echox.network, tokenizer, half)
     written = T2C(config, EchoX.load(out_dir).t2c.module, tokenizer)
     return write_report(out_dir, written, rows, held_out, final_loss, recipe)
@@ -132,18 +132,18 @@ def train_echo(
     recipe: EchoRecipe,
     half: bool = False,
 ) -> dict[str, Any]:
-    """Stage III: train the denoising adapter, and what the recipe names beside it; write the EchoX and its report.
+    """Stage III: train the denoising adapter and the other parts that the recipe names; write the EchoX and its report.
 
-    A run that finds a checkpoint of its own recipe in `out_dir` goes on from there. What the frozen models say is kept
-    in `states.f16` or `frames.f16`, which may be removed once the training is done.
+    A run that finds a checkpoint of the same recipe in `out_dir` resumes it. Outputs of the frozen models are cached in
+    `states.f16` or `frames.f16`, which may be deleted after the training.
 
     Args:
-        rows: of one turn each.
-        held_out: rows that are measured before and after, and not trained on.
-        echox: stages I and II; trained in place.
-        out_dir: where the model goes.
+        rows: rows with one turn each.
+        held_out: rows to measure before and after the training, not trained on.
+        echox: the result of stages I and II; trained in place.
+        out_dir: where to write the model.
         recipe: how to train.
-        half: whether the weights are written in half precision; what is measured is what was written.
+        half: True writes the weights in float16; measurements are made on the written weights.
 
     Returns:
         The report: losses, and on `held_out` the unit error rate of the echo decoder against the targets and the
@@ -187,7 +187,7 @@ def train_echo(
         if states is not None:
             return _loss(network, batch, [states[number] for number in numbers], recipe, {})
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            found, parts = _listen(network, batch, [frames[number] for number in numbers], recipe)  # type: ignore[index]
+            found, parts = _speech(network, batch, [frames[number] for number in numbers], recipe)  # type: ignore[index]
         return _loss(network, batch, found, recipe, parts)
 
     weights = hashlib.sha256(b"".join(each.numpy().tobytes() for each in network.state_dict().values()))
@@ -211,14 +211,14 @@ def train_echo(
 
 
 class EchoMeasures(NamedTuple):
-    """Of the echo decoder: edits against the unit targets by their units, and the mean cosine of the adapted states."""
+    """The echo decoder's edits to the unit targets, per unit, and the mean cosine of the adapted states."""
 
     unit_error_rate: float
     denoising_cosine: float
 
 
 def echo_measures(echox: EchoX, rows: Sequence[EchoRow]) -> EchoMeasures:
-    """What the echo decoder says of the rows' replies, segment by segment, against their targets."""
+    """Measure the echo decoder's units of the rows' replies, segment by segment, against their targets."""
     from rapidfuzz.distance import Levenshtein
 
     edits, cosines = 0, []
@@ -229,28 +229,30 @@ def echo_measures(echox: EchoX, rows: Sequence[EchoRow]) -> EchoMeasures:
             cosines += echox.denoising_cosines(states, row.kd.response_ids)
             segments += echox.denoised(states).split([*row.kd.sub_lengths])
             targets += [list(units) for units in row.kd.unit_targets]
-        said = [decoded.units for decoded in echox.t2c.speak(segments)]
-        edits += sum(map(Levenshtein.distance, said, targets))
+        found = [decoded.units for decoded in echox.t2c.speak(segments)]
+        edits += sum(map(Levenshtein.distance, found, targets))
     units = sum(len(units) for row in rows for units in row.kd.unit_targets)
     return EchoMeasures(round(edits / max(1, units), 4), round(sum(cosines) / max(1, len(cosines)), 4))
 
 
 def reply_states(echox: EchoX, rows: Sequence[EchoRow]) -> list[Tensor]:
-    """The states that predict each token of the rows' replies, (tokens, hidden_size)."""
+    """Return the states that predict each token of the rows' replies, (tokens, hidden_size) each."""
     batch = collate_kd([row.kd for row in rows], echox.config)
     prompts, replies, _ = _parts(batch, echox.config)
-    heard = echox.hear([[decode_flac(row.audio)] for row in rows])
-    made = [echox.prompt(ids, turns) for ids, turns in zip(prompts, heard, strict=True)]
+    audio = echox.hear([[decode_flac(row.audio)] for row in rows])
+    made = [echox.prompt(ids, turns) for ids, turns in zip(prompts, audio, strict=True)]
     return echox.states(made, replies)
 
 
 def _check(row: EchoRow, echox: EchoX) -> None:
     if len(row.kd.asr_targets) != 1:
-        raise ValueError(f"{row.id} has {len(row.kd.asr_targets)} turns of audio, the trainer takes one")
+        raise ValueError(f"{row.id} has {len(row.kd.asr_targets)} turns of audio, but the trainer needs one")
     if not 0 < row.num_samples <= echox.tower.max_samples:
-        raise ValueError(f"{row.id} has {row.num_samples} samples, the encoder takes 1 to {echox.tower.max_samples}")
+        raise ValueError(
+            f"{row.id} has {row.num_samples} samples, but the encoder takes 1 to {echox.tower.max_samples}"
+        )
     if row.kd.response_ids and max(row.kd.response_ids) >= echox.config.vocab_size:
-        raise ValueError(f"{row.id} has token ids above vocab_size {echox.config.vocab_size}: of another tokenizer")
+        raise ValueError(f"{row.id} has token ids above vocab_size {echox.config.vocab_size}, from another tokenizer")
     for text, units in zip(row.kd.sub_lengths, row.kd.unit_targets, strict=True):
         if echox.t2c.limit(text, 2**30) and text + len(units) >= echox.t2c.config.max_positions:
             raise ValueError(f"{row.id}: a segment of {text} tokens and {len(units)} units is too long for the decoder")
@@ -262,34 +264,34 @@ def _cached_states(out_dir: Path, rows: Sequence[EchoRow], echox: EchoX) -> RowC
         for module in (echox.tower.encoder, echox.network.model)
         for each in module.state_dict().values()
     )
-    said = json.dumps([[row.id, row.num_samples, list(row.kd.response_ids)] for row in rows])
-    key = hashlib.sha256(weights + said.encode()).hexdigest()
+    rows_key = json.dumps([[row.id, row.num_samples, list(row.kd.response_ids)] for row in rows])
+    key = hashlib.sha256(weights + rows_key.encode()).hexdigest()
     lengths = [len(row.kd.response_ids) for row in rows]
     cache = RowCache(out_dir / "states.f16", lengths, echox.config.hidden_size, key)
     return cache.fill(lambda numbers: reply_states(echox, [rows[number] for number in numbers]))
 
 
 def _parts(batch: dict[str, Tensor], config: EchoXConfig) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Prompts with their placeholder, replies, and transcripts."""
-    prompts, replies, asked = [], [], []
+    """Return prompts with their placeholder, replies, and transcripts."""
+    prompts, replies, transcripts = [], [], []
     for ids, labels, shift, transcript in zip(
         batch["input_ids"], batch["labels"], batch["assistant_after_audio_shifts"], batch["asr_targets"], strict=True
     ):
         (place,) = (ids == config.audio_patch_id).nonzero()[:, 0].tolist()
         prompts.append(ids[: place + int(shift) + 1].tolist())
         replies.append(labels[labels != IGNORED].tolist())
-        asked.append(transcript[0][transcript[0] != IGNORED].tolist())
-    return prompts, replies, asked
+        transcripts.append(transcript[0][transcript[0] != IGNORED].tolist())
+    return prompts, replies, transcripts
 
 
-def _listen(
+def _speech(
     network: EchoXNetwork, batch: dict[str, Tensor], frames: Sequence[Tensor], recipe: EchoRecipe
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The states of the replies, and the speech-to-text losses."""
-    prompts, replies, asked = _parts(batch, network.config)
-    heard, logits = hear_to_train(network, frames)
-    states = forced_states(network, prompts, heard, replies, recipe.dropout)
-    ctc = ctc_loss(logits, [len(turn) // 2 for turn in frames], asked, network.config.audio_patch_id)
+    """Return the states of the replies to audio, and the speech-to-text losses."""
+    prompts, replies, transcripts = _parts(batch, network.config)
+    audio, logits = hear_to_train(network, frames)
+    states = forced_states(network, prompts, audio, replies, recipe.dropout)
+    ctc = ctc_loss(logits, [len(turn) // 2 for turn in frames], transcripts, network.config.audio_patch_id)
     parts = {"reply": reply_loss(network, states, replies), "ctc": ctc}
     return [row[: len(reply)] for row, reply in zip(states, replies, strict=True)], parts
 

@@ -1,4 +1,4 @@
-"""What the stages of EchoX's training share: cached frames, the network's pass with gradients, losses, the product."""
+"""Shared parts of EchoX's training stages: cached frames, passes with gradients, losses, and writing the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def cached_frames(out_dir: Path, rows: Sequence[Any], tower: AudioTower) -> RowCache:
-    """The frozen encoder's frames of rows that have `id`, `audio` and `num_samples`."""
+    """Return the frozen encoder's frames of rows that have `id`, `audio` and `num_samples`."""
     step = tower.context * HOP_SAMPLES
     lengths = [-(-row.num_samples // step) * tower.context for row in rows]
     weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in tower.encoder.state_dict().values())
@@ -37,7 +37,7 @@ def cached_frames(out_dir: Path, rows: Sequence[Any], tower: AudioTower) -> RowC
 
 
 def tower_frames(tower: AudioTower, waveforms: Sequence[Any]) -> list[Tensor]:
-    """`AudioTower.frames`, without gradients."""
+    """Return `AudioTower.frames`, without gradients."""
     import torch
 
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def tower_frames(tower: AudioTower, waveforms: Sequence[Any]) -> list[Tensor]:
 
 
 def prompt_ids(prompt: PromptTemplate, tokenizer: Tokenizer, config: EchoXConfig) -> list[int]:
-    """A prompt of one turn with the placeholder of its audio."""
+    """Return the ids of a prompt of one turn, with the placeholder for its audio."""
     before, after = (
         [tokenizer.token_to_id(token) for token in part] for part in (prompt.before_audio, prompt.after_audio)
     )
@@ -53,9 +53,9 @@ def prompt_ids(prompt: PromptTemplate, tokenizer: Tokenizer, config: EchoXConfig
 
 
 def hear_to_train(network: EchoXNetwork, turns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Encoder frames of turns, one a dialogue, to their embeddings and the CTC logits (turns, frames / 2, vocabulary).
+    """Map encoder frames of turns, one per dialogue, to embeddings and CTC logits (turns, frames / 2, vocabulary).
 
-    Unlike `SpeechLlama.hear` it keeps the logits. The choice of frames has no gradient, the frames that are kept do.
+    Unlike `SpeechLlama.hear` it returns the logits. Gradients flow through the kept frames, not through their choice.
     """
     from torch.nn.utils.rnn import pad_sequence
 
@@ -66,7 +66,7 @@ def hear_to_train(network: EchoXNetwork, turns: Sequence[Tensor]) -> tuple[list[
 
 
 def ctc_loss(logits: Tensor, lengths: Sequence[int], targets: Sequence[Sequence[int]], blank: int) -> Tensor:
-    """CTC (Graves et al. 2006) a token; targets that do not fit in their frames count for nothing."""
+    """Return the CTC loss (Graves et al. 2006) per token; targets too long for their frames count as nothing."""
     import torch
     import torch.nn.functional as functional
 
@@ -86,15 +86,15 @@ def ctc_loss(logits: Tensor, lengths: Sequence[int], targets: Sequence[Sequence[
 def forced_states(
     network: EchoXNetwork,
     prompts: Sequence[Sequence[int]],
-    heard: Sequence[Tensor],
+    audio_embeddings: Sequence[Tensor],
     replies: Sequence[Sequence[int]],
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The states that predict each token of a reply and its end, (len(reply) + 1, hidden_size).
+    """Return the states that predict each token of a reply and its end, (len(reply) + 1, hidden_size) each.
 
     Args:
         prompts: of one turn each, with the placeholder.
-        heard: what replaces it, (any, hidden_size).
+        audio_embeddings: embeddings that replace the placeholder, (any, hidden_size).
     """
     import torch
     import torch.nn.functional as functional
@@ -106,12 +106,12 @@ def forced_states(
     embedded = network.model.embed_tokens(torch.tensor([token for row in ids for token in row])).split([*map(len, ids)])
     inputs = [
         torch.cat([row[:place], turn, row[place + 1 :]])
-        for row, turn, place in zip(embedded, heard, places, strict=True)
+        for row, turn, place in zip(embedded, audio_embeddings, places, strict=True)
     ]
-    # Padded on the right, where a causal mask hides it; a padding token inside a prompt is hidden as EchoX hides it.
+    # Padding is on the right, where the causal mask hides it; padding tokens in a prompt are hidden as in EchoX.
     seen = [
         torch.tensor([*_seen(row[:place], config), *[1] * len(turn), *_seen(row[place + 1 :], config)])
-        for row, turn, place in zip(ids, heard, places, strict=True)
+        for row, turn, place in zip(ids, audio_embeddings, places, strict=True)
     ]
     hides = any(not row.all() for row in seen)
     read = network.model(
@@ -125,7 +125,7 @@ def forced_states(
 
 
 def reply_loss(network: EchoXNetwork, states: Sequence[Tensor], replies: Sequence[Sequence[int]]) -> Tensor:
-    """Cross-entropy of the replies' tokens and ends, from the states that predict them."""
+    """Return the cross-entropy of the replies' tokens and ends, from the states that predict them."""
     import torch
     import torch.nn.functional as functional
 
@@ -135,7 +135,7 @@ def reply_loss(network: EchoXNetwork, states: Sequence[Tensor], replies: Sequenc
 
 
 def hidden_of(network: EchoXNetwork) -> torch.nn.Module:
-    """What maps hidden states to hidden states in the speech-to-text half."""
+    """Return the layers that map hidden states to hidden states in the speech-to-text half."""
     import torch
 
     front = network.model.asr_transformer_encoder, network.model.lbm.encoder_attn
@@ -145,7 +145,7 @@ def hidden_of(network: EchoXNetwork) -> torch.nn.Module:
 def save_echox(
     path: Path, config: EchoXConfig, network: EchoXNetwork, tokenizer: Tokenizer, half: bool = False
 ) -> None:
-    """Write a directory that `EchoX.load` reads, in half precision where told."""
+    """Write a directory for `EchoX.load`, in float16 if `half`."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(config.model_dump_json(indent=1, exclude_none=True) + "\n")
     tokenizer.save(str(path / "tokenizer.json"))
@@ -153,7 +153,7 @@ def save_echox(
 
 
 def tokenizer_of(echox: EchoX) -> Tokenizer:
-    """A checkpoint's tokenizer.
+    """Return a checkpoint's tokenizer.
 
     Raises:
         ValueError: it has none.

@@ -1,8 +1,8 @@
-"""Train a small reader of units on recorded ones: CTC (Graves et al. 2006) over the letters of what was said.
+"""Train a small unit reader on recorded units, with CTC (Graves et al. 2006) over the letters of their text.
 
-What it is to read are a decoder's units, which are never as clean as recorded ones. So a part of the recorded units is
-edited in training: dropped, replaced by a random unit or followed by one, each as often. A wrong unit then costs the
-letter it stands for, and not its neighbours.
+The reader is meant for a decoder's units, which are never as clean as recorded ones. So in training a part of the
+recorded units is dropped, replaced by a random unit, or followed by one, equally often. A wrong unit then costs its own
+letter but not the neighboring ones.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from echo_targets.transforms.units.codebook import collapse
 if TYPE_CHECKING:
     from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
 
-Row = tuple[str, Sequence[int]]  # a text, and its units with no equal neighbours
+Row = tuple[str, Sequence[int]]  # a text, and its units without equal neighbors
 
 
 @dataclass(frozen=True)
 class ReaderRecipe(RunRecipe):
-    """How a reader is trained; `batch_tokens` counts units.
+    """Parameters of the training; `batch_tokens` counts units.
 
     Attributes:
-        edited_units: part of the units that is dropped, replaced, or followed by a random unit.
+        edited_units: share of the units that is dropped, replaced, or followed by a random unit.
     """
 
     dropout: float = 0.1
@@ -47,16 +47,16 @@ def train_unit_reader(
     recipe: ReaderRecipe,
     half: bool = False,
 ) -> dict:
-    """Train a model and write it, its curve and its report; a run that was killed goes on from its last checkpoint.
+    """Train a model and write it, its curve and its report. An interrupted run resumes from its last checkpoint.
 
     Args:
-        rows: texts and the units of their recordings. Left out are texts with nothing `readable`, and those with more
+        rows: texts and the units of their recordings. Skipped are texts with nothing `readable`, and those with more
             letters than CTC can place in the frames of their units.
-        held_out: rows of the same kind, read at the end, and not trained on.
+        held_out: rows of the same kind to read at the end, not trained on.
         config: the network's sizes and codebook.
-        out_dir: where the model goes.
+        out_dir: where to write the model.
         recipe: how to train.
-        half: whether the weights are written in half precision; what is measured is what was written.
+        half: True writes the weights in float16; measurements are made on the written weights.
 
     Returns:
         The report: rows, final loss, character error rate on `held_out`, sizes and the recipe.
@@ -97,7 +97,7 @@ def train_unit_reader(
 
 
 def reading_error_rate(model: UnitReader, rows: Sequence[Row]) -> float:
-    """Character errors by characters, each summed over all rows; a text with nothing `readable` counts for nothing."""
+    """Return character errors per character, summed over all rows; texts with nothing `readable` are skipped."""
     from rapidfuzz.distance import Levenshtein
 
     wanted = [readable(text) for text, _ in rows]
@@ -113,7 +113,7 @@ class _Example(NamedTuple):
 def _example(row: Row, config: UnitReaderConfig) -> _Example | None:
     text, units = row
     letters = [ALPHABET.index(character) for character in readable(text)]
-    frames = len(letters) + sum(one == next_ for one, next_ in pairwise(letters))  # a blank parts two equal letters
+    frames = len(letters) + sum(one == next_ for one, next_ in pairwise(letters))  # a blank separates equal letters
     if not letters or frames > len(units) * config.frames_per_unit:
         return None
     return _Example(np.array(units, np.int64), letters)
@@ -142,7 +142,7 @@ def _loss(module: UnitReaderModule, batch: list[_Example], recipe: ReaderRecipe,
 def _edited(
     units: np.ndarray, recipe: ReaderRecipe, config: UnitReaderConfig, random: np.random.Generator
 ) -> np.ndarray:
-    """Units with some dropped, replaced or followed by a random one; at least one, and no equal neighbours."""
+    """Return units with some dropped, replaced or followed by a random one; at least one, without equal neighbors."""
     share = recipe.edited_units / 3
     keep, drop, replace, follow = range(4)
     edits = random.choice([keep, drop, replace, follow], len(units), p=[1 - 3 * share, share, share, share])

@@ -1,6 +1,6 @@
-"""What the small trainers share: steps that can be interrupted, batches of like lengths, the optimizers.
+"""Shared parts of the small trainers: resumable steps, batches of similar lengths, the optimizers.
 
-Plain PyTorch, one process, no clock and no hidden state: a run that was killed goes on to the same weights.
+Plain PyTorch, one process, no clock and no hidden state: an interrupted run resumes to the same weights.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """What every training run depends on, besides its rows and the model's config.
+    """Parameters that all training runs have, besides their rows and the model's config.
 
     Attributes:
-        steps: optimizer steps, each on about `batch_tokens` of whatever a row's length is counted in, with padding.
-        learning_rate: reached over `warmup_steps`, held, and brought down to zero over the last `decay_steps`.
+        steps: optimizer steps. A batch has about `batch_tokens` of the unit in which row lengths are counted, with
+            padding.
+        learning_rate: reached over `warmup_steps`, held, and reduced to zero over the last `decay_steps`.
         log_every, save_every: steps between lines of the curve and between checkpoints.
     """
 
@@ -41,12 +42,12 @@ class RunRecipe:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step is taken on.
+    """The loss of a step.
 
     Attributes:
-        loss: what is differentiated.
-        count: how many units (or tokens) it is the mean of.
-        parts: losses that it is the sum of, by name, for the curve.
+        loss: the loss to differentiate.
+        count: number of units (or tokens) that it is the mean of.
+        parts: its summands by name, for the curve.
     """
 
     loss: torch.Tensor
@@ -55,21 +56,21 @@ class Step:
 
 
 StepLoss = Callable[[int], Step]
-"""Gives the loss of a step by its number."""
+"""Computes the loss of a step from its number."""
 
 
 def run_steps(
     out_dir: Path, module: torch.nn.Module, hidden: torch.nn.Module, recipe: RunRecipe, run: str, step_loss: StepLoss
 ) -> float:
-    """Train, with `checkpoint.pt` and `curve.jsonl` in a folder, from the last checkpoint where there is one.
+    """Train from the last checkpoint, if there is one; write `checkpoint.pt` and `curve.jsonl` to a folder.
 
     Args:
         out_dir: the folder.
-        module: what is trained; left in evaluation mode.
+        module: the module to train; left in evaluation mode.
         hidden: the part of it whose matrices map hidden states to hidden states (see `optimizers_of`).
-        recipe: how.
-        run: stands for everything that the run depends on (see `run_of`).
-        step_loss: the loss of a step; the random numbers of torch it draws are the step's own.
+        recipe: how to train.
+        run: identifies everything that the run depends on (see `run_of`).
+        step_loss: computes the loss of a step; torch is seeded for each step.
 
     Returns:
         The loss of the curve's last line.
@@ -86,7 +87,7 @@ def run_steps(
     _keep_curve(curve, start)
     module.train()
     for step in range(start, recipe.steps):
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # a step draws the same noise in a resumed run
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # so that a resumed run draws the same random numbers
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(step, recipe)
@@ -110,12 +111,12 @@ def run_steps(
 
 
 def run_of(config: Any, recipe: RunRecipe, rows: int) -> str:
-    """What a checkpoint is of: a pydantic config, the recipe and the number of rows, as JSON."""
+    """Return the identity of a run: a pydantic config, the recipe and the number of rows, as JSON."""
     return json.dumps({"config": config.model_dump(), "recipe": asdict(recipe), "rows": rows}, sort_keys=True)
 
 
 def _means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each loss over the steps that had it."""
+    """Return the mean of each loss over the steps that have it."""
     means = {}
     for name in dict.fromkeys(name for step in losses for name in step):
         values = [step[name] for step in losses if name in step]
@@ -124,7 +125,7 @@ def _means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class Batches:
-    """Rows of like lengths together, in an order that follows from the seed and the step alone."""
+    """Batches of rows of similar lengths, in an order that depends only on the seed and the step."""
 
     def __init__(self, lengths: Sequence[int], recipe: RunRecipe) -> None:
         self.lengths, self.recipe = lengths, recipe
@@ -132,7 +133,7 @@ class Batches:
         self.batches = self._shuffled()
 
     def at(self, step: int) -> list[int]:
-        """The numbers of a step's rows; steps are asked for in rising order."""
+        """Return the row numbers of a step. Steps must be requested in ascending order."""
         while step >= self.first + len(self.batches):
             self.first, self.epoch = self.first + len(self.batches), self.epoch + 1
             self.batches = self._shuffled()
@@ -152,7 +153,7 @@ class Batches:
 
 
 def optimizers_of(module: torch.nn.Module, hidden: torch.nn.Module, recipe: RunRecipe) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024) for the matrices of `hidden`: it needs far fewer steps than AdamW, which keeps the rest."""
+    """Return Muon (Jordan 2024) for the matrices of `hidden`, which needs far fewer steps, and AdamW for the rest."""
     import torch
 
     matrices = [parameter for parameter in hidden.parameters() if parameter.ndim == 2]
@@ -182,13 +183,13 @@ def _checkpoint(
     optimizers: list[torch.optim.Optimizer],
     run: str,
 ) -> None:
-    # One file, moved into place: a killed run finds the last whole checkpoint.
+    # A single file, moved into place, so that an interrupted run finds the last complete checkpoint.
     import torch
 
     state = {
         "step": step,
         "run": run,
-        "losses": losses,  # since the curve's last line
+        "losses": losses,  # those after the curve's last line
         "module": module.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }

@@ -1,8 +1,8 @@
 """Stage I: train a small speech-to-text language model behind a frozen Whisper encoder.
 
-EchoX starts from a language model that reads already. A nano one has none, so it first learns questions and replies
-from text alone, the user's words where the audio would stand. The CTC head then starts as a copy of the language
-model's embeddings: what a frame is recognized as is what it looks like to the model.
+EchoX starts from a pretrained language model. A nano one starts untrained, so it first learns questions and replies
+from text only, with the user's words in place of the audio. The CTC head then starts as a copy of the language model's
+embeddings, so that a frame looks to the model like the token that it is recognized as.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 EMBEDDING_STD = 0.5
 CTC_NORM = 0.15
-"""Scale of the frames that the CTC head reads at first: its logits start near one, whatever the embeddings' norm."""
+"""Initial scale of the CTC head's input, so that its logits start near one, whatever the norm of the embeddings."""
 HELD_OUT_BATCH = 64
 MAX_REPLY_TOKENS = 128
 
@@ -60,12 +60,12 @@ class S2TRow:
 
 @dataclass(frozen=True)
 class S2TRecipe(RunRecipe):
-    """How a speech-to-text model is trained; `batch_tokens` counts tokens of template, question and reply.
+    """Parameters of speech-to-text training; `batch_tokens` counts tokens of template, question and reply.
 
     Attributes:
-        ctc: weight of the CTC loss, 0.3 in the paper; the reply's cross-entropy has 1.
-        text_steps: steps at the beginning that are taken on text alone.
-        text_share: part of the dialogues that are still read as text in the later steps.
+        ctc: weight of the CTC loss, 0.3 in the paper; the reply's cross-entropy has weight 1.
+        text_steps: number of first steps that use text only.
+        text_share: share of the dialogues that are still given as text in later steps.
     """
 
     ctc: float = 0.3
@@ -74,8 +74,8 @@ class S2TRecipe(RunRecipe):
 
 
 class _Example(NamedTuple):
-    prompt: list[int]  # one placeholder where the question stands
-    asked: list[int]
+    prompt: list[int]  # with one placeholder for the question
+    question: list[int]
     reply: list[int]
 
 
@@ -89,20 +89,20 @@ def train_s2t(
     recipe: S2TRecipe,
     half: bool = False,
 ) -> dict[str, Any]:
-    """Train, measure, and write an EchoX directory, its unit decoder untrained, with the report and curve beside it.
+    """Train, measure, and write an EchoX directory with an untrained unit decoder, together with the report and curve.
 
-    A run that finds a checkpoint of its own recipe in `out_dir` goes on from there. The encoder's frames are kept in
-    `frames.f16`, which may be removed once the training is done.
+    A run that finds a checkpoint of the same recipe in `out_dir` resumes it. The encoder's frames are cached in
+    `frames.f16`, which may be deleted after the training.
 
     Args:
         rows: dialogues of one turn.
-        held_out: dialogues that are answered at the end, and not trained on.
+        held_out: dialogues to answer at the end, not trained on.
         config: sizes and special tokens.
-        tokenizer: text to ids of `config`.
+        tokenizer: tokenizer of `config`'s vocabulary.
         prompt: tokens around the audio.
-        out_dir: where the model goes.
+        out_dir: where to write the model.
         recipe: how to train.
-        half: whether the weights are written in half precision; what is measured is what was written.
+        half: True writes the weights in float16; measurements are made on the written weights.
 
     Returns:
         The report: rows, losses, on `held_out` exact replies and the CTC head's word error rate, and the recipe.
@@ -131,8 +131,8 @@ def train_s2t(
         numbers = batches.at(step)
         text_share = 1.0 if step < recipe.text_steps else recipe.text_share
         as_text = (torch.rand(len(numbers)) < text_share).tolist()
-        heard = [None if text else frames[number] for number, text in zip(numbers, as_text, strict=True)]
-        return _loss(network, [examples[number] for number in numbers], heard, recipe)
+        audio = [None if text else frames[number] for number, text in zip(numbers, as_text, strict=True)]
+        return _loss(network, [examples[number] for number in numbers], audio, recipe)
 
     run = run_of(config, recipe, len(rows)) + digest(tokenizer.to_str().encode())
     final_loss = run_steps(out_dir, network, hidden_of(network), recipe, run, step_loss)
@@ -140,7 +140,7 @@ def train_s2t(
     report = {
         "rows": len(rows),
         "rows_that_ctc_cannot_place": sum(
-            _ctc_frames(example.asked) > frames.length(number) // 2 for number, example in enumerate(examples)
+            _ctc_frames(example.question) > frames.length(number) // 2 for number, example in enumerate(examples)
         ),
         "parameters": {
             "speech_to_text": sum(
@@ -158,7 +158,7 @@ def train_s2t(
 
 
 def heard_and_answered(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplate) -> dict[str, float]:
-    """Part of the replies that are exactly the rows', and the CTC head's word error rate, mark by mark."""
+    """Return the share of replies equal to the rows', and the CTC head's word error rate with case and punctuation."""
     import jiwer
 
     tokenizer = tokenizer_of(echox)
@@ -166,11 +166,11 @@ def heard_and_answered(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTempl
     exact, read = 0, []
     for first in range(0, len(rows), HELD_OUT_BATCH):
         batch = rows[first : first + HELD_OUT_BATCH]
-        heard = [turns[0] for turns in echox.hear([[decode_flac(row.audio)] for row in batch])]
-        replies = echox.respond([echox.prompt(ids, [turn]) for turn in heard], MAX_REPLY_TOKENS)
-        said = [tokenizer.decode(reply.ids) for reply in replies]
-        exact += sum(reply == row.response_text for reply, row in zip(said, batch, strict=True))
-        read += [tokenizer.decode(ctc_ids(turn.ctc.tolist(), echox.config.audio_patch_id)) for turn in heard]
+        encoded = [turns[0] for turns in echox.hear([[decode_flac(row.audio)] for row in batch])]
+        replies = echox.respond([echox.prompt(ids, [turn]) for turn in encoded], MAX_REPLY_TOKENS)
+        texts = [tokenizer.decode(reply.ids) for reply in replies]
+        exact += sum(reply == row.response_text for reply, row in zip(texts, batch, strict=True))
+        read += [tokenizer.decode(ctc_ids(turn.ctc.tolist(), echox.config.audio_patch_id)) for turn in encoded]
     return {
         "held_out_exact_replies": round(exact / max(1, len(rows)), 4),
         "held_out_ctc_word_error_rate": round(jiwer.wer([row.text for row in rows], read), 4) if rows else 0.0,
@@ -178,7 +178,7 @@ def heard_and_answered(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTempl
 
 
 def ctc_ids(choices: Sequence[int], blank: int) -> list[int]:
-    """What a CTC head's choices spell: runs are one, blanks nothing."""
+    """Return the tokens of a CTC head's choices: runs merged, blanks dropped."""
     return [token for token, _ in groupby(choices) if token != blank]
 
 
@@ -186,16 +186,16 @@ def _example(
     row: S2TRow, config: EchoXConfig, tokenizer: Tokenizer, prompt: PromptTemplate, tower: AudioTower
 ) -> _Example:
     if not 0 < row.num_samples <= tower.max_samples:
-        raise ValueError(f"{row.id} has {row.num_samples} samples, the encoder takes 1 to {tower.max_samples}")
+        raise ValueError(f"{row.id} has {row.num_samples} samples, but the encoder takes 1 to {tower.max_samples}")
     ids = prompt_ids(prompt, tokenizer, config)
-    asked, reply = (
+    question, reply = (
         list(tokenizer.encode(text, add_special_tokens=False).ids) for text in (row.text, row.response_text)
     )
     reply = [*prompt.reply_start(tokenizer), *reply]
     frames = -(-row.num_samples // (tower.context * HOP_SAMPLES)) * tower.context // 2
-    if (most := max(frames, len(asked)) + len(ids) + len(reply)) > config.max_position_embeddings:
-        raise ValueError(f"{row.id} may take {most} positions, the model has {config.max_position_embeddings}")
-    return _Example(ids, asked, reply)
+    if (most := max(frames, len(question)) + len(ids) + len(reply)) > config.max_position_embeddings:
+        raise ValueError(f"{row.id} may take {most} positions, but the model has {config.max_position_embeddings}")
+    return _Example(ids, question, reply)
 
 
 def _loss(network: EchoXNetwork, batch: Sequence[_Example], frames: Sequence[Tensor | None], recipe: S2TRecipe) -> Step:
@@ -204,24 +204,24 @@ def _loss(network: EchoXNetwork, batch: Sequence[_Example], frames: Sequence[Ten
     spoken = [row for row, turn in enumerate(frames) if turn is not None]
     replies = [example.reply for example in batch]
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        heard = [network.model.embed_tokens(torch.tensor(example.asked)) for example in batch]
+        inputs = [network.model.embed_tokens(torch.tensor(example.question)) for example in batch]
         if spoken:
             turns = [turn for turn in frames if turn is not None]
             embeddings, logits = hear_to_train(network, turns)
             for row, embedding in zip(spoken, embeddings, strict=True):
-                heard[row] = embedding
-        states = forced_states(network, [example.prompt for example in batch], heard, replies, recipe.dropout)
+                inputs[row] = embedding
+        states = forced_states(network, [example.prompt for example in batch], inputs, replies, recipe.dropout)
         reply = reply_loss(network, states, replies)
     count = sum(map(len, replies)) + len(replies)
     if not spoken:
         return Step(reply, count, {"reply": reply})
-    asked = [batch[row].asked for row in spoken]
-    ctc = ctc_loss(logits, [len(turn) // 2 for turn in turns], asked, network.config.audio_patch_id)
+    questions = [batch[row].question for row in spoken]
+    ctc = ctc_loss(logits, [len(turn) // 2 for turn in turns], questions, network.config.audio_patch_id)
     return Step(reply + recipe.ctc * ctc, count, {"reply": reply, "ctc": ctc})
 
 
 def _initialize(network: EchoXNetwork) -> None:
-    # Text and audio reach the first layer at the scale that it works at.
+    # Text and audio should enter the first layer at the scale that it works at.
     import torch
 
     torch.nn.init.normal_(network.model.embed_tokens.weight, std=EMBEDDING_STD)
@@ -231,5 +231,5 @@ def _initialize(network: EchoXNetwork) -> None:
 
 
 def _ctc_frames(tokens: Sequence[int]) -> int:
-    """Frames that CTC needs: a blank parts two equal neighbours."""
+    """Return the number of frames that CTC needs; a blank separates equal neighbors."""
     return len(tokens) + sum(one == next_ for one, next_ in pairwise(tokens))

@@ -1,7 +1,7 @@
-"""Train a small text-to-codec model: plain PyTorch, one process, no clock and no hidden state in what it does.
+"""Train a small text-to-codec model: plain PyTorch, one process, no clock and no hidden state.
 
-The network is a decoder that sees its own past units, and past units alone predict the next one well enough to stop it
-from reading the text. So a part of the history is hidden or falsified in training (word dropout: Bowman et al. 2016).
+The decoder sees its own past units, which alone predict the next one so well that it would ignore the text. So in
+training a part of the history is hidden or falsified (word dropout: Bowman et al. 2016).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Row(NamedTuple):
     """A recorded text.
 
     Attributes:
-        text: what is said.
-        units: with no equal neighbours.
-        durations: frames of each unit; needed where there are borders.
+        text: the spoken text.
+        units: units without equal neighbors.
+        durations: frames of each unit; required if there are borders.
         borders: where text and units can be cut together.
     """
 
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a decoder learns from: ids of a segment's text, as echo gives them to it, and the segment's units."""
+    """A training example: ids of a segment's text, as echo passes them to the decoder, and the segment's units."""
 
     ids: list[int]
     units: list[int]
@@ -52,10 +52,10 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe(RunRecipe):
-    """How a decoder is trained; `batch_tokens` counts ids of text, template and units.
+    """Parameters of decoder training; `batch_tokens` counts ids of text, template and units.
 
     Attributes:
-        hidden_history, false_history: parts of the input units that are zeroed, or replaced by a random unit.
+        hidden_history, false_history: shares of the input units that are zeroed, or replaced by a random unit.
     """
 
     hidden_history: float = 0.3
@@ -63,14 +63,14 @@ class Recipe(RunRecipe):
 
 
 class UnitErrors(NamedTuple):
-    """Edits of decoded units against recorded ones, summed over segments."""
+    """Edits from decoded to recorded units, summed over segments."""
 
     edits: int
     recorded: int
 
     @property
     def rate(self) -> float:
-        """Unit error rate: insertions, deletions and substitutions by recorded units."""
+        """Unit error rate: insertions, deletions and substitutions per recorded unit."""
         return self.edits / self.recorded if self.recorded else 0.0
 
 
@@ -83,21 +83,21 @@ def train_t2c(
     recipe: Recipe,
     half: bool = False,
 ) -> dict[str, Any]:
-    """Train, measure, and write the model directory with `report.json` and `curve.jsonl` beside it.
+    """Train, measure, and write the model directory with `report.json` and `curve.jsonl`.
 
-    A run that finds a checkpoint of its own recipe in `out_dir` goes on from there, to the same weights.
+    A run that finds a checkpoint of the same recipe in `out_dir` resumes it, and ends with the same weights.
 
-    Rows are learned in the segments that echo cuts their texts into (`T2CConfig.segments`), as far as their borders
-    allow. A segment that does not fit into the model's positions is left out, and counted in the report.
+    The decoder learns the segments into which echo cuts a row's text (`T2CConfig.segments`), as far as borders allow. A
+    segment that does not fit into the model's positions is skipped, and counted in the report.
 
     Args:
         rows: texts with their units.
-        held_out: rows whose segments are decoded at the end, and not trained on.
-        config: the network's sizes and template, and the rule of the segments.
-        tokenizer: text to ids of `config`.
-        out_dir: where the model goes.
+        held_out: rows whose segments are decoded at the end, not trained on.
+        config: the network's sizes and template, and the segment rule.
+        tokenizer: tokenizer of `config`'s vocabulary.
+        out_dir: where to write the model.
         recipe: how to train.
-        half: whether the weights are written in half precision; what is measured is what was written.
+        half: True writes the weights in float16; measurements are made on the written weights.
 
     Returns:
         The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe.
@@ -119,10 +119,10 @@ def trained_decoder(
     recipe: Recipe,
     text_embeddings: torch.Tensor | None = None,
 ) -> tuple[T2CModule, float]:
-    """The network, and its loss at the end; `out_dir` gets the checkpoint and the curve.
+    """Return the trained network and its final loss; write the checkpoint and the curve to `out_dir`.
 
     Args:
-        text_embeddings: (text_vocab_size, text_embedding_size) of a language model, which stay as they are.
+        text_embeddings: (text_vocab_size, text_embedding_size) of a language model, which stay frozen.
     """
     import torch
 
@@ -149,7 +149,7 @@ def trained_decoder(
 def write_report(
     out_dir: Path, model: T2C, rows: Sequence[Row], held_out: Sequence[Row], final_loss: float, recipe: Recipe
 ) -> dict[str, Any]:
-    """Decodes the held-out segments; gives the report, and writes it as `report.json`."""
+    """Decode the held-out segments, and return and write the report (`report.json`)."""
     segments, left_out = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
     errors = unit_errors(model, held_out)
     report = {
@@ -168,7 +168,7 @@ def write_report(
 
 
 def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) -> list[Said]:
-    """Rows in the segments that `config.segments` cuts their texts into, as far as their borders allow.
+    """Return rows in the segments into which `config.segments` cuts their texts, as far as borders allow.
 
     Raises:
         ValueError: a unit is outside the codebook.
@@ -179,24 +179,24 @@ def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) ->
             raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
         encoding = tokenizer.encode(text, add_special_tokens=False)
         cuts = cuts_of(config.segments, text, encoding.offsets, borders)
-        said = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]
+        parts = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]
         tokens = pairwise([0, *(cut.token for cut in cuts), len(encoding.ids)])
         segments += [
             Said(list(encoding.ids[start:end]), [*map(int, each)])
-            for (start, end), (each, _) in zip(tokens, said, strict=True)
+            for (start, end), (each, _) in zip(tokens, parts, strict=True)
         ]
     return segments
 
 
 def fitting(segments: Sequence[Said], config: T2CConfig) -> tuple[list[Said], int]:
-    """Return the segments that fit into the model's positions with template and end, and how many do not."""
+    """Return the segments that fit into the model's positions with template and end, and the number of others."""
     template = len(config.prompt([])) + 1
     fit = [each for each in segments if template + len(each.ids) + len(each.units) <= config.max_positions]
     return fit, len(segments) - len(fit)
 
 
 def unit_errors(model: T2C, rows: Sequence[Row], batch_rows: int = 64) -> UnitErrors:
-    """Decode the rows' segments and compare with their recorded units; segments that do not fit are left out."""
+    """Decode the rows' segments and compare them with their recorded units. Segments that do not fit are skipped."""
     from rapidfuzz.distance import Levenshtein
 
     segments, _ = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
@@ -212,7 +212,7 @@ def unit_errors(model: T2C, rows: Sequence[Row], batch_rows: int = 64) -> UnitEr
 
 
 class Example(NamedTuple):
-    """What a decoder learns from: prompt, units and end as ids, and the prompt's length."""
+    """A training example as ids: prompt, units and end, with the prompt's length."""
 
     ids: list[int]
     prompt: int
@@ -231,17 +231,17 @@ def _loss(module: T2CModule, batch: list[Example], recipe: Recipe) -> Step:
 def unit_loss(
     module: T2CModule, batch: Sequence[Example], recipe: Recipe, texts: Sequence[torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, int]:
-    """Cross-entropy of units and end, and their number.
+    """Return the cross-entropy of units and ends, and their number.
 
     Args:
-        texts: (text tokens, text_embedding_size) in the place of each example's text embeddings.
+        texts: (text tokens, text_embedding_size) in place of each example's text embeddings.
     """
     import torch
     import torch.nn.functional as functional
 
     config = module.config
     longest = max(len(example.ids) for example in batch)
-    # Padded on the right: under a causal mask nothing attends to what comes later, so no mask is needed.
+    # Padding is on the right, where the causal mask hides it, so no other mask is needed.
     ids = torch.full((len(batch), longest), config.end_id)
     targets = torch.full((len(batch), longest), IGNORED)
     for row, (tokens, prompt) in enumerate(batch):
@@ -259,14 +259,14 @@ def unit_loss(
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
         logits = module(embeddings, positions)
     wanted = targets != IGNORED
-    # Only what decoding may choose competes: the units, and the end in the place of unit number unit_vocab_size.
+    # Only decodable ids compete: the units, and the end as unit number unit_vocab_size.
     choices = torch.cat([logits[..., config.text_vocab_size :], logits[..., config.end_id : config.end_id + 1]], dim=-1)
     labels = torch.where(targets == config.end_id, config.unit_vocab_size, targets - config.text_vocab_size)
     return functional.cross_entropy(choices[wanted].float(), labels[wanted]), int(wanted.sum())
 
 
 def _initialize(module: T2CModule, text_embeddings: torch.Tensor | None) -> None:
-    # Embeddings of unit scale through a near-orthogonal adapter: the residual stream starts at the norm it works at.
+    # Embeddings pass a near-orthogonal adapter, so the residual stream starts at its working norm.
     import torch
 
     std = 0.5
@@ -275,7 +275,7 @@ def _initialize(module: T2CModule, text_embeddings: torch.Tensor | None) -> None
     torch.nn.init.orthogonal_(module.adapter.weight)
     torch.nn.init.zeros_(module.adapter.bias)
     torch.nn.init.normal_(module.lm_head.weight, std=0.02)
-    if text_embeddings is not None:  # units join them at their own scale, and the adapter undoes it
+    if text_embeddings is not None:  # unit embeddings take the same scale, and the adapter undoes it
         with torch.no_grad():
             module.model.embed_tokens.weight.copy_(text_embeddings)
             scale = text_embeddings.float().std().item() / std

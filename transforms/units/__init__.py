@@ -1,1 +1,1 @@
-"""Speech units: codebooks, and words of units."""
+"""Speech units: codebooks and unit languages."""

@@ -1,4 +1,4 @@
-"""Speech units: the nearest of K centroids for every 20 ms of an encoder layer's features, runs collapsed."""
+"""Speech units: the nearest of K centroids for every 20 ms of an encoder layer's features, with runs collapsed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from echo_targets.transforms.errors import ModelError
 
 FORMAT = 2
 MOST_DISTANCES = 1 << 24
-"""Distances that are held at once (64 MiB): all of those of 5 minutes to 65,536 centroids would take 4 GB."""
+"""Distances that are held at once (64 MiB). All distances of 5 minutes to 65,536 centroids would take 4 GB."""
 ARRAYS = ("centroids", "mean", "std")
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """K-means centroids over standardised features, and where those features come from.
+    """K-means centroids over standardized features, and the encoder and layer that the features come from.
 
     Attributes:
         encoder: the encoder's name, such as `whisper-tiny.en`.
-        layer: how many of its blocks are run.
-        hop_samples: samples of the 16 kHz signal a frame covers.
-        centroids: (K, D) float32, in standardised space.
-        mean, std: (D,) float32, what features are standardised with.
-        encoder_digest: of the weights that made the features, as `Encoder.weights` gives it. The codebook's own digest
-            leaves it out: the units of one set of centroids are told apart by the encoder's digest in a fingerprint.
+        layer: number of the encoder's blocks that are run.
+        hop_samples: samples of the 16 kHz signal per frame.
+        centroids: (K, D) float32, in standardized space.
+        mean, std: (D,) float32, with which features are standardized.
+        encoder_digest: of the encoder's weights, as `Encoder.weight_digest` returns it. It is not part of the
+            codebook's digest; fingerprints record it separately.
     """
 
     encoder: str
@@ -62,7 +62,7 @@ class Codebook:
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 over the arrays, the encoder, the layer and the hop: what a unit means."""
+        """Return the hex SHA-256 over the arrays, the encoder, the layer and the hop: all that gives a unit meaning."""
         sha = hashlib.sha256(json.dumps([self.encoder, self.layer, self.hop_samples, *self.centroids.shape]).encode())
         for name in ARRAYS:
             sha.update(np.ascontiguousarray(getattr(self, name), "<f4").tobytes())
@@ -70,11 +70,13 @@ class Codebook:
 
     @property
     def id(self) -> str:
-        """A name for people that no two codebooks share, such as `whisper-tiny.en-l3-k100-1a2b3c4d`."""
+        """A readable name that is unique to the codebook, such as `whisper-tiny.en-l3-k100-1a2b3c4d`."""
         return f"{self.encoder}-l{self.layer}-k{self.size}-{self.digest[:8]}"
 
     def quantize(self, features: np.ndarray) -> np.ndarray:
-        """The nearest centroid of every frame, by Euclidean distance in standardised space; the lower id of a tie.
+        """Return the nearest centroid of every frame, by Euclidean distance in standardized space.
+
+        Ties go to the lower id.
 
         Args:
             features: (T, D) float32 of one utterance.
@@ -86,7 +88,9 @@ class Codebook:
             ValueError: the features are not as wide as the codebook, or not finite.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ValueError(f"features of shape {features.shape} for a codebook {len(self.mean)} wide")
+            raise ValueError(
+                f"features have shape {features.shape}, but the codebook needs features of width {len(self.mean)}"
+            )
         standard = (features.astype(np.float32, copy=False) - self.mean) / self.std
         block = max(1, MOST_DISTANCES // self.size)
         units = [self._nearest(standard[start : start + block]) for start in range(0, len(standard), block)]
@@ -103,7 +107,7 @@ class Codebook:
         return np.square(self.centroids).sum(axis=1)
 
     def save(self, path: Path, report: dict[str, Any]) -> None:
-        """Write one `.safetensors` file: the arrays, and as metadata the fields, the digest and the fit's report."""
+        """Write a `.safetensors` file: the arrays, and as metadata the fields, the digest and the fit's report."""
         from safetensors.numpy import save_file
 
         about = {
@@ -115,16 +119,16 @@ class Codebook:
             "digest": self.digest,
             "report": report,
         }
-        # One metadata entry: safetensors writes several in an order of its own, and the file's bytes would vary.
+        # One metadata entry only: safetensors does not keep the order of several, so the file's bytes would vary.
         metadata = {"codebook": json.dumps(about, sort_keys=True)}
         save_file({name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}, path, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Codebook:
-        """Read a codebook and check it.
+        """Load and check a codebook.
 
         Raises:
-            ModelError: the file is missing, is no codebook, or its arrays are not those its digest was taken of.
+            ModelError: the file is missing, is not a codebook, or its arrays do not match its digest.
         """
         about, arrays = _read(path)
         try:
@@ -134,12 +138,12 @@ class Codebook:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not a usable codebook ({error}); fit it again") from error
         if codebook.digest != about.get("digest"):
-            raise ModelError(f"{path}: the centroids changed since the codebook was fitted; restore or refit the file")
+            raise ModelError(f"{path}: the centroids were changed after the fit; restore the file or fit it again")
         return codebook
 
 
 def fit_report(path: Path) -> dict[str, Any]:
-    """What `fit_codebook` reported when the file was made.
+    """Return the report that `fit_codebook` made with the file.
 
     Raises:
         ModelError: as `Codebook.load`.
@@ -157,20 +161,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such codebook; fit one with `echo-targets fit-codebook`") from error
     except (KeyError, OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path}: not a codebook, or cut short ({error}); fit it again") from error
+        raise ModelError(f"{path}: not a codebook, or truncated ({error}); fit it again") from error
     if about.get("format") != FORMAT:
-        raise ModelError(f"{path}: codebook format {about.get('format')}, this version reads {FORMAT}; fit it again")
+        raise ModelError(f"{path}: codebook format {about.get('format')}; this version loads {FORMAT}; fit it again")
     return about, arrays
 
 
 def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of equal frames as one frame with a duration.
+    """Collapse runs of equal frames to one unit with a duration.
 
     Args:
-        units: (T,) integers, one a frame; or (T, Q), one of each of Q codebooks.
+        units: (T,) integers, one per frame; or (T, Q), one per frame and codebook.
 
     Returns:
-        (N,) or (N, Q) int32 with no equal neighbours, and (N,) int32 frames.
+        (N,) or (N, Q) int32 without equal neighbors, and (N,) int32 durations in frames.
     """
     frames = np.asarray(units, np.int32)
     if not len(frames):
@@ -181,7 +185,7 @@ def collapse(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expand(units: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """The inverse of `collapse`: (N,) or (N, Q) units and their frames back to (T,) or (T, Q) int32."""
+    """Invert `collapse`: expand (N,) or (N, Q) units and their durations to (T,) or (T, Q) int32 frames."""
     return np.repeat(np.asarray(units, np.int32), durations, axis=0)
 
 
@@ -199,15 +203,15 @@ def fit_codebook(
     """Cluster frames with MiniBatchKMeans (Sculley 2010, scikit-learn). The same frames and seed give the same bytes.
 
     Args:
-        features: (T, D) float32, one array an utterance; read once, at most `max_frames` frames are kept.
+        features: (T, D) float32, one array per utterance. Iterated once; at most `max_frames` frames are kept.
         size: K.
         encoder, encoder_digest, layer, hop_samples: where the features come from, as in `Codebook`.
-        seed: of the sample of frames and of the clustering.
+        seed: seed of the sample of frames and of the clustering.
 
     Returns:
-        The codebook, its centroids in lexicographic order, and a report: frames, inertia (mean squared distance a
-        frame), usage_entropy (bits; log2 K when all units are equally used), dead_units (how many no frame falls
-        to), and unused_units (which).
+        The codebook, its centroids in lexicographic order, and a report: frames, inertia (mean squared distance per
+        frame), usage_entropy (bits; log2 K if all units are used equally often), dead_units (number of units that no
+        frame is assigned to), and unused_units (which units).
 
     Raises:
         ValueError: fewer frames than centroids, or frames that are not finite.
@@ -217,14 +221,14 @@ def fit_codebook(
 
     seen, frames = _sample(features, max_frames, np.random.default_rng(seed))
     if len(frames) < size:
-        raise ValueError(f"{len(frames)} frames cannot make {size} units")
+        raise ValueError(f"{len(frames)} frames are too few for {size} units")
     if not np.isfinite(frames).all():
         raise ValueError("features hold numbers that are not finite")
     mean = frames.mean(axis=0, dtype=np.float64).astype(np.float32)
     std = np.maximum(frames.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
     standard = (frames - mean) / std
     kmeans = MiniBatchKMeans(size, random_state=seed, batch_size=8192, n_init=3, max_iter=100, max_no_improvement=20)
-    with threadpool_limits(1):  # sums over threads would come in another order
+    with threadpool_limits(1):  # several threads would add numbers in another order
         centroids = kmeans.fit(standard).cluster_centers_.astype(np.float32)
     codebook = Codebook(
         encoder, layer, hop_samples, centroids[np.lexsort(centroids.T[::-1])], mean, std, encoder_digest
@@ -246,7 +250,7 @@ def fit_codebook(
 
 
 def _sample(features: Iterable[np.ndarray], count: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-    # Every frame draws a ticket and the lowest stay: a uniform sample from a stream of unknown length.
+    # Every frame draws a random ticket and the lowest are kept: a uniform sample from a stream of unknown length.
     seen, kept, tickets = 0, [], np.zeros(0)
     for utterance in features:
         seen += len(utterance)

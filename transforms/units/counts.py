@@ -1,7 +1,7 @@
-"""Counts of words of units, as Arrow tables that can be added up anywhere.
+"""Counts of unit words, as Arrow tables that can be added up anywhere.
 
-A table has the columns `word` (binary: the units as big-endian 16-bit integers, so that bytes sort as units do) and
-`count` (int64), each word once.
+A table has the columns `word` (binary: the units as big-endian 16-bit integers, so that bytes sort like units) and
+`count` (int64). Each word occurs once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNTS = pa.schema([pa.field("word", pa.binary()), pa.field("count", pa.int64())
 
 
 def count_ngrams(sequences: Sequences, max_word_units: int) -> pa.Table:
-    """How often each run of 1 to `max_word_units` units occurs, overlaps counted.
+    """Count every run of 1 to `max_word_units` units, including overlapping ones.
 
     Raises:
         ValueError: a unit outside [0, 65536).
@@ -46,9 +46,9 @@ def count_ngrams(sequences: Sequences, max_word_units: int) -> pa.Table:
 
 
 def likeliest(counts: pa.Table, longer: int) -> pa.Table:
-    """All single units, and the `longer` most frequent of the longer words; of equal ones those of the smaller units.
+    """Return all single units, and the `longer` most frequent of the longer words; ties go to the smaller units.
 
-    What it keeps of tables that share no word, put together and kept once more, is what it keeps of all at once.
+    For tables without common words, likeliest(concat(likeliest(a), likeliest(b))) == likeliest(concat(a, b)).
     """
     single = pc.equal(pc.binary_length(counts["word"]), UNIT.itemsize)
     others = counts.filter(pc.invert(single))
@@ -57,19 +57,19 @@ def likeliest(counts: pa.Table, longer: int) -> pa.Table:
 
 
 def table_of_words(counts: dict[Word, int]) -> pa.Table:
-    """Counts by word as a table."""
+    """Return counts by word as a table."""
     words = [np.array(word, UNIT).tobytes() for word in counts]
     return pa.table([words, list(counts.values())], schema=COUNTS)
 
 
 def words_of(counts: pa.Table) -> dict[Word, int]:
-    """A table as counts by word, in its order."""
+    """Return a table as counts by word, in its order."""
     words = [tuple(np.frombuffer(word, UNIT).tolist()) for word in counts["word"].to_pylist()]
     return dict(zip(words, counts["count"].to_pylist(), strict=True))
 
 
 def flat(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
-    """All units in a row, (N,) int64, and the length of each sequence, (S,) int64."""
+    """Return all units in a row, (N,) int64, and the length of each sequence, (S,) int64."""
     if isinstance(sequences, pa.Array | pa.ChunkedArray):
         lengths = pc.list_value_length(sequences).to_numpy()
         return pc.list_flatten(sequences).to_numpy().astype(np.int64), lengths.astype(np.int64)
@@ -79,7 +79,7 @@ def flat(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _table(words: np.ndarray, counts: np.ndarray) -> pa.Table:
-    """(W, length) words of one length, each once, with their counts."""
+    """Return a table of (W, length) words of one length, each given once, and their counts."""
     offsets = np.arange(len(words) + 1, dtype=np.int32) * (words.shape[1] * UNIT.itemsize)
     column = pa.Array.from_buffers(
         pa.binary(), len(words), [None, pa.py_buffer(offsets), pa.py_buffer(words.tobytes())]

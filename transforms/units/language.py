@@ -1,14 +1,14 @@
-"""Unit language: speech units written as words of units, `837_81_194`, so that text and speech have similar lengths.
+"""Unit language: speech units written as unit words, such as `837_81_194`, so that text and speech are similarly long.
 
-The vocabulary holds every single unit, so any sequence can be written, and the likeliest longer words. It starts
-from counted n-grams, more of them than will be kept, and is then counted again and again on its own segmentation,
-each time with fewer words: a fragment that longer words have made needless loses its count and gives up its place.
-A sequence is segmented into the words of highest probability, P(word) being its relative frequency (the unigram
-model of Kudo 2018, arXiv 1804.10959, with hard counts; `unit_viterbi`). HF `tokenizers` does byte-pair merges, one
-private-use character a unit.
+The vocabulary holds every single unit, so that any sequence can be written, and the most likely longer words. Fitting
+starts from n-gram counts, with more n-grams than will be kept. It then repeatedly segments the corpus with the current
+vocabulary and counts again, each time with fewer words: a fragment that longer words made needless loses its count and
+is dropped. A sequence is segmented into its most probable words, where P(word) is the word's relative frequency (the
+unigram model of Kudo 2018, arXiv 1804.10959, with hard counts; see `viterbi`). Byte-pair merges use HF `tokenizers`,
+with one private-use character per unit.
 
-Counts are sums, so they may be taken anywhere: `fit_ngrams` asks for totals alone, and learns from those that many
-machines have counted what it learns from one.
+Counts can be added up from anywhere: `fit_ngrams` needs only totals, so it learns the same language from the counts of
+many machines as from one.
 """
 
 from __future__ import annotations
@@ -47,39 +47,39 @@ if TYPE_CHECKING:
 
 Keep = Callable[[pa.Table], pa.Table]
 Total = Callable[["UnitLanguage | None", Keep], pa.Table]
-"""Counts the words of all sequences, those of a language's segmentation or every n-gram, and returns what is kept."""
+"""Counts the words of all sequences and returns those to keep. Counts a language's segmentation, or all n-grams."""
 
 FIRST_CHARACTER = 0xF0000
-MAX_UNITS = LARGEST_CODEBOOK  # a character each: that private-use plane has as many code points
+MAX_UNITS = LARGEST_CODEBOOK  # one character per unit: the private-use plane has as many code points
 MAX_WORD_UNITS = 16
 MAX_FILE_BYTES = 1 << 28
 SEED_FACTOR = 4
 
 
 class UnitLanguageError(ModelError):
-    """A file that is not a unit language, or was changed after it was saved."""
+    """A file is not a unit language, or was changed after it was saved."""
 
 
 def vocab_sizes(num_units: int, vocab_size: int, rounds: int) -> list[int]:
-    """Vocabulary sizes of the n-gram count and of each round after it: the longer words fall to their final number.
+    """Return the vocabulary sizes of the n-gram count and of each later round. They fall to `vocab_size`.
 
     Raises:
-        ValueError: no round.
+        ValueError: `rounds` is below 1.
     """
     if rounds < 1:
-        raise ValueError(f"rounds is {rounds}, not 1 or more")
+        raise ValueError(f"rounds is {rounds}; it must be 1 or more")
     longer = vocab_size - num_units
     return [num_units + round(longer * SEED_FACTOR ** (left / rounds)) for left in range(rounds, -1, -1)]
 
 
 @dataclass(frozen=True)
 class UnitLanguage:
-    """A vocabulary of words of units. Word `k` below `num_units` is the single unit `k`.
+    """A vocabulary of unit words. Word `k` below `num_units` is the single unit `k`.
 
     Attributes:
-        mode: `ngram` (the likeliest words, segmented by Viterbi) or `bpe` (byte-pair merges).
+        mode: `ngram` (the most likely words, segmented by Viterbi) or `bpe` (byte-pair merges).
         num_units: size K of the codebook; units are 0..K-1.
-        max_word_units: the longest word, in units.
+        max_word_units: length of the longest word, in units.
         vocabulary: the words by id.
         counts: how often the last segmentation used each word, at least 1; empty for `bpe`.
         merges: pairs of word ids in the order they merge; empty for `ngram`.
@@ -103,18 +103,18 @@ class UnitLanguage:
         rounds: int = 4,
         mode: Literal["ngram", "bpe"] = "ngram",
     ) -> UnitLanguage:
-        """Learns a vocabulary from collapsed unit sequences. The order of the sequences does not matter.
+        """Learn a vocabulary from collapsed unit sequences. The order of the sequences does not matter.
 
         Args:
-            sequences: ids without equal neighbours, one sequence an utterance.
+            sequences: ids without equal neighbors, one sequence per utterance.
             num_units: size of the codebook.
-            vocab_size: the most words to keep, all single units among them.
-            max_word_units: the longest word, in units.
-            rounds: how often to segment and count again (`ngram`).
+            vocab_size: maximum number of words, including all single units.
+            max_word_units: maximum length of a word, in units.
+            rounds: number of rounds of segmenting and counting (`ngram`).
             mode: `ngram` or `bpe`.
 
         Raises:
-            ValueError: a unit outside [0, num_units), or sizes that do not fit each other.
+            ValueError: a unit outside [0, num_units), or inconsistent sizes.
         """
         _check_sizes(num_units, vocab_size, max_word_units)
         corpus = [list(sequence) for sequence in sequences]
@@ -130,10 +130,10 @@ class UnitLanguage:
 
     @classmethod
     def from_counts(cls, counts: pa.Table, *, num_units: int, vocab_size: int, max_word_units: int = 4) -> UnitLanguage:
-        """The `vocab_size` likeliest words of a table of counts; of equally likely ones, those of the smaller units.
+        """Make a language of the `vocab_size` most frequent words of a table; ties go to the smaller units.
 
         Raises:
-            ValueError: a word with a unit outside [0, num_units), or sizes that do not fit each other.
+            ValueError: a word with a unit outside [0, num_units), or inconsistent sizes.
         """
         _check_sizes(num_units, vocab_size, max_word_units)
         kept = words_of(likeliest(counts, vocab_size - num_units))
@@ -150,7 +150,7 @@ class UnitLanguage:
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size if max_word_units > 1 else num_units,
             initial_alphabet=[_text((unit,)) for unit in range(num_units)],
-            max_token_length=max_word_units + 1,  # the trainer stays below it
+            max_token_length=max_word_units + 1,  # the trainer's limit is exclusive
             show_progress=False,
         )
         tokenizer = Tokenizer(models.BPE())
@@ -166,12 +166,12 @@ class UnitLanguage:
         )
 
     def count(self, sequences: Sequences) -> pa.Table:
-        """How often the segmentation of the sequences uses each word, as a table of counts."""
+        """Return how often the segmentation of the sequences uses each word, as a table of counts."""
         ids = Counter(chain.from_iterable(self.encode_batch(sequences)))
         return table_of_words({self.vocabulary[word]: count for word, count in ids.items()})
 
     def encode(self, units: Sequence[int]) -> list[int]:
-        """Word ids of one sequence; `decode` gives back the units.
+        """Return the word ids of one sequence; `decode` inverts this.
 
         Raises:
             ValueError: a unit outside [0, num_units).
@@ -180,7 +180,7 @@ class UnitLanguage:
         return ids
 
     def encode_batch(self, sequences: Sequences) -> list[list[int]]:
-        """`encode` of each sequence."""
+        """Return `encode` of each sequence."""
         units, lengths = flat(sequences)
         _check_units(units, self.num_units)
         if self.mode == "ngram":
@@ -189,40 +189,40 @@ class UnitLanguage:
         return [encoding.ids for encoding in self._merger.encode_batch(texts)]
 
     def decode(self, ids: Iterable[int]) -> list[int]:
-        """Units of word ids.
+        """Return the units of word ids.
 
         Raises:
-            ValueError: an id that is no word.
+            ValueError: an id that is not in the vocabulary.
         """
         return list(chain.from_iterable(self._word(id_) for id_ in ids))
 
     def words(self, ids: Iterable[int]) -> list[str]:
-        """Written words: units joined by underscores.
+        """Return words as text: units joined by underscores.
 
         Raises:
-            ValueError: an id that is no word.
+            ValueError: an id that is not in the vocabulary.
         """
         return ["_".join(map(str, self._word(id_))) for id_ in ids]
 
     @property
     def id(self) -> str:
-        """Name that says the mode, the longest word, the number of words and the start of the digest."""
+        """Name made of the mode, the maximum word length, the number of words and the start of the digest."""
         return f"ul-{self.mode[0]}{self.max_word_units}-v{len(self.vocabulary)}-{self.digest[:8]}"
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of everything that decides how units are written."""
+        """Hex SHA-256 of everything that determines how units are written."""
         return hashlib.sha256(_canonical(self._fields())).hexdigest()
 
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
-        """Make sure that its words are of as many units as a codebook has.
+        """Check that the language has as many units as a codebook.
 
         Raises:
-            UnitLanguageError: they are not.
+            UnitLanguageError: it has not.
         """
         if self.num_units != codebook_size:
             raise UnitLanguageError(
-                f"unit_language {self.id} has words of {self.num_units} units, {codebook_id} has {codebook_size}: fit "
+                f"unit_language {self.id} is for {self.num_units} units, but {codebook_id} has {codebook_size}: fit "
                 "one on its units with `echo-targets fit-unit-language`"
             )
 
@@ -236,15 +236,15 @@ class UnitLanguage:
 
     @classmethod
     def load(cls, path: Path) -> UnitLanguage:
-        """Reads a saved language.
+        """Load a saved language.
 
         Raises:
-            UnitLanguageError: not a unit language, words out of bounds, or a digest that does not match.
+            UnitLanguageError: the file is not a unit language, has invalid words, or does not match its digest.
         """
         if not path.is_file():
             raise UnitLanguageError(f"{path}: no such unit language; fit one with `echo-targets fit-unit-language`")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise UnitLanguageError(f"{path}: {size} bytes is more than a unit language has")
+            raise UnitLanguageError(f"{path}: {size} bytes is too large for a unit language")
         try:
             return cls.from_json(path.read_bytes())
         except UnitLanguageError as error:
@@ -252,10 +252,10 @@ class UnitLanguage:
 
     @classmethod
     def from_json(cls, data: str | bytes) -> UnitLanguage:
-        """Read a language as `to_json` writes it.
+        """Load a language from the output of `to_json`.
 
         Raises:
-            UnitLanguageError: as `load`.
+            UnitLanguageError: as for `load`.
         """
         try:
             file = _File.model_validate_json(data)
@@ -265,7 +265,7 @@ class UnitLanguage:
         if problem := language._problem():
             raise UnitLanguageError(problem)
         if language.digest != file.digest:
-            raise UnitLanguageError(f"digest is {language.digest}, the file says {file.digest}")
+            raise UnitLanguageError(f"the digest is {language.digest}, but the file says {file.digest}")
         return language
 
     def _fields(self) -> dict[str, Any]:
@@ -293,10 +293,10 @@ class UnitLanguage:
         if self.merges and self.mode == "ngram":
             return "merges in a vocabulary of n-grams"
         if not all(0 <= word < len(words) for word in chain.from_iterable(self.merges)):
-            return "a merge of a word that is not there"
+            return "a merge uses a word that is not in the vocabulary"
         known = set(words)
         if not all(words[left] + words[right] in known for left, right in self.merges):
-            return "a merge into a word that is not there"
+            return "a merge makes a word that is not in the vocabulary"
         return None
 
     def _word(self, id_: int) -> Word:
@@ -323,14 +323,14 @@ class UnitLanguage:
 def fit_ngrams(
     total: Total, *, num_units: int, vocab_size: int, max_word_units: int = 4, rounds: int = 4
 ) -> UnitLanguage:
-    """`UnitLanguage.fit` of mode `ngram`, from sums over sequences that may lie anywhere.
+    """Fit like `UnitLanguage.fit` in mode `ngram`, from sums over sequences that may be anywhere.
 
     Args:
         total: counts all sequences.
-        The rest as `UnitLanguage.fit`, whose result it gives.
+        The others as for `UnitLanguage.fit`; the result is the same.
 
     Raises:
-        ValueError: as `UnitLanguage.fit`.
+        ValueError: as for `UnitLanguage.fit`.
     """
     _check_sizes(num_units, vocab_size, max_word_units)
     first, *others = vocab_sizes(num_units, vocab_size, rounds)
@@ -344,7 +344,7 @@ def fit_ngrams(
 
 
 def count_words(sequences: Sequences, max_word_units: int, language: UnitLanguage | None) -> pa.Table:
-    """Return how often words occur: those of a language's segmentation, or every n-gram where there is none."""
+    """Return how often words occur: a language's segmentation if one is given, else every n-gram."""
     return count_ngrams(sequences, max_word_units) if language is None else language.count(sequences)
 
 
@@ -362,11 +362,11 @@ class _File(BaseModel):
 
 def _check_sizes(num_units: int, vocab_size: int, max_word_units: int) -> None:
     if not 1 <= num_units <= MAX_UNITS:
-        raise ValueError(f"num_units is {num_units}, not 1 to {MAX_UNITS}")
+        raise ValueError(f"num_units is {num_units}; it must be 1 to {MAX_UNITS}")
     if not 1 <= max_word_units <= MAX_WORD_UNITS:
-        raise ValueError(f"max_word_units is {max_word_units}, not 1 to {MAX_WORD_UNITS}")
+        raise ValueError(f"max_word_units is {max_word_units}; it must be 1 to {MAX_WORD_UNITS}")
     if vocab_size < num_units:
-        raise ValueError(f"vocab_size {vocab_size} leaves no room for {num_units} single units")
+        raise ValueError(f"vocab_size is {vocab_size}, too small for {num_units} single units")
 
 
 def _check_units(units: np.ndarray, num_units: int) -> None:

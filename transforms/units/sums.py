@@ -1,4 +1,4 @@
-"""Sums of more word counts than memory should hold: spilled to disk in partitions, then summed one by one."""
+"""Sums of word counts that may not fit into memory: spilled to disk in partitions, which are summed one by one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _partition(paths: list[Path], number: int) -> Iterator[pa.Table]:
 
 
 def _partitions(words: pa.BinaryArray) -> np.ndarray:
-    """Return each word's partition, (W,) int64, from its second and its last byte: the most varied of 2-byte units."""
+    """Return each word's partition, (W,) int64. Uses its second and last byte, which vary most in 2-byte units."""
     if not len(words):
         return np.zeros(0, np.int64)
     _, offsets, data = words.buffers()

@@ -1,8 +1,7 @@
-"""The likeliest segmentation of unit sequences, compiled. Imports numba: load it where a unit language is used.
+"""Most likely segmentation of unit sequences, compiled. Imports numba, so import this only where it is needed.
 
-Viterbi over a trie of the words (Kudo 2018, arXiv 1804.10959, section 3.2), in float64, from left to right; of equally
-likely segmentations the one whose last word is longest. HF `tokenizers`' Unigram model, which works on strings, gives
-the same ids.
+Viterbi over a trie of the words (Kudo 2018, arXiv 1804.10959, section 3.2), in float64, from left to right. Ties go to
+the segmentation with the longest last word. HF `tokenizers`' Unigram model, which works on strings, gives the same ids.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ NONE = -1
 
 
 class Trie:
-    """Words of units as a trie whose nodes lie level by level, the children of a node side by side.
+    """Unit words as a trie. Nodes are stored level by level, with the children of a node next to each other.
 
     Args:
-        words: of units in [0, num_units); the first `num_units` are the single units in order.
+        words: words of units in [0, num_units); the first `num_units` are the single units in order.
         scores: the words' log-probabilities.
     """
 
@@ -39,18 +38,18 @@ class Trie:
         self.scores = np.asarray(scores, np.float64)
 
     def segment(self, units: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
-        """Word ids of sequences that lie one after the other.
+        """Return the word ids of concatenated sequences.
 
         Args:
             units: (N,) int64, each in [0, num_units).
-            lengths: (S,) int64, units of each sequence; their sum is N.
+            lengths: (S,) int64, the length of each sequence; their sum is N.
         """
         ids, counts = _segment(units, lengths, self.units, self.starts, self.ends, self.words, self.scores)
         return [words.tolist() for words in np.split(ids, np.cumsum(counts)[:-1])] if len(counts) else []
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for all processes, where numba finds a folder that it may write to."""
+    """Compile a function. The result is cached for all processes if numba finds a writable folder."""
     try:
         return numba.njit(cache=True)(function)
     except RuntimeError:

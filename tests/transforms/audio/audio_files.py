@@ -332,7 +332,7 @@ WHOLE: dict[str, tuple[Make, float]] = {
 """Whole recordings, and how long they are."""
 
 CUT: dict[str, tuple[Make, str, str]] = {
-    "MP3, half": (lambda: half(written("MP3")), "truncated", r"\d\.\d\d s are there, and its header counts 4\.\d\d s"),
+    "MP3, half": (lambda: half(written("MP3")), "truncated", r"it has \d\.\d\d s, and its header counts 4\.\d\d s"),
     "MP3, the second of two": (lambda: written("MP3") + half(written("MP3")), "truncated", "part 2 of 2"),
     "MP3, noise inside": (lambda: hole(written("MP3"), 3000), "damaged", r"after \d\.\d\d s"),
     "MP3 without a header, a hole": (lambda: hole(untagged(written("MP3")), 3000), "damaged", r"after \d\.\d\d s"),
@@ -348,7 +348,7 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "FLAC that claims hours": (lambda: flac_claiming(written("FLAC"), 2**36 - 1), "truncated", r"4\.00 s of 42949"),
     "WebM, half": (lambda: half(muxed("libopus", "webm")), "truncated", r"\d\.\d\d s of 4\.0\d s"),
     "Matroska, half": (lambda: half(muxed("aac", "matroska")), "truncated", r"\d\.\d\d s of 4\.0\d s"),
-    "M4A, no index": (lambda: half(muxed("aac", "mp4")), "truncated", "bytes are there"),
+    "M4A, no index": (lambda: half(muxed("aac", "mp4")), "truncated", "it has .* bytes, without its index"),
     "M4A in fragments, half": (lambda: half(fragmented()), "truncated", "last fragment"),
     "AVI, half": (lambda: half(muxed("mp2", "avi")), "truncated", r"\d\.\d\d s of"),
     "WAV, half": (lambda: half(written("WAV")), "truncated", r"2\.00 s of 4\.00 s"),
@@ -368,7 +368,7 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "FLV, half": (
         lambda: half(muxed("aac", "flv")),
         "truncated",
-        r"\d\.\d\d s are there, and its header says 4\.\d\d s",
+        r"it has \d\.\d\d s, and its header says 4\.\d\d s",
     ),
     "FLV, the second of two": (lambda: muxed("aac", "flv") + half(muxed("aac", "flv")), "truncated", "part 2 of 2"),
     **{
@@ -388,19 +388,19 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "AMR, half of it zeros": (
         lambda: zeroed(amr()),
         "truncated",
-        r"2\.\d\d s are there, and the last \d+ bytes are zeros",
+        r"it has 2\.\d\d s, and the last \d+ bytes are zeros",
     ),
     "AMR and WAV": (lambda: amr() + written("WAV"), "joined", "WAV at byte"),
     "MP3 without a header, half of it zeros": (
         lambda: zeroed(untagged(written("MP3"))),
         "truncated",
-        r"\d\.\d\d s are there, and the last \d+ bytes are zeros",
+        r"it has \d\.\d\d s, and the last \d+ bytes are zeros",
     ),
     **{
         f"{codec} in {container}, half of it zeros": (
             lambda c=codec, f=container: zeroed(muxed(c, f)),  # type: ignore[misc]
             "truncated",
-            r"\d+ of \d+ bytes are there, and the rest are zeros",
+            r"it has \d+ of \d+ bytes; the rest are zeros",
         )
         for codec, container in (
             ("aac", "adts"),
@@ -443,13 +443,13 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "gzip": (lambda: gzip.compress(written("WAV")), "unreadable", "^is a gzip file: unpack it$"),
     "zip": (lambda: zipped(written("WAV")), "unreadable", "^is a zip file: unpack it$"),
     "tar": (lambda: tarred(written("WAV")), "unreadable", "^is a tar archive: unpack it$"),
-    "zeros": (lambda: bytes(100_000), "unreadable", "^holds nothing but zeros"),
+    "zeros": (lambda: bytes(100_000), "unreadable", "^holds only zeros"),
     "WAV whose header was written after a second": (
         lambda: claiming(written("WAV"), 32_000),
         "damaged",
-        "header counts the samples to byte 32044, and 96000 bytes of something else follow",
+        "header the samples end at byte 32044, but 96000 bytes of unknown data follow",
     ),
-    "WAV, noise after its samples": (lambda: written("WAV") + NOISE, "damaged", "20000 bytes of something else follow"),
+    "WAV, noise after its samples": (lambda: written("WAV") + NOISE, "damaged", "20000 bytes of unknown data follow"),
     "WAV and FLAC": (lambda: written("WAV") + written("FLAC"), "joined", "FLAC at byte 128044; split the file"),
     "WAV and MP3": (lambda: written("WAV") + written("MP3"), "joined", "MP3 at byte 128044"),
     "WAV and MP3 after a tag": (lambda: written("WAV") + id3(100) + written("MP3"), "joined", "MP3 at byte"),
@@ -465,14 +465,14 @@ CUT: dict[str, tuple[Make, str, str]] = {
     ),
     "WAV and AVI": (lambda: written("WAV") + muxed("mp2", "avi"), "joined", "AVI at byte 128044"),
     "AVI and WAV": (lambda: muxed("mp2", "avi") + written("WAV"), "joined", "WAV at byte"),
-    "SPHERE, noise after its samples": (lambda: written("NIST") + NOISE, "damaged", "20000 bytes of something else"),
-    "W64, noise after its samples": (lambda: written("W64") + NOISE, "damaged", "20000 bytes of something else"),
-    "CAF, noise after its samples": (lambda: written("CAF") + NOISE, "damaged", "bytes of something else"),
+    "SPHERE, noise after its samples": (lambda: written("NIST") + NOISE, "damaged", "20000 bytes of unknown data"),
+    "W64, noise after its samples": (lambda: written("W64") + NOISE, "damaged", "20000 bytes of unknown data"),
+    "CAF, noise after its samples": (lambda: written("CAF") + NOISE, "damaged", "bytes of unknown data"),
     "FLAC and WAV": (lambda: written("FLAC") + written("WAV"), "joined", "WAV at byte"),
     "FLAC and MP3": (lambda: written("FLAC") + written("MP3"), "joined", "MP3 at byte"),
     "Ogg and MP3": (lambda: written("OGG", "VORBIS") + written("MP3"), "joined", "MP3 at byte"),
     "Ogg and WAV": (lambda: written("OGG", "OPUS") + written("WAV"), "joined", "WAV at byte"),
-    "MP3 and WAV": (lambda: written("MP3") + written("WAV"), "damaged", "bytes are no MPEG audio"),
+    "MP3 and WAV": (lambda: written("MP3") + written("WAV"), "damaged", "bytes are not MPEG audio"),
     "AIFF and FLAC": (lambda: written("AIFF") + written("FLAC"), "joined", "FLAC at byte"),
     "AU and WAV": (lambda: written("AU") + written("WAV"), "joined", "WAV at byte"),
     "CAF and WAV": (lambda: written("CAF") + written("WAV"), "joined", "WAV at byte"),
@@ -481,7 +481,7 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "Ogg, the first page of another cut": (
         lambda: written("OGG", "VORBIS") + written("OGG", "OPUS")[:40],
         "truncated",
-        "its last page is cut",
+        "its last page is truncated",
     ),
     "SPHERE and FLAC": (lambda: written("NIST") + written("FLAC"), "joined", "FLAC at byte"),
     "M4A and MP3": (lambda: muxed("aac", "mp4") + written("MP3"), "joined", "MP3 at byte"),
@@ -495,13 +495,13 @@ CUT: dict[str, tuple[Make, str, str]] = {
     "samples without a header that end in silence": (
         lambda: (spoken() * 32767).astype("<i2").tobytes() + bytes(20_000),
         "unreadable",
-        "is not audio that can be read",
+        "is not readable audio",
     ),
     "samples without a header": (
         lambda: (spoken() * 32767).astype("<i2").tobytes(),
         "unreadable",
-        "is not audio that can be read",
+        "is not readable audio",
     ),
-    "a playlist": (lambda: b"#EXTM3U\n#EXTINF:4,\nother.flac\n" * 20, "unreadable", "is not audio that can be read"),
+    "a playlist": (lambda: b"#EXTM3U\n#EXTINF:4,\nother.flac\n" * 20, "unreadable", "is not readable audio"),
 }
 """What is not whole: its error class, and what the message says."""

@@ -94,11 +94,11 @@ def test_audio_is_whispers_log_mel() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     row = sample("training/echo")
-    with pytest.raises(ValueError, match=r"utt-00000 answers 2 turns.*filters="):
+    with pytest.raises(ValueError, match=r"utt-00000 replies to 2 turns.*filters="):
         collate_echox([row | {"user_audio_ids": ["a", "b"]}], CONFIG, PROMPT)
-    with pytest.raises(ValueError, match="the prompt has 0 places for audio"):
+    with pytest.raises(ValueError, match="the prompt has 0 placeholders for audio"):
         collate_echox([row], CONFIG, [1, 2])
-    with pytest.raises(ValueError, match="do not make a reply of 4"):
+    with pytest.raises(ValueError, match="do not match a reply of 4"):
         collate_echox([row | {"sub_lengths": [1, 2]}], CONFIG, PROMPT)
 
 

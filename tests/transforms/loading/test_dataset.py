@@ -272,10 +272,10 @@ def test_ranks_are_those_of_torch_distributed(root: Root) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"seed": 1}, "its seed is 0, here it is 1"),
-        ({"batch_tokens": 7}, "its batch_tokens is 15, here it is 7"),
+        ({"seed": 1}, "its seed is 0, but here it is 1"),
+        ({"batch_tokens": 7}, "its batch_tokens is 15, but here it is 7"),
         ({"filters": [("score", ">", 3)]}, "its filters is"),
-        ({"world_size": 2}, "its world_size is 1, here it is 2"),
+        ({"world_size": 2}, "its world_size is 1, but here it is 2"),
     ],
 )
 def test_the_state_of_another_stream_is_refused(changes: dict[str, Any], complaint: str, root: Root) -> None:
@@ -292,10 +292,10 @@ def test_the_state_of_another_stream_is_refused(changes: dict[str, Any], complai
 
 def test_the_state_of_other_workers_is_refused(root: Root) -> None:
     dataset = EchoTargetDataset(str(root.folder), "units")
-    with pytest.raises(UserError, match="of 1 workers, this loader has 3"):
+    with pytest.raises(UserError, match="from 1 workers, but this loader has 3"):
         TargetLoader(dataset, num_workers=3).load_state_dict(TargetLoader(dataset).state_dict())
     dataset.load_state_dict(dataset.state_dict() | {"worker": [1, 2]})
-    with pytest.raises(UserError, match=r"worker 1 of 2, this is worker 0 of 1"):
+    with pytest.raises(UserError, match=r"worker 1 of 2, but this is worker 0 of 1"):
         next(iter(dataset))
 
 
@@ -331,5 +331,5 @@ def test_what_is_not_there(root: Root, tmp_path: Path) -> None:
         EchoTargetDataset(str(root.folder), "units", rank=2, world_size=2)
     short = written(tmp_path, [4, 4])
     short.edit_manifest("units", 1, 2, output=short.read_manifest("units", 1, 2)["output"] | {"rows": 5})
-    with pytest.raises(LayoutError, match=r"part-00001-of-00002\.parquet: has 4 rows, its manifest says 5"):
+    with pytest.raises(LayoutError, match=r"part-00001-of-00002\.parquet: has 4 rows, but its manifest says 5"):
         list(EchoTargetDataset(str(tmp_path), "units"))

@@ -59,7 +59,7 @@ def test_a_turn_that_comes_twice_is_an_error_that_names_both(tmp_path: Path, wav
 def test_dialogues_that_count_from_1_do_not_say_who_speaks_first(tmp_path: Path, wav: Path) -> None:
     turns = [{"id": f"u{turn}", "audio": "audio/a.wav", "dialogue_id": "d", "turn": turn} for turn in (1, 2)]
     with pytest.raises(
-        SourceError, match=r"no dialogue of .* has a turn 0.*count turns from 0.*or give each row a `role`"
+        SourceError, match=r"no dialogue of .* has a turn 0.*number turns from 0.*or give each row a `role`"
     ):
         listed(tmp_path, turns)
     spoken = [line | {"role": role} for line, role in zip(turns, ("user", "assistant"), strict=True)]
@@ -126,7 +126,7 @@ def test_tsv(tmp_path: Path, wav: Path) -> None:
     lines = [header, 'q\taudio/a.wav\tSay "hi".\td\t0', "short\tline", "r\taudio/a.wav\t\t\t"]
     rows = listed(tmp_path, lines, "manifest.tsv")
     assert rows[0]["reference_text"] == 'Say "hi".' and rows[0]["turn"] == 0
-    assert rows[1]["error_class"] == "bad_line" and "has 2 columns, the header has 5" in rows[1]["error"]
+    assert rows[1]["error_class"] == "bad_line" and "has 2 columns, but the header has 5" in rows[1]["error"]
     assert rows[2]["error"] is None and rows[2]["reference_text"] is None and rows[2]["dialogue_id"] is None
 
 
@@ -220,7 +220,7 @@ def test_hugging_face_paths_start_at_the_folder_of_the_table(
         assert isinstance(opened, Path) and opened.read_bytes() == b"there"
     files = [f"{tmp_path}/{name}/train.csv" for name in ("here", "there")]
     several = HuggingFaceSource(kind="huggingface", corpus="hf", path="csv", data_files=files, columns=columns)
-    with pytest.raises(SourceError, match="data_files lie in several folders"):
+    with pytest.raises(SourceError, match="data_files are in several folders"):
         several.open("0")
 
 
@@ -322,7 +322,7 @@ def test_mls_tree(tmp_path: Path) -> None:
     assert (rows[0][KEY], rows[0]["reference_text"], rows[0]["speaker_id"]) == ("10_20_000001", "first words", "10")
     assert rows[0]["seconds"] == 2.5 and source.open(rows[0]["locator"]) == tmp_path / rows[0]["locator"]
     assert rows[1]["size"] is None and rows[1]["seconds"] == 0.0
-    assert "transcripts.txt, line 3: is not an utterance id, a tab and its text" in rows[2]["error"]
+    assert "transcripts.txt, line 3: is not an utterance id, a tab and a text" in rows[2]["error"]
     with pytest.raises(SourceError, match="dev"):
         list(entries([source.model_copy(update={"splits": ["dev"]})]))
 
@@ -371,7 +371,7 @@ def test_dialogues(tmp_path: Path) -> None:
     ]
     assert rows[0]["dialogue_id"] == rows[1]["dialogue_id"] != rows[2]["dialogue_id"]
     assert rows[0]["seconds"] == 1.0 and source.open(rows[1]["locator"]) == tmp_path / "set" / "part-0" / "a.wav"
-    assert "data.json[1] turn 1 has no audio; leave assistant out of the source's roles" in rows[3]["error"]
+    assert "data.json[1] turn 1 has no audio; if only the others speak, leave assistant out" in rows[3]["error"]
     _, users = dialogues(tmp_path, [{"conversations": TURNS}, {"conversations": other}], roles=["user"])
     assert [row["error"] for row in users] == [None, None]
 
@@ -379,11 +379,11 @@ def test_dialogues(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dialogue", "says"),
     [
-        ("nonsense", "is no object with a list of 'conversations'"),
-        ({"conversations": None}, "is no object with a list of 'conversations'"),
-        ({"conversations": ["turn"]}, "is said by None, none of human, user"),
-        ({"conversations": [{"from": "human", "value": "\ud800", "audio": "q.wav"}]}, "is no text"),
-        ({"conversations": [{"from": "bird", "audio": "q.wav"}]}, "is said by 'bird'"),
+        ("nonsense", "is not an object with a list 'conversations'"),
+        ({"conversations": None}, "is not an object with a list 'conversations'"),
+        ({"conversations": ["turn"]}, "has the role None; expected one of human, user"),
+        ({"conversations": [{"from": "human", "value": "\ud800", "audio": "q.wav"}]}, "is not text"),
+        ({"conversations": [{"from": "bird", "audio": "q.wav"}]}, "has the role 'bird'"),
         ({"conversations": [{"from": "human", "audio": "../../../x.wav"}]}, "leads out of the manifest's folder"),
         ({"conversations": [{"from": "human", "audio": {"path": "q.wav"}}]}, "has no audio path"),
     ],

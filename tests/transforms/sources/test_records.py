@@ -66,8 +66,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "infinite channel": (TEXT | {"channel": INF}, BAD, "channel inf is not a number"),
     "boolean channel": (TEXT | {"channel": True}, BAD, "channel True is not a number"),
     "channel as a float": (TEXT | {"channel": 1.0}, {"channel": 1}, ""),
-    "text in another case": ({"Text": "Going."}, BAD, "has no `text` but `Text`: say `columns: {text: Text}`"),
-    "normalized text alone": ({"normalized_text": "going"}, BAD, "has no `text` but `normalized_text`"),
+    "text in another case": ({"Text": "Going."}, BAD, "has `Text` instead of `text`: set `columns: {text: Text}`"),
+    "normalized text alone": ({"normalized_text": "going"}, BAD, "has `normalized_text` instead of `text`"),
     "normalized text beside the text": ({"text": "Going.", "normalized_text": "going"}, {"text": "Going."}, ""),
     "no text and an empty other": ({"txt": " "}, {"text": None}, ""),
     "channel by its name": (TEXT | {"channel": "Right"}, {"channel": 1}, ""),
@@ -100,7 +100,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "NaN as duration": ({"duration": "nan", "offset": "NaN"}, {"declared_seconds": None, "start_seconds": None}, ""),
     "end before start": ({"start": 1.3, "end": 0.5}, BAD, "`end` 0.5 is not after `start` 1.3"),
     "end and another duration": ({"start": 0, "end": 0.5, "duration": 2.0}, BAD, "`duration` is 2: remove one"),
-    "a section of no length": ({"offset": 0.5, "duration": 0}, BAD, "`offset` makes it the length of a section"),
+    "a section of no length": ({"offset": 0.5, "duration": 0}, BAD, "with `offset` it is a section's length"),
     "negative offset": ({"offset": -0.5, "duration": 1}, BAD, "offset -0.5 is outside"),
     "offset with a comma": (
         {"offset": "0,5", "duration": 1},
@@ -110,13 +110,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "other times": (
         TEXT | {"start_time": 0.5, "end_time": 1.3},
         BAD,
-        "`start_time` is not understood: name the section",
+        "`start_time` is not supported: name the section",
     ),
-    "times in another case": (TEXT | {"beginTime": 0.5}, BAD, "`beginTime` is not understood"),
+    "times in another case": (TEXT | {"beginTime": 0.5}, BAD, "`beginTime` is not supported"),
     "times that are missing": (TEXT | {"begin_time": NAN, "end_time": None}, {"text": "easy going"}, ""),
-    "channels": (TEXT | {"channels": 2}, BAD, "`channels` is not understood: name the channel"),
-    "speed": (TEXT | {"speed": 1.1}, BAD, "`speed` is not understood"),
-    "a file with the text": ({"text_filepath": "a.txt"}, BAD, "`text_filepath` is not understood: write the text"),
+    "channels": (TEXT | {"channels": 2}, BAD, "`channels` is not supported: name the channel"),
+    "speed": (TEXT | {"speed": 1.1}, BAD, "`speed` is not supported"),
+    "a file with the text": ({"text_filepath": "a.txt"}, BAD, "`text_filepath` is not supported: write the text"),
     "a translation": (TEXT | {"source_lang": "en", "target_lang": "de"}, BAD, "the text is a translation"),
     "no translation": (TEXT | {"source_lang": "en", "target_lang": "EN"}, {"language": "en"}, ""),
     "harmless columns": (
@@ -275,7 +275,7 @@ def test_texts_to_speak(tmp_path: Path) -> None:
     ]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, records)))
     *bad, good = SpokenSource(kind="spoken", corpus="s", texts=str(tmp_path / "t.jsonl")).items()
-    says = ["no text to speak", "no text to speak", "`text` is a list", "no file to cut it from", "inside `voice`"]
+    says = ["no text to speak", "no text to speak", "`text` is a list", "no audio file to cut", "into `voice`"]
     assert all(word in str(item.error) for word, item in zip(says, bad, strict=True)), bad
     assert (good.text, good.locator, good.declared_seconds) == ("Hello.", "Hello.", None)
 
@@ -369,8 +369,8 @@ def test_quotes_in_a_tsv(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("m.tsv", "id\taudio\ttext\ttext\n1\ta.flac\ta\tb", "two columns of its header are called 'text'"),
-        ("m.tsv", "id\taudio\t\n1\ta.flac\ta", "column 3 of its header has no name"),
+        ("m.tsv", "id\taudio\ttext\ttext\n1\ta.flac\ta\tb", "two columns of the header are named 'text'"),
+        ("m.tsv", "id\taudio\t\n1\ta.flac\ta", "column 3 of the header has no name"),
         ("m.tsv", "", "is empty, expected a header line"),
         ("m.tsv", "id\taudio\ttext\n", "m.tsv has no items"),
         ("m.tsv", "u\ta.flac\tHello.\nv\ta.flac\tYes.", "line 2: has no id; name the key"),
@@ -379,10 +379,14 @@ def test_quotes_in_a_tsv(folder: Path) -> None:
         ("m.csv", "id,audio,text\n1,a.flac,Hi", "is comma-separated; save it tab-separated, as .tsv"),
         ("m.jsonl", "", "m.jsonl has no items"),
         ("m.jsonl", "\n \n\u200b\n", "m.jsonl has no items"),
-        ("m.jsonl", json.dumps([{"id": "a", "audio": "a.flac"}], indent=1), "is one JSON array; expected JSON lines"),
+        (
+            "m.jsonl",
+            json.dumps([{"id": "a", "audio": "a.flac"}], indent=1),
+            "is a single JSON array; expected JSON lines",
+        ),
         ("m.jsonl", '{"id": "a"}\n{"id": "b"}', "none of the 2 items"),
         ("m.jsonl", (LINE % ("a", "b")).encode("utf-16-le"), "is UTF-16"),
-        ("m.jsonl", b"PAR1\x15\x04", "is a Parquet file; take it with kind: huggingface"),
+        ("m.jsonl", b"PAR1\x15\x04", "is a Parquet file; use it with kind: huggingface"),
         ("m.jsonl", b"\x1f\x8b\x08\x00", "is a gzip archive; unpack it"),
     ],
 )
@@ -408,7 +412,7 @@ def test_bad_lines_of_a_manifest_are_one_each(folder: Path) -> None:
     text = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
     found = texts(manifest(folder, text))
     assert found[0] == "one" and found[5] == "last"
-    assert "line 2: has `text` twice, with two values" in str(found[1])
+    assert "line 2: has `text` twice, with different values" in str(found[1])
     assert "line 3: is not JSON" in str(found[2])
     assert "line 4: is not JSON (Extra data" in str(found[3])
     assert "line 5: is not UTF-8 (byte 0xe9 at 43); convert the file" in str(found[4])
@@ -421,8 +425,8 @@ def test_bad_lines_of_a_manifest_are_one_each(folder: Path) -> None:
         ("file://localhost{}/a.flac", None),
         ("FILE:{}/a.flac", None),
         ("sub\\a.flac", None),
-        ("file://server/a.flac", "is of the host 'server'"),
-        ("file:a.flac", "is no file URL; write file:///PATH"),
+        ("file://server/a.flac", "is on the host 'server'"),
+        ("file:a.flac", "is not a file URL; write file:///PATH"),
         ("file:///a%00b", "holds a NUL"),
         ("file:///a%ff", "is not UTF-8"),
         ("..\\a.flac", "leads out of"),
@@ -445,9 +449,11 @@ def test_places_of_audio(folder: Path, audio: Any, says: str | None) -> None:
 
 
 def test_columns_that_are_not_there(folder: Path) -> None:
-    with pytest.raises(ValidationError, match="'speaker' is no field; there are id, audio, text"):
+    with pytest.raises(ValidationError, match="'speaker' is not a field; the fields are id, audio, text"):
         manifest(folder, "", columns={"speaker": "s"})
-    with pytest.raises(SourceError, match=r"columns\.text is 'txet', which no line has; the first has id, audio, text"):
+    with pytest.raises(
+        SourceError, match=r"columns\.text is 'txet', but no line has it; the first line has id, audio, text"
+    ):
         list(manifest(folder, LINE % ("a", "b"), columns={"text": "txet"}).items())
     given = {"id": "a", "audio": "a.flac", "begin_time": 0.5, "end_time": 1, "speed": 2, "text": "x", "sentence": "y"}
     columns = {"start": "begin_time", "end": "end_time", "text": "sentence"}
@@ -515,11 +521,11 @@ def test_audio_in_every_form(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "columns", "says"),
     [
-        (STRUCT, {"array": [0.1], "sampling_rate": None}, {}, "no sampling_rate says"),
+        (STRUCT, {"array": [0.1], "sampling_rate": None}, {}, "samples without a sampling_rate"),
         (STRUCT, {"array": [0.1], "sampling_rate": 0}, {}, "sampling_rate 0 is outside"),
         (STRUCT, {"array": [], "sampling_rate": 16_000}, {}, "`audio` holds no audio"),
         (STRUCT, {"array": None, "sampling_rate": 16_000}, {}, "`audio` holds no audio"),
-        (pa.list_(pa.float32()), [0.1], {}, "no sampling_rate says"),
+        (pa.list_(pa.float32()), [0.1], {}, "samples without a sampling_rate"),
         (pa.list_(pa.float32()), [0.1], {"sampling_rate": ["fast"]}, "sampling_rate 'fast' is not a number"),
         (FILE, {"bytes": None, "path": None}, {}, "`audio` holds no audio"),
         (pa.list_(pa.int64()), [1], {}, r"column audio holds list<.*int64>; expected audio bytes, paths, or lists"),
@@ -536,9 +542,9 @@ def test_data_sets_without_rows_or_columns(folder: Path) -> None:
     with pytest.raises(SourceError, match="a Parquet file has no rows; leave it out"):
         list(entries([sound(folder, pa.string(), [])]))
     source = sound(folder, pa.string(), ["a.flac"])
-    with pytest.raises(SourceError, match=r"columns\.text is 'txet', no column of it; there are audio, text"):
+    with pytest.raises(SourceError, match=r"columns\.text is 'txet', but its columns are audio, text"):
         list(source.model_copy(update={"columns": {"text": "txet"}}).items())
-    with pytest.raises(ValidationError, match="'sentence' is no field"):
+    with pytest.raises(ValidationError, match="'sentence' is not a field"):
         parquet(folder / "d.parquet", columns={"sentence": "text"})
 
 

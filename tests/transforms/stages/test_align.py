@@ -78,7 +78,7 @@ def test_what_failed_says_why_and_is_in_no_training_set(speech: list[dict], tmp_
     rows = {row[KEY]: row for row in dataset.read("alignments").to_pylist()}
     assert {key: row["status"] for key, row in rows.items()} == dict.fromkeys(texts, "failed") | {"mixed": "partial"}
     assert "none of the text's 6 words can be spelled" in rows["chinese"]["reason"]
-    assert "40001 words need as many frames" in rows["crowded"]["reason"]
+    assert "40001 words, but the audio has room for" in rows["crowded"]["reason"]
     assert rows["silent"]["reason"] == "the text has no words" and rows["mixed"]["reason"] is None
     found = rejects(dataset, "training/s2t")
     assert {row["error_class"] for row in found.values()} == {"filtered_alignment_coverage"}

@@ -181,7 +181,7 @@ def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None
 
 def test_a_reader_of_another_codebook_is_an_error(tmp_path: Path) -> None:
     untrained_reader("another").save(tmp_path)
-    with pytest.raises(ModelError, match="reads units of another, not of whisper-"):
+    with pytest.raises(ModelError, match="is for units of another, not whisper-"):
         Echo(EchoParameters.model_validate({**TEXT_ALONE, "reader": str(tmp_path)})).setup()
 
 

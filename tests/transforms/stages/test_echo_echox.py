@@ -236,7 +236,7 @@ def test_audio_longer_than_the_model_hears_is_a_reject_that_says_so(
     dataset = run_stages(folder / "root", stages)[0]
     assert rows_of(dataset).keys() == {"s0"}
     found = rejects(dataset, "echo_targets")["l0"]
-    assert found["error_class"] == "audio_too_long" and "the model hears 30 s" in found["message"]
+    assert found["error_class"] == "audio_too_long" and "but the model encodes at most 30 s" in found["message"]
 
 
 def test_a_model_of_more_units_than_the_codebook_has_is_refused(tmp_path: Path) -> None:

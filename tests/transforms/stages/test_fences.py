@@ -58,7 +58,7 @@ def changed(**values: Any) -> str:
         (changed(low=float("-inf")), "fences.0.low: "),
         (changed(count=0), "fences.0.count: "),
         (changed(mood="good"), "fences.0.mood: Extra inputs"),
-        (changed().replace("]", ", " + json.dumps(json.loads(changed())["fences"][0]) + "]"), "stand there twice"),
+        (changed().replace("]", ", " + json.dumps(json.loads(changed())["fences"][0]) + "]"), "is listed twice"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, says: str) -> None
     with pytest.raises(FencesError) as refused:
         RateFences.load(file)
     message = str(refused.value)
-    assert message.startswith(f"{file}: not fences: ") and says in message
+    assert message.startswith(f"{file}: not a fences file: ") and says in message
     assert message.endswith("; fit one with `echo-targets fit-fences`") and "\n" not in message
 
 
@@ -77,5 +77,5 @@ def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "fences.json"
     with file.open("wb") as opened:
         opened.truncate(MAX_FILE_BYTES + 1)
-    with pytest.raises(FencesError, match="bytes is more than fences have"):
+    with pytest.raises(FencesError, match="bytes is too large for a fences file"):
         RateFences.load(file)

@@ -244,5 +244,5 @@ def test_sections_of_one_file_are_entries_of_their_own(folder: Path) -> None:
     assert all(np.array_equal(stored[key], samples) for key, samples in expected.items())
     reasons = {reject.utterance_id: (reject.error_class, reject.message) for reject in output.rejects}
     lasts = f"good.flac (beyond) lasts {len(pcm) / SAMPLE_RATE:.2f} s"
-    assert reasons["beyond"] == ("section_outside", f"{lasts}, and the section from 1.00 s to 61.00 s was asked for")
+    assert reasons["beyond"] == ("section_outside", f"{lasts}, but the section from 1.00 s to 61.00 s was requested")
     assert reasons["whole"][0] == "duration_mismatch" and "60.00 s were declared" in reasons["whole"][1]

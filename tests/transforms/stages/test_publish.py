@@ -220,7 +220,7 @@ def test_thresholds_of_every_set(
         (
             PublishS2T(S2TParameters(same_language=True)),
             {"transcripts": GERMAN},
-            "language de was heard, the corpus says en (same_language)",
+            "detected language de, but the corpus says en (same_language)",
         ),
         (PublishEcho(EchoSetParameters(min_mean_logprob=-0.9)), {}, "mean_logprob -1 is below min_mean_logprob=-0.9"),
         (
@@ -282,10 +282,10 @@ def test_a_rate_outside_of_its_corpus_fences(tmp_path: Path) -> None:
     low, high = 12.75 - 1.5 * 1.5, 14.25 + 1.5 * 1.5
     assert reasons == [
         None,
-        ("filtered_rate_fences", "chars_per_s 12 is outside of rate_fences 19 to 23"),
-        ("filtered_rate_fences", "chars_per_s 12 is outside of rate_fences 5 to 5"),
+        ("filtered_rate_fences", "chars_per_s 12 is outside rate_fences 19 to 23"),
+        ("filtered_rate_fences", "chars_per_s 12 is outside rate_fences 5 to 5"),
         None,
-        ("filtered_rate_fences", f"chars_per_s 2.4 is outside of rate_fences {low:g} to {high:g}"),
+        ("filtered_rate_fences", f"chars_per_s 2.4 is outside rate_fences {low:g} to {high:g}"),
     ]
 
 
@@ -305,14 +305,14 @@ def test_files_are_digests_in_the_fingerprint(tmp_path: Path) -> None:
 
 def test_files_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     file = tmp_path / "f"
-    with pytest.raises(FencesError, match="f: no such file of fences; fit one with `echo-targets fit-fences`"):
+    with pytest.raises(FencesError, match="f: no such fences file; fit one with `echo-targets fit-fences`"):
         PublishT2C(T2CParameters(rate_fences=str(file))).weight_digests()
-    with pytest.raises(ModelError, match="f: not a list of phrases, one a line, in UTF-8"):
+    with pytest.raises(ModelError, match="f: not a list of phrases in UTF-8, one per line"):
         PublishEcho(EchoSetParameters(phrases=str(file))).weight_digests()
     file.write_bytes(b"caf\xe9")
     with pytest.raises(FencesError, match="f: not fences: "):
         PublishT2C(T2CParameters(rate_fences=str(file))).weight_digests()
-    with pytest.raises(ModelError, match="f: not a list of phrases, one a line, in UTF-8"):
+    with pytest.raises(ModelError, match="f: not a list of phrases in UTF-8, one per line"):
         PublishEcho(EchoSetParameters(phrases=str(file))).weight_digests()
 
 
@@ -325,7 +325,7 @@ def test_a_transcript_that_is_a_phrase_alone(tmp_path: Path) -> None:
     rows = [{"reference_text": None, "transcripts": {"text": text, "wer_vs_reference": None}} for text in heard]
     reasons = held(transform, *rows, {"reference_text": "Thank you."})
     assert [bool(reason) for reason in reasons] == [True, True, False, True, True, False, False, True, True, False]
-    assert reasons[0] == ("filtered_phrases", "is nothing but 'Thank you.', which is in phrases")
+    assert reasons[0] == ("filtered_phrases", "text is only 'Thank you.', which is listed in phrases")
 
 
 def test_an_answered_turn_has_its_reply() -> None:

@@ -416,7 +416,7 @@ def test_compute_types_are_part_of_the_version_and_follow_from_the_device_alone(
 
 
 def test_a_machine_that_cannot_compute_in_a_type_says_so() -> None:
-    with pytest.raises(ModelError, match=r"cannot compute in float16 on this machine's cpu, only in .*float32.*int8"):
+    with pytest.raises(ModelError, match=r"does not support float16 on this machine's cpu, only .*float32.*int8"):
         transcriber(decoder_dtype="float16")
 
 

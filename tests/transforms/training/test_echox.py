@@ -267,7 +267,7 @@ def test_rows_that_cannot_be_trained_on_are_named(
     foreign = replace(row.kd, response_ids=[999], sub_lengths=[1])
     turns = replace(row.kd, prompt=[[1], [2], [3]], asr_targets=[[5], [6]])
     endless = replace(row.kd, unit_targets=[[1, 2] * 70])
-    for kd, complaint in ((foreign, "of another tokenizer"), (turns, "has 2 turns of audio"), (endless, "too long")):
+    for kd, complaint in ((foreign, "from another tokenizer"), (turns, "has 2 turns of audio"), (endless, "too long")):
         with pytest.raises(ValueError, match=complaint):
             train_echo([replace(row, kd=kd)], [], echox, tmp_path, EchoRecipe())
     with pytest.raises(ValueError, match="no rows"):

@@ -143,10 +143,10 @@ def test_load_refuses_what_is_damaged_and_says_what_to_do(tmp_path: Path) -> Non
     codebook.save(path, report)
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    with pytest.raises(ModelError, match=r"codebook\.safetensors: not a codebook, or cut short"):
+    with pytest.raises(ModelError, match=r"codebook\.safetensors: not a codebook, or truncated"):
         Codebook.load(path)
     path.write_bytes(whole[:-4] + np.float32(0.5).tobytes())
-    with pytest.raises(ModelError, match="changed since the codebook was fitted"):
+    with pytest.raises(ModelError, match="were changed after the fit"):
         Codebook.load(path)
     path.write_bytes(whole[:-4] + np.float32(np.inf).tobytes())
     with pytest.raises(ModelError, match="finite"):

@@ -1,1 +1,1 @@
-"""What containers of audio say about themselves, read from their structure without decoding a sample."""
+"""Containers of audio: find the recordings in a file from its structure, without decoding samples."""

@@ -1,4 +1,4 @@
-"""AMR (RFC 4867): frames whose first byte says how long they are."""
+"""AMR (RFC 4867): frames whose first byte gives their length."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from echo_targets.transforms.audio.containers.following import refuse_other_with
 AMR = re.compile(rb"#!AMR(?:-WB)?\n")
 NARROW_BAND = (13, 14, 16, 18, 20, 21, 27, 32, 6)
 WIDE_BAND = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6)
-"""Bytes of a frame by its type, its first byte included; frames of the types after these have no other byte."""
+"""Bytes of a frame by type, including its first byte. Frames of higher types have only the first byte."""
 FRAME_SECONDS = 0.02
 PADDING = 64
-"""Zeros at the end that are no frames."""
+"""Zeros at the end that are not frames."""
 
 
 def amr(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of an AMR file; several may have been joined."""
+    """Return the recordings of an AMR file; there are several if files were joined."""
     starts = list(find(file, AMR, start + 1, end))
     return [_amr(file, link) for link in split(Link(start, end), starts)]
 
 
 def _amr(file: Seekable, link: Link) -> Link:
-    """Return a link without the zeros at its end: a decoder takes them for frames, as their type is 0.
+    """Return a link without the zeros at its end, which a decoder would take for frames of type 0.
 
-    A frame of zeros does not even bear the mark that it is good, which every encoder sets.
+    A frame of zeros lacks even the quality bit, which every encoder sets.
     """
     head = AMR.match(read_at(file, link.start, 9))
     refuse_other_within(file, link.start + 1, link.end, may_hold_mp3=False)

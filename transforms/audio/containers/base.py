@@ -11,18 +11,18 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 TOLERANCE = 0.05
-"""Seconds that may be missing: no syllable is shorter, and encoders' delays and padding stay below it."""
+"""Seconds that may be missing: no syllable is shorter, and encoders' delays and padding are below it."""
 WINDOW = 1 << 20
 FARTHEST = 1 << 62
 SOUND = re.compile(rb"[^\0]")
-"""A byte that is no padding."""
+"""A byte that is not padding."""
 PADDING = 1 << 13
-"""Zeros after a recording that are taken for padding. A download that was preallocated and cut has more."""
+"""Zeros after a recording that count as padding. A truncated download into a preallocated file has more."""
 PADDING_SHARE = 0.25
 
 
 class Seekable(Protocol):
-    """What is asked of an open file."""
+    """The methods of an open file that this package uses."""
 
     def seek(self, offset: int, whence: int = ..., /) -> Any: ...
 
@@ -43,12 +43,12 @@ class BadAudio(Exception):
 
 @dataclass(frozen=True)
 class Link:
-    """One recording of a file. Most files hold one; streams that were joined hold several, one after the other.
+    """One recording of a file. Most files hold one; joined files hold several, one after the other.
 
     Attributes:
-        start, end: where its bytes lie in the file.
+        start, end: position of its bytes in the file.
         claimed, present: bytes of audio that the container claims to hold, and that it holds.
-        size_field: the container's own count of bytes, mended: its position and its bytes. Decoders believe it.
+        size_field: correction of the container's byte count, which decoders trust: its position and new bytes.
         damage: what is broken in the middle, so that times after it are wrong.
         cut: what is missing at the end.
     """
@@ -63,10 +63,10 @@ class Link:
 
 
 class Span(io.RawIOBase):
-    """The bytes of a link as a file of its own, without a name, so that no library guesses a format by an ending.
+    """The bytes of a link as a file. It has no name, so that no library guesses a format by extension.
 
     Attributes:
-        failure: the error of the storage below, if there was one. Libraries that call back from C would lose it.
+        failure: the storage's error, if any. Libraries that call back from C would lose it.
     """
 
     def __init__(self, file: Seekable, link: Link) -> None:
@@ -108,24 +108,24 @@ class Span(io.RawIOBase):
         return len(data)
 
     def raise_failure(self) -> None:
-        """Raise the error of the storage, if there was one."""
+        """Raise the storage's error, if any."""
         if self.failure is not None:
             raise self.failure
 
 
 def size_of(file: Seekable) -> int:
-    """Return the bytes of an open file."""
+    """Return the size of an open file in bytes."""
     return int(file.seek(0, os.SEEK_END))
 
 
 def read_at(file: Seekable, at: int, size: int) -> bytes:
-    """Return up to `size` bytes from a position, none beyond the end, wherever a header says that is."""
+    """Return up to `size` bytes from a position; none beyond the end, whatever a header claims."""
     file.seek(min(at, FARTHEST))
     return file.read(max(0, size))
 
 
 def find(file: Seekable, pattern: re.Pattern[bytes], start: int, end: int) -> Iterator[int]:
-    """Yield the positions where a pattern of at most 64 bytes matches, reading a window at a time."""
+    """Yield the positions where a pattern of at most 64 bytes matches, loading a window at a time."""
     overlap = 64
     while start < end:
         window = read_at(file, start, min(WINDOW + overlap, end - start))
@@ -139,12 +139,12 @@ def find(file: Seekable, pattern: re.Pattern[bytes], start: int, end: int) -> It
 
 
 def is_padding(zeros: int, size: int) -> bool:
-    """Return True if so many zeros are padding: no more than 8 KiB, and less than a quarter of so many bytes."""
+    """Return True if so many zeros count as padding: at most 8 KiB, and less than a quarter of `size`."""
     return zeros <= PADDING and zeros < PADDING_SHARE * size
 
 
 def zeros_at_end(file: Seekable, start: int, end: int) -> int:
-    """Return how many zeros lie at the end of a range of bytes."""
+    """Return the number of zeros at the end of a range of bytes."""
     at = end
     while at > start:
         window = read_at(file, max(start, at - WINDOW), min(WINDOW, at - start))

@@ -1,4 +1,4 @@
-"""MP4 and Matroska (M4A, MOV, WebM, MKV): boxes that say how long they are."""
+"""MP4 and Matroska (M4A, MOV, WebM, MKV): boxes that state their length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEGMENT = b"\x18\x53\x80\x67"
 
 
 def mp4(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of MP4 files; several may have been joined."""
+    """Return the recordings of an MP4 file; there are several if files were joined."""
     links: list[Link] = []
     at, first, fragmented = start, start, False
     for _ in range(MAX_BOXES):
@@ -38,12 +38,12 @@ def mp4(file: Seekable, start: int, end: int) -> list[Link]:
         at += size
     if first < at < end:
         refuse_other(file, at, end)
-    cut = "its last fragment is not whole" if fragmented and at > end else None
+    cut = "its last fragment is incomplete" if fragmented and at > end else None
     return [*links, Link(first, end, max(at, end) - first, end - first, cut=cut)]
 
 
 def matroska(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of WebM or Matroska files; several may have been joined."""
+    """Return the recordings of a WebM or Matroska file; there are several if files were joined."""
     starts = [start, *find(file, EBML, start + 1, end)]
     return [_matroska(file, first, last) for first, last in zip(starts, [*starts[1:], end], strict=True)]
 
@@ -67,7 +67,7 @@ def _width(data: bytes) -> int:
 
 
 def _number(data: bytes) -> int | None:
-    """Return the variable-length integer at the start of the bytes; None for the value that means unknown."""
+    """Return the variable-length integer at the start of the bytes; None for the value that means "unknown"."""
     width = _width(data)
     value = int.from_bytes(data[:width], "big") & ((1 << 7 * width) - 1)
     return None if value == (1 << 7 * width) - 1 else value

@@ -1,4 +1,4 @@
-"""Flash video (FLV): tags that bear times, the first of which may say how long the recording is."""
+"""Flash video (FLV): tags with timestamps. The first tag may state the recording's duration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ KINDS = (8, 9, 18)
 """Types of tags: audio, video and metadata."""
 METADATA = 1 << 16
 SLACK = 0.5
-"""Seconds by which the last tag may begin before the end that the metadata says."""
+"""By how many seconds the last tag may begin before the end that the metadata states."""
 
 
 def flv(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of an FLV file; several may have been joined."""
+    """Return the recordings of an FLV file; there are several if files were joined."""
     return [_flv(file, link) for link in split(Link(start, end), list(find(file, FLV, start + 1, end)))]
 
 
@@ -29,8 +29,8 @@ def _flv(file: Seekable, link: Link) -> Link:
         size = int.from_bytes(head[1:4], "big")
         if len(head) < 11 or head[0] & 31 not in KINDS or recording_at(file, at, link.end):
             break
-        if head[0] == 18 and not promised and (said := DURATION.search(read_at(file, at + 11, min(size, METADATA)))):
-            promised = struct.unpack(">d", said[1])[0]
+        if head[0] == 18 and not promised and (found := DURATION.search(read_at(file, at + 11, min(size, METADATA)))):
+            promised = struct.unpack(">d", found[1])[0]
         if at + 11 + size <= link.end:
             last = max(last, int.from_bytes(head[7:8] + head[4:7], "big") / 1000)
         at += 11 + size + 4

@@ -1,4 +1,4 @@
-"""What follows a recording in its file: padding, tags and text, or another recording that no decoder would reach."""
+"""Data that follows a recording in its file: padding, tags, text, or another recording that no decoder would reach."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORDINGS = {
 }
 """The first bytes of recordings other than MP3, long enough not to occur in samples by chance."""
 COUNTED = (13, 15, 21, 23, 36, 38)
-"""Bytes from the start of an MP3 frame to LAME's count of frames, by version, channels and checksum."""
+"""Offset of LAME's frame count from the start of an MP3 frame, by version, channels and checksum."""
 ANCHORS = {
     **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"BW64", b"fLaC", b"OggS\x00\x02", b"FORM", b".snd\x00\x00"), (0,)),
     **dict.fromkeys((b"caff\x00\x01", b"\x1a\x45\xdf\xa3", b"#!AMR", b"ID3", b"NIST_1A\n", b"riff\x2e\x91"), (0,)),
@@ -31,14 +31,14 @@ ANCHORS = {
     b"Xing\x00\x00": COUNTED,
     b"Info\x00\x00": COUNTED,
 }
-"""Bytes that are searched for, and how far before them a recording may begin. A search for literals is ten times faster
-than one for a pattern of alternatives."""
+"""Bytes to search for, and the offsets before them at which a recording may begin. Searching for literals is ten times
+faster than searching for a pattern of alternatives."""
 MP3_FRAMES = 4
-"""Frames of one rate by which MP3 is told from text and noise."""
+"""Consecutive frames of one rate that distinguish MP3 from text and noise."""
 JUNK = 400
-"""Bytes after the samples that are ignored, whatever they are: 50 ms of speech at 8 kHz and 8 bits."""
+"""Bytes after the samples to ignore, whatever they are: 50 ms of speech at 8 kHz and 8 bits."""
 TEXT = 1 << 16
-"""Bytes of text after a recording that are ignored."""
+"""Bytes of text after a recording to ignore."""
 
 
 def after_padding(file: Seekable, at: int, end: int) -> int:
@@ -76,7 +76,7 @@ def _is_mp3(file: Seekable, at: int, end: int) -> bool:
 
 
 def refuse_other(file: Seekable, at: int, end: int, but: str = "") -> None:
-    """Raise BadAudio if a recording begins at a position, padding aside, unless its name is `but`."""
+    """Raise BadAudio if a recording begins at a position (after any padding), unless its name is `but`."""
     at = after_padding(file, at, end)
     name = recording_at(file, at, end)
     if name is not None and name != but:
@@ -84,7 +84,7 @@ def refuse_other(file: Seekable, at: int, end: int, but: str = "") -> None:
 
 
 def refuse_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool) -> None:
-    """Raise BadAudio if another recording begins anywhere in data whose own end is not known.
+    """Raise BadAudio if another recording begins anywhere in data whose own end is unknown.
 
     Args:
         file: the open file.
@@ -100,13 +100,13 @@ def refuse_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool
 
 
 def refuse_unknown(file: Seekable, at: int, end: int, allowed: int = JUNK) -> None:
-    """Raise BadAudio for bytes after the samples that may be samples: more than are allowed, and neither tag nor text.
+    """Raise BadAudio if more than `allowed` bytes follow the samples and are neither tags nor text: perhaps samples.
 
     Args:
         file: the open file.
-        at: where the samples and the chunks end.
-        end: where the file ends.
-        allowed: bytes that are ignored, whatever they are.
+        at: end of the samples and chunks.
+        end: end of the file.
+        allowed: number of bytes to ignore, whatever they are.
     """
     refuse_other(file, at, end)
     at = after_padding(file, at, end)
@@ -114,17 +114,17 @@ def refuse_unknown(file: Seekable, at: int, end: int, allowed: int = JUNK) -> No
     if size > allowed and not (size < TEXT and _is_text(read_at(file, at, size))):
         raise BadAudio(
             "damaged",
-            f"is damaged: its header counts the samples to byte {at}, and {size} bytes of something else follow; "
-            "cut them off, or write a header that counts them if they are samples",
+            f"is damaged: by its header the samples end at byte {at}, but {size} bytes of unknown data follow; cut "
+            "them off, or, if they are samples, correct the header",
         )
 
 
 def _is_text(data: bytes) -> bool:
-    """Return True for text in UTF-8 or an older 8-bit encoding: no control characters but those of lines."""
+    """Return True for text in UTF-8 or an older 8-bit encoding, without control characters except line ends."""
     return not re.search(rb"[\x00-\x08\x0e-\x1f\x7f]", data) and sum(byte < 128 for byte in data) > 0.7 * len(data)
 
 
 def _joined(name: str, at: int) -> BadAudio:
     return BadAudio(
-        "joined", f"is followed by another recording, which no decoder reaches: {name} at byte {at}; split the file"
+        "joined", f"is followed by another recording, which no decoder would reach: {name} at byte {at}; split the file"
     )

@@ -1,4 +1,4 @@
-"""MPEG audio (MP3): frames one after the other, tags between them, and headers of LAME's that count frames."""
+"""MPEG audio (MP3): consecutive frames with tags between them, and LAME headers that count the frames."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BIT_RATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""kbit/s by MPEG-1 or not, and layer."""
+"""kbit/s by (is MPEG-1, layer)."""
 SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
 class Frame(NamedTuple):
-    """A frame's header: its bytes, its samples, Hz, where a header that counts frames would lie, and its layer."""
+    """A frame's header: size in bytes, samples, rate in Hz, offset of a header that counts frames, and layer."""
 
     size: int
     samples: int
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
 @dataclass
 class _Stream:
-    """The link that is being read: its frames, and what its first one counts."""
+    """The current link: its frames, and the count in its first one."""
 
     start: int
     seconds: float = 0.0
@@ -48,13 +48,13 @@ class _Stream:
         frame = self.frame.samples / self.frame.rate
         missing = (self.counted - self.frames) * frame
         promised = self.seconds + missing
-        counts_itself = 2.5 * frame  # some headers count their own frame, and the last one may be cut
+        counts_itself = 2.5 * frame  # some headers count their own frame, and the last frame may be truncated
         cut = f"its header counts {promised:.2f} s" if missing > max(TOLERANCE, counts_itself) else None
         return Link(self.start, end, damage=self.damage, cut=cut or self.cut)
 
 
 def mp3(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of an MP3 file: a new one begins at a header that counts frames, or after a tag."""
+    """Return the recordings of an MP3 file. A new one begins at a header that counts frames, or after a tag."""
     links: list[Link] = []
     stream, at = _Stream(start), start
     while at < end:
@@ -72,7 +72,7 @@ def mp3(file: Seekable, start: int, end: int) -> list[Link]:
                 if following == end and _only_zeros(file, at, end):
                     stream.cut = f"the last {end - at} bytes are zeros"
                 else:
-                    stream.damage = f"after {stream.seconds:.2f} s: {following - at} bytes are no MPEG audio"
+                    stream.damage = f"after {stream.seconds:.2f} s: {following - at} bytes are not MPEG audio"
             at = following
             continue
         if at + frame.size > end:
@@ -92,7 +92,7 @@ def mp3(file: Seekable, start: int, end: int) -> list[Link]:
 
 
 def frame_of(head: bytes) -> Frame | None:
-    """Return the frame that a header begins; None where it is no header."""
+    """Return the frame that a header begins, or None if it is not a header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -111,7 +111,7 @@ def frame_of(head: bytes) -> Frame | None:
 
 
 def _counted(data: bytes, frame: Frame) -> int | None:
-    """Return how many frames a Xing, Info or VBRI header counts (0: not told); None where this is no such header."""
+    """Return the frame count of a Xing, Info or VBRI header (0 if it has none); None if this is not such a header."""
     for at in (frame.count_at, frame.count_at + 2):  # two bytes of checksum may come first
         if data[at : at + 4] in (b"Xing", b"Info"):
             return int.from_bytes(data[at + 8 : at + 12], "big") if data[at + 7] & 1 else 0
@@ -119,7 +119,7 @@ def _counted(data: bytes, frame: Frame) -> int | None:
 
 
 def tag_size(file: Seekable, at: int, head: bytes, end: int) -> int:
-    """Return the bytes of the tag that begins here, 0 where none does."""
+    """Return the size of the tag that begins here in bytes, or 0 if none does."""
     if head[:3] == b"ID3" and len(head) >= 10 and max(head[6:10]) < 128:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         return 10 + size + (10 if head[5] & 0x10 else 0)
@@ -134,7 +134,7 @@ def tag_size(file: Seekable, at: int, head: bytes, end: int) -> int:
 
 
 def _next_frame(file: Seekable, at: int, end: int) -> int:
-    """Return where frames go on: at a header that another one follows, or a tag."""
+    """Return where frames continue: at a header that another one follows, or at a tag."""
     for place in find(file, re.compile(rb"\xff[\xe2-\xff]|ID3[\x02-\x04]\x00|APETAGEX|LYRICSBEGIN"), at + 1, end):
         head = read_at(file, place, 4)
         if head[0] != 0xFF:

@@ -1,4 +1,4 @@
-"""Ogg (RFC 3533): pages that are numbered, checked, and marked where a stream begins and ends."""
+"""Ogg (RFC 3533): numbered pages with checksums, and marks where a stream begins and ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass
 class _Stream:
-    """A logical stream of audio: Hz of its positions, the last position in seconds, the next page's number."""
+    """A logical stream of audio: rate of its positions in Hz, last position in seconds, number of the next page."""
 
     rate: int
     seconds: float = 0.0
@@ -26,7 +26,7 @@ class _Stream:
 
 @dataclass
 class _Chain:
-    """The link that is being read; partial is True if its last page is cut."""
+    """The current link; `partial` is True if its last page is truncated."""
 
     start: int
     streams: dict[int, _Stream] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class _Chain:
     def link(self, end: int) -> Link:
         open_streams = [stream for stream in self.streams.values() if not stream.ended]
         cut = "its last page does not end the stream" if open_streams else None
-        cut = cut or ("its last page is cut" if self.partial else None)
+        cut = cut or ("its last page is truncated" if self.partial else None)
         return Link(self.start, end, damage=self.damage, cut=cut)
 
 
@@ -62,12 +62,12 @@ def ogg(file: Seekable, start: int, end: int) -> list[Link]:
         refuse_other(file, at, end)
         if next(find(file, CAPTURE, at, end), None) is not None:
             seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
-            chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is no Ogg page"
+            chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is not an Ogg page"
     return [*links, chain.link(end)]
 
 
 def _take(chain: _Chain, head: bytes, segments: int, page: bytes) -> None:
-    """Note what one page says."""
+    """Record the contents of one page."""
     serial, number = int.from_bytes(head[14:18], "little"), int.from_bytes(head[18:22], "little")
     if head[5] & BEGINS:
         rate = _rate(page[27 + segments :])
@@ -91,7 +91,7 @@ def _take(chain: _Chain, head: bytes, segments: int, page: bytes) -> None:
 
 
 def _rate(packet: bytes) -> int:
-    """Return the rate in Hz of a stream's positions by its first packet; 0 where it is no audio that is known."""
+    """Return the rate in Hz of a stream's positions from its first packet; 0 if it is not known audio."""
     if packet.startswith(b"OpusHead"):
         return 48_000
     if packet.startswith(b"\x01vorbis"):
@@ -104,7 +104,7 @@ def _rate(packet: bytes) -> int:
 
 
 def _is_whole(page: bytes) -> bool:
-    """Return True if a page's CRC is right: zlib's polynomial with reversed bits, no initial value and no inversion."""
+    """Return True if a page's CRC is right: zlib's polynomial with reversed bits, initial value 0 and no inversion."""
     reversed_bits = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     checksum = int(f"{reversed_bits:032b}"[::-1], 2)
     return checksum == int.from_bytes(page[22:26], "little")

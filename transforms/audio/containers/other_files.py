@@ -1,4 +1,4 @@
-"""Files that are no audio and are often found where audio was expected."""
+"""Files that are not audio but are often found where audio is expected."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ HEAD = 1024
 
 
 def refuse_other_file(file: Seekable) -> None:
-    """Raise BadAudio for an open file that is a web page, a Git LFS pointer, an archive or nothing but zeros."""
+    """Raise BadAudio if an open file is a web page, a Git LFS pointer, an archive or only zeros."""
     head = read_at(file, 0, HEAD)
-    said = _said(head)
-    if said is None and not any(head) and zeros_at_end(file, 0, size := size_of(file)) == size:
-        said = "holds nothing but zeros: fetch it again"
-    if said is not None:
-        raise BadAudio("unreadable", said)
+    problem = _described(head)
+    if problem is None and not any(head) and zeros_at_end(file, 0, size := size_of(file)) == size:
+        problem = "holds only zeros: fetch it again"
+    if problem is not None:
+        raise BadAudio("unreadable", problem)
 
 
-def _said(head: bytes) -> str | None:
-    """Return what a file is by its first bytes, and what to do about it; None where it may be audio."""
+def _described(head: bytes) -> str | None:
+    """Describe a file by its first bytes, and what to do about it; None if it may be audio."""
     if head.startswith(GIT_LFS):
         return "is a Git LFS pointer: run git lfs pull"
     if PAGE.match(head):

@@ -1,4 +1,4 @@
-"""Which container a file is, by its first bytes."""
+"""Containers by their first bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WAVPACK = re.compile(
 
 
 def _joined(pattern: re.Pattern[bytes]) -> Walk:
-    """Return a walk that splits a file where its first bytes come again."""
+    """Return a walk that splits a file where its first bytes occur again."""
 
     def walk(file: Seekable, start: int, end: int) -> list[Link]:
         links = split(Link(start, end), list(find(file, pattern, start + 1, end)))
@@ -40,7 +40,7 @@ def _joined(pattern: re.Pattern[bytes]) -> Walk:
 
 
 def _first_frame(file: Seekable, link: Link) -> int:
-    """Return where the frames of FLAC begin, as its metadata may hold the header of the WAV that it was."""
+    """Return where FLAC's frames begin. Its metadata may hold the header of the original WAV, so it is skipped."""
     at = link.start
     if read_at(file, at, 4) != b"fLaC":
         return at + 1
@@ -70,13 +70,13 @@ WALKS: dict[bytes, tuple[str, Walk]] = {
     b"#!AMR": ("amr", amr),
     b"\x1a\x45\xdf\xa3": ("matroska", matroska),
 }
-"""By first bytes: the container's name, and what finds the recordings in it."""
+"""By first bytes: the container's name, and the function that finds the recordings in it."""
 TS_PACKET = 188
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 
 
 def links(file: Seekable) -> tuple[str, list[Link]]:
-    """Return the name of a file's container, empty if it is not known, and the recordings it holds, in order."""
+    """Return the name of a file's container (empty if unknown) and the recordings in it, in order."""
     end = size_of(file)
     head = read_at(file, 0, 16)
     if head.startswith(b"RIFF") and head[8:12] != b"WAVE":

@@ -1,4 +1,4 @@
-"""WAV, RF64, Wave64, AIFF, AU, CAF and NIST SPHERE: a header that counts the bytes of its samples."""
+"""WAV, RF64, Wave64, AIFF, AU, CAF and NIST SPHERE: containers whose header counts the bytes of samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from echo_targets.transforms.audio.containers.following import (
 
 MAX_CHUNKS = 10_000
 MAX_BYTE_RATE = 1 << 20
-"""Bytes a second that are believed of a header: 96 kHz in stereo at 32 bits is less."""
+"""Maximum credible bytes per second in a header: 96 kHz in stereo at 32 bits is less."""
 WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 CHUNKS = (b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"PEAK", b"fact", b"iXML", b"_PMX", b"JUNK")
-"""Chunks after the samples that may be cut themselves."""
+"""Chunks after the samples that may themselves be truncated."""
 JOINED = re.compile(rb"RIFF....WAVE(?:fmt |JUNK|LIST|bext)", re.DOTALL)
 CAF = re.compile(rb"caff\x00\x01\x00\x00desc\x00{4}")
 NIST = b"NIST_1A\n"
@@ -27,7 +27,7 @@ W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
 def wav(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of a WAV or RF64 file; several WAV files may have been joined."""
+    """Return the recordings of a WAV or RF64 file; there are several if WAV files were joined."""
     links: list[Link] = []
     while start < end and (not links or _is_wave(file, start)):
         links.append(_wav(file, start, end))
@@ -36,7 +36,7 @@ def wav(file: Seekable, start: int, end: int) -> list[Link]:
 
 
 def other_riff(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recording of a RIFF file that is no WAV, such as AVI."""
+    """Return the recording of a RIFF file that is not WAV, such as AVI."""
     size = int.from_bytes(read_at(file, start + 4, 4), "little") + 8
     known = size > 8 and not _is_placeholder(size, end - start)
     if known:
@@ -65,10 +65,10 @@ def _wav(file: Seekable, start: int, end: int) -> Link:
 
 
 def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: str, allowed: int) -> Link:
-    """Return the link of a WAV whose chunk `data` lies at `at` and claims so many bytes.
+    """Return the link of a WAV file whose chunk `data` is at `at` and claims `claimed` bytes.
 
     Raises:
-        BadAudio: another recording follows, or more than the allowed bytes that may be samples.
+        BadAudio: another recording follows, or more than `allowed` bytes that may be samples.
     """
     has = end - at - 8
     if _is_placeholder(claimed, has) and _after_chunks(file, at + 8, end, order) != (end, 0):
@@ -87,9 +87,9 @@ def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: st
 
 
 def _after_chunks(file: Seekable, at: int, end: int, order: str) -> tuple[int, int]:
-    """Return where the chunks after the samples end, and the bytes of samples in them, which libsndfile does not read.
+    """Return the end of the chunks after the samples, and the bytes of samples in them, which libsndfile ignores.
 
-    A byte of padding before a chunk is there or not, as its writer knew.
+    Not all writers put the byte of padding before a chunk.
     """
     unread = 0
     for _ in range(MAX_CHUNKS):
@@ -113,7 +113,7 @@ def _is_wave(file: Seekable, at: int) -> bool:
 
 
 def _is_placeholder(claimed: int, has: int) -> bool:
-    """Return True if a size is a placeholder: 0, near 2^31 or 2^32, or a whole number of millions from a billion on."""
+    """Return True if a size is a placeholder: 0, near 2^31 or 2^32, or a whole number of millions above a billion."""
     near = any(abs(claimed - edge) <= 1 << 20 for edge in (1 << 31, 1 << 32))
     return claimed == 0 < has or (claimed > has and (near or (claimed >= 10**9 and claimed % 10**6 == 0)))
 
@@ -129,7 +129,7 @@ def _mended(link: Link, at: int, order: str) -> Link:
 
 
 def wave64(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of Sony Wave64 files; several may have been joined."""
+    """Return the recordings of a Sony Wave64 file; there are several if files were joined."""
     links: list[Link] = []
     while start < end and (not links or read_at(file, start, 16) == W64_RIFF):
         link, start = _wave64(file, start, end)
@@ -138,7 +138,7 @@ def wave64(file: Seekable, start: int, end: int) -> list[Link]:
 
 
 def _wave64(file: Seekable, start: int, end: int) -> tuple[Link, int]:
-    """Return a link that ends with its samples, as libsndfile reads on, and where its chunks end."""
+    """Return a link that ends with its samples (libsndfile would read on), and the end of its chunks."""
     at, link = start + 40, Link(start, end)
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 24)
@@ -158,7 +158,7 @@ def _wave64(file: Seekable, start: int, end: int) -> tuple[Link, int]:
 
 
 def aiff(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of AIFF or AIFF-C files; several may have been joined."""
+    """Return the recordings of an AIFF or AIFF-C file; there are several if files were joined."""
     links: list[Link] = []
     while start < end and (not links or read_at(file, start, 4) == b"FORM"):
         size = int.from_bytes(read_at(file, start + 4, 4), "big") + 8
@@ -181,7 +181,7 @@ def aiff(file: Seekable, start: int, end: int) -> list[Link]:
 
 
 def au(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of Sun AU files; several may have been joined."""
+    """Return the recordings of a Sun AU file; there are several if files were joined."""
     links: list[Link] = []
     while start < end and (not links or read_at(file, start, 4) == b".snd"):
         head = read_at(file, start, 12)
@@ -197,7 +197,7 @@ def au(file: Seekable, start: int, end: int) -> list[Link]:
 
 
 def caf(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of Apple CAF files; several may have been joined."""
+    """Return the recordings of an Apple CAF file; there are several if files were joined."""
     starts = [start, *find(file, CAF, start + 1, end)]
     return [_caf(file, first, last) for first, last in zip(starts, [*starts[1:], end], strict=True)]
 
@@ -221,7 +221,7 @@ def _caf(file: Seekable, start: int, end: int) -> Link:
 
 
 def sphere(file: Seekable, start: int, end: int) -> list[Link]:
-    """Return the recordings of NIST SPHERE files; several may have been joined."""
+    """Return the recordings of a NIST SPHERE file; there are several if files were joined."""
     links: list[Link] = []
     while start < end and (not links or read_at(file, start, len(NIST)) == NIST):
         links.append(_sphere(file, start, end))
@@ -242,5 +242,5 @@ def _sphere(file: Seekable, start: int, end: int) -> Link:
     stop = following if read_at(file, following, len(NIST)) == NIST else end
     if stop == end:
         refuse_unknown(file, following, end)
-    stop = min(following, end)  # libsndfile reads on
+    stop = min(following, end)  # otherwise libsndfile would read on
     return Link(start, stop, claimed, min(claimed, stop - start - int(size[1])))

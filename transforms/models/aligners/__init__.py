@@ -1,1 +1,1 @@
-"""Forced aligners: CTC emissions or cross-attention to word borders."""
+"""Forced aligners: word borders from CTC emissions or cross-attention."""

@@ -1,8 +1,8 @@
-"""Word alignment by Whisper's cross-attention: what the decoder attends to while it is forced to write the text.
+"""Word alignment from Whisper's cross-attention, while the decoder is forced to write the text.
 
 The method is openai-whisper's `whisper.timing.find_alignment`: dynamic time warping over the attention of a few
-heads. It is a second opinion on the CTC aligner. Its words follow each other without gaps: pauses are found by their
-silence, and given to the nearest border.
+heads. It is a second opinion on the CTC aligner. Its words follow each other without gaps, so pauses are found in the
+audio's silences and assigned to the nearest border.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ WINDOW_SAMPLES = 30 * SAMPLE_RATE
 SHORTEST_SAMPLES = 640
 
 ATTENTION_LAG = 1_600
-"""Samples (100 ms) from a word's start to the jump of the attention.
+"""Samples (100 ms) by which the jump of the attention follows a word's start.
 
-Measured with tiny.en on 210 LibriSpeech utterances, as medians: 57 ms after a sibilant and 157 ms before one (where
-the balance of energy above 3.5 kHz and below 2.5 kHz turns; 221 words).
+Medians measured with tiny.en on 210 LibriSpeech utterances: 57 ms after a sibilant and 157 ms before one. The start is
+where the balance of energy above 3.5 kHz and below 2.5 kHz turns; 221 words.
 """
 
 
 FARTHEST_PAUSE = 3_200
-"""Samples (200 ms) from a border within which a silence is a pause between its words."""
+"""Samples (200 ms). A silence at most this far from a border counts as a pause between its words."""
 
 
 class AttentionAligner(Aligner):
-    """Alignment by cross-attention, for utterances of up to 30 s.
+    """Alignment by cross-attention, for utterances up to 30 s.
 
     Args:
-        model: as `load_whisper` takes it.
+        model: as for `load_whisper`.
         device: a torch device.
-        language: of the text; a multilingual model needs to know.
+        language: the text's language, which a multilingual model must be given.
     """
 
-    at_once = 1  # openai-whisper catches the attention by hooks on the model
+    at_once = 1  # openai-whisper captures the attention with hooks on the model
 
     def __init__(self, model: str = EMBEDDED, device: str = "cpu", language: str = "en") -> None:
         self.model, self.device, self.language = model, device, language
@@ -78,9 +78,9 @@ class AttentionAligner(Aligner):
         try:
             shared = get_tokenizer(many, num_languages=languages, language=self.language)
         except ValueError as error:
-            raise ModelError(f"{error}: Whisper's names of languages are en, de, zh and so on") from error
+            raise ModelError(f"{error}: set align.language to one of Whisper's codes, such as en, de or zh") from error
         self._tokenizer: Tokenizer = replace(shared)
-        # At spaces, as it splits most languages, a sentence without spaces would be timed as one word.
+        # Split into characters: by spaces, as for most languages, a sentence without spaces would be a single word.
         vars(self._tokenizer)["split_to_word_tokens"] = self._tokenizer.split_tokens_on_unicode
 
     def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
@@ -90,11 +90,11 @@ class AttentionAligner(Aligner):
         if not SHORTEST_SAMPLES <= len(waveform) <= WINDOW_SAMPLES:
             return failed(f"the audio has {len(waveform)} samples, not {SHORTEST_SAMPLES} to {WINDOW_SAMPLES}")
         spoken = _written(words)
-        # Word by word: a token of two characters would give both the same time.
+        # Encode word by word: a token that spans two characters would give both the same time.
         tokens = [token for word in spoken for token in self._tokenizer.encode(word, disallowed_special=())]
         room = self._whisper.dims.n_text_ctx - len(self._tokenizer.sot_sequence) - 2
         if len(tokens) > room:
-            return failed(f"the text has {len(tokens)} tokens, the decoder has room for {room}")
+            return failed(f"the text has {len(tokens)} tokens, but the decoder has room for {room}")
         mel = whisper.log_mel_spectrogram(waveform, self._whisper.dims.n_mels, padding=WINDOW_SAMPLES - len(waveform))
         timings = find_alignment(
             self._whisper,
@@ -108,7 +108,7 @@ class AttentionAligner(Aligner):
         return alignment_of(words, [*_parted(spans, Levels(waveform))], len(waveform))
 
     def _spans(self, timings: list[WordTiming], lengths: list[int]) -> list[Span]:
-        # Whisper times pieces of words; words and pieces are of the same bytes.
+        # Whisper times pieces of words. Pieces and words have the same bytes, so byte offsets map one to the other.
         token_bytes = self._tokenizer.encoding.decode_single_token_bytes
         ends = list(accumulate(sum(len(token_bytes(token)) for token in timing.tokens) for timing in timings))
         pieces = list(zip(timings, pairwise([0, *ends]), strict=True))
@@ -119,23 +119,23 @@ class AttentionAligner(Aligner):
 
 
 def _written(words: list[TextWord]) -> list[str]:
-    """Words as Whisper writes them: after a space, but for characters and for what follows one without a space."""
+    """Return words as Whisper writes them: with a leading space, except characters and words that follow directly."""
     ends = [-1, *(word.char_end for word in words)]
     glued = (is_character(word.symbol) or word.char_start == end for word, end in zip(words, ends, strict=False))
     return [word.symbol if together else f" {word.symbol}" for word, together in zip(words, glued, strict=True)]
 
 
 def _span(timings: list[WordTiming]) -> Span:
-    heard = [round(seconds * SAMPLE_RATE) for seconds in (timings[0].start, timings[-1].end)]
-    start, end = (max(0, sample - ATTENTION_LAG) for sample in heard)
-    if heard[0] < heard[1]:
-        end = max(end, start + SHORTEST_WORD)  # a first word that the lag would move before the audio
+    attended = [round(seconds * SAMPLE_RATE) for seconds in (timings[0].start, timings[-1].end)]
+    start, end = (max(0, sample - ATTENTION_LAG) for sample in attended)
+    if attended[0] < attended[1]:
+        end = max(end, start + SHORTEST_WORD)  # for a first word that the lag would move before the audio
     tokens = sum(len(timing.tokens) for timing in timings)
     return Span(start, end, float(sum(timing.probability * len(timing.tokens) for timing in timings) / tokens))
 
 
 def _parted(spans: list[Span], levels: Levels) -> list[Span]:
-    """Take the silences out of words that follow each other without gaps."""
+    """Cut silences out of words that follow each other without gaps."""
     if not spans:
         return spans
     borders = np.array([spans[0].start, *(span.end for span in spans)])
@@ -144,7 +144,7 @@ def _parted(spans: list[Span], levels: Levels) -> list[Span]:
         distances = np.maximum(np.maximum(begin - borders, borders - over), 0)
         if distances[nearest := int(distances.argmin())] <= FARTHEST_PAUSE:
             ends[nearest], starts[nearest] = min(ends[nearest], begin), max(starts[nearest], over)
-    shortest = [SHORTEST_WORD if span.start < span.end else 0 for span in spans]  # what was empty stays so
+    shortest = [SHORTEST_WORD if span.start < span.end else 0 for span in spans]  # empty words stay empty
     return [
         Span(start, max(end, start + least), span.score)
         for start, end, span, least in zip(starts, ends[1:], spans, shortest, strict=False)

@@ -1,4 +1,4 @@
-"""What an aligner is: it takes speech and its text, and says where each word starts and ends."""
+"""The interface of an aligner: from speech and its text it finds where each word starts and ends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SHORTEST_WORD = 320  # samples: one frame of the aligners
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the text, or a character of a script without spaces, and where it was spoken.
+    """A word of the text (or a character of a script without spaces) and where it is spoken.
 
     Attributes:
         symbol: the word as written, without the punctuation around it.
-        char_start: of `symbol` in the text.
+        char_start: first character of `symbol` in the text.
         char_end: exclusive.
-        start_sample: of the 16 kHz signal.
+        start_sample: first sample in the 16 kHz signal.
         end_sample: exclusive.
-        score: 0 to 1, how well the audio fits the word; None where it was not aligned.
-        interpolated: placed between its neighbours, since the aligner could not look for it.
+        score: 0 to 1, how well the audio fits the word; None if it was not aligned.
+        interpolated: True if it was placed between its neighbors because the aligner could not search for it.
     """
 
     symbol: str
@@ -43,10 +43,10 @@ class Alignment:
     """The words of one utterance: in order, without overlap, inside the audio.
 
     Attributes:
-        words: all words of the text, each at least a sample long, or none where the alignment failed.
+        words: all words of the text, each at least a sample long, or none if the alignment failed.
         coverage: share of the words that were aligned and not interpolated.
         status: `ok` (all were aligned), `partial` (some were interpolated) or `failed`.
-        reason: why it failed; empty where it did not.
+        reason: why it failed; empty if it did not.
     """
 
     words: list[Word]
@@ -56,7 +56,7 @@ class Alignment:
 
 
 class Span(NamedTuple):
-    """Where an aligner heard a word, in samples, and how well it fits (0 to 1)."""
+    """Where an aligner found a word, in samples, and how well the audio fits it (0 to 1)."""
 
     start: int
     end: int
@@ -67,37 +67,37 @@ class Aligner(ABC):
     """Finds the words of a text in speech.
 
     Attributes:
-        at_once: 1 where the model may not be called from several threads.
+        at_once: 1 if the model must not be called from several threads.
     """
 
     at_once: ClassVar[int | None] = None
 
     @abstractmethod
     def weight_digests(self) -> dict[str, str]:
-        """What stands for the aligner's models in a fingerprint, by name. Needs no `setup`."""
+        """Return the digests of the aligner's models by name, for the fingerprint. Needs no `setup`."""
 
     @abstractmethod
     def setup(self) -> None:
-        """Loads the models.
+        """Load the models.
 
         Raises:
-            ModelError: they, or a library they need, are not there.
+            ModelError: a model, or a library that it needs, is missing.
         """
 
     @abstractmethod
     def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
-        """Align the words of one utterance: float32, 16 kHz mono, not empty, at least a frame for each word."""
+        """Align the words of one utterance: float32, 16 kHz mono, not empty, with at least a frame per word."""
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
-        """Aligns one utterance: float32, 16 kHz mono."""
+        """Align one utterance: float32, 16 kHz mono."""
         (alignment,) = self([waveform], [text])
         return alignment
 
     def __call__(self, waveforms: list[np.ndarray], texts: list[str]) -> list[Alignment]:
-        """Aligns utterances, each by itself: float32, 16 kHz mono, and what is said in each.
+        """Align utterances (float32, 16 kHz mono) with their texts, each independently.
 
         Raises:
-            ValueError: there are not as many texts as waveforms.
+            ValueError: the numbers of texts and waveforms differ.
         """
         pairs = list(zip(waveforms, texts, strict=True))
         return in_threads(lambda pair: self._checked(*pair), pairs, self.at_once)
@@ -108,50 +108,50 @@ class Aligner(ABC):
 
 
 def failed(reason: str) -> Alignment:
-    """An alignment without words."""
+    """Return a failed alignment, without words."""
     return Alignment([], 0.0, "failed", reason)
 
 
 def _impossible(words: list[TextWord], num_samples: int) -> Alignment | None:
-    """Return the failed alignment of what no aligner can align."""
+    """Return a failed alignment if no aligner could succeed, else None."""
     frames = -(-num_samples // SHORTEST_WORD)
     if not num_samples:
         return failed("the audio is empty")
     if not words:
         return failed("the text has no words")
     if len(words) > frames:
-        return failed(f"the text's {len(words)} words need as many frames; the audio has {frames}")
+        return failed(f"the text has {len(words)} words, but the audio has room for {frames}")
     return None
 
 
 def alignment_of(words: list[TextWord], spans: list[Span | None], num_samples: int) -> Alignment:
-    """An alignment from where an aligner heard each word.
+    """Return an alignment from the spans that an aligner found.
 
-    A word whose span is empty, outside the audio or taken by the words before it counts as not heard.
+    A word counts as not found if its span is empty, outside the audio, or taken by the words before it.
 
     Args:
-        words: as `words_of` gives them.
-        spans: one for each word, in order; None where the aligner could not look for it. Such words share the time
-            between their neighbours in proportion to their characters.
-        num_samples: of the utterance at 16 kHz.
+        words: as `words_of` returns them.
+        spans: one per word, in order; None if the aligner could not search for the word. Such words share the time
+            between their neighbors in proportion to their characters.
+        num_samples: samples of the utterance at 16 kHz.
     """
     if impossible := _impossible(words, num_samples):
         return impossible
     if not any(spans):
         return failed(
             f"none of the text's {len(words)} words can be spelled in the aligner's symbols; "
-            "choose an aligner of its language (align.model)"
+            "set align.model to a model of the text's language"
         )
     spans = _apart(spans, num_samples)
-    heard = sum(span is not None for span in spans)
-    if not heard:
-        return failed(f"none of the text's {len(words)} words was heard on audio of its own")
+    found = sum(span is not None for span in spans)
+    if not found:
+        return failed(f"none of the text's {len(words)} words has audio of its own")
     times = _in_order(_filled([word.symbol for word in words], spans, num_samples), num_samples)
     placed = [
         Word(*word, start, end, span and span.score, interpolated=span is None)
         for word, (start, end), span in zip(words, times, spans, strict=True)
     ]
-    return Alignment(placed, heard / len(words), "ok" if heard == len(words) else "partial")
+    return Alignment(placed, found / len(words), "ok" if found == len(words) else "partial")
 
 
 def _apart(spans: list[Span | None], num_samples: int) -> list[Span | None]:
@@ -182,9 +182,9 @@ def _filled(symbols: list[str], spans: list[Span | None], num_samples: int) -> l
 
 
 def _in_order(times: list[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
-    """Move borders just as far as it takes for words to follow each other, inside the audio, none of them empty.
+    """Move borders just far enough that words follow each other, lie inside the audio, and are not empty.
 
-    There are no more words than frames, so each has room.
+    There are no more words than frames, so there is room for each.
     """
     shortest = min(SHORTEST_WORD, num_samples // len(times))
     ordered, earliest = [], 0

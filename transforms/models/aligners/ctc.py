@@ -15,20 +15,20 @@ from echo_targets.transforms.text import TextWord
 
 HOP_SAMPLES = 320
 HALF_BLANK = 960
-"""Samples (60 ms) that a word begins before its first peak, or reaches past its last one, at most.
+"""Maximum samples (60 ms) by which a word begins before its first peak or ends after its last one.
 
-Nineteen in twenty words that follow each other at once have 120 ms of blanks or less between their peaks.
+Of words without a pause between them, 95 % have at most 120 ms of blanks between their peaks.
 """
 LONGEST_TOKEN = 6_400
-"""Samples (400 ms) from a peak within which a word's sound ends or begins; beyond that, it is another's."""
+"""Samples (400 ms) around a peak within which the word's sound must begin or end."""
 WILDCARD_COST = 0.1
-"""Log-probability that a frame of a wildcard loses to the likeliest token: so pauses and neighbours stay outside it."""
+"""Log-probability by which a wildcard's frame is below the best token's, so that it does not absorb neighbors."""
 MOST_CELLS = 2**31
-"""Cells of the Viterbi pass, frames by symbols and blanks, a byte each: about 20 minutes of speech."""
+"""Maximum cells of the Viterbi pass (frames x symbols and blanks), one byte each: about 20 minutes of speech."""
 
 
 class Peak(NamedTuple):
-    """The frames [start, end) in which a phoneme was heard, and its highest log-probability there."""
+    """The frames [start, end) of a token, and its highest log-probability there."""
 
     start: int
     end: int
@@ -43,21 +43,21 @@ def align_tokens(
     waveform: np.ndarray,
     lag: int = 0,
 ) -> Alignment:
-    """Words on the likeliest CTC path of their tokens.
+    """Align words along the likeliest CTC path of their tokens.
 
     Args:
-        words: as `words_of` gives them.
-        tokens: ids of each word's tokens; None for what can't be said in them.
+        words: as `words_of` returns them.
+        tokens: ids of each word's tokens; None if the word can't be spelled.
         log_probs: (frames of 320 samples, tokens) float32.
         blank: id of the blank.
         waveform: the utterance, float32, 16 kHz mono.
-        lag: samples that peaks follow the sound by.
+        lag: samples by which peaks follow the sound.
     """
     wildcard, first = log_probs.max(1) - np.float32(WILDCARD_COST), log_probs.shape[1]
     log_probs = np.column_stack([log_probs, wildcard, wildcard])
     targets, owners = _targets(tokens, (first, first + 1))
     if (needed := _frames_needed(targets)) > len(log_probs):
-        return failed(f"the text needs {needed} frames, the audio has {len(log_probs)}")
+        return failed(f"the text needs {needed} frames, but the audio has {len(log_probs)}")
     if len(log_probs) * (2 * len(targets) + 1) > MOST_CELLS:
         return failed(
             f"{len(targets)} symbols on {len(log_probs)} frames need over {MOST_CELLS / 2**30:g} GiB of memory; "
@@ -71,11 +71,11 @@ def align_tokens(
 
 
 def viterbi(log_probs: np.ndarray, targets: list[int], blank: int) -> list[Peak]:
-    """Frames of each target on the likeliest CTC path.
+    """Return the frames of each target on the likeliest CTC path.
 
     Args:
         log_probs: (frames, tokens) float32.
-        targets: token ids, no blanks; the path must fit into the frames.
+        targets: token ids without blanks; the path must fit into the frames.
         blank: id of the blank.
     """
     import torch
@@ -97,9 +97,9 @@ def viterbi(log_probs: np.ndarray, targets: list[int], blank: int) -> list[Peak]
 
 
 def _targets(phonemes: list[tuple[int, ...] | None], wildcards: tuple[int, int]) -> tuple[list[int], list[int]]:
-    """The token sequence, and which word each token belongs to.
+    """Return the token sequence, and the index of each token's word.
 
-    Two wildcards take turns, because CTC asks for a blank between equal tokens: each word keeps a frame of its own.
+    Two wildcards alternate, because CTC needs a blank between equal tokens; so each word keeps a frame of its own.
     """
     targets: list[int] = []
     owners: list[int] = []
@@ -115,7 +115,7 @@ def _frames_needed(targets: list[int]) -> int:
 
 
 def _spans(words: list[list[Peak]], levels: Levels, lag: int) -> list[Span]:
-    """Words from the peaks of their tokens, each at least a frame long."""
+    """Return each word's span, at least a frame long, from the peaks of its tokens."""
     befores = [None, *(peaks[-1] for peaks in words)]
     afters = [*(peaks[0] for peaks in words), None]
     borders = [_border(before, after, levels, lag) for before, after in zip(befores, afters, strict=True)]
@@ -128,10 +128,10 @@ def _spans(words: list[list[Peak]], levels: Levels, lag: int) -> list[Span]:
 
 
 def _border(before: Peak | None, after: Peak | None, levels: Levels, lag: int) -> tuple[int, int]:
-    """Return where one word ends and where the next one starts, from the peaks between which both happen.
+    """Return where one word ends and the next one starts, between the peaks around the border.
 
-    Silence between the peaks parts the words. Without it they share the blanks: CTC says where tokens are, and nothing
-    about how far they reach. Where noise may hide a longer pause, neither word reaches far into it.
+    A silence between the peaks separates the words. Without one they share the blanks, since CTC shows where tokens
+    are but not how far they extend. If noise may hide a longer pause, neither word extends far into it.
     """
     end = before.end * HOP_SAMPLES - lag if before else 0
     start = after.start * HOP_SAMPLES - lag if after else levels.num_samples

@@ -1,4 +1,4 @@
-"""Recognizers of letters by fairseq2: wav2vec2 with a CTC head, in fairseq2's or fairseq's own files."""
+"""Letter recognizers of fairseq2: wav2vec2 with a CTC head, in the file formats of fairseq2 or fairseq."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-"""What fairseq's dictionaries begin with, and their files do not say."""
+"""The first tokens of fairseq's dictionaries, which their files omit."""
 VOCABULARIES = ("tokenizer.model", "dict.ltr.txt")
 """fairseq2's SentencePiece model of characters, and fairseq's dictionary of letters."""
 DELIMITER = "|"
-"""fairseq's border between words."""
+"""fairseq's word border."""
 SPACE = "▁"
 """SentencePiece's space."""
 BLANK = 0
@@ -37,7 +37,7 @@ BLANK = 0
 
 
 class Fairseq2Ctc(LetterCtc):
-    """A directory with fairseq2's card of family `wav2vec2_asr`, weights and a vocabulary."""
+    """A directory with a fairseq2 card of family `wav2vec2_asr`, weights and a vocabulary."""
 
     @staticmethod
     def can_load(model: str) -> bool:
@@ -61,8 +61,8 @@ class Fairseq2Ctc(LetterCtc):
         assert isinstance(config, Wav2Vec2AsrConfig)
         if (num_tokens := len(self._tokens())) != config.target_vocab_size:
             raise ModelError(
-                f"{self._vocabulary} has {num_tokens} tokens, the model {config.target_vocab_size}: "
-                "take the model's own"
+                f"{self._vocabulary} has {num_tokens} tokens, but the model has {config.target_vocab_size}: "
+                "use the model's own file"
             )
         config.use_masking = False
         self._network = self._checkpoint.load(Wav2Vec2AsrFactory(config).create_model, config.encoder_config)
@@ -91,32 +91,32 @@ class Fairseq2Ctc(LetterCtc):
         folder = self._checkpoint.card_file.parent
         found = [folder / name for name in VOCABULARIES if (folder / name).is_file()]
         if len(found) != 1:
-            raise ModelError(f"{folder} must hold {' or '.join(VOCABULARIES)}, one of them: copy the model's own")
+            raise ModelError(f"{folder} must hold exactly one of {' and '.join(VOCABULARIES)}: copy the model's own")
         return found[0]
 
 
 def _dictionary(path: Path) -> list[str]:
-    """Tokens of fairseq's dictionary: a letter and its count a line."""
+    """Return the tokens of a fairseq dictionary, which has a letter and its count per line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not a dictionary of letters ({error}): copy it again") from error
     letters = [line.split(" ")[0] for line in lines]
     if wrong := [letter for letter in letters if len(letter) != 1]:
-        raise ModelError(f"{path}: {wrong[0]!r} is no letter: take a model of letters, in one language")
+        raise ModelError(f"{path}: {wrong[0]!r} is not a letter: use a model of letters, in one language")
     return [*SPECIAL, *letters]
 
 
 def _pieces(path: Path) -> list[str]:
-    """Tokens of a SentencePiece model, its space as `DELIMITER`."""
+    """Return the tokens of a SentencePiece model, with its space as `DELIMITER`."""
     start_fairseq2()
     from fairseq2.data.tokenizers.sentencepiece import SentencePieceModel
 
     try:
         model = SentencePieceModel(path)
         pieces = [model.index_to_token(number) for number in range(model.vocabulary_size)]
-    except Exception as error:  # of fairseq2's own code in C++
+    except Exception as error:  # from fairseq2's C++ code
         raise ModelError(f"{path}: not a SentencePiece model ({error}): copy it again") from error
     if wrong := [piece for piece in pieces if len(piece) > 1 and not (piece.startswith("<") and piece.endswith(">"))]:
-        raise ModelError(f"{path}: {wrong[0]!r} is no letter: take a model of characters")
+        raise ModelError(f"{path}: {wrong[0]!r} is not a letter: use a model of characters")
     return [DELIMITER if piece == SPACE else piece for piece in pieces]

@@ -1,8 +1,8 @@
 """CTC forced alignment of English with the embedded phoneme recognizer and its G2P.
 
-Words become IPA phonemes, and a Viterbi pass finds the likeliest frames for that sequence of phonemes (as in
-Kürzinger et al. 2020, arXiv 2007.09127). A word that G2P can't say (digits, other scripts) becomes a wildcard in the
-sequence: it takes up whatever is spoken there, so that its neighbours stay where they are.
+Words become IPA phonemes, and a Viterbi pass finds the likeliest frames of the phoneme sequence (as in Kürzinger et al.
+2020, arXiv 2007.09127). A word that G2P can't pronounce (digits, other scripts) becomes a wildcard in the sequence: it
+absorbs whatever is spoken there, so its neighbors stay in place.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from hama import ASRModel, G2PModel, Vocabulary
 
 WINDOW_FRAMES = 1_500
-"""The recognizer ignores what comes after 30 s."""
+"""The recognizer ignores audio after 30 s."""
 CONTEXT_FRAMES = 100
-"""Frames at an inner edge of a window that the window beyond the edge hears better."""
+"""Frames at an inner edge of a window that are taken from the neighboring window, which has more context for them."""
 
 PEAK_LAG = 896
-"""Samples (56 ms) that the recognizer's peaks follow the sound by.
+"""Samples (56 ms) by which the recognizer's peaks follow the sound.
 
-Measured on half of 30 texts that the embedded voice said, as the median distance from the middle between the last peak
-of a word and the first one of the next to the border between them (`python -m benchmarks.borders`, where the other
-texts and real speech are the test). The middle needs one constant for every distance between the two peaks: from the
-next word's peak alone, the border lies 77 to 120 ms back.
+Measured on half of 30 texts spoken by the embedded voice: the median distance from the border between two words to the
+midpoint of the peaks around it (`python -m benchmarks.borders` tests it on the other texts and on real speech). For the
+midpoint one constant fits all distances between the peaks; measured from the next word's peak alone, the border lies
+77 to 120 ms earlier.
 """
 
 
@@ -52,14 +52,14 @@ MAX_PHONEMES = 64
 
 
 def weight_files() -> tuple[EmbeddedFile, ...]:
-    """The files that decide an alignment."""
+    """Return the files that determine an alignment."""
     return HAMA_CTC, HAMA_G2P, HAMA_G2P_DECODER, HAMA_VOCABULARY
 
 
 class CtcAligner(Aligner):
-    """Forced alignment by phonemes: any length of audio, on the CPU, with no randomness.
+    """Forced alignment by phonemes: audio of any length, on the CPU, deterministic.
 
-    The recognizer has one thread, so as many utterances of a batch are heard at once as torch has threads.
+    A recognizer uses one thread, so there is one for each of torch's threads.
     """
 
     def weight_digests(self) -> dict[str, str]:
@@ -99,27 +99,27 @@ class CtcAligner(Aligner):
         return align_tokens(words, phonemes, log_probs, self.blank, waveform, PEAK_LAG)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
-        """Log-probabilities of the phonemes, the word boundary counted as blank.
+        """Return log-probabilities of the phonemes, with the word boundary counted as blank.
 
         Args:
             waveform: float32, 16 kHz mono, of any length.
 
         Returns:
-            (frames, tokens) float32. Frame t is centred at sample 320 t.
+            (frames, tokens) float32. Frame t is centered at sample 320 t.
         """
         frames, step = -(-len(waveform) // HOP_SAMPLES), WINDOW_FRAMES - 2 * CONTEXT_FRAMES
         firsts = range(0, max(1, frames - 2 * CONTEXT_FRAMES), step)
         parts = []
         for first in firsts:
             window = waveform[first * HOP_SAMPLES :][: WINDOW_FRAMES * HOP_SAMPLES]
-            log_probs = self._hear(window)
+            log_probs = self._run(window)
             parts.append(log_probs[CONTEXT_FRAMES if first else 0 : None if first == firsts[-1] else -CONTEXT_FRAMES])
         joined = np.concatenate(parts)
         boundary = joined[:, self._ids["<wb>"]]
         joined[:, self.blank] = np.logaddexp(joined[:, self.blank], boundary)
         return joined
 
-    def _hear(self, window: np.ndarray) -> np.ndarray:
+    def _run(self, window: np.ndarray) -> np.ndarray:
         model = self._idle.get()
         try:
             log_probs: np.ndarray = model.session.run(["log_probs"], {"waveform": window})[0][0]
@@ -128,7 +128,7 @@ class CtcAligner(Aligner):
         return log_probs
 
     def phonemes(self, symbol: str) -> tuple[int, ...] | None:
-        """Token ids of an English word's phonemes, part by part where it is hyphenated; None where G2P can't say it."""
+        """Return the ids of an English word's phonemes, part by part if hyphenated; None if G2P can't pronounce it."""
         parts = _parts(symbol)
         spoken = [self._spoken(part) for part in parts]
         if not parts or not all(spoken):
@@ -137,7 +137,7 @@ class CtcAligner(Aligner):
 
     def _spell(self, part: str) -> tuple[int, ...] | None:
         tokens = self._tokens(part)
-        # Phonemes apart from each other are G2P's way with a word it takes for a foreign one.
+        # G2P separates the phonemes of words that it takes for foreign ones.
         if " " in tokens and part.endswith("'s"):
             tokens = [*self._tokens(part.removesuffix("'s")), "s"]
         if len(part) > MAX_LETTERS or len(tokens) == MAX_PHONEMES or any(token.startswith("<") for token in tokens):
@@ -149,13 +149,13 @@ class CtcAligner(Aligner):
 
 
 def _quick(vocabulary: Vocabulary) -> SimpleNamespace:
-    # hama builds its tables of 20,000 tokens anew at every look-up; kept, G2P takes a fifth of the time.
+    # hama rebuilds its tables of 20,000 tokens at every look-up; cached, they make G2P five times faster.
     names = ("encoder", "decoder", "encoder_token_to_id", "decoder_token_to_id", "pad_id", "sos_id", "eos_id")
     return SimpleNamespace(**{name: getattr(vocabulary, name) for name in names})
 
 
 def _parts(symbol: str) -> list[str]:
-    """Parts of an English word, in lower case without accents; none where it has anything that is not English."""
+    """Return an English word's parts in lower case without accents; empty if it has other letters."""
     folded = unicodedata.normalize("NFKD", symbol.replace("’", "'")).lower()
     letters = "".join(character for character in folded if not unicodedata.combining(character))
     if not all("a" <= letter <= "z" or unicodedata.category(letter)[0] == "P" for letter in letters):

@@ -1,7 +1,7 @@
-"""CTC forced alignment with a recognizer of letters: words become letters of its own vocabulary.
+"""CTC forced alignment with a letter recognizer: words are spelled in the letters of its vocabulary.
 
-A word with a letter that the vocabulary lacks (digits, other scripts) is a wildcard, as in `hama_ctc`. A word
-ends and the next one starts at the pause between their letters, or in the middle of the blanks where there is none.
+A word with a letter that the vocabulary lacks (digits, other scripts) is a wildcard, as in `hama.py`. The border
+between two words lies at the pause between their letters, or in the middle of the blanks if there is no pause.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from echo_targets.transforms.text import TextWord
 
 
 class LetterCtc(ABC):
-    """A recognizer of letters. Nothing of it is loaded before `setup`.
+    """A recognizer of letters. Nothing is loaded before `setup`.
 
     Args:
         model: the checkpoint's directory or file.
         device: a torch device.
-        language: of the text; a checkpoint of several languages needs it.
+        language: the text's language, which a multilingual checkpoint needs.
     """
 
     def __init__(self, model: str, device: str, language: str = "en") -> None:
@@ -31,11 +31,11 @@ class LetterCtc(ABC):
     @staticmethod
     @abstractmethod
     def can_load(model: str) -> bool:
-        """Whether this is the kind of a checkpoint; seen from its small files alone."""
+        """Return True if this class can load the checkpoint. Reads only its config files."""
 
     @abstractmethod
     def weight_digest(self) -> str:
-        """What stands for the checkpoint in a fingerprint: a digest of all that shapes what it hears.
+        """Return a digest of everything that shapes the checkpoint's output, for the fingerprint.
 
         Raises:
             ModelError: files are missing.
@@ -43,15 +43,15 @@ class LetterCtc(ABC):
 
     @abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Return the letters. Reads small files; loads no weights.
+        """Return the letters. Reads small files only; loads no weights.
 
         Raises:
-            ModelError: files are missing, damaged, or not of letters.
+            ModelError: files are missing, damaged, or do not list letters.
         """
 
     @abstractmethod
     def setup(self) -> None:
-        """Loads the model.
+        """Load the model.
 
         Raises:
             ModelError: the checkpoint is damaged, or its library is not installed.
@@ -59,7 +59,7 @@ class LetterCtc(ABC):
 
     @abstractmethod
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
-        """Log-probabilities, (frames of 320 samples, tokens) float32, of a waveform: float32, 16 kHz mono."""
+        """Return (frames of 320 samples, tokens) float32 log-probabilities of a waveform: float32, 16 kHz mono."""
 
 
 class LetterAligner(Aligner):
@@ -82,12 +82,12 @@ class LetterAligner(Aligner):
         return align_tokens(words, tokens, self.emissions(waveform), self._vocabulary.blank, waveform)
 
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
-        """Log-probabilities of the letters, (frames of 320 samples, tokens) float32; word borders are blanks."""
+        """Return (frames of 320 samples, tokens) float32 log-probabilities of letters; word borders count as blank."""
         log_probs, blank = self._ctc.log_probs(waveform), self._vocabulary.blank
         if (border := self._vocabulary.border) is not None:
             log_probs[:, blank] = np.logaddexp(log_probs[:, blank], log_probs[:, border])
         return log_probs
 
     def tokens(self, symbol: str) -> tuple[int, ...] | None:
-        """Return ids of a word's letters; None where it can't be spelled."""
+        """Return the ids of a word's letters; None if it can't be spelled."""
         return self._vocabulary.spell(symbol)

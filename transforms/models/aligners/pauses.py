@@ -1,22 +1,22 @@
-"""Where speech falls silent between two words: what an aligner's peaks don't tell, the sound does."""
+"""Silences between words, found in the audio, because an aligner's peaks do not show them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 HOP = 80
-"""Samples from one level to the next."""
+"""Samples between levels."""
 WINDOW = 160
-"""Samples that a level is measured over."""
+"""Samples over which a level is measured."""
 
 DEPTH_DB = 30.0
-"""Silence is at least this far below the loud parts of speech."""
+"""A silence is at least this far below the loud parts of the speech, ..."""
 ABOVE_FLOOR_DB = 10.0
-"""... or this close to the quietest moment between the words, where the recording's own noise is louder than that."""
+"""... or, in a noisy recording, at most this far above the quietest moment between the words."""
 CLEAR_DB = 15.0
-"""Noise that comes closer than this to the loud parts of speech hides its pauses: none is looked for."""
+"""Noise that is less than this below the loud parts of the speech hides pauses, so none are searched for."""
 SHORTEST = 1_600
-"""Samples (100 ms). The closure of a plosive is silent too, and shorter."""
+"""Samples (100 ms). The closure of a plosive is also silent, but shorter."""
 
 
 class Levels:
@@ -26,7 +26,7 @@ class Levels:
         waveform: float32, 16 kHz mono.
 
     Attributes:
-        num_samples: of the waveform.
+        num_samples: length of the waveform.
     """
 
     def __init__(self, waveform: np.ndarray) -> None:
@@ -38,7 +38,7 @@ class Levels:
         self._loud = float(np.percentile(self._decibels, 95)) if len(waveform) else 0.0
 
     def silences(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The silences within [start, end), first and last sample (exclusive) of each."""
+        """Return the silences within [start, end): first sample and exclusive end of each."""
         first, last = max(0, -(-start // HOP)), max(0, end // HOP)
         levels = self._decibels[first:last]
         if not len(levels):

@@ -1,4 +1,4 @@
-"""CTC checkpoints over letters, by kind."""
+"""The list of letter CTC kinds. The kind is chosen from the checkpoint's files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def open_letters(model: str, device: str, language: str) -> LetterCtc:
     Args:
         model: the checkpoint's directory or file.
         device: a torch device.
-        language: of the text; a checkpoint of several languages needs it.
+        language: the text's language, which a multilingual checkpoint needs.
 
     Raises:
-        ModelError: the checkpoint is of no known kind.
+        ModelError: the checkpoint is of no supported kind.
     """
     for kind in LETTERS:
         if kind.can_load(model):
             return kind(model, device, language)
     raise ModelError(
-        f"align.model is {model}: no checkpoint with a CTC head over letters that is known: "
-        "transformers has config.json, fairseq2 model.yaml, speechbrain hyperparams.yaml (docs/BACKENDS.md)"
+        f"align.model is {model}: not a known checkpoint with a CTC head over letters. Expected config.json "
+        "(transformers), model.yaml (fairseq2) or hyperparams.yaml (speechbrain); see docs/BACKENDS.md"
     )

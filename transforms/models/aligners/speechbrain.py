@@ -1,7 +1,7 @@
-"""CTC models of speechbrain over letters: a directory of `EncoderASR` with wav2vec2, HuBERT or WavLM.
+"""CTC letter models of speechbrain: a directory of `EncoderASR` with wav2vec2, HuBERT or WavLM.
 
-`hyperparams.yaml` says how the layers between encoder and letters were made. It is read as data: what it names is made
-here where it is one of `LAYERS`, and refused otherwise.
+`hyperparams.yaml` defines the layers between encoder and letters. It is parsed as data: layers in `LAYERS` are
+constructed here, and any other is an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEADS = ("asr.ckpt", "model.ckpt")
-"""The layers after the encoder, as published and as trained."""
+"""Files with the layers after the encoder: as published, and as trained."""
 VOCABULARIES = ("tokenizer.ckpt", "label_encoder.txt", "label_encoder.ckpt")
 ENCODERS = ("Wav2Vec2", "HuBERT", "WavLM", "HuggingFaceWav2Vec2", "HuggingFaceHuBERT", "HuggingFaceWavLM")
 LAYERS = {
@@ -43,15 +43,15 @@ LAYERS = {
 }
 MOST_BLOCKS = 64
 ENCODER_ARGUMENTS = (
-    *("source", "save_path", "freeze", "freeze_feature_extractor", "apply_spec_augment", "pretrain"),  # of training
+    *("source", "save_path", "freeze", "freeze_feature_extractor", "apply_spec_augment", "pretrain"),  # training
     *("output_norm", "output_all_hiddens"),
 )
 TRAINING = ("speechbrain.augment.", "speechbrain.lobes.augment.", "speechbrain.processing.speech_augmentation.")
-"""What old recipes list among the modules and no inference runs."""
+"""Modules that old recipes list but inference does not run."""
 
 
 class SpeechbrainCtc(LetterCtc):
-    """A directory with `hyperparams.yaml`, an encoder of speechbrain, one of `HEADS` and one of `VOCABULARIES`."""
+    """A directory with `hyperparams.yaml`, a speechbrain encoder, one of `HEADS` and one of `VOCABULARIES`."""
 
     @staticmethod
     def can_load(model: str) -> bool:
@@ -73,7 +73,7 @@ class SpeechbrainCtc(LetterCtc):
         hyperparams = self._hyperparams
         encoder = checkpoint_of(self.model)
         if encoder is None:
-            raise ModelError(f"{self.model}: its encoder is none of wav2vec2, HuBERT and WavLM, which alone are read")
+            raise ModelError(f"{self.model}: its encoder is not supported; use wav2vec2, HuBERT or WavLM")
         self._output_norm = _output_norm(hyperparams, encoder.stem)
         self._normalize = do_normalize(self.model)
         network = load_encoder(self.model)
@@ -106,15 +106,15 @@ class SpeechbrainCtc(LetterCtc):
     def _file(self, *names: str) -> Path:
         found = next((path for name in names if (path := Path(self.model, name)).is_file()), None)
         if found is None:
-            raise ModelError(f"{self.model} has no {' or '.join(names)}; copy the whole directory of speechbrain")
+            raise ModelError(f"{self.model} has no {' or '.join(names)}; copy the whole speechbrain directory")
         return found
 
 
 def _check_parts(hyperparams: Hyperparams, encoder: str) -> None:
-    """Check that nothing stands between waveform and letters but the encoder, `enc` and `ctc_lin`.
+    """Check that there is nothing between waveform and letters except the encoder, `enc` and `ctc_lin`.
 
     Raises:
-        ModelError: something does, such as a downsampler.
+        ModelError: there is another part, such as a downsampler.
     """
     whole = hyperparams.get("encoder")
     chained = isinstance(whole, Tagged) and whole.named.endswith("LengthsCapableSequential")
@@ -125,8 +125,8 @@ def _check_parts(hyperparams: Hyperparams, encoder: str) -> None:
         named = part.named if isinstance(part, Tagged) else ""
         if part not in known and not named.startswith(TRAINING):
             raise ModelError(
-                f"{hyperparams.path}: `{name}` ({named or part}) is a part of the model that is not read here; "
-                f"known are {encoder}, enc and ctc_lin"
+                f"{hyperparams.path}: `{name}` ({named or part}) is not a supported part of the model; "
+                f"supported are {encoder}, enc and ctc_lin"
             )
 
 
@@ -134,15 +134,13 @@ def _output_norm(hyperparams: Hyperparams, encoder: str) -> bool:
     """Return True if the encoder's output is normalized.
 
     Raises:
-        ModelError: the encoder gives something else than its last layer, or the file does not say.
+        ModelError: the encoder's output is not its last layer, or the file does not say whether it is normalized.
     """
     about = hyperparams.made(encoder, *ENCODERS)
     if hyperparams.follow(about.get("output_all_hiddens")):
         raise ModelError(f"{hyperparams.path}: combines all layers of the encoder; only its last layer is supported")
     if unknown := [name for name in about if name not in ENCODER_ARGUMENTS]:
-        raise ModelError(
-            f"{hyperparams.path}: `{encoder}` has {unknown[0]}, which is not read here; take another model"
-        )
+        raise ModelError(f"{hyperparams.path}: `{encoder}` has {unknown[0]}, which is not supported; use another model")
     normed = hyperparams.follow(about.get("output_norm", False))
     old = "output_norm" not in about and hyperparams.get(encoder).named.rpartition(".")[2].startswith("HuggingFace")
     if old or not isinstance(normed, bool):
@@ -154,10 +152,10 @@ def _output_norm(hyperparams: Hyperparams, encoder: str) -> bool:
 
 
 def _head(hyperparams: Hyperparams) -> Any:
-    """`enc` and `ctc_lin` in a list, as their checkpoint has them.
+    """Return `enc` and `ctc_lin` in a list, like their checkpoint.
 
     Raises:
-        ModelError: they are made of what is not read here.
+        ModelError: they are made of parts that are not supported.
     """
     import torch
     from speechbrain.lobes.models.VanillaNN import VanillaNN
@@ -170,29 +168,31 @@ def _head(hyperparams: Hyperparams) -> Any:
     try:
         made = {name: _layer(hyperparams, value) if isinstance(value, Tagged) else value for name, value in enc.items()}
     except TypeError as error:  # arguments that a layer does not take
-        raise ModelError(f"{hyperparams.path}: a layer of `enc` can't be made as it says ({error})") from error
+        raise ModelError(f"{hyperparams.path}: a layer of `enc` has wrong arguments ({error})") from error
     blocks = made.get("dnn_blocks", 2)
     if vanilla and not (isinstance(blocks, int) and 0 < blocks <= MOST_BLOCKS):
-        raise ModelError(f"{hyperparams.path}: dnn_blocks is {blocks!r}, no number up to {MOST_BLOCKS}")
+        raise ModelError(f"{hyperparams.path}: dnn_blocks is {blocks!r}; it must be 1 to {MOST_BLOCKS}")
     try:
         return torch.nn.ModuleList([(VanillaNN if vanilla else Sequential)(**made), Linear(**linear)])
-    except Exception as error:  # whatever the classes say to arguments that don't fit
-        raise ModelError(f"{hyperparams.path}: `enc` and `ctc_lin` can't be made as it says ({error})") from error
+    except Exception as error:  # the classes raise various errors for bad arguments
+        raise ModelError(f"{hyperparams.path}: `enc` and `ctc_lin` have wrong arguments ({error})") from error
 
 
 def _layer(hyperparams: Hyperparams, tagged: Tagged) -> Any:
-    """A layer (`!new:`) or what makes one (`!name:`), of `LAYERS` alone."""
+    """Return a layer (`!new:`) or a function that makes one (`!name:`). Only `LAYERS` are supported."""
     kind, _, name = tagged.tag.partition(":")
     given = tagged.value or {}
     if name not in LAYERS or kind not in ("new", "name") or not isinstance(given, dict):
-        raise ModelError(f"{hyperparams.path}: `!{tagged.tag}` is not read; known are {', '.join(sorted(LAYERS))}")
+        raise ModelError(
+            f"{hyperparams.path}: `!{tagged.tag}` is not supported; supported are {', '.join(sorted(LAYERS))}"
+        )
     module, _, attribute = name.rpartition(".")
     made = partial(getattr(import_module(module), attribute), **hyperparams.arguments(given))
     return made() if kind == "new" else made
 
 
 def _vocabulary(path: Path, blank: Any) -> Vocabulary:
-    """Return the letters of a `CTCTextEncoder` or of SentencePiece's characters.
+    """Return the letters of a `CTCTextEncoder` or of a character-level SentencePiece model.
 
     Raises:
         ModelError: the file is neither, or its tokens are not letters.
@@ -201,19 +201,19 @@ def _vocabulary(path: Path, blank: Any) -> Vocabulary:
     from speechbrain.dataio.encoder import CTCTextEncoder
 
     if path.stat().st_size > MOST_BYTES:
-        raise ModelError(f"{path} has over {MOST_BYTES:,} bytes: not a vocabulary of letters")
+        raise ModelError(f"{path} has more than {MOST_BYTES:,} bytes: not a vocabulary of letters")
     if not isinstance(blank, int):
         raise ModelError(f"{path.parent / HYPERPARAMS}: blank_index is {blank!r}; write the id of CTC's blank")
     labels = CTCTextEncoder()
     try:
         labels.load(path)
         tokens = {str(label): number for label, number in labels.lab2ind.items()}
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # not its text, so it is SentencePiece's
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # so it should be SentencePiece
         pieces = SentencePieceProcessor()
         try:
             pieces.Load(str(path))
         except (RuntimeError, OSError) as error:
-            raise ModelError(f"{path}: neither labels nor a model of SentencePiece ({error}); copy it again") from error
+            raise ModelError(f"{path}: neither labels nor a SentencePiece model ({error}); copy it again") from error
         plain = [n for n in range(pieces.GetPieceSize()) if not (pieces.IsControl(n) or pieces.IsUnknown(n))]
         tokens = {pieces.IdToPiece(number): number for number in plain}
     if tokens.get("<blank>", blank) != blank:

@@ -1,4 +1,4 @@
-"""What a CTC recognizer's outputs spell: letters, their ids, and how a word is spelled in them."""
+"""The letters that a CTC recognizer emits, their ids, and how words are spelled with them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from echo_targets.transforms.errors import ModelError
 
 PHONETIC = frozenset("ɐɜɒɹɾʁɻɕʑʂʐɬʈɟʝʎɫɚɝɥɡːˈˌʰʲ")
-"""IPA symbols of no orthography; two of them make a vocabulary one of sounds. ɛ, ɔ, ə or ʊ are letters somewhere."""
+"""IPA symbols that no orthography uses. Two of them show that a vocabulary lists sounds. ɛ, ɔ, ə and ʊ are letters in
+some languages."""
 MOST_UNKNOWN = 0.5
-"""Share of a corpus's letters above which a vocabulary is not its language's."""
+"""If more than this share of a corpus's letters is unknown, the vocabulary is for another language."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Vocabulary:
         path: the file that lists them, for messages.
         letters: the id of each letter, a single character.
         blank: id of CTC's blank.
-        border: id of the border between words; None where the recognizer has none.
+        border: id of the word border; None if the recognizer has none.
 
     Raises:
-        ModelError: tokens are no letters, or ids are used twice.
+        ModelError: a token is not a letter, or an id is used twice.
     """
 
     path: Path
@@ -38,13 +39,13 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if pieces := [token for token in self.letters if len(token) > 1]:
             raise ModelError(
-                f"{self.path}: {pieces[0]!r} is no letter, but a piece of a word or a sound; "
-                "to align, take a model of letters"
+                f"{self.path}: {pieces[0]!r} is not a letter, but a piece of a word or a sound; "
+                "for alignment, use a model of letters"
             )
         if len(sounds := sorted(PHONETIC & self.letters.keys())) > 1:
             raise ModelError(
-                f"{self.path}: its tokens are sounds ({', '.join(sounds[:5])}), which spell no words; "
-                "to align, take a model of letters"
+                f"{self.path}: its tokens are sounds ({', '.join(sounds[:5])}), which can't spell words; "
+                "for alignment, use a model of letters"
             )
         for token, number in self.letters.items():
             if number in (self.blank, self.border):
@@ -52,10 +53,10 @@ class Vocabulary:
                 raise ModelError(f"{self.path}: {token!r} has the id {number} of the {role}; copy the model's files")
 
     def check_width(self, outputs: int) -> None:
-        """Check that the recognizer has an output for each id.
+        """Check that the recognizer has an output for every id.
 
         Raises:
-            ModelError: it has not.
+            ModelError: an id is outside the outputs.
         """
         ids = {"the blank": self.blank, **{repr(letter): number for letter, number in self.letters.items()}}
         ids |= {} if self.border is None else {"the border between words": self.border}
@@ -67,9 +68,9 @@ class Vocabulary:
                 )
 
     def spell(self, symbol: str) -> tuple[int, ...] | None:
-        """Return ids of a word's letters, without punctuation that the vocabulary lacks; None where it lacks a letter.
+        """Return the ids of a word's letters, without punctuation that the vocabulary lacks; None if it lacks a letter.
 
-        Combining marks that it lacks in every spelling of the word are left out as well: Arabic vowel signs, accents.
+        Combining marks that it lacks in every spelling of the word, such as Arabic vowel signs, are also dropped.
         """
         letters = self.letters
         for needed in ("LNM", "LN"):
@@ -80,7 +81,7 @@ class Vocabulary:
         return None
 
     def check_texts(self, texts: Iterable[str]) -> None:
-        """Check that the vocabulary can be that of the texts' language. Digits and marks do not count.
+        """Check that the vocabulary fits the texts' language. Digits and marks do not count.
 
         Raises:
             ModelError: it lacks more than `MOST_UNKNOWN` of the texts' letters.
@@ -96,6 +97,6 @@ class Vocabulary:
 
 
 def _spellings(symbol: str) -> Iterator[str]:
-    """Yield the word in every case and Unicode form: a vocabulary has é, half-width kana or sara am in one of them."""
+    """Yield the word in all cases and Unicode forms, since a vocabulary has é or half-width kana in one form only."""
     for spelling in (symbol, *(unicodedata.normalize(form, symbol) for form in ("NFC", "NFKC", "NFD"))):
         yield from (spelling, spelling.upper(), spelling.lower())

@@ -1,4 +1,4 @@
-"""CTC checkpoints of transformers: wav2vec2, HuBERT or WavLM with a head over letters; MMS, with a head a language."""
+"""CTC checkpoints of transformers: wav2vec2, HuBERT or WavLM with a head over letters; MMS has a head per language."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class SslCtc(LetterCtc):
     """A directory with `config.json`, `preprocessor_config.json`, `vocab.json` and the weights.
 
-    MMS has letters, a head and small layers inside the encoder for each language; all but one language's lie in
-    `adapter.LANGUAGE.safetensors`.
+    MMS has letters, a head and small adapter layers for each language. The main weights hold those of one language;
+    the others are in `adapter.LANGUAGE.safetensors`.
     """
 
     @staticmethod
@@ -45,7 +45,7 @@ class SslCtc(LetterCtc):
         return is_ssl(model)
 
     def weight_digest(self) -> str:
-        self.vocabulary()  # a vocabulary that is no good is refused before anything runs
+        self.vocabulary()  # reports a bad vocabulary before anything runs
         chosen, adapter = self._chosen, self._adapter()
         files = [*vocabulary_files(Path(self.model)), *([adapter] if adapter else [])]
         digests = [SslEncoder(self.model).weight_digest(), *map(sha256_of, files)]
@@ -81,10 +81,10 @@ class SslCtc(LetterCtc):
         return read_vocabulary(Path(self.model), self.language)
 
     def _adapter(self) -> Path | None:
-        """Return the file with the chosen language's layers; None where the main weights have them.
+        """Return the file with the chosen language's layers; None if the main weights have them.
 
         Raises:
-            ModelError: neither has them.
+            ModelError: the layers are in neither place.
         """
         language = self._chosen.language
         if language is None:
@@ -93,8 +93,8 @@ class SslCtc(LetterCtc):
         found = next((file for file in files if file.is_file()), None)
         if found is None and not self._chosen.is_default:
             raise ModelError(
-                f"{files[0]} is missing: the adapter layers and the head of {language!r}; copy it from where the "
-                "checkpoint comes from, or set align.language to that of the main weights (target_lang in "
+                f"{files[0]} is missing. It holds the adapter layers and the head of {language!r}; copy it from the "
+                "checkpoint's source, or set align.language to the language of the main weights (target_lang in "
                 "tokenizer_config.json)"
             )
         return found
@@ -104,7 +104,7 @@ def _put_adapter(network: Any, file: Path) -> None:
     """Give a network the adapter layers and the head of another language, as transformers' `load_adapter` does.
 
     Raises:
-        ModelError: the file's tensors are not those of the network's adapter layers.
+        ModelError: the file's tensors do not match the network's adapter layers.
     """
     import torch
 

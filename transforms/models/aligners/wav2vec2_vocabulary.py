@@ -13,19 +13,19 @@ from echo_targets.transforms.models.aligners.vocabulary import Vocabulary
 from echo_targets.transforms.models.checkpoints.files import read_json
 
 FILES = ("vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-"""Files that shape the letters; only the first one is needed."""
+"""Files that shape the letters; only the first one is required."""
 TOKENIZERS = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-"""Special tokens, and what they are where no file names them."""
+"""Special tokens, and their defaults if no file names them."""
 
 
 @dataclass(frozen=True)
 class LanguageVocabulary:
-    """A vocabulary, and the language of a multilingual checkpoint (MMS) that it is of.
+    """A vocabulary, and its language in a multilingual checkpoint (MMS).
 
     Attributes:
         letters: the letters.
-        language: the checkpoint's own name of the language, such as `fra`; None where it has only one.
+        language: the checkpoint's own name of the language, such as `fra`; None if it has only one.
         is_default: True if the checkpoint's main weights are those of this language.
     """
 
@@ -35,19 +35,19 @@ class LanguageVocabulary:
 
 
 def vocabulary_files(folder: Path) -> list[Path]:
-    """Return the files of `FILES` that are there."""
+    """Return the existing files of `FILES`."""
     return [path for name in FILES if (path := folder / name).is_file()]
 
 
 def read_vocabulary(folder: Path, language: str) -> LanguageVocabulary:
-    """Read the letters of a checkpoint.
+    """Load the letters of a checkpoint.
 
     Args:
         folder: the checkpoint's directory.
-        language: of the text, which chooses among the languages of a multilingual checkpoint.
+        language: the text's language, which selects one of a multilingual checkpoint.
 
     Raises:
-        ModelError: files are missing or damaged, the tokens are no letters, or the language is unknown.
+        ModelError: files are missing or damaged, the tokens are not letters, or the language is unknown.
     """
     path = folder / "vocab.json"
     config = read_json(folder / "config.json")
@@ -55,7 +55,7 @@ def read_vocabulary(folder: Path, language: str) -> LanguageVocabulary:
     _check_tokenizer(folder, [config.get("tokenizer_class"), written.get("tokenizer_class")], written)
     if not path.is_file():
         raise ModelError(
-            f"{path} is missing: it lists the letters; to align, take a model of letters, and copy it whole"
+            f"{path} is missing: it lists the letters; for alignment, use a model of letters, and copy all of its files"
         )
     tokens, chosen = read_json(path), None
     if tokens and all(isinstance(each, dict) for each in tokens.values()):
@@ -72,7 +72,7 @@ def read_vocabulary(folder: Path, language: str) -> LanguageVocabulary:
         for token, number in tokens.items()
         if token not in special.values() and token != delimiter and _spells(token)
     }
-    if written.get("do_lower_case"):  # the tokenizer upper-cases what it spells
+    if written.get("do_lower_case"):  # the tokenizer converts text to upper case
         letters = {token: number for token, number in letters.items() if token.upper() not in letters.keys() - {token}}
     border = tokens.get(delimiter) if delimiter else None
     return LanguageVocabulary(
@@ -83,14 +83,18 @@ def read_vocabulary(folder: Path, language: str) -> LanguageVocabulary:
 def _check_tokenizer(folder: Path, classes: list[Any], written: dict[str, Any]) -> None:
     named = [name for name in classes if name is not None]
     if "do_phonemize" in written or any("Phoneme" in str(name) for name in named):
-        raise ModelError(f"{folder}: its tokens are sounds, which spell no words; to align, take a model of letters")
+        raise ModelError(
+            f"{folder}: its tokens are sounds, which can't spell words; for alignment, use a model of letters"
+        )
     for name in named:
         if name not in TOKENIZERS:
-            raise ModelError(f"{folder}: its tokenizer is {name}; to align, take a model of letters ({TOKENIZERS[0]})")
+            raise ModelError(
+                f"{folder}: its tokenizer is {name}; for alignment, use a model of letters ({TOKENIZERS[0]})"
+            )
 
 
 def _language(path: Path, vocabularies: dict[str, Any], language: str) -> str:
-    """Return the name that a multilingual vocabulary has for a language."""
+    """Return a multilingual vocabulary's name of a language."""
     wanted = str(code_of(language)).partition("-")[0]
     found = [name for name in vocabularies if code_of(name.partition("-")[0]) == wanted]
     found = [language] if language in vocabularies else found
@@ -98,7 +102,7 @@ def _language(path: Path, vocabularies: dict[str, Any], language: str) -> str:
         known = sorted(found or vocabularies)
         more = f" and {len(known) - 10} more" if len(known) > 10 else ""
         raise ModelError(
-            f"{path} has the letters of {', '.join(known[:10])}{more}, and align.language is {language!r}; "
+            f"{path} has the letters of {', '.join(known[:10])}{more}, but align.language is {language!r}; "
             "set align.language to one of them"
         )
     return found[0]
@@ -110,26 +114,26 @@ def _special(folder: Path, written: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _blank(folder: Path, config: dict[str, Any], tokens: dict[str, int], pad: str | None) -> int:
-    """Return the id of CTC's blank: the padding's, by which transformers trains and decodes."""
+    """Return the id of CTC's blank: the padding token, which transformers uses in training and decoding."""
     blank = config.get("pad_token_id", 0)
     if not isinstance(blank, int):
-        raise ModelError(f"{folder}/config.json: pad_token_id is {blank!r}; it is CTC's blank: write its id")
+        raise ModelError(f"{folder}/config.json: pad_token_id is {blank!r}; set it to the id of CTC's blank")
     if pad in tokens and tokens[pad] != blank:
         raise ModelError(
             f"{folder}/config.json: pad_token_id, CTC's blank, is {blank}, but {pad!r} of vocab.json is {tokens[pad]}; "
-            "write the one that the model was trained with into both"
+            "write the id that the model was trained with into both"
         )
     return blank
 
 
 def _spells(token: str) -> bool:
-    """Return True if a token is a letter or more of a text, and no special one such as `[UNK]` or `<ctc_blank>`."""
+    """Return True if a token is one or more letters of a text, not a special token such as `[UNK]` or `<ctc_blank>`."""
     bracketed = len(token) > 2 and token[0] + token[-1] in ("<>", "[]")
     return not bracketed and (len(token) == 1 or any(character.isalnum() for character in token))
 
 
 def _content(token: Any) -> str | None:
-    """Return a token that is written as itself, or as a dictionary of its properties."""
+    """Return a token's text; the token is a string, or a dictionary of its properties."""
     return token.get("content") if isinstance(token, dict) else token
 
 

@@ -1,1 +1,1 @@
-"""Speech recognition: Whisper with its two decoders, for recordings of any length."""
+"""Speech recognition: Whisper with two decoders, for recordings of any length."""

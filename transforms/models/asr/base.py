@@ -1,7 +1,7 @@
-"""Whisper behind one interface: decoded by faster-whisper (CTranslate2) or openai-whisper (torch), of the same weights.
+"""The interface of Whisper recognizers: faster-whisper (CTranslate2) and openai-whisper (torch), with the same weights.
 
-The encoder is openai-whisper's on both sides: with one window per thread, torch encodes faster than CTranslate2. Both
-decode with timestamps: without them Whisper stops at the first pause.
+Both use openai-whisper's encoder: with one window per thread, torch encodes faster than CTranslate2. Both decode with
+timestamps; without them Whisper stops at the first pause.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from echo_targets.transforms.threads import encode_each
 
 @dataclass(frozen=True)
 class DecodedWindow:
-    """What Whisper decodes from one window.
+    """Result of decoding one window.
 
     Attributes:
         phrases: in order, inside the window.
-        resume: sample of the window from which decoding has to go on; the window's length where it was decoded whole.
-        avg_logprob: mean natural log-probability of the tokens, end-of-text included.
-        language_prob: None where the language was given.
+        resume: sample of the window at which decoding must continue; the window's length if it was decoded completely.
+        avg_logprob: mean natural log-probability of the tokens, including end-of-text.
+        language_prob: None if the language was given.
     """
 
     phrases: list[Phrase]
@@ -43,30 +43,30 @@ class DecodedWindow:
 
     @property
     def text(self) -> str:
-        """All phrases, as decoded."""
+        """Text of all phrases, as decoded."""
         return "".join(phrase.text for phrase in self.phrases).strip()
 
     @property
     def compression_ratio(self) -> float:
-        """Bytes of the text by bytes of its zlib compression; above 2.4 it repeats itself (Whisper, section 4.5)."""
+        """Bytes of the text per byte of its zlib compression. Above 2.4 it repeats itself (Whisper, section 4.5)."""
         data = self.text.encode()
         return len(data) / len(zlib.compress(data))
 
 
 Encoded: TypeAlias = tuple[np.ndarray, int]
-"""A window's hidden states, (1500, n_audio_state) float32, and its samples without the padding."""
+"""A window's hidden states, (1500, n_audio_state) float32, and its number of samples without padding."""
 
 
 class Recognizer(ABC):
     """A Whisper model that decodes windows in batches. A window's result does not depend on the others.
 
     Args:
-        model: as `load_whisper` takes it.
+        model: as for `load_whisper`.
         device: a torch device.
         language: of the speech; None lets a multilingual model detect it, window by window.
-        best_of: samples to choose from where the temperature is above 0.
-        encoder_dtype: float32, or what the encoder's products are computed in.
-        decoder_dtype: what the decoder computes in.
+        best_of: candidates to sample at a temperature above 0.
+        encoder_dtype: dtype of the encoder's matrix products.
+        decoder_dtype: dtype of the decoder.
     """
 
     def __init__(
@@ -83,18 +83,18 @@ class Recognizer(ABC):
 
     @staticmethod
     def weight_digest(model: str) -> str:
-        """What stands for the model in a fingerprint.
+        """Return the model's digest for the fingerprint.
 
         Raises:
-            ModelError: files are missing, or the backend does not read their format.
+            ModelError: files are missing, or the backend does not support their format.
         """
         return weights_of(model)
 
     def setup(self) -> None:
-        """Loads the model.
+        """Load the model.
 
         Raises:
-            ModelError: it is not there, its library is not installed, or this machine cannot compute in these types.
+            ModelError: the model is missing, its library is not installed, or this machine does not support the dtypes.
         """
         self._whisper = load_whisper(self.model, self.device)
 

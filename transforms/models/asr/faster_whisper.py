@@ -21,14 +21,14 @@ from echo_targets.transforms.models.whisper.weights import (
 from echo_targets.transforms.threads import in_parallel
 
 FIRST_PHRASE_TICKS = 50
-"""The first phrase starts within 1 s of its window, as in both libraries' `transcribe`."""
+"""The first phrase starts within 1 s of the window's start, as in both libraries' `transcribe`."""
 
 
 class FasterWhisper(OpenAIWhisper):
-    """CTranslate2's decoder, in any type that CTranslate2 can compute in here.
+    """CTranslate2's decoder, in any dtype that CTranslate2 supports on this machine.
 
-    It seeds its random numbers once per thread, so what it samples depends on all it sampled before. At a temperature
-    above 0 openai-whisper decodes instead.
+    CTranslate2 seeds its random numbers once per thread, so a sample would depend on all earlier ones. Therefore
+    openai-whisper decodes at temperatures above 0.
     """
 
     @staticmethod
@@ -36,9 +36,9 @@ class FasterWhisper(OpenAIWhisper):
         if is_transformers(model):
             made = quote(f"{model.rstrip('/')}-ct2")
             raise ModelError(
-                f"{model} is a checkpoint of transformers; faster-whisper takes what this writes, once: "
+                f"{model} is a transformers checkpoint, which faster-whisper can't load; convert it once: "
                 f"ct2-transformers-converter --model {quote(model)} --output_dir {made} --quantization float16 "
-                "--copy_files tokenizer.json preprocessor_config.json; or take backend: openai-whisper"
+                "--copy_files tokenizer.json preprocessor_config.json; or set backend: openai-whisper"
             )
         return weights_of(model)
 
@@ -63,21 +63,21 @@ class FasterWhisper(OpenAIWhisper):
             {"intra_threads": 1, "inter_threads": threads} if kind == "cpu" else {"device_index": int(index or 0)}
         )
         self._decoder = Whisper(str(directory), device=kind, compute_type=self.decoder_dtype, **chosen)
-        torch.set_num_threads(threads)  # CTranslate2 gives its own number to the OpenMP that both use
+        torch.set_num_threads(threads)  # CTranslate2 changed the thread count of the OpenMP that both use
         detects = self._decoder.is_multilingual and not self.language
         if detects and not read_json(directory / "config.json").get("lang_ids"):
-            raise ModelError(f"{directory}/config.json has no lang_ids to detect a language by: set `language`")
+            raise ModelError(f"{directory}/config.json has no lang_ids for language detection: set `language`")
 
     def _check_decoder_dtype(self, kind: str, index: int) -> None:
-        """Raise ModelError where CTranslate2 would silently compute in another type."""
+        """Raise ModelError if CTranslate2 would silently compute in another dtype."""
         from ctranslate2 import get_supported_compute_types
 
         supported = get_supported_compute_types(kind, index)
         if self.decoder_dtype not in supported:
             raise ModelError(
-                f"CTranslate2 cannot compute in {self.decoder_dtype} on this machine's {self.device}, only in "
-                f"{', '.join(sorted(supported))}. A version of transcripts has one decoder_dtype: run without this "
-                "machine, or choose for all of them, such as stages.transcribe.decoder_dtype=float32"
+                f"CTranslate2 does not support {self.decoder_dtype} on this machine's {self.device}, only "
+                f"{', '.join(sorted(supported))}. All workers must use the same decoder_dtype: exclude this machine, "
+                "or set one that all support, such as stages.transcribe.decoder_dtype=float32"
             )
 
     def decode(self, encoded: list[Encoded], temperature: float = 0.0, seed: int = 0) -> list[DecodedWindow]:
@@ -95,7 +95,7 @@ class FasterWhisper(OpenAIWhisper):
             [list(self._tokenizer(language).sot_sequence) for language, _ in languages],
             beam_size=1,
             max_length=self._whisper.dims.n_text_ctx,
-            suppress_blank=True,  # of `suppress_ids_begin` in config.json
+            suppress_blank=True,  # suppresses `suppress_ids_begin` of config.json
             suppress_tokens=self._suppressed,
             max_initial_timestamp_index=FIRST_PHRASE_TICKS,
             return_scores=True,

@@ -1,4 +1,4 @@
-"""Transcribe speech of any length with Whisper, and decode again where speech is left without text."""
+"""Transcribe speech of any length with Whisper, and decode again any speech that was left without text."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from echo_targets.transforms.text import join
 from echo_targets.transforms.threads import in_threads
 
 SEARCHED = 10 * SAMPLE_RATE
-"""The end of a full window in which a pause is looked for."""
+"""The last part of a full window, in which a pause is searched for."""
 QUIET_FRAME = SAMPLE_RATE // 5
 SHORTEST_PAUSE = SAMPLE_RATE // 5
 LONG_PAUSE = SAMPLE_RATE
-"""A pause in which Whisper ends a segment. A segment that runs over one often has the text of one side only.
+"""A pause at which Whisper ends a segment. A segment that spans one often has the text of one side only.
 
 It is also the shortest gap between two segments that is decoded again: timestamps are off by some tenths of a second.
 """
 SLACK = SAMPLE_RATE * 3 // 10
 LEAST_SPEECH = SAMPLE_RATE // 2
-"""Speech that is worth decoding again. Less is a very short word, or the end of one that its segment cuts off."""
+"""Minimum speech to decode again. Less is a very short word, or the end of a word that its segment cuts off."""
 TRIES = 3
-"""How often the gaps of an utterance are decoded: a gap that gets some text leaves smaller ones."""
+"""How often an utterance's gaps are decoded: text that is found in a gap leaves smaller gaps."""
 SPARSE_SPEECH = SAMPLE_RATE * 2
 SPARSE_TEXT = 7
-"""Bytes of text for a second of speech, below which a segment of at least `SPARSE_SPEECH` lacks text.
+"""A segment with at least `SPARSE_SPEECH` of speech lacks text if it has fewer bytes of text per second of speech.
 
-Slow readers have 10 or more. Whisper may end a segment late and leave out a second speaker who is much quieter: such
-segments had 0.6 to 5.5 where a sentence was lost. A byte is a letter in Latin script; of other scripts, which have
-several bytes a letter, less is found.
+Slow readers have 10 or more. Whisper may end a segment late and omit a second speaker who is much quieter; segments
+that lost a sentence in this way had 0.6 to 5.5. In Latin script a byte is a letter; in scripts with several bytes per
+letter, fewer of these segments are found.
 """
 DIGIT_BYTES = 5
-"""What a digit counts: "1851" is said in four words."""
+"""Bytes that a digit counts as: "1851" is spoken as four words."""
 MORE_TEXT = 5
-"""Characters by which the parts of a segment must exceed it to replace it: fewer are another spelling of the same."""
+"""A segment is replaced if its parts have at least this many characters more; fewer may be a change of spelling."""
 
 
 class DecodingRules(Parameters):
-    """When a result is not trusted (Radford et al. 2022, section 4.5), and what is tried then.
+    """When to distrust a result (Radford et al. 2022, section 4.5), and how to decode it again.
 
     Attributes:
-        temperatures: tried in turn, only for windows whose result so far repeats itself.
-        compression_ratio_threshold: above it, a result repeats itself.
-        logprob_threshold: mean log-probability below which a result is flagged.
-        no_speech_threshold: with a low mean log-probability, a probability above it means silence: no text.
+        temperatures: to try in turn; the later ones only for windows whose result repeats itself.
+        compression_ratio_threshold: a result above it repeats itself.
+        logprob_threshold: a result whose mean log-probability is below it is flagged.
+        no_speech_threshold: a no-speech probability above it, with a low mean log-probability, means silence: no text.
         seed: of the sampling.
     """
 
@@ -63,14 +63,14 @@ class DecodingRules(Parameters):
     seed: int = 0
 
     def is_silent(self, window: DecodedWindow) -> bool:
-        """Return True if Whisper says that nobody speaks in the window."""
+        """Return True if Whisper considers the window silent."""
         return window.avg_logprob < self.logprob_threshold and window.no_speech_prob > self.no_speech_threshold
 
     def fails(self, window: DecodedWindow) -> bool:
         """Return True if the window should be decoded at the next temperature.
 
-        Whisper's authors do so at a low mean log-probability too. In noise that costs several times the decoding, and
-        the samples have no fewer errors than the greedy text (benchmarks.transcribe); it is flagged instead.
+        Whisper's authors also do so at a low mean log-probability. In noise that multiplies the time of decoding, and
+        the samples have no fewer errors than the greedy text (benchmarks.transcribe), so the window is only flagged.
         """
         return not self.is_silent(window) and window.compression_ratio > self.compression_ratio_threshold
 
@@ -79,7 +79,7 @@ class DecodingRules(Parameters):
         return window.avg_logprob >= self.logprob_threshold and not self.fails(window)
 
     def best(self, attempts: list[DecodedWindow]) -> DecodedWindow:
-        """Return the last attempt if it passes, else the likeliest."""
+        """Return the last attempt if it passes, else the most likely one."""
         return attempts[-1] if not self.fails(attempts[-1]) else max(attempts, key=lambda window: window.avg_logprob)
 
 
@@ -89,8 +89,8 @@ class Segment:
 
     Attributes:
         start, end: samples at 16 kHz; `end` is exclusive.
-        text: without the space that may start it.
-        window: the result that it is a part of.
+        text: without its leading space.
+        window: the result that the segment is part of.
     """
 
     start: int
@@ -101,10 +101,10 @@ class Segment:
 
 @dataclass
 class Transcription:
-    """What was said in an utterance.
+    """Transcription of an utterance.
 
     Attributes:
-        speech: stretches that the voice activity detector calls speech.
+        speech: stretches of speech, according to the voice activity detector.
         windows: results of all windows, in the order of decoding.
         segments: in order, without overlap.
     """
@@ -129,9 +129,9 @@ class Transcription:
         return 1 - _length(self.uncovered) / speech if speech else None
 
     def gaps(self, num_samples: int) -> list[Span]:
-        """Return the stretches without text that hold speech: after the last segment, or of more than a second.
+        """Return the stretches without text that hold speech: after the last segment, or longer than a second.
 
-        They are cut in long pauses.
+        They are cut at long pauses.
         """
         borders = [0, *(border for segment in self.segments for border in (segment.start, segment.end)), num_samples]
         found = []
@@ -141,7 +141,7 @@ class Transcription:
         return found
 
     def doubtful(self) -> list[tuple[Segment, list[Span]]]:
-        """Return the segments that run over a long pause or lack text, each with its stretches of speech."""
+        """Return the segments that span a long pause or lack text, each with its stretches of speech."""
         parts = [
             (
                 segment,
@@ -158,19 +158,19 @@ class Transcription:
         return speech >= SPARSE_SPEECH and size * SAMPLE_RATE < SPARSE_TEXT * speech
 
     def replace(self, doubtful: list[Segment], others: list[Segment]) -> None:
-        """Replace segments of this transcription by others."""
+        """Replace segments of this transcription with others."""
         self.segments = [each for each in self.segments if each not in doubtful] + others
         self.windows += [each.window for each in others]
         self.settle()
 
     def settle(self) -> None:
-        """Put segments in order; where two overlap, the first one ends where the second starts."""
+        """Sort the segments. If two overlap, the first one ends where the second starts."""
         ordered = sorted(self.segments, key=lambda segment: segment.start)
         clipped = [replace(one, end=min(one.end, two.start)) for one, two in pairwise(ordered)]
         self.segments = [segment for segment in [*clipped, *ordered[-1:]] if segment.start < segment.end]
 
     def _parts(self, start: int, end: int, pause: int = LONG_PAUSE) -> list[Span]:
-        """Return the parts between pauses that hold speech enough, each up to the next one."""
+        """Return the parts between pauses that hold enough speech, each extended to the next one."""
         groups: list[list[Span]] = []
         for span in self._speech_in(start, end):
             if groups and span[0] - groups[-1][-1][1] < pause:
@@ -181,9 +181,9 @@ class Transcription:
         return list(zip(starts, [*starts[1:], end], strict=False))
 
     def _speech_in(self, start: int, end: int) -> list[Span]:
-        """Return the speech between two borders that timestamps gave, so that its first word is whole.
+        """Return the speech between two borders that are timestamps, with its first word complete.
 
-        A timestamp is off by some tenths of a second: speech that begins just before the first border belongs to it.
+        Timestamps are off by some tenths of a second, so speech that begins just before the first border is included.
         """
         earlier = [first for first, last in self.speech if start - SLACK < first < start < last]
         return _inside(self.speech, min(earlier, default=start), end)
@@ -191,10 +191,10 @@ class Transcription:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A part of an utterance that waits to be decoded, at most 30 s.
+    """A part of an utterance that is to be decoded, at most 30 s.
 
     Attributes:
-        utterance: its place in the batch.
+        utterance: its index in the batch.
         start, end: samples.
     """
 
@@ -206,14 +206,13 @@ class _Stretch:
 class LongForm:
     """Transcribes utterances of any length, in batches.
 
-    A window that ends inside a phrase is followed by one that starts with that phrase, as in openai-whisper's
-    `transcribe`. Where a segment runs over a long pause or has too little text for its speech, or the voice activity
-    detector finds speech that no segment covers, the parts are decoded by themselves. An utterance's result does not
-    depend on the others.
+    If a window ends inside a phrase, the next window starts with that phrase, as in openai-whisper's `transcribe`. If a
+    segment spans a long pause or has too little text for its speech, or the voice activity detector finds speech that
+    no segment covers, the parts are decoded separately. An utterance's result does not depend on the others.
 
     Args:
-        recognizer: a Whisper, set up by the caller.
-        rules: when a window is decoded again at another temperature.
+        recognizer: a Whisper recognizer, set up by the caller.
+        rules: when to decode a window again at another temperature.
     """
 
     def __init__(self, recognizer: Recognizer, rules: DecodingRules) -> None:
@@ -226,7 +225,7 @@ class LongForm:
 
         Args:
             waveforms: (num_samples,) float32, 16 kHz mono.
-            keys: name each utterance; they seed what is sampled.
+            keys: the utterances' keys; they seed the sampling.
         """
         found = [Transcription(speech) for speech in in_threads(self._voice, waveforms)]
         whole = [
@@ -254,8 +253,8 @@ class LongForm:
         """Decode stretches, each to its end, and add the results to `found`.
 
         Args:
-            only_likely: True leaves out text with a low mean log-probability, or that repeats itself. In noise, what is
-                decoded from a gap is often made up; the gap then stays without text, and is flagged.
+            only_likely: True drops text with a low mean log-probability, or that repeats itself. In noise, text that is
+                decoded from a gap is often hallucinated; the gap then stays without text, and is flagged.
         """
         while stretches:
             windows = self._windows(stretches, waveforms, keys)
@@ -269,16 +268,16 @@ class LongForm:
                     Segment(stretch.start + phrase.start, stretch.start + phrase.end, phrase.text.strip(), window)
                     for phrase in window.phrases
                 ]
-                transcription.segments += [each for each in segments if not self._is_invented(each, transcription)]
+                transcription.segments += [each for each in segments if not self._is_hallucinated(each, transcription)]
                 resume = stretch.start + window.resume
-                if window.resume >= LEAST_SPEECH and resume < stretch.end:  # a step must lead somewhere
+                if window.resume >= LEAST_SPEECH and resume < stretch.end:  # progress must be made
                     following.append(_Stretch(stretch.utterance, resume, stretch.end))
             stretches = following
         for transcription in found:
             transcription.settle()
 
     def _recheck(self, waveforms: Sequence[np.ndarray], keys: Sequence[str], found: list[Transcription]) -> None:
-        """Decode the parts of doubtful segments by themselves, and take them where they have more text."""
+        """Decode the parts of doubtful segments separately, and use them if they have more text."""
         doubtful = [transcription.doubtful() for transcription in found]
         parts = [
             _Stretch(place, *span) for place, segments in enumerate(doubtful) for _, spans in segments for span in spans
@@ -294,8 +293,8 @@ class LongForm:
                     others += inside
             transcription.replace(replaced, others)
 
-    def _is_invented(self, segment: Segment, transcription: Transcription) -> bool:
-        """Return True if both Whisper and the voice activity detector say that nobody speaks in a segment."""
+    def _is_hallucinated(self, segment: Segment, transcription: Transcription) -> bool:
+        """Return True if both Whisper and the voice activity detector find no speech in a segment."""
         unlikely = segment.window.no_speech_prob > self._rules.no_speech_threshold
         return unlikely and not _inside(transcription.speech, segment.start, segment.end)
 
@@ -309,24 +308,24 @@ class LongForm:
         for temperature in fallbacks:
             for place, stretch in enumerate(stretches):
                 if self._rules.fails(attempts[place][-1]):
-                    # By itself and from its own seed: what is sampled must not depend on which others fail.
+                    # Decode alone and with its own seed: a sample must not depend on which other windows fail.
                     name = f"{self._rules.seed} {keys[stretch.utterance]} {stretch.start} {temperature}"
                     attempts[place] += self._recognizer.decode([encoded[place]], temperature, zlib.crc32(name.encode()))
         return [self._rules.best(each) for each in attempts]
 
 
 def cut_windows(waveform: np.ndarray, speech: list[Span]) -> list[Span]:
-    """Cut long audio into windows of at most 30 s, in pauses.
+    """Cut long audio at pauses into windows of at most 30 s.
 
-    The cut lies in the middle of the longest pause in the last 10 s of a full window. Without a pause, it lies where a
-    fifth of a second is quietest.
+    The cut is in the middle of the longest pause in the last 10 s of a full window. Without a pause, it is at the
+    quietest fifth of a second.
 
     Args:
         waveform: (num_samples,) float32 at 16 kHz.
-        speech: its stretches of speech, in samples.
+        speech: the audio's stretches of speech, in samples.
 
     Returns:
-        First sample of each window and one past its last; together they cover the waveform.
+        First sample and exclusive end of each window; together they cover the waveform.
     """
     windows, start = [], 0
     while len(waveform) - start > WINDOW_SAMPLES:
@@ -356,7 +355,7 @@ def _inside(spans: list[Span], start: int, end: int) -> list[Span]:
 
 
 def _without(spans: list[Span], others: list[Span]) -> list[Span]:
-    """The parts of spans that lie outside others; both in order, without overlap."""
+    """Return the parts of spans that lie outside others; both are sorted and do not overlap."""
     left = []
     for start, end in spans:
         for first, last in _inside(others, start, end):

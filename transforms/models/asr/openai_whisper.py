@@ -36,7 +36,7 @@ class OpenAIWhisper(Recognizer):
 
         if self.device != "cpu":
             return sample(encoded)
-        # openai-whisper keeps its caches in hooks on the model's modules: one window after the other
+        # openai-whisper keeps caches in hooks on the model's modules, so windows are decoded one after the other.
         return [window for (window,) in in_threads(lambda one: sample([one]), encoded, at_once=1)]
 
     def _sample(self, encoded: list[Encoded], temperature: float, seed: int) -> list[DecodedWindow]:
@@ -54,9 +54,9 @@ class OpenAIWhisper(Recognizer):
         features = torch.from_numpy(np.stack([states for states, _ in encoded])).to(
             self.device, torch.float16 if options.fp16 else torch.float32
         )
-        chances: list[dict[str, float]] = [{}] * len(features)
-        if options.language is None:  # `decode` detects it as well, but keeps its chances to itself
-            chances = self._whisper.detect_language(features)[1]
+        probabilities: list[dict[str, float]] = [{}] * len(features)
+        if options.language is None:  # `decode` detects it too, but does not return probabilities
+            probabilities = self._whisper.detect_language(features)[1]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             results = self._task(DecodingTask(self._whisper, options)).run(features)
@@ -67,9 +67,9 @@ class OpenAIWhisper(Recognizer):
                 result.no_speech_prob,
                 temperature,
                 result.language,
-                chance.get(result.language),
+                probability.get(result.language),
             )
-            for result, chance, (_, num_samples) in zip(results, chances, encoded, strict=True)
+            for result, probability, (_, num_samples) in zip(results, probabilities, encoded, strict=True)
         ]
 
     def _task(self, task: DecodingTask) -> DecodingTask:
@@ -100,7 +100,7 @@ class OpenAIWhisper(Recognizer):
 
 
 class _AtStart:
-    """A rule of openai-whisper's decoding that holds for the first token alone.
+    """A logit filter of openai-whisper that applies only to the first token.
 
     Args:
         rule: a `LogitFilter`.

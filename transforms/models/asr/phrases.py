@@ -1,4 +1,4 @@
-"""Whisper's tokens with timestamps, cut into phrases (openai-whisper, `transcribe.py`)."""
+"""Cut Whisper's tokens with timestamps into phrases (openai-whisper, `transcribe.py`)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Phrase:
     """A stretch of text between two timestamps.
 
     Attributes:
-        start: first sample at 16 kHz, from the start of the decoded audio.
-        end: one past its last sample; above `start`.
-        text: as decoded; it starts with a space where the language puts one between words.
+        start: first sample at 16 kHz, counted from the start of the decoded audio.
+        end: exclusive; above `start`.
+        text: as decoded; it starts with a space if the language separates words by spaces.
     """
 
     start: int
@@ -29,17 +29,17 @@ def split_phrases(
 ) -> tuple[list[Phrase], int]:
     """Cut a window's tokens into phrases.
 
-    Whisper closes a phrase with a timestamp and opens the next with another. After the last pair of timestamps it may
-    begin a phrase that it does not close: the window ends inside it, so it is left to the next window.
+    Whisper closes a phrase with one timestamp and opens the next with another. After the last pair of timestamps it may
+    begin a phrase that it does not close, because the window ends inside it; that phrase is left to the next window.
 
     Args:
         tokens: text and timestamps, without the prompt and the end-of-text token.
         first_timestamp: id of the timestamp 0.00.
-        num_samples: of the window's audio, without the silence that pads it.
-        decode: from text tokens to text.
+        num_samples: length of the window's audio, without padding.
+        decode: decodes text tokens to text.
 
     Returns:
-        Phrases inside the window, in order, and the sample from which decoding has to go on: `num_samples` unless a
+        Phrases inside the window, in order, and the sample at which decoding must continue: `num_samples` unless a
         phrase was left unclosed.
     """
     pairs = [

@@ -1,4 +1,4 @@
-"""Where somebody speaks: Silero's voice activity detector (v6, MIT), as faster-whisper ships it."""
+"""Voice activity detection with Silero (v6, MIT), as shipped with faster-whisper."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from echo_targets.transforms.models.checkpoints.embedded import SILERO_VAD
 
 Span = tuple[int, int]
 LOW_PEAK = 0.1
-"""A recording with a lower peak is scaled up to it: at a peak of 0.002 Silero misses half of the speech."""
+"""A recording with a lower peak is scaled up to this peak. At a peak of 0.002 Silero misses half of the speech."""
 
 
 class VoiceActivity:
-    """Silero VAD with the settings that its authors give: probability 0.5, pauses from 100 ms, speech from 250 ms.
+    """Silero VAD with its authors' settings: probability 0.5, pauses from 100 ms, speech from 250 ms.
 
-    It runs in one thread, on one utterance at a time, so the result does not depend on other utterances.
+    It uses one thread and one utterance at a time, so results do not depend on other utterances.
     """
 
     def weight_digest(self) -> str:
-        """Digest of the model.
+        """Return the model's digest.
 
         Raises:
             ModelError: faster-whisper is not installed, or its model is not the pinned one.
@@ -28,10 +28,10 @@ class VoiceActivity:
         return sha256_of(SILERO_VAD.locate())
 
     def setup(self) -> None:
-        """Loads the model.
+        """Load the model.
 
         Raises:
-            ModelError: as `weights`.
+            ModelError: as for `weight_digest`.
         """
         SILERO_VAD.locate()
         from faster_whisper.vad import VadOptions, get_vad_model
@@ -48,7 +48,7 @@ class VoiceActivity:
             waveform: (num_samples,) float32 at 16 kHz.
 
         Returns:
-            First sample of each stretch and the one after its last, in order, without overlap.
+            First sample and exclusive end of each stretch, in order, without overlap.
         """
         from faster_whisper.vad import get_speech_timestamps
 

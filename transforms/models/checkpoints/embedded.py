@@ -1,6 +1,6 @@
-"""The models that come with the `[demo]` extra: real weights inside registry packages, so no hub is needed.
+"""Models of the `[demo]` extra: real weights inside registry packages, so that no model hub is needed.
 
-Every file is checked against the digest of the pinned release before it is used.
+Every file is checked against the digest of the pinned release before use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class EmbeddedFile:
     sha256: str
 
     def locate(self) -> Path:
-        """Path of the file on this machine, its digest checked.
+        """Return the file's path after checking its digest.
 
         Raises:
             ModelError: the package is not installed, or the file is not the pinned one.

@@ -1,7 +1,7 @@
-"""Checkpoints that fairseq2 computes: its card, `model.yaml`, and weights under any of their names.
+"""Checkpoints that fairseq2 computes: its card, `model.yaml`, and weights under several naming schemes.
 
-The card is the one that fairseq2 writes beside its checkpoints. Weights may have fairseq2's names, fairseq's or those
-of transformers. They are read by fairseq2's own loader of checkpoints, held to `torch.load(weights_only=True)`.
+The card is the one that fairseq2 writes with its checkpoints. Weights may use the names of fairseq2, fairseq or
+transformers. fairseq2's own loader loads them, restricted to `torch.load(weights_only=True)`.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ FAIRSEQ2_NAMES = {
     r"(?:post_extract_proj|feature_projection\.projection)\.": "encoder_frontend.model_dim_proj.",
     r"(?:proj|lm_head)\.": "final_proj.",
 }
-"""Beginnings of fairseq's and transformers' names of tensors, and fairseq2's; the first that fits counts.
+"""Patterns for the start of fairseq's and transformers' tensor names, and fairseq2's names. The first match counts.
 
-fairseq2's own converter looks for `mask_emb.weight` to know what fairseq wrote, which calls it `mask_emb`.
+fairseq2's own converter recognizes fairseq checkpoints by `mask_emb.weight`, but fairseq names it `mask_emb`.
 """
 GROUP_NORM = {
     r"feature_extractor\.conv_layers\.0\.(?:2|layer_norm)\.": "encoder_frontend.feature_extractor.layers.0.group_norm."
@@ -70,7 +70,7 @@ ENDINGS = {"parametrizations.weight.original0": "weight_g", "parametrizations.we
 
 
 class Fairseq2Checkpoint:
-    """A directory with `model.yaml` and weights, or a `step_N` of fairseq2's, whose card lies in the directory above.
+    """A directory with `model.yaml` and weights, or a fairseq2 `step_N` directory, whose card is in the parent.
 
     Weights are `*.safetensors`, one `.pt`, `.pth` or `.bin` file, or fairseq2's shards (`model/pp_00/tp_00/sdp_00.pt`).
 
@@ -85,28 +85,28 @@ class Fairseq2Checkpoint:
         self.card_file = above if self.folder.name.startswith("step_") and not inside.exists() else inside
 
     def exists(self) -> bool:
-        """Whether there is a card, and it is of one of the families."""
+        """Return True if there is a card of a supported family."""
         return self.card_file.is_file() and self.card.get("model_family") in FAMILIES
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """What `model.yaml` says.
+        """Contents of `model.yaml`.
 
         Raises:
-            ModelError: it can't be read, or is not a card.
+            ModelError: the file can't be parsed, or is not a card.
         """
         try:
             if self.card_file.stat().st_size > MAX_CARD_BYTES:
-                raise ModelError(f"{self.card_file} is larger than any card: write the few lines of docs/BACKENDS.md")
+                raise ModelError(f"{self.card_file} is too large for a card: write the few lines in docs/BACKENDS.md")
             text = self.card_file.read_text(encoding="utf-8")
             aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader))
             card = {} if aliases else yaml.safe_load(text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ModelError(f"{self.card_file}: not readable as YAML ({_innermost(error)}): copy it again") from error
+            raise ModelError(f"{self.card_file}: not valid YAML ({_innermost(error)}): copy it again") from error
         if not isinstance(card, dict):
-            raise ModelError(f"{self.card_file}: not one card of fairseq2: write the few lines of docs/BACKENDS.md")
-        if aliases or "${" in text:  # few lines that stand for many; fairseq2 would ask the environment for the others
-            raise ModelError(f"{self.card_file} has YAML aliases or ${{…}}: write the values themselves")
+            raise ModelError(f"{self.card_file}: not a single fairseq2 card: write the few lines in docs/BACKENDS.md")
+        if aliases or "${" in text:  # aliases may explode; ${…} would read the environment
+            raise ModelError(f"{self.card_file} has YAML aliases or ${{…}}: replace them with their values")
         return card
 
     @property
@@ -116,21 +116,21 @@ class Fairseq2Checkpoint:
 
     @property
     def normalizes(self) -> bool:
-        """Whether the encoder was trained on waveforms of zero mean and unit variance.
+        """True if the encoder was trained on waveforms of zero mean and unit variance.
 
         Raises:
-            ModelError: the card does not say.
+            ModelError: the card does not state it.
         """
-        said = self.card.get("normalize_audio")
-        if not isinstance(said, bool):
+        normalizes = self.card.get("normalize_audio")
+        if not isinstance(normalizes, bool):
             raise ModelError(
-                f"{self.card_file} does not say whether waveforms are normalised: add `normalize_audio: true` "
+                f"{self.card_file} does not say whether waveforms are normalized: add `normalize_audio: true` "
                 "(large_lv60k, XLSR) or `normalize_audio: false` (base, large), as the model was trained"
             )
-        return said
+        return normalizes
 
     def digest(self) -> str:
-        """SHA-256 of the card and the weights; files of other names do not count.
+        """Return the SHA-256 of the card and the weights; other files do not count.
 
         Raises:
             ModelError: files are missing.
@@ -141,11 +141,11 @@ class Fairseq2Checkpoint:
         return sha.hexdigest()
 
     def config(self) -> Wav2Vec2Config | Wav2Vec2AsrConfig:
-        """The configuration that the card gives: an architecture of fairseq2's, and what differs from it.
+        """Return the card's configuration: a fairseq2 architecture, and what differs from it.
 
         Raises:
-            ModelError: fairseq2 is missing or can't read it, or the network hears something else than waveforms
-                at 50 frames a second.
+            ModelError: fairseq2 is missing or can't parse it, or the network does not take waveforms at 50 frames per
+                second.
         """
         start_fairseq2()
         from fairseq2.assets import AssetCard
@@ -157,29 +157,30 @@ class Fairseq2Checkpoint:
             config = hub.get_model_config(AssetCard("model.yaml", self.card))
             sizes = config.encoder_config
             hop = math.prod(stride for _, _, stride in sizes.feature_extractor_layer_descs)
-        except Exception as error:  # each part of fairseq2 raises its own
+        except Exception as error:  # each part of fairseq2 raises its own errors
             known = ", ".join(sorted(hub.get_archs()))
             raise ModelError(
                 f"{self.card_file}: {_innermost(error)}: name an architecture (model_arch: {known}), "
-                "and in model_config what differs from it"
+                "and put what differs from it into model_config"
             ) from error
         if sizes.use_fbank:
-            raise ModelError(f"{self.card_file}: its encoder hears filterbanks (use_fbank): take one of waveforms")
+            raise ModelError(f"{self.card_file}: its encoder takes filterbanks (use_fbank): use one for waveforms")
         if hop != HOP_SAMPLES:
             raise ModelError(
-                f"{self.card_file}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder"
+                f"{self.card_file}: a frame is {hop} samples, but must be {HOP_SAMPLES}: use another encoder"
             )
         if max(sizes.num_encoder_layers, sizes.pos_encoder_depth) > MAX_LAYERS:
             raise ModelError(f"{self.card_file} claims more than {MAX_LAYERS} layers: correct it")
-        sizes.max_seq_len = max(sizes.max_seq_len, num_frames(CHUNK_SAMPLES))  # length of a table, not of training
+        sizes.max_seq_len = max(sizes.max_seq_len, num_frames(CHUNK_SAMPLES))  # the size of a table
         return config
 
     def load(self, build: Callable[[], Module], sizes: Wav2Vec2EncoderConfig) -> Any:
-        """A network with the checkpoint's weights, float32, in evaluation mode, on the CPU.
+        """Return a network with the checkpoint's weights: float32, in evaluation mode, on the CPU.
 
         Args:
-            build: makes the network, of parts that the family has too (`encoder_frontend`, `encoder`, `final_proj`).
-            sizes: of its encoder.
+            build: makes the network; its parts must be parts of the family (`encoder_frontend`, `encoder`,
+                `final_proj`).
+            sizes: the encoder's sizes.
 
         Raises:
             ModelError: the weights are damaged, hold more than tensors and plain values, or do not fit the network.
@@ -188,7 +189,7 @@ class Fairseq2Checkpoint:
         from fairseq2.nn.utils.module import reset_non_persistent_buffers, to_empty
 
         try:
-            with torch.device("meta"):  # what a card claims takes no memory before the weights are seen to fit it
+            with torch.device("meta"):  # a card's claims take no memory until the weights match them
                 network = build()
         except Exception as error:
             raise ModelError(f"{self.card_file}: no network has these sizes ({error}): correct them") from error
@@ -214,17 +215,17 @@ class Fairseq2Checkpoint:
 
         options = ModelCheckpointLoadOptions(restrict=True, state_dict_converter=wanted)
         try:
-            with safe_globals([argparse.Namespace]):  # arguments in fairseq's older checkpoints; it runs nothing
+            with safe_globals([argparse.Namespace]):  # fairseq's older checkpoints hold one; harmless
                 return {name: each.float() for name, each in get_model_checkpoint_loader().lazy_load(path, {}, options)}
-        except Exception as error:  # fairseq2, torch and safetensors each raise their own
+        except Exception as error:  # fairseq2, torch and safetensors each raise their own errors
             raise ModelError(
-                f"{path}: not weights that can be read safely ({_innermost(error)}): copy the checkpoint again, or "
-                "keep the tensors of one that you trust: "
+                f"{path}: weights that can't be loaded safely ({_innermost(error)}): copy the checkpoint again, or, if "
+                "you trust it, keep only its tensors: "
                 "torch.save({'model': torch.load(FILE, weights_only=False)['model']}, FILE)"
             ) from error
 
     def _weights(self) -> tuple[Path, list[Path]]:
-        """What fairseq2's loader is given, and the files that it reads of it."""
+        """Return the path for fairseq2's loader, and the files that it reads."""
         for folder in (self.folder, self.folder / "model"):
             if (folder / "pp_00").is_dir():
                 return folder, sorted(folder.glob("pp_*/tp_*/sdp_*.pt"))
@@ -235,13 +236,13 @@ class Fairseq2Checkpoint:
             found = ", ".join(file.name for file in files[:5]) or "none"
             raise ModelError(
                 f"{self.folder}: weights must be *.safetensors, one .pt file, or fairseq2's shards (model/pp_00): "
-                f"found {found}; of a training's checkpoints name one, such as {self.folder / 'step_1000'}"
+                f"found {found}; for a training run, name one checkpoint, such as {self.folder / 'step_1000'}"
             )
         return files[0], files
 
 
 def in_fairseq2_names(state: Mapping[str, Any], sizes: Wav2Vec2EncoderConfig) -> dict[str, Tensor]:
-    """The tensors of a state dict, which may lie in its `model`, under fairseq2's names."""
+    """Return the tensors of a state dict (or of its entry `model`) under fairseq2's names."""
     from fairseq2.models.transformer import TransformerNormOrder
     from torch import Tensor
 
@@ -264,7 +265,7 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def layer_normed(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance, as fairseq and fairseq2 do it: a layer norm over the whole utterance."""
+    """Return a waveform of zero mean and unit variance, by a layer norm over it all, as in fairseq and fairseq2."""
     import torch
 
     normed: np.ndarray = torch.nn.functional.layer_norm(torch.from_numpy(waveform), waveform.shape).numpy()
@@ -272,10 +273,10 @@ def layer_normed(waveform: np.ndarray) -> np.ndarray:
 
 
 def start_fairseq2() -> None:
-    """Loads fairseq2, which a process does once.
+    """Initialize fairseq2, once per process.
 
     Raises:
-        ModelError: it is not installed, or does not load.
+        ModelError: fairseq2 is not installed, or does not load.
     """
     try:
         _lend_libsndfile()
@@ -283,12 +284,12 @@ def start_fairseq2() -> None:
         from fairseq2.error import InvalidOperationError
     except (ImportError, OSError, RuntimeError) as error:
         raise ModelError(f"fairseq2 does not load ({error}): {INSTALL}") from error
-    with suppress(InvalidOperationError):  # another has called it
+    with suppress(InvalidOperationError):  # already initialized
         init_fairseq2(no_progress=True)
 
 
 def _lend_libsndfile() -> None:
-    """fairseq2 wants the system's libsndfile.so.1; the one in soundfile's wheel has that name, and serves as well."""
+    """Load soundfile's libsndfile under the name libsndfile.so.1, which fairseq2 expects from the system."""
     data = find_spec("_soundfile_data")
     for library in Path(data.origin).parent.glob("libsndfile*.so") if data and data.origin else ():
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)

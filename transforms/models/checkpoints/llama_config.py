@@ -1,4 +1,4 @@
-"""Keys of a Llama's `config.json` that change what it computes: which are computed here, and which are refused."""
+"""Keys of a Llama's `config.json` that change its computation: which values are supported, and which are errors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Activation = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
-"""Names that transformers has for activation functions (`hidden_act`)."""
+"""transformers' names of activation functions (`hidden_act`)."""
 
 ROPE_SCALING = {
     "linear": {"factor"},
     "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
 }
-"""Keys of `rope_scaling` by its type. `dynamic` and `longrope` are left out because a row would depend on how long its
-batch is, `yarn` because versions of transformers differ on it."""
+"""Keys of `rope_scaling` by type. `dynamic` and `longrope` are not supported because a row would depend on the length
+of its batch; `yarn` because versions of transformers differ."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
@@ -36,35 +36,35 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_depth": (None,),
     "dim_model_base": (None,),
 }
-"""Keys of other networks, each with the values at which a Llama computes the same."""
+"""Keys of other networks, each with the values that make no difference to a Llama."""
 
 
 def refuse_other_networks(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of a network that differs from a Llama.
+    """Reject the configuration of a network that differs from a Llama.
 
     Raises:
-        ValueError: a key of `NEUTRAL` has another value, or not every layer attends to all that is before it.
+        ValueError: a key of `NEUTRAL` has another value, or a layer does not attend to all earlier positions.
     """
     for key, neutral in NEUTRAL.items():
         if config.get(key) not in neutral:
             remedy = " or ".join("removed" if value is None else repr(value) for value in reversed(neutral))
             raise ValueError(
-                f"{key} is {config[key]!r}, which is not computed here; "
-                f"it must be {remedy}, and the weights saved or trained for that"
+                f"{key} is {config[key]!r}, which is not supported; "
+                f"it must be {remedy}, and the weights must have been trained or saved for that"
             )
     layers = set(config.get("layer_types") or [])
     if layers - {"full_attention"}:
-        raise ValueError(f"layer_types has {', '.join(sorted(map(str, layers)))}; only full_attention is computed here")
+        raise ValueError(f"layer_types has {', '.join(sorted(map(str, layers)))}; only full_attention is supported")
 
 
 def checked_rope_scaling(scaling: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Check `rope_scaling`, and name its type as transformers does today.
+    """Check `rope_scaling`, and use transformers' current name for its type.
 
     Returns:
         `rope_type` and its numbers; None without scaling.
 
     Raises:
-        ValueError: a type or key that is not computed here, a missing key, or a value that is no positive number.
+        ValueError: an unsupported type or key, a missing key, or a value that is not a positive number.
     """
     if scaling is None:
         return None
@@ -75,7 +75,7 @@ def checked_rope_scaling(scaling: dict[str, Any] | None) -> dict[str, Any] | Non
     elif kind in ROPE_SCALING:
         expected = ROPE_SCALING[kind]
     else:
-        raise ValueError(f"type {kind!r} is not computed here; a checkpoint needs default, linear or llama3")
+        raise ValueError(f"type {kind!r} is not supported; use a checkpoint with default, linear or llama3")
     if numbers.keys() != expected:
         needs = ", ".join(sorted(expected)) or "no further key"
         raise ValueError(f"type {kind} needs {needs}; it has {', '.join(sorted(numbers)) or 'none'}")
@@ -88,14 +88,14 @@ def checked_rope_scaling(scaling: dict[str, Any] | None) -> dict[str, Any] | Non
 
 
 def check_heads(width: int, heads: int, kv_heads: int, head_dim: int | None) -> None:
-    """Check that a Llama can share its width among heads, and its heads among key-value heads.
+    """Check that a Llama's width divides into its heads, and its heads into key-value heads.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: they do not divide.
     """
     if heads % kv_heads:
-        raise ValueError(f"{heads} attention heads cannot share {kv_heads} key-value heads")
+        raise ValueError(f"{heads} attention heads do not divide into {kv_heads} key-value heads")
     if head_dim is None and width % heads:
         raise ValueError(f"a width of {width} does not divide into {heads} heads")
     if (head_dim or width // heads) % 2:
-        raise ValueError(f"heads are {head_dim or width // heads} wide; rotary positions need an even width")
+        raise ValueError(f"the head width is {head_dim or width // heads}; rotary positions need an even one")

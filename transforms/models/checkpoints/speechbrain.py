@@ -1,4 +1,4 @@
-"""Files of speechbrain read as data: `hyperparams.yaml` makes objects of whatever it names, here it makes none."""
+"""speechbrain's files, parsed as data: speechbrain would construct the objects named in `hyperparams.yaml`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MOST_BYTES = 1_000_000
 
 
 def need_speechbrain() -> None:
-    """Make sure that speechbrain is installed.
+    """Check that speechbrain is installed.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it is not installed.
     """
     if find_spec("speechbrain") is None:
         raise ModelError("speechbrain is not installed: pip install 'echo-targets[speechbrain]'")
@@ -37,7 +37,7 @@ class Tagged:
 
     Attributes:
         tag: `new:torch.nn.ReLU`.
-        value: what follows it: a mapping, a list or a string.
+        value: the tagged mapping, list or string.
     """
 
     tag: str
@@ -45,29 +45,29 @@ class Tagged:
 
     @property
     def named(self) -> str:
-        """What the tag would make or call: `torch.nn.ReLU`."""
+        """The class or function that the tag names: `torch.nn.ReLU`."""
         return self.tag.partition(":")[2]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as hyperpyyaml reads it (1.2), with inert tags.
+    """Parses YAML like hyperpyyaml (1.2), with inert tags.
 
-    speechbrain's trainer writes an alias for everything that the recipe names twice. With every alias written out, the
-    file has at most `MOST_BYTES` characters, so that no later step can meet more.
+    speechbrain's trainer writes an alias for everything that the recipe names twice. With all aliases expanded, the
+    file may have at most `MOST_BYTES` characters, so that no later step can blow up.
     """
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _written_out(node, {}) > MOST_BYTES:
-            raise yaml.YAMLError(f"its aliases stand for over {MOST_BYTES:,} characters")
+            raise yaml.YAMLError(f"its aliases expand to more than {MOST_BYTES:,} characters")
         return node
 
 
 def _written_out(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Return how many characters a node has with its aliases written out; linear in the nodes of the file."""
+    """Return a node's number of characters with its aliases expanded. Linear in the file's nodes."""
     if id(node) in known:
         if (size := known[id(node)]) is None:
-            raise yaml.YAMLError("an alias stands for what contains it")
+            raise yaml.YAMLError("an alias contains itself")
         return size
     known[id(node)] = None
     if isinstance(node, yaml.ScalarNode):
@@ -96,35 +96,35 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 
 class Hyperparams:
-    """What `hyperparams.yaml` says.
+    """The contents of `hyperparams.yaml`.
 
     Args:
-        folder: the directory that it lies in.
+        folder: the file's directory.
 
     Raises:
-        ModelError: it is missing, or not YAML as speechbrain writes it.
+        ModelError: the file is missing, or is not YAML as speechbrain writes it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / HYPERPARAMS
         try:
             if self.path.stat().st_size > MOST_BYTES:
-                raise ModelError(f"{self.path} has over {MOST_BYTES:,} bytes: not hyperparameters")
+                raise ModelError(f"{self.path} has more than {MOST_BYTES:,} bytes: not hyperparameters")
             self._top = yaml.load(self.path.read_text(encoding="utf-8"), _Loader)
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-            raise ModelError(f"{self.path} can't be read ({error}); copy the whole directory of speechbrain") from error
+            raise ModelError(f"{self.path} can't be parsed ({error}); copy the whole speechbrain directory") from error
         if not isinstance(self._top, dict):
-            raise ModelError(f"{self.path} names no values; copy the whole directory of speechbrain")
+            raise ModelError(f"{self.path} is not a mapping; copy the whole speechbrain directory")
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A value by its name, references followed; the default where there is none."""
+        """Return a value by name, with references resolved; the default if there is none."""
         return self.follow(self._top.get(name, default))
 
     def follow(self, value: Any) -> Any:
-        """What a value is, or refers to by `!ref <name>`.
+        """Return a value, or what it refers to by `!ref <name>`.
 
         Raises:
-            ModelError: it refers to nothing, in a circle, or to more than a name.
+            ModelError: the reference is broken, circular, or more than a name.
         """
         for _ in range(len(self._top) + 1):
             if not isinstance(value, Tagged) or value.tag != "ref":
@@ -133,14 +133,14 @@ class Hyperparams:
             if value.value != f"<{name}>" or name not in self._top:
                 break
             value = self._top[name]
-        raise ModelError(f"{self.path}: `!ref {value.value}` can't be followed; write the value itself in its place")
+        raise ModelError(f"{self.path}: `!ref {value.value}` can't be resolved; replace it with the value")
 
     def given(self, name: str, *kinds: str) -> dict[str, Any]:
-        """Return what an object would be made with, by `made`, references followed."""
+        """Return an object's constructor arguments as for `made`, with references resolved."""
         return self.arguments(self.made(name, *kinds))
 
     def arguments(self, written: dict[str, Any]) -> dict[str, Any]:
-        """Return arguments with references followed, those inside a list too: `[null, null, !ref <size>]`."""
+        """Return arguments with references resolved, also inside lists: `[null, null, !ref <size>]`."""
         followed = {key: self.follow(value) for key, value in written.items()}
         return {
             key: [self.follow(each) for each in value] if isinstance(value, list) else value
@@ -148,34 +148,34 @@ class Hyperparams:
         }
 
     def made(self, name: str, *kinds: str) -> dict[str, Any]:
-        """What an object would be made with, as it is written.
+        """Return an object's constructor arguments as written.
 
         Args:
             name: of the object.
-            kinds: the classes that it may be of, by the last part of their names.
+            kinds: allowed classes, by the last part of their names.
 
         Raises:
-            ModelError: there is no such object, or it is of another class.
+            ModelError: there is no such object, or it has another class.
         """
         made = self.get(name)
         if not isinstance(made, Tagged) or not made.tag.startswith("new:") or not isinstance(made.value, dict):
             raise ModelError(f"{self.path} has no `{name}: !new:` with {' or '.join(kinds)}")
         if made.named.rpartition(".")[2] not in kinds:
-            raise ModelError(f"{self.path}: `{name}` is {made.named}; what is read here is {' or '.join(kinds)}")
+            raise ModelError(f"{self.path}: `{name}` is {made.named}; supported: {' or '.join(kinds)}")
         return made.value
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.ckpt` file, with the names that torch has today.
+    """Return the tensors of a `.ckpt` file, under torch's current names.
 
     Raises:
-        ModelError: it is missing, damaged, or holds more than tensors.
+        ModelError: the file is missing, is damaged, or holds more than tensors.
     """
-    return {_today(name): each for name, each in read_pickled(path).items()}
+    return {_current_name(name): each for name, each in read_pickled(path).items()}
 
 
-def _today(name: str) -> str:
-    """A name of weight norm's tensors before torch 2.1 as those after."""
+def _current_name(name: str) -> str:
+    """Convert a weight-norm tensor name from before torch 2.1 to the current one."""
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
         if name.endswith(f".{old}"):
             return f"{name.removesuffix(old)}parametrizations.weight.{new}"
@@ -183,10 +183,10 @@ def _today(name: str) -> str:
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Gives a module, made on the device `meta`, its tensors; float32, in evaluation mode.
+    """Assign tensors to a module that was made on the device `meta`; leaves it in float32 and evaluation mode.
 
     Raises:
-        ModelError: the file's tensors are not the module's.
+        ModelError: the file's tensors do not match the module's.
     """
     check_tensors(path, module.state_dict(), state)
     module.load_state_dict(state, assign=True)

@@ -1,4 +1,4 @@
-"""Weights on disk: what a model's file must hold, and how it is written."""
+"""Model weights on disk: check them against the network, and write them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str
     """Compare names and shapes of two state dicts.
 
     Raises:
-        ModelError: they differ; the message names the tensors.
+        ModelError: they differ; the message names tensors.
     """
     problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
     problems += [f"surplus {name}" for name in sorted(found.keys() - expected.keys())]
@@ -27,11 +27,11 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str
     ]
     if problems:
         problems[5:] = [f"and {len(problems) - 5} more"] * (len(problems) > 5)
-        raise ModelError(f"{path}: its weights do not fit its configuration: {', '.join(problems)}")
+        raise ModelError(f"{path}: the weights do not match the configuration: {', '.join(problems)}")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], half: bool) -> None:
-    """Write a state dict as safetensors, in float16 where told."""
+    """Write a state dict as safetensors, in float16 if `half`."""
     from safetensors.torch import save_file
 
     save_file({name: (each.half() if half else each).contiguous() for name, each in tensors.items()}, path)

@@ -1,4 +1,4 @@
-"""The frozen Whisper encoder before EchoX's language model, kept in a checkpoint of its own."""
+"""EchoX's frozen Whisper encoder, which has a checkpoint of its own."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ SIZES = {
     "n_layer": "encoder_layers",
 }
 MELS = (80, 128)
-"""Bands of the log-mel spectrograms that Whisper has filters for."""
+"""Log-mel bands for which Whisper has filters."""
 
 
 class AudioTower:
-    """Encoder frames of audio, 50 a second.
+    """Encodes audio as frames, 50 per second.
 
     Args:
         encoder: openai-whisper's encoder, in evaluation mode.
-        context: frames that audio is padded to a multiple of.
+        context: audio is padded to a multiple of this many frames.
     """
 
     def __init__(self, encoder: AudioEncoder, context: int) -> None:
@@ -50,15 +50,15 @@ class AudioTower:
 
     @property
     def max_samples(self) -> int:
-        """The longest audio of a turn, 16 kHz samples: 30 s."""
+        """Maximum length of a turn's audio, in 16 kHz samples: 30 s."""
         return len(self.encoder.positional_embedding) // self.context * self.context * HOP_SAMPLES
 
     @classmethod
     def load(cls, model: str, context: int, device: str = "cpu", dtype: torch.dtype | None = None) -> AudioTower:
-        """Reads `embedded:tiny.en`, or a directory of safetensors with Hugging Face's names (a decoder is left out).
+        """Load `embedded:tiny.en`, or a directory of safetensors with Hugging Face's names (a decoder is ignored).
 
         Raises:
-            ModelError: a file or a tensor is missing, surplus or of another shape.
+            ModelError: a file or a tensor is missing, unexpected, or has another shape.
         """
         from torch import nn
 
@@ -74,11 +74,11 @@ class AudioTower:
         encoder = encoder.to(device=device, dtype=dtype).eval()
         for module in encoder.modules():
             if isinstance(module, nn.LayerNorm):
-                module.float()  # openai-whisper's norms compute in float32, whatever they are given
+                module.float()  # openai-whisper's norms always compute in float32
         return cls(encoder, context)
 
     def frames(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
-        """Audio of at most `max_samples` each to (frames, width) each; padded to equal lengths they run together."""
+        """Map waveforms of at most `max_samples` to (frames, width) each; equal padded lengths are batched."""
         import torch
 
         step = self.context * HOP_SAMPLES
@@ -101,13 +101,14 @@ def _encoder(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoder:
     activation, mels = config.get("activation_function", "gelu"), config.get("num_mel_bins")
     if activation != "gelu" or mels not in MELS:
         raise ModelError(
-            f"{path}/config.json: activation_function is {activation!r} and num_mel_bins {mels!r}; a Whisper encoder "
+            f"{path}/config.json: activation_function is {activation!r} and num_mel_bins is {mels!r}; a Whisper "
+            "encoder "
             "has gelu and 80 or 128: use a published Whisper"
         )
     try:
         encoder = AudioEncoder(**{ours: int(config[theirs]) for ours, theirs in SIZES.items()})
         width, inner = int(config["d_model"]), int(config["encoder_ffn_dim"])
-        for block in encoder.blocks:  # openai-whisper knows but the four times that its own models have
+        for block in encoder.blocks:  # openai-whisper only supports an inner width of 4 x d_model
             block.mlp[0], block.mlp[2] = Linear(width, inner), Linear(inner, width)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}/config.json: not the sizes of a Whisper encoder ({error!r})") from error
@@ -118,7 +119,7 @@ def _encoder(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoder:
 
 
 def _state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors of a Hugging Face checkpoint, of an encoder alone too, under openai-whisper's names."""
+    """Return the encoder's tensors of a Hugging Face checkpoint, under openai-whisper's names."""
     parts = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     return {
         from_transformers(f"encoder.{name.removeprefix('encoder.')}").removeprefix("encoder."): tensor

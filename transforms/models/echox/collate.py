@@ -1,4 +1,4 @@
-"""The batch that EchoX's trainer reads (`finetune_kd`), from raw rows: what the shards hold is enough to make it."""
+"""The batch of EchoX's trainer (`finetune_kd`), made from the rows that shards hold."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class KDRow:
     """A dialogue up to one reply.
 
     Attributes:
-        prompt: tokens around the audio: before the first turn's, between two turns', after the last turn's.
+        prompt: tokens around the audio: before the first turn's, between turns', and after the last turn's.
         asr_targets: tokens of each turn's transcript.
-        response_ids: tokens of the reply, without an end.
+        response_ids: tokens of the reply, without the end.
         sub_lengths: text tokens of each segment of the reply; their sum is the reply's length.
         unit_targets: raw unit ids of each segment.
-        audios: log-mel of each turn, (mels, frames) of one length; None where the audio is added elsewhere.
+        audios: log-mel of each turn, (mels, frames) of equal length; None if the audio is added elsewhere.
     """
 
     prompt: Sequence[Sequence[int]]
@@ -39,18 +39,18 @@ class KDRow:
 
 
 def collate_kd(rows: Sequence[KDRow], config: EchoXConfig) -> dict[str, Tensor]:
-    """Rows as a batch of int64 tensors.
+    """Return rows as a batch of int64 tensors.
 
     Returns:
-        `input_ids` and `labels` (B, T): the prompt with one placeholder a turn, the reply and its end; the labels are
-        the reply's tokens alone. `asr_targets` (B, turns, A). `sub_lengths` (B, S), -1 after the last.
+        `input_ids` and `labels` (B, T): the prompt with one placeholder per turn, the reply and its end; only the
+        reply's tokens are labels. `asr_targets` (B, turns, A). `sub_lengths` (B, S), padded with -1.
         `unit_targets` (B, S, L): the header of a turn of units, `vocab_size` + unit, and the end.
         `assistant_after_audio_shifts` (B,): from the last placeholder to the prompt's last token. `audios`
-        (B, turns, mels, frames), float, where the rows have them, zero where a row has fewer turns.
-        What is padded otherwise is -100, and the padding token in `input_ids`.
+        (B, turns, mels, frames), float, if the rows have them; zero for missing turns.
+        All else is padded with -100, and `input_ids` with the padding token.
 
     Raises:
-        ValueError: a row's turns, prompt and segments do not fit each other.
+        ValueError: a row's turns, prompt and segments do not match.
     """
     end = config.end_ids[0]
     header, first_unit = config.unit_middle_ids[1:], config.vocab_size
@@ -75,7 +75,7 @@ def collate_kd(rows: Sequence[KDRow], config: EchoXConfig) -> dict[str, Tensor]:
     audios = [row.audios for row in rows if row.audios is not None]
     if audios:
         if len(audios) != len(rows):
-            raise ValueError("some rows have audio and some have none")
+            raise ValueError("some rows have audio and some do not")
         batch["audios"] = _stacked(audios)
     return batch
 
@@ -85,10 +85,11 @@ def _check(row: KDRow, config: EchoXConfig) -> None:
         raise ValueError(SPELLED)
     turns = len(row.asr_targets)
     if len(row.prompt) != turns + 1 or (row.audios is not None and len(row.audios) != turns):
-        raise ValueError(f"{turns} turns need {turns + 1} parts of a prompt and as many audios as turns")
+        raise ValueError(f"{turns} turns need {turns + 1} parts of a prompt, and {turns} audios if any")
     if sum(row.sub_lengths) != len(row.response_ids) or len(row.sub_lengths) != len(row.unit_targets):
         raise ValueError(
-            f"segments of {list(row.sub_lengths)} tokens with {len(row.unit_targets)} lists of units do not make a "
+            f"segments of {list(row.sub_lengths)} tokens with {len(row.unit_targets)} lists of units do not match "
+            "a "
             f"reply of {len(row.response_ids)} tokens"
         )
     units = list(chain.from_iterable(row.unit_targets))

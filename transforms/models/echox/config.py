@@ -1,4 +1,4 @@
-"""A checkpoint's configuration, as EchoX's release writes it; what the release has in its code is a default here."""
+"""A checkpoint's configuration, as written by EchoX's release. Constants in the release's code are defaults here."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from echo_targets.transforms.models.echox.vocabulary import added_tokens, specia
 from echo_targets.transforms.models.t2c.config import T2CConfig
 
 HEADER = [128006, 128000, 65576, 128007, 128000, 198]
-"""The turn of units in Llama-3 headers, as the released tokenizer spells it."""
+"""The header of a turn of units in Llama 3's format, as the released tokenizer encodes it."""
 
 AUDIO_PATCH = "<audio_patch>"
 MODEL_TYPES = ("EchoX", "ACLlama", "llama")
-"""`model_type` of the release, of the authors' earlier code, and of the language model that both start from."""
+"""`model_type` of the release, of the authors' earlier code, and of their base language model."""
 WITH_DENOISER = ("finetune", "finetune_kd", "finetune_kd_online")
-"""`unit_output` of checkpoints that have the denoising adapter."""
+"""`unit_output` of checkpoints with a denoising adapter."""
 
 SMALL = {"num_layers": 4, "hidden_size": 512, "num_heads": 8, "ffn_size": 2048}
 OTHER = {"num_layers": 8, "hidden_size": 768, "num_heads": 12, "num_kv_heads": 12, "ffn_size": 2048}
@@ -45,24 +45,24 @@ UNSET = {"num_layers": 6, "hidden_size": 512, "num_heads": 8, "ffn_size": 2048}
 class EchoXConfig(BaseModel):
     """Sizes and special tokens.
 
-    A key that changes what a Llama computes is computed or refused (`llama_config.py`); other keys that are not listed
-    are left alone: training writes many. Where a key is absent, its value is the one that transformers' `LlamaConfig`
-    has, which the release reads.
+    A key that changes what a Llama computes is supported or rejected (`llama_config.py`). Other unknown keys are
+    ignored, since training writes many. The default of a missing key is that of transformers' `LlamaConfig`, which the
+    release uses.
 
     Attributes:
-        eos_token_id: tokens that end a reply; `read` adds those that the other files name.
-        pad_token_id: hidden from attention wherever it stands; in the release it is also what ends a turn.
+        eos_token_id: tokens that end a reply; `read` adds those of the other files.
+        pad_token_id: hidden from attention at any position; in the release it also ends a turn.
         audio_tower: the Whisper encoder: `embedded:tiny.en`, or a directory (see `tower_of`).
-        adapter_size: width of the audio tower; None takes the tower's own.
-        audio_context: frames of 20 ms that audio is padded to a multiple of; 1500 is Whisper's own 30 s.
-        unit_output: stage of training that the release's code wrote the checkpoint in.
-        unit_model: name of the unit decoder's sizes in the release, or the sizes themselves.
+        adapter_size: width of the audio tower; None uses the tower's own.
+        audio_context: audio is padded to a multiple of this many 20 ms frames; 1500 is Whisper's own 30 s.
+        unit_output: training stage in which the release's code wrote the checkpoint.
+        unit_model: the release's name for the unit decoder's sizes, or the sizes themselves.
         denoiser_size: inner width of the denoising adapter; None is `intermediate_size`, as in the release.
         audio_patch_id: the placeholder of a turn's audio, and the CTC head's blank.
-        period_id: the token whose row of `lm_head` the streaming cut compares states with.
-        unit_prefix_ids, unit_middle_ids: what stands before the text, and between it and the units.
-        units: units are integers below this.
-        unit_spellings: units in each id of the unit decoder, from the tokenizer; None where unit k is `vocab_size` + k.
+        period_id: the token whose row of `lm_head` the streaming rule compares states with.
+        unit_prefix_ids, unit_middle_ids: ids before the text, and between the text and the units.
+        units: number of units.
+        unit_spellings: units in each id of the unit decoder, from the tokenizer; None if unit k is `vocab_size` + k.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -109,23 +109,23 @@ class EchoXConfig(BaseModel):
         refuse_other_networks(data)
         kind = data.get("model_type")
         if kind is not None and kind not in MODEL_TYPES:
-            raise ValueError(f"model_type is {kind!r}, not {', '.join(MODEL_TYPES)}: give an EchoX checkpoint")
+            raise ValueError(f"model_type is {kind!r}; expected {', '.join(MODEL_TYPES)}: use an EchoX checkpoint")
         known = dict(data)
-        if "rope_parameters" in known:  # transformers 5 writes both keys as one
+        if "rope_parameters" in known:  # transformers 5 merges both keys
             if known.get("rope_scaling"):
-                raise ValueError("has rope_parameters and rope_scaling; remove the one that was not trained with")
+                raise ValueError("has rope_parameters and rope_scaling; remove the one that was not used in training")
             scaling = dict(known.pop("rope_parameters") or {})
             known |= {"rope_theta": scaling.pop("rope_theta")} if "rope_theta" in scaling else {}
             known["rope_scaling"] = scaling or None
         if "unit_model" in known and known["unit_model"] is None:
-            known["unit_model"] = "null"  # to the release, which asks whether the key is there, any other name
+            known["unit_model"] = "null"  # the release only checks that the key exists, so null counts as a name
         return known
 
     @field_validator("audio_context")
     @classmethod
     def _pairs(cls, frames: int) -> int:
         if frames % 2:
-            raise ValueError("must be even: two neighbouring frames are one")
+            raise ValueError("must be even, because pairs of frames are merged")
         return frames
 
     @field_validator("unit_output")
@@ -133,7 +133,7 @@ class EchoXConfig(BaseModel):
     def _trained(cls, stage: str | None) -> str | None:
         if stage is not None and stage not in WITH_DENOISER:
             raise ValueError(
-                f"is {stage!r}: a checkpoint without denoising adapter; give one of echo training "
+                f"is {stage!r}, a checkpoint without a denoising adapter; use one of echo training "
                 f"({', '.join(WITH_DENOISER)})"
             )
         return stage
@@ -148,29 +148,29 @@ class EchoXConfig(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> EchoXConfig:
-        """Reads `config.json` of a checkpoint's directory, and the special tokens and units of its tokenizer's files.
+        """Load `config.json` of a checkpoint's directory, and the special tokens and units of its tokenizer's files.
 
         Raises:
-            ModelError: `config.json` is missing, a size is missing or wrong, or another network is meant.
+            ModelError: `config.json` is missing, a size is missing or wrong, or the network is not supported.
         """
         file = path / "config.json"
         if not file.is_file():
-            raise ModelError(f"{path} has no config.json that can be read: not an EchoX model")
+            raise ModelError(f"{path} has no config.json: not an EchoX model")
         written = read_json(file)
         try:
             config = cls.model_validate(written)
-            _ = config.unit_decoder  # whose sizes are checked too
+            _ = config.unit_decoder  # checks its sizes too
         except ValidationError as error:
             problem = error.errors()[0]
             place = ".".join(map(str, problem["loc"])) + ": " if problem["loc"] else ""
             raise ModelError(f"{file}: {place}{problem['msg'].removeprefix('Value error, ')}") from error
-        except TypeError as error:  # keys of `unit_model` that the decoder has from elsewhere
+        except TypeError as error:  # keys of `unit_model` that are set by other keys
             raise ModelError(f"{file}: unit_model: {error}") from error
         return config.model_copy(update=_of_tokenizer(path, config))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields but the place of the audio tower, which has a digest of its own."""
+        """SHA-256 of all fields except the audio tower's path; the tower has its own digest."""
         return hashlib.sha256(self.model_dump_json(exclude={"audio_tower"}).encode()).hexdigest()
 
     @property
@@ -180,7 +180,7 @@ class EchoXConfig(BaseModel):
 
     @property
     def llama(self) -> dict[str, Any]:
-        """Arguments of the language model's `transformers.LlamaConfig`."""
+        """Arguments of `transformers.LlamaConfig` for the language model."""
         names = (
             "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
             "head_dim hidden_act attention_bias mlp_bias max_position_embeddings rope_theta rope_scaling rms_norm_eps"
@@ -191,7 +191,7 @@ class EchoXConfig(BaseModel):
     def unit_decoder(self) -> T2CConfig:
         """Sizes and template of the unit decoder.
 
-        The release configures it as a copy of the language model in which a name replaces some sizes.
+        The release configures it as a copy of the language model in which a name overrides some sizes.
         """
         if isinstance(self.unit_model, dict):
             sizes = self.unit_model
@@ -227,10 +227,10 @@ class EchoXConfig(BaseModel):
 
 
 def _of_tokenizer(path: Path, config: EchoXConfig) -> dict[str, Any]:
-    """What the release asks its tokenizer for, as fields of the configuration."""
+    """Return what the release takes from its tokenizer, as fields of the configuration."""
     tokens = added_tokens(path)
     found: dict[str, Any] = {}
-    # The release ends a reply at the tokenizer's token; transformers' own `generate` at those of the other files.
+    # The release ends a reply at the tokenizer's token; transformers' `generate` at those of the other files.
     end = special_token(path, "eos_token", tokens)
     ends = [*([] if end is None else [end]), *config.end_ids, *_generation_ends(path)]
     found["eos_token_id"] = list(dict.fromkeys(ends))

@@ -1,6 +1,6 @@
-"""EchoX ready to work: audio in, replies with their hidden states, and the units that say them. All of it in batches.
+"""EchoX for inference: encodes audio, generates replies with their hidden states, and decodes their units. Batched.
 
-A row's result does not depend on its neighbours.
+A row's result does not depend on its neighbors.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class Prompt(NamedTuple):
-    """What the language model reads before its reply.
+    """Input of the language model before its reply.
 
     Attributes:
         embeddings: (length, hidden_size).
-        seen: (length,) int64, 0 at the padding token: nothing attends to it, even where the template means it.
+        seen: (length,) int64, 0 at padding tokens: nothing attends to them, even if the template contains them.
     """
 
     embeddings: Tensor
@@ -47,7 +47,7 @@ class Reply(NamedTuple):
     Attributes:
         ids: tokens without the end.
         states: (len(ids), hidden_size), the state that predicted each token.
-        stop_reason: `end`, `length`, or `repetition`, whose repeats are cut away.
+        stop_reason: `end`, `length`, or `repetition`, whose repeats are removed.
     """
 
     ids: list[int]
@@ -60,10 +60,10 @@ class EchoX:
 
     Attributes:
         config: sizes and special tokens.
-        network: in evaluation mode.
+        network: the network, in evaluation mode.
         tower: the Whisper encoder.
-        tokenizer: text to ids of the language model; None where the checkpoint has none.
-        t2c: the unit decoder behind the interface of a text-to-codec model.
+        tokenizer: the language model's tokenizer; None if the checkpoint has none.
+        t2c: the unit decoder, with the interface of a text-to-codec model.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class EchoX:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu", dtype: str = "float32") -> EchoX:
-        """Reads a checkpoint's directory: `config.json`, safetensors, and `tokenizer.json` where it is there.
+        """Load a checkpoint's directory: `config.json`, safetensors, and `tokenizer.json` if there is one.
 
         Args:
-            dtype: float32, bfloat16 or float16; what the network computes in.
+            dtype: dtype of the computation: float32, bfloat16 or float16.
 
         Raises:
-            ModelError: a file is missing or damaged, or a tensor is missing, surplus or of another shape.
+            ModelError: a file is missing or damaged, or a tensor is missing, unexpected, or has another shape.
         """
         import torch
 
@@ -89,22 +89,22 @@ class EchoX:
         tower = AudioTower.load(tower_of(path, config), config.audio_context, device, number)
         if config.adapter_size not in (None, tower.width):
             raise ModelError(
-                f"{path}/config.json: adapter_size is {config.adapter_size}, the audio tower "
-                f"{tower_of(path, config)} is {tower.width} wide: name the Whisper it was trained with as audio_tower"
+                f"{path}/config.json: adapter_size is {config.adapter_size}, but the audio tower "
+                f"{tower_of(path, config)} has width {tower.width}: set audio_tower to the Whisper used in training"
             )
         network = load_network(path, config, read_tensors(path, device), tower.width, number)
         return cls(config, network.eval(), tower, text_tokenizer(path, config.vocab_size))
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         return self.network.lm_head.weight.device
 
     def hear(self, dialogues: Sequence[Sequence[np.ndarray]]) -> list[list[EncodedAudio]]:
-        """The turns of dialogues as input embeddings.
+        """Encode the turns of dialogues as input embeddings.
 
         Args:
-            dialogues: of each the user's turns, float32 at 16 kHz, at most `tower.max_samples` each.
+            dialogues: each dialogue's user turns, float32 at 16 kHz, at most `tower.max_samples` each.
         """
         import torch
 
@@ -113,10 +113,10 @@ class EchoX:
             return self.network.model.hear([[next(frames) for _ in dialogue] for dialogue in dialogues])
 
     def prompt(self, ids: Sequence[int], heard: Sequence[EncodedAudio]) -> Prompt:
-        """Input embeddings of a prompt's tokens, each `audio_patch_id` replaced by a turn's.
+        """Return input embeddings of a prompt's tokens, with each `audio_patch_id` replaced by a turn's audio.
 
         Raises:
-            ValueError: there are not as many placeholders as turns.
+            ValueError: the numbers of placeholders and turns differ.
         """
         import torch
 
@@ -137,7 +137,7 @@ class EchoX:
         return torch.tensor([token != self.config.pad_token_id for token in ids], device=self.device).long()
 
     def embed(self, ids: Sequence[int]) -> Tensor:
-        """(len(ids), hidden_size) embeddings of the language model."""
+        """Return (len(ids), hidden_size) embeddings of the language model."""
         import torch
 
         with torch.inference_mode():
@@ -145,15 +145,15 @@ class EchoX:
         return embedded
 
     def states(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]]) -> list[Tensor]:
-        """The states that predict each token of given replies, (len(reply), hidden_size); none for an empty reply."""
+        """Return the states that predict the tokens of given replies, (len(reply), hidden_size) each."""
         import torch
 
         from echo_targets.transforms.models.t2c.decoding import padded_left, positions_of
 
         with torch.inference_mode():
-            # The last token predicts what comes after the reply, which nobody asks for.
-            said = [self.embed(reply[:-1]) for reply in replies]
-            pairs = list(zip(prompts, said, strict=True))
+            # The last token is left out: it predicts what follows the reply.
+            embedded = [self.embed(reply[:-1]) for reply in replies]
+            pairs = list(zip(prompts, embedded, strict=True))
             batch, mask = padded_left([torch.cat([prompt.embeddings, reply]) for prompt, reply in pairs])
             seen, _ = padded_left(
                 [torch.cat([prompt.seen, prompt.seen.new_ones(len(reply))]) for prompt, reply in pairs]
@@ -171,13 +171,13 @@ class EchoX:
         top_p: float = 1.0,
         seeds: Sequence[int] | None = None,
     ) -> list[Reply]:
-        """Replies: the likeliest tokens at temperature 0, else sampled.
+        """Generate replies: greedily at temperature 0, else by sampling.
 
         Args:
-            prompts: as `prompt` makes them.
-            max_new_tokens: the most of a reply.
+            prompts: as made by `prompt`.
+            max_new_tokens: maximum tokens of a reply.
             top_p: as for `nucleus`.
-            seeds: of each row's own random numbers; needed where the temperature is above 0.
+            seeds: seeds of each row's own random numbers; required at a temperature above 0.
         """
         import torch
 
@@ -222,7 +222,7 @@ class EchoX:
             ]
 
     def trigger_scores(self, states: Tensor) -> list[float]:
-        """The streaming cut's score of each state: its cosine with the row of `lm_head` of the full stop."""
+        """Return the streaming rule's score of each state: its cosine with the period's row of `lm_head`."""
         import torch
         import torch.nn.functional as functional
 
@@ -232,7 +232,7 @@ class EchoX:
         return scores
 
     def hidden_ids(self, states: Tensor) -> list[int]:
-        """The token that each state spells: the argmax of the output layer."""
+        """Return the token that each state spells: the argmax of the output layer."""
         import torch
 
         with torch.inference_mode():
@@ -240,7 +240,7 @@ class EchoX:
         return ids
 
     def denoised(self, states: Tensor) -> Tensor:
-        """States through the denoising adapter: (length, hidden_size), near the embeddings of the text they spell."""
+        """Apply the denoising adapter: (length, hidden_size) states near the embeddings of the text that they spell."""
         import torch
 
         with torch.inference_mode():
@@ -248,7 +248,7 @@ class EchoX:
         return adapted
 
     def denoising_cosines(self, states: Tensor, ids: Sequence[int]) -> list[float]:
-        """Cosine of each denoised state with the unit decoder's embedding of a token."""
+        """Return the cosine of each denoised state with the unit decoder's embedding of a token."""
         import torch
         import torch.nn.functional as functional
 
@@ -259,7 +259,9 @@ class EchoX:
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """Keep the likeliest tokens up to the one at which their probability passes `top_p` (Holtzman et al. 2020).
+    """Keep the likeliest tokens up to the one at which their cumulative probability exceeds `top_p`.
+
+    Nucleus sampling (Holtzman et al. 2020).
 
     Args:
         logits: (rows, vocabulary).
@@ -282,11 +284,11 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 def tower_of(path: Path, config: EchoXConfig) -> str:
     """Return the audio tower's name for `AudioTower.load`.
 
-    A published `config.json` holds a path of its authors' machine, or of the release's README. If there is no such
-    directory, its last name is looked up in the checkpoint's directory, then in the parent directory.
+    A published `config.json` holds a path on its authors' machine, or one of the release's README. If there is no such
+    directory, its last part is looked up in the checkpoint's directory, then in the parent directory.
 
     Raises:
-        ModelError: it is in none of these places.
+        ModelError: the directory is in none of these places.
     """
     named = config.audio_tower
     if named == EMBEDDED:
@@ -297,13 +299,13 @@ def tower_of(path: Path, config: EchoXConfig) -> str:
         if place.is_dir():
             return str(place)
     raise ModelError(
-        f"{path}/config.json: audio_tower {named!r} is no directory; download the Whisper that it names, "
-        f"openai/whisper-large-v3 in the release, to {places[1]}, or write its directory there"
+        f"{path}/config.json: audio_tower {named!r} is not a directory; download the Whisper that it names "
+        f"(openai/whisper-large-v3 in the release) to {places[1]}, or set audio_tower to its directory"
     )
 
 
 def tower_digest(path: Path, config: EchoXConfig) -> str:
-    """What stands for the audio tower in a fingerprint."""
+    """Return the audio tower's digest, for the fingerprint."""
     tower = tower_of(path, config)
     return weights_of(tower) if tower == EMBEDDED else digest(Path(tower))
 
@@ -311,10 +313,10 @@ def tower_digest(path: Path, config: EchoXConfig) -> str:
 def load_network(
     path: Path, config: EchoXConfig, tensors: dict[str, Tensor], audio_width: int, dtype: torch.dtype
 ) -> EchoXNetwork:
-    """The network with a checkpoint's tensors, which it takes over.
+    """Return the network with a checkpoint's tensors, without copying them.
 
     Raises:
-        ModelError: a tensor is missing, surplus or of another shape.
+        ModelError: a tensor is missing, unexpected, or has another shape.
     """
     import torch
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -330,19 +332,20 @@ def load_network(
                 f"{path}/config.json: tie_word_embeddings is true, but the weights have an lm_head.weight that is not "
                 "model.embed_tokens.weight; set it to false if the output layer was trained"
             )
-    with torch.device("meta"):  # nothing is drawn that the checkpoint replaces
+    with torch.device("meta"):  # skips initialization, since the checkpoint replaces all weights
         network = EchoXNetwork(config, audio_width)
     try:
         check_tensors(path, network.state_dict(), tensors)
     except ModelError as error:
         decoder = config.unit_decoder
         raise ModelError(
-            f"{error}. config.json has {config.num_hidden_layers} layers {config.hidden_size} wide, and unit_model "
-            f"({_name(config)}) a unit decoder of {decoder.num_layers} layers {decoder.hidden_size} wide: copy "
-            "config.json and all weight files of one checkpoint"
+            f"{error}. config.json describes {config.num_hidden_layers} layers of width {config.hidden_size}, and "
+            f"unit_model ({_name(config)}) a unit decoder of {decoder.num_layers} layers of width "
+            f"{decoder.hidden_size}: "
+            "copy config.json and all weight files of one checkpoint"
         ) from error
     network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
-    for llama in (network.model, network.unit_translator.model):  # its frequencies are no weights
+    for llama in (network.model, network.unit_translator.model):  # its frequencies are not weights
         llama.rotary_emb = LlamaRotaryEmbedding(llama.config, device=network.lm_head.weight.device)
     return network
 

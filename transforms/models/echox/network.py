@@ -1,7 +1,7 @@
-"""EchoX's network under the tensor names of its release. Imports torch: load it where a model is set up.
+"""EchoX's network with its release's tensor names. Imports torch, so import this only where a model is set up.
 
 The release's quirks are kept, since its weights were trained with them: `asr_transformer_encoder` attends over a
-dialogue's audio turns, not over time, and look-back attention sees the kept frames alone.
+dialogue's audio turns instead of over time, and look-back attention only sees the kept frames.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.t2c.network import T2CModule
 
 CTC_CHUNK = 1 << 26
-"""Logits of the CTC head that are held at a time: its vocabulary is the language model's."""
+"""Maximum logits of the CTC head to hold at a time; its vocabulary is the language model's."""
 
 
 class EncodedAudio(NamedTuple):
-    """A turn of audio as the language model reads it.
+    """A turn of audio as input of the language model.
 
     Attributes:
         ctc: (frames,) int64, the CTC head's choice for each frame of 40 ms.
-        embeddings: (kept, hidden_size), one for each run of equal choices.
+        embeddings: (kept, hidden_size), one per run of equal choices.
     """
 
     ctc: Tensor
@@ -35,7 +35,7 @@ class EncodedAudio(NamedTuple):
 
 
 class LookBack(nn.Module):
-    """`lbm`: the kept frames attend to each other; residual and norm."""
+    """Look-back attention (`lbm`): the kept frames attend to each other, with residual and norm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class LookBack(nn.Module):
         self.atten_layer_norm = nn.LayerNorm(width)
 
     def forward(self, kept: Tensor, padding: Tensor) -> Tensor:
-        """(turns, kept, width), and True where (turns, kept) is padding."""
+        """Attend over (turns, kept, width); `padding` is True at padding, (turns, kept)."""
         attended, _ = self.encoder_attn(kept, kept, kept, key_padding_mask=padding, need_weights=False)
         normed: Tensor = self.atten_layer_norm(kept + attended)
         return normed
@@ -63,20 +63,20 @@ class SpeechLlama(LlamaModel):
         self.lbm = LookBack(width, heads)
 
     def project(self, dialogues: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """Encoder frames of each turn of each dialogue, (frames, audio_width), to (frames / 2, hidden_size)."""
+        """Map encoder frames of each turn of each dialogue, (frames, audio_width), to (frames / 2, hidden_size)."""
         turns = [_in_pairs(turn) for dialogue in dialogues for turn in dialogue]
         projected = self.mm_projector1(pad_sequence(turns, batch_first=True))
         ends = [0]
         for dialogue in dialogues:
             ends.append(ends[-1] + len(dialogue))
-        # To the layer a dialogue's turns are the sequence, and every frame of every dialogue one of the batch.
+        # For this layer, a dialogue's turns are the sequence, and every frame of every dialogue is a batch element.
         stacked = pad_sequence([projected[start:end] for start, end in pairwise(ends)])
         there = pad_sequence(
             [_there(turns[start:end], projected.shape[1]) for start, end in pairwise(ends)], batch_first=True
         )
         most, count, frames, width = stacked.shape
         missing = ~there.transpose(1, 2).reshape(count * frames, most)
-        missing[:, 0] = False  # where no turn has the frame its result is cut away below, but must not be NaN
+        missing[:, 0] = False  # a frame that no turn has is dropped below, but must not be NaN
         read = self.asr_transformer_encoder(
             stacked.reshape(most, count * frames, width), src_key_padding_mask=missing if missing.any() else None
         )
@@ -88,15 +88,15 @@ class SpeechLlama(LlamaModel):
         ]
 
     def hear(self, dialogues: Sequence[Sequence[Tensor]]) -> list[list[EncodedAudio]]:
-        """Input embeddings of each turn of each dialogue, from encoder frames (frames, audio_width), even in number."""
+        """Encode turns of dialogues from an even number of encoder frames each, (frames, audio_width)."""
         projected = self.project(dialogues)
         turns = [turn for dialogue in projected for turn in dialogue]
         chosen = [self._ctc(turn) for turn in turns]
-        heard = map(EncodedAudio, chosen, self.shrink(turns, chosen))
-        return [[next(heard) for _ in dialogue] for dialogue in dialogues]
+        encoded = map(EncodedAudio, chosen, self.shrink(turns, chosen))
+        return [[next(encoded) for _ in dialogue] for dialogue in dialogues]
 
     def shrink(self, turns: Sequence[Tensor], chosen: Sequence[Tensor]) -> list[Tensor]:
-        """Projected frames and the CTC head's choice for each, to the (kept, hidden_size) embeddings of each turn."""
+        """Map projected frames and the CTC head's choices to (kept, hidden_size) embeddings of each turn."""
         kept = [turn[starts_of_runs(ctc)] for turn, ctc in zip(turns, chosen, strict=True)]
         lengths = torch.tensor([len(turn) for turn in kept], device=self.device)
         padded = pad_sequence(kept, batch_first=True)
@@ -110,11 +110,11 @@ class SpeechLlama(LlamaModel):
 
 
 class EchoXNetwork(nn.Module):
-    """Speech-to-text LLM and unit decoder.
+    """Speech-to-text LLM and unit decoder of EchoX.
 
     Attributes:
         model, lm_head: the language model and its output layer.
-        unit_translator: the unit decoder; with `aligner_MLP`, the denoising adapter, it reads hidden states.
+        unit_translator: the unit decoder. Its denoising adapter `aligner_MLP` maps hidden states to its input.
     """
 
     def __init__(self, config: EchoXConfig, audio_width: int) -> None:
@@ -126,7 +126,7 @@ class EchoXNetwork(nn.Module):
 
 
 class UnitTranslator(T2CModule):
-    """The unit decoder with the denoising adapter before it."""
+    """The unit decoder, with the denoising adapter in front."""
 
     def __init__(self, config: EchoXConfig) -> None:
         super().__init__(config.unit_decoder)
@@ -135,7 +135,7 @@ class UnitTranslator(T2CModule):
 
 
 def starts_of_runs(ctc: Tensor) -> Tensor:
-    """(frames,) bool: frame 0, and every frame whose choice is not that of the frame before it."""
+    """Return (frames,) bool: True for frame 0 and every frame whose choice differs from the frame before it."""
     return torch.cat([ctc.new_ones(1, dtype=torch.bool), ctc[1:] != ctc[:-1]])
 
 
@@ -144,6 +144,6 @@ def _in_pairs(frames: Tensor) -> Tensor:
 
 
 def _there(turns: Sequence[Tensor], frames: int) -> Tensor:
-    """(turns, frames) bool: which frames a turn has."""
+    """Return (turns, frames) bool: True for the frames that a turn has."""
     lengths = torch.tensor([len(turn) for turn in turns], device=turns[0].device)
     return torch.arange(frames, device=turns[0].device) < lengths[:, None]

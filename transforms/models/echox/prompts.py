@@ -1,4 +1,4 @@
-"""Prompt templates: the tokens around the audio of a turn. They are data, one JSON file each."""
+"""Prompt templates: the tokens around a turn's audio. Each is a JSON file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class PromptTemplate(BaseModel):
-    """Tokens before and after the placeholder that a turn's audio replaces.
+    """Tokens before and after the placeholder for a turn's audio.
 
     Attributes:
-        id: stored with every row that the template shaped.
+        id: stored with every row that used the template.
         before_audio, after_audio: tokens of the tokenizer's vocabulary; the reply follows the last one.
-        after_reply: tokens between a reply and the audio of the next turn.
-        before_reply: tokens that a reply starts with. They are part of a given reply; a generated one has those that
-            the model writes.
+        after_reply: tokens between a reply and the next turn's audio.
+        before_reply: tokens that a reply starts with. They are prepended to a given reply; when generating, the model
+            writes them itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,10 +39,10 @@ class PromptTemplate(BaseModel):
         return len(self.after_audio)
 
     def ids(self, tokenizer: Tokenizer, replies: Sequence[Sequence[int]]) -> list[int | None]:
-        """A dialogue's tokens up to the next reply, None in the place of each turn's audio.
+        """Return a dialogue's tokens up to the next reply, with None in place of each turn's audio.
 
         Args:
-            replies: tokens of the texts of the replies to all turns but the last.
+            replies: tokens of the replies to all turns but the last.
         """
         before, after, between = (
             [tokenizer.token_to_id(token) for token in tokens]
@@ -55,15 +55,15 @@ class PromptTemplate(BaseModel):
         return ids
 
     def reply_start(self, tokenizer: Tokenizer) -> list[int]:
-        """Ids of `before_reply`."""
+        """Return the ids of `before_reply`."""
         return [tokenizer.token_to_id(token) for token in self.before_reply]
 
     @classmethod
     def load(cls, path: Path, tokenizer: Tokenizer) -> PromptTemplate:
-        """Reads a template and checks its tokens against the tokenizer.
+        """Load a template and check its tokens against the tokenizer.
 
         Raises:
-            ModelError: the file is no template, or names a token that the tokenizer lacks.
+            ModelError: the file is not a template, or names a token that the tokenizer lacks.
         """
         try:
             template = cls.model_validate_json(path.read_bytes())

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 PAD, USER, ASSISTANT, END, AUDIO_PATCH = SPECIALS = ("<pad>", "<user>", "<assistant>", "<end>", "<audio_patch>")
 PIECE = r" ?[\p{L}\p{M}\p{N}'’]+|[^\s\p{L}\p{M}\p{N}]|\s+"
-"""A word with the space before it; each other mark alone, so that "." is a token of its own."""
+"""A word with the space before it; every other mark is separate, so that "." is its own token."""
 
 
 def byte_level_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> Tokenizer:
-    """Trains a tokenizer that spells any text, case kept.
+    """Train a tokenizer that encodes any text, with case.
 
-    A space is put before a text, so that a word is the same token first and elsewhere; decoding takes it away.
+    A space is prepended to a text, so that a word is the same token at the start and elsewhere; decoding removes it.
 
     Args:
-        texts: what it is to spell well.
-        vocab_size: the most ids, `SPECIALS` and the 256 bytes among them; few or uniform texts make fewer.
+        texts: texts of the domain.
+        vocab_size: maximum number of ids, including `SPECIALS` and 256 bytes; few or uniform texts give fewer.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 

@@ -1,4 +1,4 @@
-"""What an encoder of speech is: its checkpoint gives, layer by layer, the features that units are made of."""
+"""The interface of a speech encoder, whose layers give the features that units are made from."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TypeAlias
 import numpy as np
 
 Features: TypeAlias = Callable[[list[np.ndarray]], list[np.ndarray]]
-"""From waveforms (float32, 16 kHz mono) to (num_frames, D) float32 each, 50 frames a second, the last perhaps in part.
+"""Maps waveforms (float32, 16 kHz mono) to (num_frames, D) float32 each, at 50 frames per second.
 
-What a waveform gives does not depend on its neighbours.
+The last frame may be partial. A waveform's features do not depend on its neighbors.
 """
 
 
 class Encoder(ABC):
-    """A checkpoint. Nothing of it is loaded before `features`.
+    """An encoder checkpoint. Nothing is loaded before `features`.
 
     Args:
-        model: its directory, file or name.
+        model: the checkpoint's directory, file or name.
     """
 
     def __init__(self, model: str) -> None:
@@ -28,11 +28,11 @@ class Encoder(ABC):
     @staticmethod
     @abstractmethod
     def can_load(model: str) -> bool:
-        """Whether this is the kind of a checkpoint; seen from its small files alone."""
+        """Return True if this class can load the checkpoint. Reads only its config files."""
 
     @abstractmethod
     def weight_digest(self) -> str:
-        """What stands for the encoder in a fingerprint: a digest of all that shapes its features.
+        """Return a digest of everything that shapes the encoder's features, for the fingerprint.
 
         Raises:
             ModelError: files are missing.
@@ -40,12 +40,12 @@ class Encoder(ABC):
 
     @abstractmethod
     def name(self) -> str:
-        """What a codebook calls the encoder, such as `whisper-tiny.en`."""
+        """Return the encoder's name in codebooks, such as `whisper-tiny.en`."""
 
     @abstractmethod
     def features(self, layer: int, device: str) -> Features:
-        """Loads the encoder as far as a layer: 0 is before its first block.
+        """Load the encoder up to a layer; layer 0 is the input of the first block.
 
         Raises:
-            ModelError: the checkpoint is damaged, or has not as many layers.
+            ModelError: the checkpoint is damaged, or has fewer layers.
         """

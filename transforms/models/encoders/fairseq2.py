@@ -1,4 +1,4 @@
-"""Features of wav2vec2 and XLSR layers by fairseq2, for units: 50 frames a second, each utterance heard alone."""
+"""Features of fairseq2's wav2vec2 and XLSR layers, for units: 50 frames per second, one utterance at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Fairseq2Encoder(Encoder):
-    """A checkpoint with fairseq2's card: wav2vec2, XLSR, or the encoder of a recognizer of letters."""
+    """A checkpoint with a fairseq2 card: wav2vec2, XLSR, or the encoder of a letter recognizer."""
 
     @staticmethod
     def can_load(model: str) -> bool:
@@ -27,7 +27,7 @@ class Fairseq2Encoder(Encoder):
         return Fairseq2Checkpoint(self.model).digest()
 
     def name(self) -> str:
-        """Such as `wav2vec2-1a2b3c4d`: its family and the digest of its files."""
+        """Return a name from the family and the digest of the files, such as `wav2vec2-1a2b3c4d`."""
         return f"{Fairseq2Checkpoint(self.model).family}-{self.weight_digest()[:8]}"
 
     def features(self, layer: int, device: str) -> Fairseq2Features:
@@ -35,7 +35,7 @@ class Fairseq2Encoder(Encoder):
 
 
 class Fairseq2Features:
-    """What `layer` blocks give (0 is before the first): the block's own output, before any norm of the whole."""
+    """Output of `layer` blocks (0 is the input of the first), before any norm of the whole encoder."""
 
     def __init__(self, model: str, layer: int, device: str) -> None:
         checkpoint = Fairseq2Checkpoint(model)
@@ -43,7 +43,8 @@ class Fairseq2Features:
         sizes = checkpoint.config().encoder_config
         if not 0 <= layer <= sizes.num_encoder_layers:
             raise ModelError(
-                f"{model} has {sizes.num_encoder_layers} layers, the codebook is of layer {layer}: take the right one"
+                f"{model} has {sizes.num_encoder_layers} layers, but the codebook needs layer {layer}: use the "
+                "codebook's encoder"
             )
 
         def both() -> Module:
@@ -56,15 +57,15 @@ class Fairseq2Features:
 
         network = checkpoint.load(both, sizes)
         self._frontend, self._encoder = network.encoder_frontend.to(device), network.encoder
-        # A hook that says "stop here" would not stop the encoder, so it is cut.
+        # A hook could not stop the encoder early, so its later layers are removed.
         self._encoder.layers = self._encoder.layers[:layer]
         self._encoder.layer_norm = None
         self._encoder.to(device)
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
-        heard = (layer_normed(waveform) if self._normalize else waveform for waveform in waveforms)
-        return [hear(self._hidden, waveform, False, self._device) for waveform in heard]
+        """Return features of each waveform (float32, 16 kHz mono): (num_frames, D) float32, 50 frames per second."""
+        prepared = (layer_normed(waveform) if self._normalize else waveform for waveform in waveforms)
+        return [hear(self._hidden, waveform, False, self._device) for waveform in prepared]
 
     def _hidden(self, waveform: Tensor) -> Tensor:
         from fairseq2.nn import BatchLayout

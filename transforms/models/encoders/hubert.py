@@ -1,7 +1,7 @@
-"""Features of HuBERT, mHuBERT, WavLM, wav2vec2 and XLSR layers, for units: 50 frames a second.
+"""Features of HuBERT, mHuBERT, WavLM, wav2vec2 and XLSR layers, for units: 50 frames per second.
 
-Each utterance is heard alone: group norm in the first convolution hears padding, and even among equal lengths the
-convolutions of a batch sum in another order than those of one utterance, so units would hang on the batch size.
+Utterances are encoded one at a time: group norm in the first convolution would see the padding, and even with equal
+lengths a batch's convolutions add in another order than a single utterance's, so units would depend on the batch size.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 EXTRACTOR = "Wav2Vec2FeatureExtractor"
 MODEL_TYPES = ("hubert", "wav2vec2", "wavlm")
 CHUNK_SAMPLES = 100 * SAMPLE_RATE
-"""Longer utterances are cut every 100 s, as fairseq's `dump_hubert_feature.py` does."""
+"""Longer utterances are cut every 100 s, as in fairseq's `dump_hubert_feature.py`."""
 MOST_LAYERS = 1_000
 SHORTEST_SAMPLES = 400
-"""What the convolutions need for one frame; shorter utterances are filled with silence."""
+"""Minimum for the convolutions to give one frame; shorter utterances are padded with silence."""
 
 
 def is_ssl(model: str) -> bool:
-    """Whether a model is a directory of transformers with one of these encoders."""
+    """Return True if a model is a transformers directory with one of these encoders."""
     path = Path(model, "config.json")
     return path.is_file() and read_json(path).get("model_type") in MODEL_TYPES
 
 
 class SslEncoder(Encoder):
-    """A directory of transformers with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR."""
+    """A transformers directory with HuBERT, mHuBERT, WavLM, wav2vec2 or XLSR."""
 
     @staticmethod
     def can_load(model: str) -> bool:
@@ -55,11 +55,11 @@ class SslEncoder(Encoder):
         return sha.hexdigest()
 
     def tensor_files(self) -> list[Path]:
-        """The files that hold its tensors."""
+        """Return the files that hold the tensors."""
         return weight_files(Path(self.model))
 
     def name(self) -> str:
-        """Such as `hubert-1a2b3c4d`: its kind and the digest of its files."""
+        """Return a name from the model type and the digest of the files, such as `hubert-1a2b3c4d`."""
         return f"{read_json(Path(self.model, 'config.json'))['model_type']}-{self.weight_digest()[:8]}"
 
     def features(self, layer: int, device: str) -> SslFeatures:
@@ -67,31 +67,31 @@ class SslEncoder(Encoder):
 
 
 def do_normalize(model: str) -> bool:
-    """Whether the encoder was trained on waveforms of zero mean and unit variance.
+    """Return True if the encoder was trained on waveforms of zero mean and unit variance.
 
     Raises:
-        ModelError: the checkpoint does not say, or is for another sample rate.
+        ModelError: the checkpoint does not state it, or is for another sample rate.
     """
     path = Path(model, "preprocessor_config.json")
     if not path.is_file():
-        raise ModelError(f"{path} is missing: it says whether waveforms are normalised; copy the whole checkpoint")
+        raise ModelError(f"{path} is missing: it says whether waveforms are normalized; copy the whole checkpoint")
     about = read_json(path)
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
-        raise ModelError(f"{path}: the encoder is for {rate} Hz, the pipeline hears {SAMPLE_RATE} Hz: take another one")
+        raise ModelError(f"{path}: the encoder is for {rate} Hz, but the audio has {SAMPLE_RATE} Hz: use another one")
     if (kind := about.get("feature_extractor_type", EXTRACTOR)) != EXTRACTOR or about.get("feature_size", 1) != 1:
-        raise ModelError(f"{path}: the encoder takes features of {kind}, not waveforms; take another one")
+        raise ModelError(f"{path}: the encoder takes features of {kind}, not waveforms; use another one")
     if not isinstance(normalizes := about.get("do_normalize", True), bool):
-        raise ModelError(f"{path}: do_normalize is {normalizes!r}; write true or false, as the encoder was trained")
+        raise ModelError(f"{path}: do_normalize is {normalizes!r}; set it to true or false, as in training")
     return normalizes
 
 
 def normalized(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
-    """Zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it; `eps` is added to the variance."""
+    """Return a waveform of zero mean and unit variance, like `Wav2Vec2FeatureExtractor`; adds `eps` to the variance."""
     return np.asarray((waveform - waveform.mean()) / np.sqrt(waveform.var() + eps), np.float32)
 
 
 class SslFeatures:
-    """Hidden states after `layer` blocks (0 is before the first): transformers' `hidden_states[layer]`."""
+    """Hidden states after `layer` blocks (0 is the input of the first): transformers' `hidden_states[layer]`."""
 
     eps = 1e-7
 
@@ -101,23 +101,25 @@ class SslFeatures:
         self._encoder = self.load(model)
         blocks = self._encoder.encoder.layers
         if not 0 <= layer <= len(blocks):
-            raise ModelError(f"{model} has {len(blocks)} layers, the codebook is of layer {layer}: take the right one")
+            raise ModelError(
+                f"{model} has {len(blocks)} layers, but the codebook needs layer {layer}: use the codebook's encoder"
+            )
         if layer < len(blocks) and self._encoder.config.do_stable_layer_norm:
             import torch
 
-            self._encoder.encoder.layer_norm = torch.nn.Identity()  # the norm follows the last block alone
+            self._encoder.encoder.layer_norm = torch.nn.Identity()  # the norm follows only the last block
         self._encoder.encoder.layers = blocks[:layer]
         self._encoder.adapter = None
         self._encoder.to(device)
 
     def load(self, model: str) -> Any:
-        """The whole network."""
+        """Load the whole network."""
         from transformers import AutoModel
 
         return load_ssl(AutoModel, model)
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """Features of each waveform (float32, 16 kHz mono), (num_frames, D) float32, 50 frames a second."""
+        """Return features of each waveform (float32, 16 kHz mono): (num_frames, D) float32, 50 frames per second."""
         return [hear(self._hidden, waveform, self._normalize, self._device, self.eps) for waveform in waveforms]
 
     def _hidden(self, waveform: Tensor) -> Tensor:
@@ -128,13 +130,13 @@ class SslFeatures:
 def hear(
     forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: bool, device: str, eps: float = 1e-7
 ) -> np.ndarray:
-    """What a model says of each frame of a waveform, (num_frames, D) float32.
+    """Return a model's output for each frame of a waveform, (num_frames, D) float32.
 
-    The convolutions leave out the last frame or two, which they hear in part; the last whole one stands for them.
+    The convolutions omit the last frame or two, which are partial; the last whole frame is repeated for them.
 
     Args:
-        forward: from (1, samples) to (1, frames, D).
-        waveform: float32, 16 kHz mono, of any length but 0.
+        forward: maps (1, samples) to (1, frames, D).
+        waveform: float32, 16 kHz mono, of any length except 0.
     """
     import torch
 
@@ -151,10 +153,10 @@ def hear(
 
 
 def load_ssl(kind: Any, model: str) -> Any:
-    """An encoder, with or without a head, as `load_pretrained` gives it.
+    """Load an encoder, with or without a head, by `load_pretrained`.
 
     Raises:
-        ModelError: as there, or its frames are of another length.
+        ModelError: as for `load_pretrained`, or the frames have another length.
     """
     loaded = load_pretrained(kind, model)
     check_hop(model, loaded.config)
@@ -162,14 +164,14 @@ def load_ssl(kind: Any, model: str) -> Any:
 
 
 def load_pretrained(kind: Any, model: str) -> Any:
-    """A model from a local directory, float32, in evaluation mode.
+    """Load a model from a local directory, in float32 and evaluation mode.
 
     Args:
-        kind: a class of transformers with `from_pretrained`.
+        kind: a transformers class with `from_pretrained`.
 
     Raises:
-        ModelError: files are missing or damaged, lack some of the model's tensors, or the configuration claims a larger
-            model than they hold.
+        ModelError: files are missing or damaged, they lack some of the model's tensors, or the configuration claims a
+            larger model than they hold.
     """
     files = weight_files(Path(model))
     try:
@@ -179,20 +181,20 @@ def load_pretrained(kind: Any, model: str) -> Any:
         )
     except ModelError:
         raise
-    except Exception as error:  # safetensors, torch and transformers each raise their own
-        raise ModelError(f"{model}: not a checkpoint that transformers reads ({error}); copy it again") from error
+    except Exception as error:  # safetensors, torch and transformers each raise their own errors
+        raise ModelError(f"{model}: transformers can't load the checkpoint ({error}); copy it again") from error
     missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
-    if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # of training alone
+    if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # used only in training
         raise ModelError(f"{model}: its weights lack {', '.join(missing[:5])}; copy the checkpoint again")
     return loaded.eval()
 
 
 def network_of(kind: Any, model: str) -> Any:
-    """The network that a directory's `config.json` claims, without numbers (on torch's device `meta`).
+    """Build the network that a directory's `config.json` describes, without data (on torch's device `meta`).
 
     Raises:
-        ModelError: it has more layers than are read.
-        Exception: what transformers raises of a configuration that can't be.
+        ModelError: it has too many layers.
+        Exception: whatever transformers raises for an invalid configuration.
     """
     import torch
     from transformers import AutoConfig
@@ -200,39 +202,39 @@ def network_of(kind: Any, model: str) -> Any:
     config = AutoConfig.from_pretrained(model, local_files_only=True)
     for name, value in config.to_dict().items():
         if "layers" in name and isinstance(value, int) and value > MOST_LAYERS:
-            raise ModelError(f"{model}/config.json: {name} is {value}, at most {MOST_LAYERS} are read")
+            raise ModelError(f"{model}/config.json: {name} is {value}; at most {MOST_LAYERS} are supported")
     with torch.device("meta"):
         return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
 
 
 def _check_claims(kind: Any, model: str, held: int) -> None:
-    """Refuses a configuration that claims more numbers than the weights have bytes, before any of them is made."""
+    """Reject a configuration that claims more numbers than the weights have bytes, before allocating any."""
     if (claimed := sum(tensor.numel() for tensor in network_of(kind, model).state_dict().values())) > held:
-        about = f"a model of {claimed:,} numbers, its weights are {held:,} bytes"
+        about = f"it describes {claimed:,} numbers, but the weights have {held:,} bytes"
         raise ModelError(f"{model}/config.json: {about}: copy the whole checkpoint")
 
 
 def check_every_frame(model: str, config: Mapping[str, Any]) -> None:
-    """Check that the last layer has all frames of the convolutions.
+    """Check that the last layer keeps all frames of the convolutions.
 
     Args:
-        config: what `config.json` says.
+        config: contents of `config.json`.
 
     Raises:
-        ModelError: more convolutions (`add_adapter`) follow the blocks, which leave a frame of several.
+        ModelError: more convolutions (`add_adapter`) follow the blocks and merge frames.
     """
     if config.get("add_adapter"):
         raise ModelError(
             f"{model}/config.json: add_adapter is set, so the model's frames are longer than {HOP_SAMPLES} samples; "
-            "take a model without it"
+            "use a model without it"
         )
 
 
 def check_hop(model: str, config: Any) -> None:
-    """Make sure that a frame is of `HOP_SAMPLES`.
+    """Check that a frame has `HOP_SAMPLES` samples.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it has another length.
     """
     if (hop := math.prod(config.conv_stride)) != HOP_SAMPLES:
-        raise ModelError(f"{model}: a frame is {hop} samples, the pipeline's are {HOP_SAMPLES}: take another encoder")
+        raise ModelError(f"{model}: a frame is {hop} samples, but must be {HOP_SAMPLES}: use another encoder")

@@ -1,4 +1,4 @@
-"""The kinds of encoders. Which one a checkpoint is of, its files say."""
+"""The list of encoder kinds. The kind is chosen from the checkpoint's files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from echo_targets.transforms.models.encoders.speechbrain import SpeechbrainEncod
 from echo_targets.transforms.models.encoders.whisper import WhisperEncoder
 
 KINDS: tuple[type[Encoder], ...] = (SpeechbrainEncoder, SslEncoder, Fairseq2Encoder, WhisperEncoder)
-"""In the order in which they are asked; Whisper's comes last, since it takes names of models too."""
+"""In order of precedence. Whisper is last, since it also accepts names of models."""
 
 
 def open_encoder(model: str) -> Encoder:
-    """The encoder of a checkpoint.
+    """Return the encoder of a checkpoint.
 
     Args:
         model: a directory, a file, `embedded:NAME`, or a name that openai-whisper downloads.

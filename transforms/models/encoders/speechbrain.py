@@ -1,7 +1,7 @@
-"""Encoders that speechbrain has trained: `wav2vec2.ckpt`, `hubert.ckpt` or `wavlm.ckpt` beside transformers' configs.
+"""Encoders trained by speechbrain: `wav2vec2.ckpt`, `hubert.ckpt` or `wavlm.ckpt` next to transformers' configs.
 
-Such a file is the state dict of speechbrain's `Wav2Vec2`, `HuBERT` or `WavLM`, or of its `Wav2Vec2Pretrain`, around a
-network of transformers. Their configurations are those of the checkpoint that speechbrain started from.
+The file is the state dict of speechbrain's `Wav2Vec2`, `HuBERT`, `WavLM` or `Wav2Vec2Pretrain`, which wrap a network of
+transformers. The configs are those of the checkpoint that speechbrain started from.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatur
 
 CHECKPOINTS = ("wav2vec2.ckpt", "hubert.ckpt", "wavlm.ckpt")
 PREFIXES = ("model.wav2vec2.", "model.hubert.", "model.wavlm.", "model.")
-"""What the names of its tensors start with; those of pretraining come first, which keeps other tensors beside them."""
+"""Prefixes of the tensor names. Those of pretraining come first, since its file also holds other tensors."""
 EPS = 1e-5
-"""Added to the variance of a waveform by torch's `layer_norm`, with which speechbrain normalises."""
+"""Added to a waveform's variance by torch's `layer_norm`, with which speechbrain normalizes."""
 
 
 def checkpoint_of(model: str) -> Path | None:
-    """The file of an encoder's tensors, where the directory has one."""
+    """Return the file of the encoder's tensors, if the directory has one."""
     return next((path for name in CHECKPOINTS if (path := Path(model, name)).is_file()), None)
 
 
@@ -40,7 +40,7 @@ class SpeechbrainEncoder(SslEncoder):
 
 
 class SpeechbrainFeatures(SslFeatures):
-    """Hidden states as speechbrain's `output_all_hiddens` counts them, not normalised, as its k-means wants them."""
+    """Hidden states as counted by speechbrain's `output_all_hiddens`, not normalized, as its k-means needs them."""
 
     eps = EPS
 
@@ -49,18 +49,18 @@ class SpeechbrainFeatures(SslFeatures):
 
 
 def load_encoder(model: str) -> Any:
-    """The encoder of a directory, float32, in evaluation mode.
+    """Load the encoder of a directory, in float32 and evaluation mode.
 
     Raises:
-        ModelError: files are missing or damaged, or the tensors are not those of the configuration.
+        ModelError: files are missing or damaged, or the tensors do not match the configuration.
     """
     from transformers import AutoModel
 
     path = checkpoint_of(model)
     if path is None or not is_ssl(model):
         raise ModelError(
-            f"{model}: an encoder of speechbrain needs config.json and preprocessor_config.json of the checkpoint that "
-            "it was trained from (hyperparams.yaml names it); copy them into the directory"
+            f"{model}: a speechbrain encoder needs config.json and preprocessor_config.json of the checkpoint that it "
+            "was trained from (named in hyperparams.yaml); copy them into the directory"
         )
     state = read_state(path)
     prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)), "")
@@ -68,7 +68,7 @@ def load_encoder(model: str) -> Any:
         encoder = network_of(AutoModel, model)
     except ModelError:
         raise
-    except Exception as error:  # transformers raises what it likes
+    except Exception as error:  # transformers raises various errors
         raise ModelError(f"{model}/config.json: not an encoder's configuration ({error}); copy it again") from error
     check_hop(model, encoder.config)
     fill(encoder, {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}, path)

@@ -1,9 +1,9 @@
-"""Features of a Whisper encoder layer, for units: 50 frames a second, each utterance at its own length.
+"""Features of Whisper encoder layers, for units: 50 frames per second, each utterance at its own length.
 
-A Whisper encoder expects 30 s windows. Its position table can be cut instead: an utterance that is padded to its own
-next whole second takes a fraction of the work. Its features are not those of a 30 s window: with the embedded codebook,
-96 % of the units of 13 s of speech are the same, and 80 % of the units of 2 s. So a codebook has to be fitted on
-features made in this way, as `fit-codebook` does.
+A Whisper encoder expects windows of 30 s. Its position table can be cut instead, so an utterance that is padded only to
+the next whole second takes a fraction of the time. Its features differ from those of a 30 s window: with the embedded
+codebook, 96 % of the units of 13 s of speech are the same, and 80 % of the units of 2 s. Therefore a codebook must be
+fitted on features computed in this way, as `fit-codebook` does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from echo_targets.transforms.models.whisper.weights import encoder_digest, is_tr
 
 
 class WhisperEncoder(Encoder):
-    """The encoder of a Whisper model, as `load_whisper` takes it."""
+    """The encoder of a Whisper model, given as for `load_whisper`."""
 
     @staticmethod
     def can_load(model: str) -> bool:
@@ -29,7 +29,7 @@ class WhisperEncoder(Encoder):
         return encoder_digest(self.model)
 
     def name(self) -> str:
-        """The model's name; of a directory of transformers, the digest of its files."""
+        """Return the model's name; for a transformers directory, a name from the digest of its files."""
         if is_transformers(self.model):
             return f"whisper-{self.weight_digest()[:8]}"
         return f"whisper-{self.model.removeprefix('embedded:').rstrip('/').split('/')[-1]}"
@@ -39,18 +39,20 @@ class WhisperEncoder(Encoder):
 
 
 class WhisperFeatures:
-    """Features of Whisper's encoder, each utterance padded to its next whole second and batched with its equals."""
+    """Features of Whisper's encoder; utterances are padded to whole seconds and batched with others of equal length."""
 
     def __init__(self, model: str, layer: int, device: str) -> None:
         self.layer = layer
         self._whisper = load_whisper(model, device)
         if not 0 <= layer <= (layers := self._whisper.dims.n_audio_layer):
-            raise ModelError(f"{model} has {layers} layers, the codebook is of layer {layer}: take the right one")
+            raise ModelError(
+                f"{model} has {layers} layers, but the codebook needs layer {layer}: use the codebook's encoder"
+            )
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """Features of each waveform, (num_frames, D) float32, 50 frames a second.
+        """Return features of each waveform: (num_frames, D) float32, 50 frames per second.
 
-        A waveform above 30 s is cut every 30 s, at a frame's border.
+        A waveform longer than 30 s is cut every 30 s, at a frame border.
         """
         chunks = [
             (number, waveform[start : start + WINDOW_SAMPLES])

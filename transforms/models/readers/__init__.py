@@ -1,1 +1,1 @@
-"""Readers: units back to text, to score targets by what they say."""
+"""Readers: convert units back to text, to score targets by their text."""

@@ -1,4 +1,4 @@
-"""What reads targets back to text, so that they are judged by what they say: `target_cer`."""
+"""The interface of a reader, which converts units back to text to score targets: `target_cer`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 
 class Reader(ABC):
-    """A reader of units. What it reads in a reply does not depend on the others."""
+    """A reader of units. The text of a reply does not depend on other replies."""
 
     @abstractmethod
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
-        """Make sure that units of a codebook are what this reads.
+        """Check that the reader is for a codebook.
 
         Raises:
-            ModelError: it reads those of another.
+            ModelError: it is for another one.
         """
 
     @abstractmethod
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
-        """The text of each reply, in English.
+        """Return the text of each reply, in English.
 
         Args:
             replies: the units of each reply's segments.
@@ -30,4 +30,4 @@ class Reader(ABC):
 
     @abstractmethod
     def comparable(self, text: str) -> str:
-        """A text, read or to be read, without what does not count as an error; empty where it can't be compared."""
+        """Return a text in the form in which errors are counted; empty if it can't be compared."""

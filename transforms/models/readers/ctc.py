@@ -1,8 +1,8 @@
-"""Units read back to text, by a small CTC network kept as a directory of two files: `config.json`, `model.safetensors`.
+"""A small CTC network that reads units back to text. Its directory has two files: `config.json`, `model.safetensors`.
 
-So a target is judged by what it says: `target_cer` compares the text that its units are read as with the text that
-they are to say. The reader is convolutional: it sees `num_layers * reach` units to either side (24 of them, two or
-three words, as shipped) and no further, so that it spells what is there rather than what a sentence would likely say.
+It scores targets by their text: `target_cer` compares the text read from a reply's units with the reply's own text. The
+network is convolutional and sees `num_layers * reach` units on either side (as shipped 24, two or three words), so it
+spells the given units rather than a likely sentence.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class UnitReader(Reader):
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> UnitReader:
-        """Read a model directory.
+        """Load a model directory.
 
         Raises:
-            ModelError: a file is missing or damaged, or tensors are missing, surplus or of another shape.
+            ModelError: a file is missing or damaged, or tensors are missing, unexpected, or have another shape.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -53,29 +53,29 @@ class UnitReader(Reader):
 
         for name in ("config.json", "model.safetensors"):
             if not (path / name).is_file():
-                raise ModelError(f"{path} has no {name}: not a reader of units")
+                raise ModelError(f"{path} has no {name}: not a unit reader")
         try:
             config = UnitReaderConfig.model_validate_json((path / "config.json").read_bytes())
             state = load_file(path / "model.safetensors", device=device)
         except (ValidationError, SafetensorError) as error:
-            raise ModelError(f"{path}: damaged reader of units ({error})") from error
+            raise ModelError(f"{path}: damaged unit reader ({error})") from error
         module = UnitReaderModule(config)
         check_tensors(path, module.state_dict(), state)
         module.load_state_dict(state)
         return cls(config, module.float().to(device).eval())
 
     def save(self, path: Path, half: bool = False) -> None:
-        """Write the model directory, in half precision where told."""
+        """Write the model directory, in float16 if `half`."""
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
         write_tensors(path / "model.safetensors", self.module.state_dict(), half)
 
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
         if codebook_id != self.config.codebook_id:
-            raise ModelError(f"the reader reads units of {self.config.codebook_id}, not of {codebook_id}")
+            raise ModelError(f"the reader is for units of {self.config.codebook_id}, not {codebook_id}")
 
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
-        """The text of each reply: its segments are read one by one and joined by a space."""
+        """Return the text of each reply. Its segments are read one by one and joined by spaces."""
         read = iter(self.read([segment for segments in replies for segment in segments]))
         return [" ".join(next(read) for _ in segments) for segments in replies]
 
@@ -83,10 +83,10 @@ class UnitReader(Reader):
         return readable(text)
 
     def read(self, units: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each row of units, by greedy CTC decoding; a row's text does not depend on its neighbours.
+        """Return the text of each row of units by greedy CTC decoding. It does not depend on neighboring rows.
 
         Args:
-            units: rows without equal neighbours; an empty one says nothing.
+            units: rows without equal neighbors; an empty row has an empty text.
 
         Returns:
             Texts of `ALPHABET`, in the order of the rows.
@@ -104,7 +104,7 @@ class UnitReader(Reader):
         return texts
 
     def _likeliest(self, rows: list[list[int]]) -> list[list[int]]:
-        """The likeliest symbol of each CTC frame."""
+        """Return the likeliest symbol of each CTC frame."""
         import torch
 
         from echo_targets.transforms.models.readers.ctc_network import padded
@@ -119,10 +119,10 @@ class UnitReader(Reader):
 
 
 def readable(text: str) -> str:
-    """A text as a reader spells it: English words in lower case without accents or punctuation, one space between.
+    """Return a text as a reader spells it: English words, lower case, no accents or punctuation, single spaces.
 
-    Empty for a text with digits, whose words could be many, or with letters that are not English: what is left of it
-    would not be what was said.
+    Returns an empty text if the text has digits, which can be spoken in several ways, or letters that are not English:
+    the rest would not match the speech.
     """
     folded = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
     letters = "".join(character for character in folded if not unicodedata.combining(character))
@@ -132,11 +132,11 @@ def readable(text: str) -> str:
 
 
 def target_cer(reader: Reader, texts: Sequence[str], targets: Sequence[Sequence[Sequence[int]]]) -> list[float | None]:
-    """Character error rate of each reply's targets.
+    """Return the character error rate of each reply's targets.
 
     Args:
-        reader: of the targets' codebook.
-        texts: what each reply is to say.
+        reader: a reader for the targets' codebook.
+        texts: the text of each reply.
         targets: for each reply, the units of its segments.
     """
     return [
@@ -146,9 +146,9 @@ def target_cer(reader: Reader, texts: Sequence[str], targets: Sequence[Sequence[
 
 
 def character_error_rate(reference: str, read: str, comparable: Callable[[str], str] = readable) -> float | None:
-    """Edits that turn what was read into the reference, by the reference's characters, both as they are compared.
+    """Return the edits from the read text to the reference, per character of the reference; both made comparable.
 
-    None where nothing of the reference can be compared.
+    Returns None if nothing in the reference can be compared.
     """
     from rapidfuzz.distance import Levenshtein
 
@@ -157,16 +157,16 @@ def character_error_rate(reference: str, read: str, comparable: Callable[[str], 
 
 
 def spelled_out(symbols: Sequence[int]) -> str:
-    """The likeliest symbol of each CTC frame as text: repetitions merged, blanks dropped, words one space apart."""
+    """Return the text of CTC frames' symbols: repetitions merged, blanks dropped, words separated by single spaces."""
     changes = (now for now, before in zip(symbols, [BLANK, *symbols], strict=False) if now != before)
     return " ".join("".join(ALPHABET[symbol] for symbol in changes if symbol != BLANK).split())
 
 
 def check_units(rows: Sequence[Sequence[int]], codebook_size: int) -> None:
-    """Look for units that no codebook of this size has.
+    """Check that all units are in a codebook.
 
     Raises:
-        ValueError: there is one.
+        ValueError: one is not.
     """
     for row in rows:
         if len(row) and not 0 <= min(row) <= max(row) < codebook_size:
@@ -174,7 +174,7 @@ def check_units(rows: Sequence[Sequence[int]], codebook_size: int) -> None:
 
 
 def _batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Numbers of the rows that have units, those of like lengths together, at most `BATCH_UNITS` with the padding."""
+    """Return indices of the non-empty rows, in batches of similar lengths, with at most `BATCH_UNITS` padded units."""
     batches: list[list[int]] = []
     for row in sorted((row for row in range(len(rows)) if rows[row]), key=lambda row: len(rows[row])):
         if not batches or len(rows[row]) * (len(batches[-1]) + 1) > BATCH_UNITS:

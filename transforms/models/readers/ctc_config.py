@@ -1,4 +1,4 @@
-"""Sizes and alphabet of the network that reads units."""
+"""Sizes and alphabet of the unit reader."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ BLANK = len(ALPHABET)
 
 
 class UnitReaderConfig(BaseModel):
-    """Sizes, and the codebook whose units are read.
+    """Sizes of the network, and the codebook of its units.
 
     Attributes:
         codebook_id, codebook_size: as in the table `units`.
-        hidden_size, ffn_size, num_layers: of the residual blocks.
-        reach: units to either side that a block sees.
-        frames_per_unit: CTC frames for each unit, so that there are at least as many as letters.
+        hidden_size, ffn_size, num_layers: sizes of the residual blocks.
+        reach: units on either side that a block sees.
+        frames_per_unit: CTC frames per unit, so that there are enough for all letters.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

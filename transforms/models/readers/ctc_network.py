@@ -1,4 +1,4 @@
-"""The network that reads units. Imports torch: load it where a model is set up."""
+"""The network of the unit reader. Imports torch, so import this only where a model is set up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echo_targets.transforms.models.readers.ctc_config import ALPHABET, UnitRead
 
 
 class UnitReaderModule(nn.Module):
-    """Unit embeddings, residual convolution blocks, and a few CTC frames for every unit."""
+    """Unit embeddings, residual convolution blocks, and a few CTC frames per unit."""
 
     def __init__(self, config: UnitReaderConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -24,11 +24,11 @@ class UnitReaderModule(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, units: Tensor, lengths: Tensor) -> Tensor:
-        """Log-probabilities of the letters and, last, the blank.
+        """Return log-probabilities of the letters and, last, the blank.
 
         Args:
-            units: (B, T) int64, padded on the right by any unit.
-            lengths: (B,) int64, how many of a row's units are its own.
+            units: (B, T) int64, padded on the right with any unit.
+            lengths: (B,) int64, number of units of each row.
 
         Returns:
             (B, T * frames_per_unit, letters and blank) float32; a row's own frames come first.
@@ -53,13 +53,13 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, hidden) and (B, T, 1) to (B, T, hidden); beyond a row's end it sees the zeros it would see alone."""
+        """Map (B, T, hidden) and the mask (B, T, 1) to (B, T, hidden). Padding reads as zeros, like the borders."""
         mixed = self.mix((hidden * mask).transpose(1, 2)).transpose(1, 2)
         return hidden + self.dropout(self.down(nn.functional.gelu(self.up(self.norm(mixed)))))
 
 
 def padded(rows: Sequence[Sequence[int] | np.ndarray], device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Rows of units as (B, T) int64 and their lengths (B,) int64; all have at least one unit."""
+    """Return rows of units as (B, T) int64 and their lengths, (B,) int64. Each row has at least one unit."""
     tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
     lengths = torch.tensor([len(row) for row in rows])
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True).to(device), lengths.to(device)

@@ -1,4 +1,4 @@
-"""The kinds of readers. Which one a directory is of, its files say."""
+"""The list of reader kinds. The kind is chosen from the directory's files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from echo_targets.transforms.models.voices.vocoder import is_vocoder, vocoder_di
 
 
 def open_reader(path: Path, whisper: str, device: str) -> Reader:
-    """The reader of a directory.
+    """Return the reader of a directory.
 
     Args:
         path: a directory of `echo-targets train reader`, or of a vocoder.
-        whisper: what hears a vocoder.
+        whisper: the Whisper model that transcribes a vocoder's speech.
         device: a torch device.
 
     Raises:
-        ModelError: it is neither, or damaged.
+        ModelError: the directory is neither, or is damaged.
     """
     return VocoderReader(path, whisper, device) if is_vocoder(path) else UnitReader.load(path, device)
 
 
 def reader_weights(path: Path, whisper: str) -> dict[str, str]:
-    """What stands for a reader in a fingerprint: digests by name."""
+    """Return a reader's digests by name, for the fingerprint."""
     if is_vocoder(path):
         return {"reader": vocoder_digest(path), "reader_whisper": FasterWhisper.weight_digest(whisper)}
     return {"reader": sha256_of(path / "model.safetensors")}

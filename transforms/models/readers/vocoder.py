@@ -1,4 +1,4 @@
-"""Units read back to text by ear: a vocoder says a reply, Whisper writes down what it hears."""
+"""Units read back to text through speech: a vocoder synthesizes a reply and Whisper transcribes it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from echo_targets.transforms.threads import in_threads
 
 
 class VocoderReader(Reader):
-    """A reply is said as a whole, its segments joined, since Whisper hears whole sentences best.
+    """A reply is synthesized as a whole, with its segments joined, since Whisper is best at whole sentences.
 
-    Replies are said and heard one by one, and English, greedily: a text is a function of its units and the weights.
+    Replies are synthesized and transcribed one by one, in English, greedily: a text depends only on the units and the
+    weights.
 
     Args:
         path: the vocoder's directory.
-        whisper: a model as faster-whisper takes it, or `embedded:tiny.en`.
+        whisper: a model as for faster-whisper, or `embedded:tiny.en`.
         device: a torch device.
     """
 
@@ -36,19 +37,19 @@ class VocoderReader(Reader):
         self._vocoder.check_codebook(codebook_id, codebook_size)
 
     def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
-        # one thread computes the samples: shared, their last bits would hang on how many there are
-        said = in_threads(self._say, [whole(segments) for segments in replies], at_once=1)
-        return [self._hear(waveform) for waveform in said]
+        # One thread computes the samples: with several, the last bits would depend on the number of threads.
+        spoken = in_threads(self._speak, [whole(segments) for segments in replies], at_once=1)
+        return [self._written(waveform) for waveform in spoken]
 
     def comparable(self, text: str) -> str:
-        """By Whisper's English normalizer: lower case, no punctuation, numbers as digits, contractions in full."""
+        """Return the output of Whisper's English normalizer: lower case, no punctuation, digits, full forms."""
         return normalize(text, "en")
 
-    def _say(self, units: list[int]) -> np.ndarray:
+    def _speak(self, units: list[int]) -> np.ndarray:
         (waveform,) = self._vocoder([units]) if units else [np.zeros(0, np.float32)]
         return waveform
 
-    def _hear(self, waveform: np.ndarray) -> str:
+    def _written(self, waveform: np.ndarray) -> str:
         if not len(waveform):
             return ""
         (transcription,) = self._transcribe([waveform], [""])

@@ -1,4 +1,4 @@
-"""Sizes of a text-to-codec model, and what it decodes."""
+"""Sizes of a text-to-codec model, and the result of decoding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from echo_targets.transforms.segments.rule import SegmentRule
 
 StopReason = Literal["end", "length", "repetition"]
 LOOP_WINDOW, LOOP_PERIOD = 32, 8
-SPELLED = "the decoder's ids are spelled by a tokenizer (`spellings`), and rows have units: train one without spellings"
+SPELLED = "the decoder's ids have spellings in its tokenizer, but rows have units: train a decoder without `spellings`"
 
 
 class T2CConfig(BaseModel):
@@ -31,7 +31,7 @@ class T2CConfig(BaseModel):
 
     text_vocab_size: PositiveInt
     unit_vocab_size: PositiveInt
-    units: PositiveInt | None = None  # of them are decoded; null for all
+    units: PositiveInt | None = None  # how many of them are decoded; null for all
     text_embedding_size: PositiveInt
     hidden_size: PositiveInt
     num_layers: PositiveInt
@@ -49,10 +49,10 @@ class T2CConfig(BaseModel):
     prefix_ids: list[int]
     middle_ids: list[int]
     end_id: int
-    max_units_per_text_token: PositiveFloat = 40.0  # a longer answer is a runaway
+    max_units_per_text_token: PositiveFloat = 40.0  # a longer output is a runaway
     units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
-    segments: SegmentRule | None = None  # that texts were cut by in training, and echo cuts them by; null if unknown
-    spellings: dict[int, str] | None = None  # units of an id, such as "_837_81_194"; null: k is text_vocab_size + k
+    segments: SegmentRule | None = None  # rule that cut texts in training and cuts them in echo; null if unknown
+    spellings: dict[int, str] | None = None  # by id, such as "_837_81_194"; null: unit k is text_vocab_size + k
 
     _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
 
@@ -63,7 +63,7 @@ class T2CConfig(BaseModel):
 
     @property
     def num_units(self) -> int:
-        """Units that are decoded are below this."""
+        """Number of units; decoded units are below it."""
         if self.spellings is None:
             return min(self.units or self.unit_vocab_size, self.unit_vocab_size)
         numbers = (int(number) for spelling in self.spellings.values() for number in re.findall("[0-9]+", spelling))
@@ -71,27 +71,27 @@ class T2CConfig(BaseModel):
 
     @property
     def decodable(self) -> list[int]:
-        """Ids that may be decoded beside `end_id`, of the whole vocabulary."""
+        """Ids of the whole vocabulary that may be decoded, in addition to `end_id`."""
         if self.spellings is not None:
             return sorted(self.spellings)
         first = self.text_vocab_size
         return list(range(first, first + self.num_units))
 
     def spelled(self, ids: Sequence[int]) -> list[int]:
-        """Ids of the whole vocabulary as units, without equal neighbours where ids are words of units."""
+        """Return ids of the whole vocabulary as units. If ids are unit words, equal neighbors are merged."""
         if self.spellings is None:
             return [number - self.text_vocab_size for number in ids]
-        # Joined before it is read, as in the release: a number may be spelled by more than one id.
+        # Joined before parsing, as in the release: a number may span several ids.
         numbers = map(int, re.findall("[0-9]+", "".join(self.spellings[number] for number in ids)))
         return [unit for unit, _ in groupby(unit for unit in numbers if self.units is None or unit < self.units)]
 
     def prompt(self, text_ids: list[int]) -> list[int]:
-        """The ids before the first unit."""
+        """Return the ids before the first unit."""
         return [*self.prefix_ids, *text_ids, *self.middle_ids]
 
 
 class Chosen(NamedTuple):
-    """A decoded row: ids of the whole vocabulary without the end, a log-probability for every choice made."""
+    """A decoded row: ids of the whole vocabulary without the end, and the log-probability of every choice."""
 
     ids: list[int]
     logprobs: list[float]
@@ -99,7 +99,7 @@ class Chosen(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Units of one text, no two equal neighbours; the mean log-probability of the choices, the end's among them."""
+    """Units of one text without equal neighbors, and the mean log-probability of the choices, including the end's."""
 
     units: list[int]
     mean_logprob: float
@@ -107,7 +107,7 @@ class Decoded(NamedTuple):
 
 
 def looping_tail(ids: list[int]) -> int:
-    """How many ids at the end only repeat those before them; 0 where the last `LOOP_WINDOW` ids are not periodic."""
+    """Return how many ids at the end only repeat earlier ones; 0 if the last `LOOP_WINDOW` ids are not periodic."""
     window = ids[-LOOP_WINDOW:]
     if len(window) < LOOP_WINDOW:
         return 0

@@ -1,6 +1,6 @@
-"""Decoding many rows at once with a Llama: padded on the left, one key-value cache, finished rows dropped.
+"""Batched decoding with a Llama: left padding, one key-value cache, finished rows dropped.
 
-Imports torch: load it where a model is set up.
+Imports torch, so import this only where a model is set up.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from transformers import LlamaModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 ROOM = 64
-"""Steps that a cache has room for when it grows."""
+"""Steps by which a cache grows."""
 
 
 class RunningBatch:
-    """The rows that are still decoded, and the hidden state after the last token of each.
+    """The rows that are still being decoded, and the hidden state after each row's last token.
 
     Args:
-        model: reads input embeddings.
-        prompts: one (length, hidden_size) tensor of input embeddings a row.
-        positions: (length,) positions of each prompt; 0, 1, 2 … where none are given.
-        seen: (length,) int64 of each prompt, 0 where nothing may attend to; 1 throughout where none are given.
+        model: takes input embeddings.
+        prompts: one (length, hidden_size) tensor of input embeddings per row.
+        positions: (length,) positions of each prompt; 0, 1, 2 … if not given.
+        seen: (length,) int64 per prompt, 0 where nothing may attend to; all 1 if not given.
 
     Attributes:
-        states: (rows, hidden_size), after the final norm; the state that predicts each row's next token.
+        states: (rows, hidden_size), after the final norm; they predict each row's next token.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class RunningBatch:
         self.states = self._run(embeddings, placed)
 
     def step(self, rows: Sequence[int], embeddings: Tensor, positions: Tensor) -> None:
-        """Reads one more token in some of the rows, which take the place of all.
+        """Process one more token in some of the rows; these become the batch.
 
         Args:
-            rows: places in the batch as it stands, in any order, some of them perhaps more than once (beams).
+            rows: indices into the current batch, in any order; an index may occur several times (beams).
             embeddings: (len(rows), hidden_size) of the token.
             positions: (len(rows),) of the token.
         """
@@ -71,13 +71,13 @@ class RunningBatch:
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer's keys and values, at the start of tensors with room for more.
+    """A layer's keys and values, at the start of tensors that have room for more.
 
-    A step writes its own there; transformers' layer copies all that is cached at each step.
+    A step writes its own into that room; transformers' layer copies the whole cache at each step.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: object = None) -> tuple[Tensor, Tensor]:
-        """Adds (rows, heads, tokens, size) keys and values; returns all of them."""
+        """Add (rows, heads, tokens, size) keys and values; return all of them."""
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if not start:
@@ -90,7 +90,7 @@ class RoomyLayer(DynamicLayer):
         return self._show(end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Rows that take the place of all."""
+        """Select the rows that become the batch."""
         self._all = self._all[0][indices], self._all[1][indices]
         self._show(self.get_seq_length())
 
@@ -106,9 +106,9 @@ def _grown(states: Tensor, used: int, room: int) -> Tensor:
 
 
 def _causal(seen: Tensor, queries: int) -> Tensor:
-    """(rows, length) of what is there to (rows, 1, queries, length) bool: what each of the last tokens may attend to.
+    """Map a (rows, length) mask to a (rows, 1, queries, length) bool: what each of the last tokens may attend to.
 
-    transformers would make the same of `seen`, by a vmap that takes longer than a small model's attention.
+    transformers would compute the same from `seen`, with a vmap that takes longer than a small model's attention.
     """
     length = seen.shape[1]
     before = torch.ones(queries, length, dtype=torch.bool, device=seen.device).tril(length - queries)
@@ -116,7 +116,7 @@ def _causal(seen: Tensor, queries: int) -> Tensor:
 
 
 def padded_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows of (length, …) as one (rows, longest, …) tensor, zeros before the shorter, and its (rows, longest) mask."""
+    """Left-pad rows of (length, …) with zeros to one (rows, longest, …) tensor; and its (rows, longest) mask."""
     longest = max(map(len, rows))
     batch = rows[0].new_zeros(len(rows), longest, *rows[0].shape[1:])
     mask = torch.zeros(len(rows), longest, dtype=torch.long, device=rows[0].device)
@@ -127,5 +127,5 @@ def padded_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def positions_of(mask: Tensor) -> Tensor:
-    """(rows, length) positions that count a padded batch's tokens from 0; 0 in the padding."""
+    """Return (rows, length) positions that count a padded batch's tokens from 0; 0 in the padding."""
     return (mask.cumsum(1) - 1).clamp_min(0)

@@ -1,7 +1,7 @@
-"""Text to codec: the speech units that say a text, from a small decoder kept as a directory of three files.
+"""Text to codec: a small decoder that generates the speech units of a text. Its directory has three files.
 
-`config.json`, `model.safetensors` (tensor names as in EchoX's `unit_translator.*`; half precision on disk is computed
-in float32) and `tokenizer.json` (Hugging Face `tokenizers`).
+`config.json`, `model.safetensors` (tensor names as in EchoX's `unit_translator.*`; float16 on disk is converted to
+float32) and `tokenizer.json` (Hugging Face `tokenizers`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SPECIALS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
 
 
 class T2C:
-    """A text-to-codec model ready to decode.
+    """A text-to-codec model, ready to decode.
 
     Attributes:
         config: sizes and template.
         module: the network, float32, in evaluation mode.
-        tokenizer: text to ids, with offsets into the text as it was given.
+        tokenizer: encodes text to ids, with offsets into the original text.
     """
 
     def __init__(self, config: T2CConfig, module: T2CModule, tokenizer: Tokenizer) -> None:
@@ -46,10 +46,10 @@ class T2C:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> T2C:
-        """Read a model directory.
+        """Load a model directory.
 
         Raises:
-            ModelError: a file is missing or damaged, or tensors are missing, surplus or of another shape.
+            ModelError: a file is missing or damaged, or tensors are missing, unexpected, or have another shape.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -74,22 +74,22 @@ class T2C:
         return cls(config, module.float().to(device).eval(), tokenizer)
 
     def save(self, path: Path, half: bool = False) -> None:
-        """Write the model directory, in half precision where told."""
+        """Write the model directory, in float16 if `half`."""
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.json").write_text(self.config.model_dump_json(indent=1) + "\n")
         self.tokenizer.save(str(path / "tokenizer.json"))
         write_tensors(path / "model.safetensors", self.module.state_dict(), half)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without the template."""
+        """Return the ids of a text, without the template."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def generate(self, text_ids: list[list[int]], max_new_units: int = 1024, beams: int = 1) -> list[Decoded]:
-        """Units for each text; a row's result does not depend on its neighbours.
+        """Return units for each text. A row's result does not depend on its neighbors.
 
         Args:
-            text_ids: a list of ids for every text; an empty one says nothing.
-            max_new_units: the most for a row; a short text may say less still (`max_units_per_text_token`).
+            text_ids: ids of each text; an empty text gives no units.
+            max_new_units: maximum per row; a short text has a lower limit (`max_units_per_text_token`).
             beams: as for `T2CModule.decode`.
 
         Raises:
@@ -102,7 +102,7 @@ class T2C:
         return self.speak(texts, max_new_units, beams)
 
     def speak(self, texts: list[Tensor], max_new_units: int = 1024, beams: int = 1) -> list[Decoded]:
-        """`generate`, from (length, text_embedding_size) embeddings in the place of the text's."""
+        """Like `generate`, but from (length, text_embedding_size) embeddings in place of the text's."""
         import torch
 
         results = [Decoded([], 0.0, "end") for _ in texts]
@@ -121,10 +121,10 @@ class T2C:
         return results
 
     def limit(self, text_length: int, max_new_units: int) -> int:
-        """How many units a text of this many tokens may take.
+        """Return how many units a text of `text_length` tokens may take.
 
         Raises:
-            ValueError: its prompt fills the model's positions.
+            ValueError: the prompt leaves no positions.
         """
         template = len(self.config.prefix_ids) + len(self.config.middle_ids)
         room = self.config.max_positions - template - text_length
@@ -138,7 +138,7 @@ class T2C:
 
 
 def decoded(result: Chosen, config: T2CConfig) -> Decoded:
-    """Vocabulary ids as units."""
+    """Convert vocabulary ids to units."""
     return Decoded(config.spelled(result.ids), sum(result.logprobs) / len(result.logprobs), result.stop_reason)
 
 
@@ -151,19 +151,19 @@ def is_t2c(path: Path) -> bool:
     try:
         config = json.loads((path / "config.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} has no config.json that can be read: not a model ({error})") from error
+        raise ModelError(f"{path} has no readable config.json: not a model ({error})") from error
     return not isinstance(config, dict) or "text_vocab_size" in config
 
 
 def model_digest(path: Path) -> str:
-    """What stands for a model directory in a fingerprint: the SHA-256 of its weights."""
+    """Return a model directory's digest: the SHA-256 of its weights."""
     return sha256_of(path / "model.safetensors")
 
 
 def learned_segments(path: Path) -> SegmentRule | None:
-    """Return the rule that a text-to-codec model's directory says its training texts were cut by.
+    """Return the rule that cut a text-to-codec model's training texts, as stated in its directory.
 
-    None where it does not say, or is no such model.
+    Returns None if it is not stated, or if this is no such model.
     """
     try:
         return T2CConfig.model_validate_json((path / "config.json").read_bytes()).segments
@@ -172,7 +172,7 @@ def learned_segments(path: Path) -> SegmentRule | None:
 
 
 def character_tokenizer() -> Tokenizer:
-    """One id a character, lower-cased; whatever is not in `CHARACTERS` is `<unk>`."""
+    """Return a tokenizer with one id per lower-case character; those outside `CHARACTERS` become `<unk>`."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     vocab = {symbol: number for number, symbol in enumerate((*SPECIALS, *CHARACTERS))}

@@ -1,6 +1,6 @@
-"""The text-to-codec network and its decoding. Imports torch: load it where a model is set up.
+"""The text-to-codec network and its decoding. Imports torch, so import this only where a model is set up.
 
-Tensor names are those of EchoX's unit decoder (`unit_translator.*`, arXiv 2509.09174): a Llama decoder reads text
+Tensor names are those of EchoX's unit decoder (`unit_translator.*`, arXiv 2509.09174): a Llama decoder processes text
 embeddings, then unit embeddings, both through one linear `adapter`, and predicts the next unit.
 """
 
@@ -19,7 +19,7 @@ from echo_targets.transforms.models.t2c.decoding import RunningBatch
 
 
 class T2CModule(nn.Module):
-    """Ids below `text_vocab_size` are text, those above it units."""
+    """Llama decoder of units. Ids below `text_vocab_size` are text, ids above are units."""
 
     def __init__(self, config: T2CConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -50,18 +50,18 @@ class T2CModule(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Text and unit ids of any shape to their embeddings, before `adapter`."""
+        """Return embeddings of text and unit ids of any shape, before `adapter`."""
         units = ids >= self.config.text_vocab_size
         text = self.model.embed_tokens(ids.masked_fill(units, 0))
         unit = self.unit_embedding((ids - self.config.text_vocab_size).clamp_min(0))
         return torch.where(units.unsqueeze(-1), unit, text)
 
     def forward(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """(B, T, text_embedding_size), padded on the right, and (B, T) positions to logits (B, T, whole vocabulary)."""
+        """Map right-padded (B, T, text_embedding_size) and (B, T) positions to (B, T, whole vocabulary) logits."""
         hidden = self.model(
             inputs_embeds=self.dropout(self.adapter(embeddings)),
             position_ids=positions,
-            # Said outright, or transformers takes stretched positions for packed sequences.
+            # Explicit, since transformers would take stretched positions for packed sequences.
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
             use_cache=False,
         )
@@ -69,34 +69,34 @@ class T2CModule(nn.Module):
         return logits
 
     def positions(self, prompt_length: int, count: int, start: int = 0) -> Tensor:
-        """Positions `start` to `start + count` of a sequence whose prompt is `prompt_length` long; (count,) float32.
+        """Return (count,) float32 positions from `start` on, for a sequence whose prompt has `prompt_length` ids.
 
-        With `units_per_text_token` both text and units count in units from zero, so that a unit stands about where its
-        text does, however long the text; else units go on where the prompt ends, as in EchoX.
+        With `units_per_text_token`, text and units both count from zero in units, so that a unit's position is close to
+        its text's, however long the text. Otherwise units continue where the prompt ends, as in EchoX.
         """
         index = torch.arange(start, start + count, dtype=torch.float32, device=self.lm_head.weight.device)
         stretch = self.config.units_per_text_token
         return index if stretch is None else torch.where(index < prompt_length, index * stretch, index - prompt_length)
 
     def unit_position(self, prompt_length: int, number: int) -> int:
-        """The position of unit `number` after a prompt `prompt_length` long, as `positions` counts."""
+        """Return the position of unit `number` after a prompt of `prompt_length` ids, as counted by `positions`."""
         return prompt_length + number if self.config.units_per_text_token is None else number
 
     @torch.inference_mode()
     def decode(
         self, prompts: list[Tensor], limits: list[int], beams: int = 1, *, constrained: bool = True
     ) -> list[Chosen]:
-        """The likeliest ids up to `end_id`, a row's limit, or a loop: by greedy or beam search.
+        """Decode the likeliest ids up to `end_id`, a row's limit, or a loop, by greedy or beam search.
 
         Args:
-            prompts: one (length, text_embedding_size) tensor a row, before `adapter`.
-            limits: the most ids to emit, one a row.
-            beams: hypotheses that each row keeps; 1 is greedy. The one of the best mean log-probability is chosen.
-            constrained: only units and the end, and never the unit just emitted, which would be no new unit (words of
-                units may follow themselves); else any id of the vocabulary.
+            prompts: one (length, text_embedding_size) tensor per row, before `adapter`.
+            limits: maximum number of ids, per row.
+            beams: hypotheses per row; 1 is greedy. The one with the best mean log-probability is returned.
+            constrained: True allows only units and the end, and never the previous unit again, since runs are collapsed
+                (unit words may repeat). False allows any id of the vocabulary.
 
         Returns:
-            Ids of the whole vocabulary, one `Chosen` a row; a row's result does not depend on the others.
+            Ids of the whole vocabulary, one `Chosen` per row. A row's result does not depend on the others.
         """
         config, device = self.config, self.lm_head.weight.device
         choices = torch.arange(len(self.lm_head.weight), device=device)
@@ -115,8 +115,8 @@ class T2CModule(nn.Module):
         for emitted in range(max(limits)):
             logits = functional.linear(running.states, output).float()
             if constrained and emitted and config.spellings is None:
-                said = [[place_of[hypothesis.ids[-1]]] for hypothesis in hypotheses]
-                logits.scatter_(1, torch.tensor(said, device=device), -torch.inf)
+                previous = [[place_of[hypothesis.ids[-1]]] for hypothesis in hypotheses]
+                logits.scatter_(1, torch.tensor(previous, device=device), -torch.inf)
             best = logits.log_softmax(-1).topk(min(beams + 1, len(choices)))
             tokens, logprobs = choices[best.indices].tolist(), best.values.tolist()
             for place, hypothesis in enumerate(hypotheses):
@@ -145,7 +145,7 @@ class _Hypothesis(NamedTuple):
 
 @dataclass
 class _Beams:
-    """A row's candidates for the next token, as (place, token, log-probability), and what it has finished."""
+    """A row's candidates for the next token, as (place, token, log-probability), and its finished hypotheses."""
 
     going: list[tuple[int, int, float]]
     finished: list[Chosen]
@@ -153,7 +153,7 @@ class _Beams:
     def advance(
         self, hypotheses: list[_Hypothesis], beams: int, end_id: int, limit: int, constrained: bool
     ) -> list[tuple[int, _Hypothesis]]:
-        """The hypotheses that go on, each with the place of the one it continues; none once `beams` have finished."""
+        """Return the hypotheses to continue, each with its predecessor's place; none once `beams` are finished."""
         ranked = sorted(self.going, key=lambda one: -sum(hypotheses[one[0]].logprobs) - one[2])
         self.going = []
         going: list[tuple[int, _Hypothesis]] = []

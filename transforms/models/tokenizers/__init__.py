@@ -1,1 +1,1 @@
-"""Speech tokenizers: k-means on encoder features, neural codecs, FSQ."""
+"""Speech tokenizers: k-means on encoder features, neural codecs, finite scalar quantization."""

@@ -1,4 +1,4 @@
-"""What a tokenizer of speech is: it says what its units are with nothing loaded, and gives them frame by frame."""
+"""The interface of a speech tokenizer: it describes its units before loading, and encodes speech frame by frame."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MOST_FRAMES_OFF = 2
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What names a tokenizer's units.
+    """Specification of a tokenizer's units.
 
     Attributes:
-        codebook: the file or directory that they come from.
-        encoder: the encoder that a k-means codebook is of, as `open_encoder` takes it.
-        layer: of which of its layers, for a k-means file that does not say so.
-        num_codebooks: how many of a codec's codebooks, the first ones; None for all of them.
+        codebook: the file or directory of the codebook.
+        encoder: the encoder of a k-means codebook, as for `open_encoder`.
+        layer: its layer, for a k-means file that does not record it.
+        num_codebooks: number of the codec's codebooks to use, starting with the first; None for all.
     """
 
     codebook: Path
@@ -32,21 +32,21 @@ class TokenizerSpec:
 
     @property
     def of_an_encoder(self) -> bool:
-        """Whether it names an encoder or a layer, which a tokenizer that is a whole model has no use for."""
+        """True if it names an encoder or a layer, which only k-means tokenizers need."""
         return self.layer is not None or self.encoder != EMBEDDED
 
 
 class UnitTokenizer(ABC):
-    """Speech as units of one or more codebooks. Nothing of a model is loaded before `setup`.
+    """Encodes speech as units of one or more codebooks. Nothing is loaded before `setup`.
 
     Attributes:
-        codebook_id: a name for people that no two codebooks share.
-        digest: what stands for the codebook in a fingerprint: hex SHA-256 of what a unit means.
+        codebook_id: a readable name that is unique to the codebook.
+        digest: hex SHA-256 of everything that gives a unit meaning, for the fingerprint.
         codebook_size: K; the units of each codebook are 0 to K - 1.
-        num_codebooks: units a frame.
-        layer: blocks of the encoder before the features are taken; None where there is no such thing.
-        sampling_rate, hop_samples: a frame is `hop_samples` of `sampling_rate` Hz, 320 of 24000 for 75 a second: exact,
-            whether or not that is a whole number of 16 kHz samples.
+        num_codebooks: units per frame.
+        layer: number of the encoder's blocks before the features; None if that does not apply.
+        sampling_rate, hop_samples: a frame has `hop_samples` samples at `sampling_rate` Hz, such as 320 at 24000 for 75
+            per second. This is exact even if it is not a whole number of 16 kHz samples.
     """
 
     codebook_id: str
@@ -60,23 +60,23 @@ class UnitTokenizer(ABC):
     @staticmethod
     @abstractmethod
     def can_load(path: Path) -> bool:
-        """Whether this is the kind of a codebook; seen from its small files alone."""
+        """Return True if this class can load the codebook. Reads only its config files."""
 
     @abstractmethod
     def __init__(self, named: TokenizerSpec) -> None:
-        """Finds out what the units are.
+        """Find out what the units are.
 
         Raises:
-            ModelError: files are missing or damaged, or it is not said what must be.
+            ModelError: files are missing or damaged, or the specification is incomplete or contradictory.
         """
 
     @abstractmethod
     def weight_digests(self) -> dict[str, str]:
-        """Names and digests of all that shapes the units, for a fingerprint; loads nothing."""
+        """Return names and digests of everything that shapes the units, for the fingerprint. Loads nothing."""
 
     @abstractmethod
     def setup(self, device: str) -> None:
-        """Loads the model.
+        """Load the model.
 
         Raises:
             ModelError: the checkpoint is damaged.
@@ -84,26 +84,26 @@ class UnitTokenizer(ABC):
 
     @abstractmethod
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """Units of each waveform, whatever its neighbours.
+        """Return the units of each waveform. They do not depend on its neighbors.
 
         Args:
-            waveforms: float32, 16 kHz mono, none of them empty.
+            waveforms: float32, 16 kHz mono, none empty.
 
         Returns:
             (`num_frames`, `num_codebooks`) int32 each.
         """
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames that so many samples at 16 kHz are, the last one perhaps in part."""
+        """Return the number of frames of `num_samples` samples at 16 kHz; the last one may be partial."""
         return -(-num_samples * self.sampling_rate // (SAMPLE_RATE * self.hop_samples))
 
     def fitted(self, units: np.ndarray, num_samples: int) -> np.ndarray:
-        """Units that cover the audio: of a model that gives a frame more or less, without it or the last one again.
+        """Return units that match the audio's length: surplus frames are cut, or the last frame is repeated.
 
         Raises:
-            ValueError: more than two frames are off.
+            ValueError: the length is off by more than two frames.
         """
         wanted = self.num_frames(num_samples)
         if not len(units) or abs(wanted - len(units)) > MOST_FRAMES_OFF:
-            raise ValueError(f"{len(units)} frames came of audio of {wanted}")
+            raise ValueError(f"the model gave {len(units)} frames for audio of {wanted} frames")
         return np.pad(units[:wanted], ((0, max(0, wanted - len(units))), (0, 0)), "edge").astype(np.int32)

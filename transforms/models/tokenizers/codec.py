@@ -1,7 +1,7 @@
-"""Units of neural codecs: EnCodec, DAC and Mimi of transformers, the first ones of their residual codebooks.
+"""Units of neural codecs: transformers' EnCodec, DAC and Mimi, with the first ones of their residual codebooks.
 
-Each utterance is heard alone, resampled to the codec's rate: the convolutions and the LSTM or Transformer of a padded
-batch would hear the padding, and a batch sums in another order than one utterance.
+Utterances are encoded one at a time, resampled to the codec's rate: in a padded batch the convolutions and the LSTM or
+Transformer would see the padding, and sums would be added in another order.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from echo_targets.transforms.models.encoders.hubert import load_pretrained
 from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 CHUNK_SECONDS = 100
-"""Longer utterances are cut so often, at the last whole frame, as those of encoders are."""
+"""Longer utterances are cut into parts of this length, at whole frames, as for encoders."""
 MOST_CODEBOOKS, HIGHEST_RATE, LONGEST_HOP = 127, 768_000, 32_767
 
 
 class Family(NamedTuple):
-    """Where a kind of codec has its sizes.
+    """Where a kind of codec keeps its sizes.
 
     Attributes:
-        name: of its classes in transformers.
-        codebooks: of its configuration, where there is one number.
-        ratios: of its configuration, whose product is the samples a frame.
-        halved: whether another layer halves the frames after them.
-        whole_frames: whether it is given whole frames, the last one filled with silence.
+        name: prefix of its transformers classes.
+        codebooks: configuration key of the number of codebooks, if there is one.
+        ratios: configuration key whose product is the samples per frame.
+        halved: True if another layer then halves the number of frames.
+        whole_frames: True if its input must be whole frames, the last one padded with silence.
     """
 
     name: str
@@ -49,11 +49,11 @@ FAMILIES = {
     "dac": Family("Dac", "n_codebooks", "downsampling_ratios", whole_frames=True),
     "mimi": Family("Mimi", "num_quantizers", "upsampling_ratios", halved=True),
 }
-"""By the `model_type` of config.json."""
+"""By `model_type` in config.json."""
 
 
 class Codec(UnitTokenizer):
-    """A directory of transformers with EnCodec (of 24 kHz), DAC or Mimi."""
+    """A transformers directory with EnCodec (24 kHz), DAC or Mimi."""
 
     layer = None
 
@@ -90,16 +90,18 @@ class Codec(UnitTokenizer):
             ("codebook_size", self.codebook_size, LARGEST_CODEBOOK),
             ("codebooks", there, MOST_CODEBOOKS),
             ("sampling_rate", self.sampling_rate, HIGHEST_RATE),
-            ("samples a frame", self.hop_samples, LONGEST_HOP),
+            ("samples per frame", self.hop_samples, LONGEST_HOP),
         ):
             if not 1 <= value <= most:
-                raise ModelError(f"{where}: {what} is {value}, not 1 to {most}")
+                raise ModelError(f"{where}: {what} is {value}; it must be 1 to {most}")
         if getattr(self._config, "audio_channels", 1) != 1 or getattr(self._config, "chunk_length_s", None):
-            raise ModelError(f"{where}: a codec of stereo or of overlapping chunks: take EnCodec's model of 24 kHz")
+            raise ModelError(f"{where}: stereo and overlapping chunks are not supported: use EnCodec's 24 kHz model")
         if (named.num_codebooks or 1) > there:
-            raise ModelError(f"{where}: {there} codebooks, `num_codebooks` says {named.num_codebooks}")
+            raise ModelError(f"{where}: it has {there} codebooks, but `num_codebooks` is {named.num_codebooks}")
         if named.of_an_encoder:
-            raise ModelError(f"{self._folder} is a codec, its own encoder: leave out that of k-means, and `layer`")
+            raise ModelError(
+                f"{self._folder} is a codec with its own encoder: remove `model` and `layer`, which are for k-means"
+            )
 
     def weight_digests(self) -> dict[str, str]:
         return {"codebook": self.digest}
@@ -112,7 +114,7 @@ class Codec(UnitTokenizer):
         self._options = self._encode_options()
 
     def _encode_options(self) -> dict[str, Any]:
-        """How many codebooks are asked for; of a codec that is told a bandwidth, the least that has as many."""
+        """Return the number of codebooks to request; for EnCodec, the lowest bandwidth that has as many."""
         if self._family.name == "Dac":
             return {"n_quantizers": self.num_codebooks}
         if self._family.name == "Mimi":
@@ -127,15 +129,15 @@ class Codec(UnitTokenizer):
     def _units(self, waveform: np.ndarray) -> np.ndarray:
         import soxr
 
-        heard = soxr.resample(waveform, SAMPLE_RATE, self.sampling_rate)
+        resampled = soxr.resample(waveform, SAMPLE_RATE, self.sampling_rate)
         wanted = -(-len(waveform) * self.sampling_rate // SAMPLE_RATE)
-        heard = np.pad(heard[:wanted], (0, max(0, wanted - len(heard))))
+        resampled = np.pad(resampled[:wanted], (0, max(0, wanted - len(resampled))))
         chunk = CHUNK_SECONDS * self.sampling_rate // self.hop_samples * self.hop_samples
-        parts = [self._codes(heard[start : start + chunk]) for start in range(0, len(heard), chunk)]
+        parts = [self._codes(resampled[start : start + chunk]) for start in range(0, len(resampled), chunk)]
         return self.fitted(np.concatenate(parts), len(waveform))
 
     def _codes(self, waveform: np.ndarray) -> np.ndarray:
-        """(frames, num_codebooks) of at most a chunk at the codec's own rate."""
+        """Return the (frames, num_codebooks) codes of at most one chunk, at the codec's rate."""
         import torch
 
         if self._family.whole_frames:

@@ -1,8 +1,8 @@
-"""Units of CosyVoice2's supervised speech tokenizer: 25 a second, 6,561 of them by finite scalar quantization.
+"""Units of CosyVoice2's supervised speech tokenizer: 25 per second, 6,561 values by finite scalar quantization.
 
-The package s3tokenizer has the network. Its weights are read from a safetensors file of its `state_dict`, whose shapes
-say the network's sizes. Each utterance is heard alone; those above 30 s in windows that overlap by 4 s, of which each
-gives its middle.
+The package s3tokenizer has the network. Its weights are loaded from a safetensors file of its `state_dict`, whose
+shapes give the network's sizes. Utterances are encoded one at a time; those longer than 30 s in windows that overlap by
+4 s, of which the middle is kept.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MARK = "quantizer._codebook.project_down.weight"
-"""A tensor that tells such a file from others."""
+"""A tensor by which such a file is recognized."""
 HEAD_WIDTH = 64
-"""Of each attention head, whatever their number: the rotary embedding's."""
+"""Width of each attention head, whatever their number: that of the rotary embedding."""
 WINDOW, OVERLAP, MELS_PER_UNIT = 3000, 400, 4
-"""Frames of 10 ms. The package's own windows over longer audio are these, but that its last one may be all overlap."""
+"""Frames of 10 ms. The package uses the same windows for long audio, but its last one may be all overlap."""
 SHORTEST_SAMPLES = 640
-"""Shorter utterances are filled with silence to a frame, which the spectrogram needs."""
+"""Shorter utterances are padded with silence, since the spectrogram needs a frame."""
 
 
 class S3Tokenizer(UnitTokenizer):
-    """A safetensors file of s3tokenizer's `S3TokenizerV2`."""
+    """A safetensors file with the weights of s3tokenizer's `S3TokenizerV2`."""
 
     codebook_size = 3**8
     num_codebooks = 1
@@ -46,8 +46,8 @@ class S3Tokenizer(UnitTokenizer):
         self._file = named.codebook
         if named.of_an_encoder or named.num_codebooks not in (None, 1):
             raise ModelError(
-                f"{self._file} is one codebook and its own encoder: leave out that of k-means, `layer` and "
-                "`num_codebooks`"
+                f"{self._file} is a single codebook with its own encoder: remove `model` and `layer`, which are for "
+                "k-means, and `num_codebooks`"
             )
         self.digest = sha256_of(self._file)
         self.codebook_id = f"s3v2-{self.digest[:8]}-k{self.codebook_size}"
@@ -70,7 +70,7 @@ class S3Tokenizer(UnitTokenizer):
             model = S3TokenizerV2("v2", ModelConfig(**sizes, n_audio_layer=len(blocks)))
             model.load_state_dict(load_file(self._file))
         except (KeyError, ValueError, ZeroDivisionError, RuntimeError) as error:
-            raise ModelError(f"{self._file}: not the weights of S3TokenizerV2 ({error}); write it again") from error
+            raise ModelError(f"{self._file}: not the weights of S3TokenizerV2 ({error}); save them again") from error
         self._mels, self._device = mels, device
         self._model = model.eval().to(device)
 
@@ -101,7 +101,7 @@ class S3Tokenizer(UnitTokenizer):
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors' shapes, from the file's header; none where it can't be read."""
+    """Return the tensors' shapes from the file's header; empty if it can't be parsed."""
     from safetensors import SafetensorError, safe_open
 
     try:

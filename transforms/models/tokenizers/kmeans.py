@@ -1,4 +1,4 @@
-"""Units of an encoder's layer: the nearest of K centroids of every 20 ms."""
+"""Units of an encoder layer: the nearest of K centroids for every 20 ms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echo_targets.transforms.units.codebook import Codebook
 
 
 class KmeansTokenizer(UnitTokenizer):
-    """A codebook of `fit-codebook`, or centroids as others publish them (`read_centroids`), and its encoder."""
+    """A codebook of `fit-codebook`, or published centroids (`read_centroids`), with its encoder."""
 
     num_codebooks = 1
     sampling_rate = SAMPLE_RATE
@@ -43,7 +43,7 @@ class KmeansTokenizer(UnitTokenizer):
         fitted, given = self.codebook.encoder_digest, self._encoder.weight_digest()
         if fitted != given:
             raise ModelError(
-                f"{self.codebook.id} was fitted on {self.codebook.encoder} with weights {fitted[:8]}, `model` is "
+                f"{self.codebook.id} was fitted on {self.codebook.encoder} with weights {fitted[:8]}, but `model` is "
                 f"{self._encoder.name()} with weights {given[:8]}: set `model` to the files that it was fitted on, or "
                 "fit a codebook on these with `echo-targets fit-codebook`"
             )
@@ -58,24 +58,24 @@ class KmeansTokenizer(UnitTokenizer):
 
 
 def open_codebook(named: TokenizerSpec) -> Codebook:
-    """A codebook of either kind.
+    """Load a codebook of either kind.
 
     Raises:
-        ModelError: the file can't be used, or its layer is not known or said twice.
+        ModelError: the file can't be used, or its layer is missing or given twice.
     """
     path, layer = named.codebook, named.layer
     if path.is_dir():
-        raise ModelError(f"{path} is a directory, but of no codec (EnCodec, DAC, Mimi): see docs/BACKENDS.md")
+        raise ModelError(f"{path} is a directory, but not of a codec (EnCodec, DAC, Mimi): see docs/BACKENDS.md")
     if named.num_codebooks not in (None, 1):
-        raise ModelError(f"{path} is one codebook, `num_codebooks` says {named.num_codebooks}: leave it out")
+        raise ModelError(f"{path} is a single codebook, but `num_codebooks` is {named.num_codebooks}: remove it")
     if path.suffix == ".safetensors":
         codebook = Codebook.load(path)
         if layer not in (None, codebook.layer):
-            raise ModelError(f"{path} is of layer {codebook.layer}, `layer` says {layer}: leave `layer` out")
+            raise ModelError(f"{path} is for layer {codebook.layer}, but `layer` is {layer}: remove `layer`")
         return codebook
     if layer is None:
         raise ModelError(
-            f"{path} does not say which layer it is of: set `layer` (docs/BACKENDS.md lists those of published files)"
+            f"{path} does not record its layer: set `layer` (docs/BACKENDS.md lists those of published files)"
         )
     centroids, encoder = read_centroids(path), open_encoder(named.encoder)
     plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)

@@ -1,10 +1,11 @@
-"""Centroids of a file that others fitted, whose first bytes say what it is.
+"""Centroids in files of other projects. The format is recognized by the first bytes.
 
 - a joblib pickle of scikit-learn's k-means: fairseq, GSLM, textlesslib, speechbrain (`kmeans_pickle`);
-- what `torch.save` wrote: a tensor, or a dict with one matrix (`cluster_centers_` in bshall's files);
+- a `torch.save` file: a tensor, or a dict with one matrix (`cluster_centers_` in bshall's files);
 - `.npy`, or `.npz` with one matrix.
 
-Nothing in a file runs. A faiss index (mHuBERT-147) is refused with the line that writes its centroids as `.npy`.
+Nothing in a file is executed. For a faiss index (mHuBERT-147), the error shows a command that writes its centroids as
+`.npy`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from echo_targets.transforms.models.tokenizers.kmeans_pickle import read_pickle
 
 NUMPY, ZIP, FAISS = b"\x93NUMPY", b"PK", b"Ix"
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""What `torch.save` began with before it wrote zip files (torch 1.6)."""
+"""The first bytes that `torch.save` wrote before it wrote zip files (torch 1.6)."""
 MOST_BYTES = 1 << 32
 
 
 def read_centroids(path: Path) -> np.ndarray:
-    """(K, D) float32 centroids of a k-means file.
+    """Return the (K, D) float32 centroids of a k-means file.
 
     Raises:
-        ModelError: the file is missing or damaged, holds no matrix or several, or names what is not needed for it.
+        ModelError: the file is missing or damaged, does not hold exactly one matrix, or names unexpected classes.
     """
     try:
         with path.open("rb") as file:
@@ -50,28 +51,30 @@ def read_centroids(path: Path) -> np.ndarray:
         else:
             return np.ascontiguousarray(_of_pickle(path), np.float32)
         if found.ndim != 2 or found.dtype.kind != "f":
-            raise ModelError(f"{path}: an array of {found.dtype} {found.shape}, not floats (K, D): save the centroids")
+            raise ModelError(
+                f"{path}: holds an array of {found.dtype} {found.shape}; expected floats (K, D): save the centroids"
+            )
         return np.ascontiguousarray(found, np.float32)
     except ModelError:
         raise
-    except Exception as error:  # numpy, torch and zipfile each raise their own
+    except Exception as error:  # numpy, torch and zipfile each raise their own errors
         raise ModelError(f"{path}: damaged, or more than arrays of numbers ({error}); copy it again") from error
 
 
 def _of_pickle(path: Path) -> np.ndarray:
     try:
         return read_pickle(path)
-    except Exception as error:  # a damaged pickle raises whatever its opcodes stumble over
+    except Exception as error:  # a damaged pickle can raise anything
         raise ModelError(
-            f"{path}: not a plain k-means file of scikit-learn and joblib ({error}); where you trust it, write it "
-            f"again: python -c \"import joblib; joblib.dump(joblib.load('{path}'), '{path.stem}-plain.bin')\""
+            f"{path}: not a plain k-means file of scikit-learn and joblib ({error}); if you trust it, rewrite it: "
+            f"python -c \"import joblib; joblib.dump(joblib.load('{path}'), '{path.stem}-plain.bin')\""
         ) from error
 
 
 def _is_npz(path: Path) -> bool:
     with zipfile.ZipFile(path) as file:
         if (size := sum(member.file_size for member in file.infolist())) > MOST_BYTES:
-            raise ValueError(f"{size} bytes, more than centroids have")
+            raise ValueError(f"{size} bytes is too large for centroids")
         return any(name.endswith(".npy") for name in file.namelist())
 
 
@@ -95,12 +98,12 @@ def _only_matrix(path: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     matrices = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind == "f"]
     if len(matrices) != 1:
         names = f"the matrices {', '.join(matrices)}" if matrices else "no matrix of floats"
-        raise ModelError(f"{path} holds {names}: save the centroids alone, (K, D), with numpy.save")
+        raise ModelError(f"{path} holds {names}: save only the centroids, (K, D), with numpy.save")
     return arrays[matrices[0]]
 
 
 def _faiss_remedy(path: Path) -> str:
-    """Return what to say of an index whose coarse centroids c lie behind a projection A.
+    """Return the error message for an index with coarse centroids c behind a projection A.
 
     A has orthonormal rows, so the centroid nearest to A x is the one whose c A is nearest to x.
     """
@@ -110,4 +113,4 @@ def _faiss_remedy(path: Path) -> str:
         "c = np.stack([v.quantizer.reconstruct(k) for k in range(v.nlist)]); "
         f"np.save({str(path.with_suffix('.npy'))!r}, c @ faiss.vector_to_array(a.A).reshape(a.d_out, a.d_in))"
     )
-    return f"{path} is an index of faiss; where you trust it, write its centroids once: python -c {quote(program)}"
+    return f"{path} is a faiss index; if you trust it, write its centroids once: python -c {quote(program)}"

@@ -1,7 +1,7 @@
-"""Centroids of a joblib pickle of scikit-learn's k-means, as fairseq, textlesslib and speechbrain publish them.
+"""Centroids in a joblib pickle of scikit-learn's k-means, as published by fairseq, textlesslib and speechbrain.
 
-Nothing in the file runs. Names of numpy, scikit-learn and copyreg become inert records of what they were given, any
-other name is refused, and the bytes of arrays, which joblib writes between the opcodes, are read as numbers alone.
+Nothing in the file is executed. Names of numpy, scikit-learn and copyreg become inert records of their arguments; any
+other name is an error. The bytes of arrays, which joblib writes between the opcodes, are parsed only as numbers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 INERT = ("numpy", "sklearn")
 OTHERS = {("copyreg", "_reconstructor"), ("builtins", "object"), ("_codecs", "encode")}
 WRAPPERS = {(f"{package}numpy_pickle", "NumpyArrayWrapper") for package in ("joblib.", "sklearn.externals.joblib.")}
-"""Before version 0.23, scikit-learn had a joblib of its own, which wrote some of the GSLM files."""
+"""Before version 0.23, scikit-learn bundled its own joblib, which wrote some of the GSLM files."""
 
 
 class Inert:
-    """What stands for an object of the file: the arguments and the state it was given."""
+    """Stands for an object of the file: records its arguments and state."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
         self = super().__new__(cls)
@@ -42,10 +42,10 @@ class Dtype(Inert):
     """numpy.dtype."""
 
     def read(self) -> np.dtype[Any]:
-        """The dtype of plain numbers.
+        """Return the dtype of plain numbers.
 
         Raises:
-            ValueError: of anything else.
+            ValueError: for any other dtype.
         """
         code = str(self.args[0])
         if not re.fullmatch(r"[fiub][1248]", code):
@@ -58,14 +58,14 @@ class Wrapper(Inert):
     """joblib's NumpyArrayWrapper: an array whose bytes follow."""
 
     def read(self, file: BinaryIO) -> np.ndarray:
-        """The array, whose bytes follow in the file."""
+        """Return the array, whose bytes follow in the file."""
         about = self.state
         dtype, shape = about["dtype"].read(), tuple(about["shape"])
         if about.get("numpy_array_alignment_bytes"):
             file.read(file.read(1)[0])
         size = math.prod(shape) * dtype.itemsize
         if not 0 <= size <= os.fstat(file.fileno()).st_size - file.tell():
-            raise ValueError(f"an array of {size} bytes, more than the file holds")
+            raise ValueError(f"an array claims {size} bytes, more than the file holds")
         data = file.read(size)
         return np.frombuffer(data, dtype).reshape(shape, order="F" if about["order"] == "F" else "C")
 
@@ -98,10 +98,10 @@ class Unpickler(pickle._Unpickler):
 
 
 def read_pickle(path: Path) -> np.ndarray:
-    """Return `cluster_centers_` of a k-means object that joblib pickled, (K, D) of its own type.
+    """Return `cluster_centers_` of a k-means object that joblib pickled, (K, D) of its own dtype.
 
     Raises:
-        Exception: of the unpickler, or of what it stumbles over in a damaged file.
+        Exception: from the unpickler, or anything else that a damaged file causes.
     """
     with path.open("rb") as file:
         return np.asarray(Unpickler(file).load().state["cluster_centers_"])

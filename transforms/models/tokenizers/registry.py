@@ -1,4 +1,4 @@
-"""The kinds of unit tokenizers. Which one a codebook is of, its files say."""
+"""The list of unit tokenizer kinds. The kind is chosen from the codebook's files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from echo_targets.transforms.models.tokenizers.cosyvoice import S3Tokenizer
 from echo_targets.transforms.models.tokenizers.kmeans import KmeansTokenizer
 
 KINDS: tuple[type[UnitTokenizer], ...] = (Codec, S3Tokenizer, KmeansTokenizer)
-"""In the order in which they are asked; k-means comes last, since its files may have any name."""
+"""In order of precedence. k-means is last, since its files may have any name."""
 
 
 def open_tokenizer(
     codebook: str, encoder: str, layer: int | None = None, num_codebooks: int | None = None
 ) -> UnitTokenizer:
-    """The tokenizer of a codebook, not yet loaded.
+    """Return the tokenizer of a codebook, not loaded.
 
     Args:
         codebook: a file or a directory, or `embedded:NAME`.
-        encoder, layer, num_codebooks: as `TokenizerSpec` has them.
+        encoder, layer, num_codebooks: as in `TokenizerSpec`.
 
     Raises:
-        ModelError: the codebook can't be used, or not with these.
+        ModelError: the codebook can't be used, or not with these parameters.
     """
     named = TokenizerSpec(asset(codebook), encoder, layer, num_codebooks)
     kind = next(kind for kind in KINDS if kind.can_load(named.codebook))

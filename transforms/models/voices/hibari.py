@@ -1,4 +1,4 @@
-"""The embedded voice: 24 kHz English speech from text on a CPU, for demo corpora and unit training."""
+"""The embedded voice: English speech from text on a CPU, for demo corpora and unit training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
 
 
 class Delivery(Parameters):
-    """How a text is said.
+    """How a text is spoken.
 
     Attributes:
-        speed: 1 is the voice's own pace, 2 twice as fast.
-        pitch: semitones above the voice's own; its formants move too, as another speaker's would. The pace stays.
-        gain_db: of the voice and the noise together; what exceeds full scale is clipped.
-        snr_db: mean power of the speech above that of the noise in dB; None is no noise.
-        noise: white, or pink: its power falls by 3 dB an octave.
+        speed: 1 is the voice's own pace, 2 is twice as fast.
+        pitch: semitones above the voice's own. Formants move too, as for another speaker; the pace stays the same.
+        gain_db: gain of voice and noise together; samples beyond full scale are clipped.
+        snr_db: mean power of the speech over that of the noise, in dB; None adds no noise.
+        noise: white, or pink, whose power falls by 3 dB per octave.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
@@ -37,7 +37,7 @@ PLAIN = Delivery()
 
 
 class Voice:
-    """hibari's bundled voice, its weights checked against the pinned release.
+    """hibari's bundled voice, with weights checked against the pinned release.
 
     Raises:
         ModelError: hibari is not installed, or its weights are not the pinned ones.
@@ -50,25 +50,25 @@ class Voice:
         self._model = Hibari(model=str(weights), threads=1)
 
     def speak(self, text: str, seed: int = 0, delivery: Delivery = PLAIN) -> np.ndarray:
-        """Say a text; equal arguments give equal samples.
+        """Synthesize a text. Equal arguments give equal samples.
 
         Args:
-            text: English; numbers and abbreviations are read out.
-            seed: of the noise that voiceless sounds are made from, and, with the text, of the noise added.
+            text: English; numbers and abbreviations are spelled out.
+            seed: seed of the voice's own noise (voiceless sounds) and, with the text, of the added noise.
             delivery: pace, pitch, loudness, noise.
 
         Returns:
-            (samples,) float32, 16 kHz mono, on the grid of 16-bit PCM, so that a 16-bit file holds it exactly.
+            (samples,) float32, 16 kHz mono, rounded to 16-bit PCM values, so that a 16-bit file holds it exactly.
 
         Raises:
-            ValueError: nothing in the text can be said.
+            ValueError: nothing in the text can be spoken.
         """
         import soxr
 
-        pitch = 2 ** (delivery.pitch / 12)  # said that much slower, then played that much faster
+        pitch = 2 ** (delivery.pitch / 12)  # synthesized slower by this factor, then resampled to be faster
         speech = self._model(text, speed=delivery.speed / pitch, seed=seed)
         if not len(speech):
-            raise ValueError(f"nothing to say in {text!r}")
+            raise ValueError(f"nothing to speak in {text!r}")
         sound = soxr.resample(speech, self._model.sample_rate * pitch, SAMPLE_RATE)
         if delivery.snr_db is not None:
             noise = _noise(delivery.noise, len(sound), np.random.default_rng([seed, zlib.crc32(text.encode())]))
@@ -78,7 +78,7 @@ class Voice:
 
 
 def _noise(color: str, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """(samples,) of a mean power of 1."""
+    """Return (samples,) of noise with a mean power of 1."""
     noise = rng.standard_normal(samples)
     if color == "pink":
         spectrum = np.fft.rfft(noise)

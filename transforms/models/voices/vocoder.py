@@ -1,7 +1,7 @@
-"""Speech from units: the unit HiFi-GAN of speechbrain (Polyak et al. 2021), a directory of two files.
+"""Speech from units with speechbrain's unit HiFi-GAN (Polyak et al. 2021), a directory of two files.
 
-`generator.ckpt` has the tensors, `hyperparams.yaml` says their sizes, which are read as data. What is read has one
-speaker, one codebook, and a predictor of durations, since targets are runs of units without any.
+`generator.ckpt` has the tensors, and `hyperparams.yaml`, which is parsed as data, their sizes. Supported are generators
+with one speaker, one codebook, and a duration predictor, since targets are collapsed units without durations.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 
 GENERATOR = "generator.ckpt"
 LONGEST_FRAMES = 100
-"""No unit is said for longer, 2 s, whatever is predicted."""
+"""Maximum duration of a unit, 2 s, whatever is predicted."""
 
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Sizes = Annotated[list[Size], Field(min_length=1, max_length=16)]
 
 
 class GeneratorConfig(BaseModel):
-    """What `UnitHifiganGenerator` is made with, under its names and defaults; speechbrain 1.0 said `num_embeddings`.
+    """Arguments of `UnitHifiganGenerator`, with its names and defaults; speechbrain 1.0 used `num_embeddings`.
 
-    `pooling_type` and `attn_dim` are of how several codebooks are weighed, and change nothing with one.
+    `pooling_type` and `attn_dim` affect how several codebooks are weighted, so they have no effect with one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,7 +70,7 @@ class GeneratorConfig(BaseModel):
 
     @property
     def shortest(self) -> int:
-        """The fewest frames that the network's reflecting padding can be made for."""
+        """Minimum number of frames for the network's reflection padding."""
         rates = [math.prod(self.upsample_factors[: stage + 1]) for stage in range(len(self.upsample_factors))]
         pairs = zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True)
         widest = max((kernel - 1) * max(dilations) // 2 for kernel, dilations in pairs)
@@ -78,33 +78,33 @@ class GeneratorConfig(BaseModel):
 
 
 def whole(segments: Sequence[Sequence[int]]) -> list[int]:
-    """The units of a reply: those of its segments, of equal neighbours one."""
+    """Return the units of a reply: its segments joined, with equal neighbors merged."""
     return [unit for unit, _ in groupby(unit for segment in segments for unit in segment)]
 
 
 def is_vocoder(path: Path) -> bool:
-    """Whether a model's directory is a unit HiFi-GAN."""
+    """Return True if a model's directory is a unit HiFi-GAN."""
     return (path / GENERATOR).is_file()
 
 
 def vocoder_digest(path: Path) -> str:
-    """What stands for a vocoder in a fingerprint."""
+    """Return a vocoder's digest, for the fingerprint."""
     both = sha256_of(path / HYPERPARAMS) + sha256_of(path / GENERATOR)
     return hashlib.sha256(bytes.fromhex(both)).hexdigest()
 
 
 class Vocoder:
-    """A vocoder of units.
+    """A vocoder for units.
 
     Args:
-        path: its directory.
+        path: the vocoder's directory.
         device: a torch device.
 
     Attributes:
-        codebook_size: of the units that it says.
+        codebook_size: number of units that it has.
 
     Raises:
-        ModelError: a file is missing or damaged, or it is not of the kind that is read here.
+        ModelError: a file is missing or damaged, or it is not a supported kind.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -119,46 +119,47 @@ class Vocoder:
             with torch.device("meta"):
                 generator = UnitHifiganGenerator(**config.model_dump() | {"pooling_type": "none"})
             self._shortest = config.shortest
-        except Exception as error:  # sizes that do not go together
-            raise ModelError(f"{path / HYPERPARAMS}: no generator has these sizes ({error})") from error
+        except Exception as error:  # inconsistent sizes
+            raise ModelError(f"{path / HYPERPARAMS}: inconsistent sizes of the generator ({error})") from error
         state = read_state(path / GENERATOR)
         if wrong := [name for name, each in state.items() if not each.isfinite().all()]:
-            raise ModelError(f"{path / GENERATOR}: {wrong[0]} has values that are no numbers; copy it again")
+            raise ModelError(f"{path / GENERATOR}: {wrong[0]} has values that are not finite; copy it again")
         state = {name: each for name, each in state.items() if not name.startswith("attn_pooling.")}
         fill(generator, state, path / GENERATOR)
         generator.remove_weight_norm()
         self._generator = generator.to(device)
 
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
-        """Make sure that it says as many units as a codebook has; which ones they are its files don't tell.
+        """Check that the vocoder has as many units as a codebook. Its files do not name the codebook.
 
         Raises:
-            ModelError: it says more or fewer.
+            ModelError: it has more or fewer.
         """
         if codebook_size != self.codebook_size:
             raise ModelError(
-                f"{self._path} says {self.codebook_size} units, {codebook_id} has {codebook_size}: take its own"
+                f"{self._path} has {self.codebook_size} units, but {codebook_id} has {codebook_size}: use a vocoder "
+                "for that codebook"
             )
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """The speech of each row, float32 at 16 kHz; rows are said one by one, so that none changes another.
+        """Return the speech of each row, float32 at 16 kHz. Rows are synthesized one by one, independently.
 
         Args:
-            rows: units without equal neighbours; an empty row is silent.
+            rows: units without equal neighbors; an empty row is silent.
 
         Raises:
             ValueError: a unit is not in the codebook.
         """
         check_units(rows, self.codebook_size)
-        return [self._say(list(map(int, row))) if len(row) else np.zeros(0, np.float32) for row in rows]
+        return [self._speak(list(map(int, row))) if len(row) else np.zeros(0, np.float32) for row in rows]
 
-    def _say(self, row: list[int]) -> np.ndarray:
-        """As `UnitHifiganGenerator.inference`; a row too short for the padding is held at its last frame."""
+    def _speak(self, row: list[int]) -> np.ndarray:
+        """Synthesize like `UnitHifiganGenerator.inference`; a row too short for the padding extends its last frame."""
         import torch
         from speechbrain.lobes.models.HifiGAN import HifiganGenerator
 
         generator = self._generator
-        shortest = self._config.var_pred_kernel_size // 2 + 1  # that the predictor's convolutions pad by reflection
+        shortest = self._config.var_pred_kernel_size // 2 + 1  # minimum for the predictor's reflection padding
         padded = row + [row[-1]] * max(0, shortest - len(row))
         with torch.inference_mode():
             embedded = generator.unit_embedding(torch.tensor(padded, device=self._device) + 1)
@@ -173,17 +174,18 @@ class Vocoder:
 def _config(path: Path) -> GeneratorConfig:
     hyperparams = Hyperparams(path)
     if (rate := hyperparams.get("sample_rate", SAMPLE_RATE)) != SAMPLE_RATE:
-        raise ModelError(f"{hyperparams.path}: it speaks at {rate} Hz, the pipeline's rate is {SAMPLE_RATE} Hz")
+        raise ModelError(f"{hyperparams.path}: its rate is {rate} Hz, but must be {SAMPLE_RATE} Hz")
     try:
         config = GeneratorConfig.model_validate(hyperparams.given("generator", "UnitHifiganGenerator"))
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise ModelError(
-            f"{hyperparams.path}: {found}. What is read has one speaker, one codebook and a predictor of durations"
+            f"{hyperparams.path}: {found}. Supported are generators with one speaker, one codebook and a duration "
+            "predictor"
         ) from error
     if (hop := math.prod(config.upsample_factors)) != HOP_SAMPLES:
-        raise ModelError(f"{hyperparams.path}: a unit is {hop} samples, the pipeline's are {HOP_SAMPLES}")
+        raise ModelError(f"{hyperparams.path}: a unit is {hop} samples, but must be {HOP_SAMPLES}")
     if config.in_channels != config.embedding_dim:
-        sizes = f"in_channels is {config.in_channels}, embedding_dim {config.embedding_dim}"
-        raise ModelError(f"{hyperparams.path}: {sizes}; with one speaker they are the same")
+        sizes = f"in_channels is {config.in_channels} and embedding_dim is {config.embedding_dim}"
+        raise ModelError(f"{hyperparams.path}: {sizes}; with one speaker they must be equal")
     return config

@@ -1,9 +1,9 @@
-"""CTranslate2's file of a Whisper model, read back into openai-whisper's tensors.
+"""Convert CTranslate2's file of a Whisper model back to openai-whisper's tensors.
 
-The container is described by `ctranslate2/specs/model_spec.py` (binary version 6); its Whisper
-tensor names by `ctranslate2/specs/whisper_spec.py`. Linear 0 of a self-attention is query, key and value
-stacked; linear 1 of a cross-attention is key and value stacked. Whisper's key projection has no bias, so the
-key third of a stacked bias is zero. Of tensors that are equal, the file has one, and names the others after them all.
+The container is described in `ctranslate2/specs/model_spec.py` (binary version 6), and its Whisper tensor names in
+`ctranslate2/specs/whisper_spec.py`. Linear 0 of a self-attention stacks query, key and value; linear 1 of a
+cross-attention stacks key and value. Whisper's key projection has no bias, so the key part of a stacked bias is zero.
+Equal tensors are stored once; the names of the others follow after all tensors.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from echo_targets.transforms.errors import ModelError
 
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16, 5: np.uint16}
 BFLOAT16 = 5
-"""The upper half of a float32, which numpy reads as an integer of 16 bits."""
+"""The upper half of a float32, which numpy loads as a 16-bit integer."""
 MAX_TENSOR_BYTES = 1 << 32
 
 
 def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a CTranslate2 `model.bin`, by name, of whatever type there, as float32.
+    """Return all tensors of a CTranslate2 `model.bin` by name, converted to float32.
 
     Raises:
-        ModelError: the file is not a Whisper model in CTranslate2's binary version 6, or it ends early.
+        ModelError: the file is not a Whisper model in CTranslate2's binary version 6, or is truncated.
     """
     with path.open("rb") as file:
         try:
@@ -38,12 +38,12 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
             aliases = [(_string(file), _string(file)) for _ in range(_number(file, "I"))]
             return _dequantized(tensors | {alias: tensors[name] for alias, name in aliases})
         except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
-            raise ModelError(f"{path}: not a CTranslate2 model, or cut short ({error})") from error
+            raise ModelError(f"{path}: not a CTranslate2 model, or truncated ({error})") from error
 
 
 def _dequantized(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in [name for name in tensors if name.endswith("_scale")]:
-        scale = tensors.pop(name)  # one for each row, or one for all
+        scale = tensors.pop(name)  # one per row, or one for all rows
         weight = tensors[name.removesuffix("_scale")]
         tensors[name.removesuffix("_scale")] = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
     return tensors
@@ -72,10 +72,10 @@ def _string(file: BinaryIO) -> str:
 
 
 def openai_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors of a Whisper model under openai-whisper's names.
+    """Return a Whisper model's tensors under openai-whisper's names.
 
     Raises:
-        KeyError: one is missing.
+        KeyError: a tensor is missing.
     """
     state: dict[str, np.ndarray] = {
         "decoder.token_embedding.weight": tensors["decoder/embeddings/weight"],

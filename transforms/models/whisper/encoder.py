@@ -18,22 +18,22 @@ WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 
 
 def padded_seconds(num_samples: int) -> int:
-    """The whole seconds an utterance is padded to. Utterances are batched with their equals alone."""
+    """Return the whole seconds that an utterance is padded to. Only utterances of equal padded length share a batch."""
     return max(1, -(-num_samples // SAMPLE_RATE))
 
 
 def num_frames(num_samples: int) -> int:
-    """Frames of 320 samples that an utterance covers, the last one perhaps in part."""
+    """Return the number of frames of 320 samples in an utterance; the last one may be partial."""
     return -(-num_samples // HOP_SAMPLES)
 
 
 def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> list[np.ndarray]:
-    """Hidden states after `layer` blocks of the encoder (0 is the convolutional front end).
+    """Return hidden states after `layer` blocks of the encoder (0 is the convolutional front end).
 
     Args:
         model: an openai-whisper model in evaluation mode.
         waveforms: float32, 16 kHz mono, at most 30 s each and all of the same `padded_seconds`.
-        layer: how many Transformer blocks to run.
+        layer: number of Transformer blocks to run.
 
     Returns:
         One (num_frames, n_audio_state) float32 array per waveform.
@@ -43,7 +43,9 @@ def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> l
     """
     seconds = {padded_seconds(len(waveform)) for waveform in waveforms}
     if len(seconds) != 1 or max(seconds) > WINDOW_SECONDS:
-        raise ValueError(f"waveforms of one batch must pad to one length of at most 30 s, not {sorted(seconds)} s")
+        raise ValueError(
+            f"waveforms of a batch must be padded to one length of at most 30 s, but have {sorted(seconds)} s"
+        )
     features = hidden_states(model, waveforms, max(seconds) * SAMPLE_RATE, layer)
     return [row[: num_frames(len(waveform))] for row, waveform in zip(features, waveforms, strict=True)]
 
@@ -51,13 +53,13 @@ def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> l
 def hidden_states(
     model: Whisper, waveforms: list[np.ndarray], num_samples: int, layers: int | None = None
 ) -> np.ndarray:
-    """What the encoder gives for waveforms that silence fills to one length.
+    """Return the encoder's output for waveforms padded with silence to one length.
 
     Args:
         model: an openai-whisper model in evaluation mode.
         waveforms: float32, 16 kHz mono, at most `num_samples` each.
         num_samples: a multiple of 320, at most 30 s.
-        layers: as `encode` takes it.
+        layers: as for `encode`.
 
     Returns:
         (B, num_samples / 320, n_audio_state) float32.
@@ -65,16 +67,16 @@ def hidden_states(
     import torch
 
     with torch.inference_mode():
-        with torch.autocast(model.device.type, enabled=False):  # a logarithm wants all its bits
+        with torch.autocast(model.device.type, enabled=False):  # the logarithm needs full precision
             mels = [log_mel(waveform, num_samples, model.dims.n_mels, model.device) for waveform in waveforms]
         return encode(model.encoder, torch.stack(mels), layers).float().cpu().numpy()
 
 
 def encode(encoder: AudioEncoder, mels: torch.Tensor, layers: int | None = None) -> torch.Tensor:
-    """Log-mel (B, mels, 2 x frames), of a whole window or shorter, to hidden states (B, frames, n_audio_state).
+    """Map log-mel (B, mels, 2 x frames), of at most a whole window, to hidden states (B, frames, n_audio_state).
 
     Args:
-        layers: how many blocks to run, without the norm that follows the last; None for all of them and the norm.
+        layers: number of blocks to run, without the final norm; None runs all of them and the norm.
     """
     import torch.nn.functional as functional
 
@@ -87,9 +89,9 @@ def encode(encoder: AudioEncoder, mels: torch.Tensor, layers: int | None = None)
 
 
 def log_mel(waveform: np.ndarray, num_samples: int, mels: int, device: str | torch.device) -> torch.Tensor:
-    """Whisper's log-mel spectrogram, (mels, num_samples / 160), of a waveform that silence fills to `num_samples`.
+    """Return Whisper's log-mel spectrogram, (mels, num_samples / 160), of a waveform padded with silence.
 
-    One utterance at a time: the spectrogram's floor is set from its own peak, not from a neighbour's.
+    Takes one utterance at a time, since the spectrogram's floor depends on the peak.
     """
     import whisper
 

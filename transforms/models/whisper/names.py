@@ -1,4 +1,4 @@
-"""Names of Whisper's tensors: openai-whisper's, and those of transformers."""
+"""Names of Whisper's tensors in openai-whisper and in transformers."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PAIRS = (
     (".mlp.0.", ".fc1."),
     (".mlp.2.", ".fc2."),
 )
-"""Parts of a name, openai-whisper's first; what is not among them, they share."""
+"""Parts of names: openai-whisper's, then transformers'. All other parts are the same."""
 
 
 def to_transformers(name: str) -> str:
-    """`encoder.blocks.0.attn.query.weight` to `encoder.layers.0.self_attn.q_proj.weight`."""
+    """Convert a name: `encoder.blocks.0.attn.query.weight` to `encoder.layers.0.self_attn.q_proj.weight`."""
     for ours, theirs in PAIRS:
         name = name.replace(ours, theirs)
     return name
 
 
 def from_transformers(name: str) -> str:
-    """The way back; transformers' models of a whole Whisper put `model.` before their names, which is taken off."""
+    """Invert `to_transformers`. Also removes the prefix `model.`, which transformers puts before names of a Whisper."""
     name = name.removeprefix("model.")
     for ours, theirs in PAIRS:
         name = name.replace(theirs, ours)

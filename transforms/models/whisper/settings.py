@@ -1,7 +1,7 @@
-"""The settings of a Whisper checkpoint's JSON files: spectrogram, text and attention.
+"""Settings in a Whisper checkpoint's JSON files: spectrogram, text and attention.
 
-Each value that changes a result is honored, or refused with its file and key. What `transcribe` decides itself is left
-to its parameters: language, timestamps, lengths and beams.
+Each value that changes a result is either applied, or rejected with its file and key. Language, timestamps, lengths and
+beams are ignored, since the parameters of `transcribe` set them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ SPECTROGRAM = {
     "dither": 0.0,
     "do_normalize": False,
 }
-"""Keys of preprocessor_config.json, and how openai-whisper computes its log-mel spectrogram."""
+"""Keys of preprocessor_config.json, and openai-whisper's values for its log-mel spectrogram."""
 MEDIAN_FILTER = 7
-"""Frames of the median filter over attention, where config.json does not say."""
+"""Frames of the median filter over attention, if config.json does not set it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a checkpoint says beside its weights. None where it does not say.
+    """Settings of a checkpoint, apart from its weights. None if not set.
 
     Attributes:
         suppressed: tokens that are never decoded.
-        suppressed_first: tokens that no transcript begins with.
-        heads: the cross-attention heads that follow the words, as the file has them.
-        file: where these three are from.
-        median_filter: frames of the filter over their attention.
+        suppressed_first: tokens that a transcript must not begin with.
+        heads: the cross-attention heads used for alignment, as in the file.
+        file: the file with these three settings.
+        median_filter: frames of the median filter over the heads' attention.
     """
 
     suppressed: list[int] | None = None
@@ -51,17 +51,17 @@ class Settings:
     median_filter: int = MEDIAN_FILTER
 
     def never_decoded(self, tokenizer: Tokenizer) -> list[int]:
-        """Return the tokens of no transcript: what is suppressed, by default openai-whisper's list, and its tasks'."""
-        said = tokenizer.non_speech_tokens if self.suppressed is None else self.suppressed
+        """Return tokens that are never decoded: suppressed ones (default: openai-whisper's list) and task tokens."""
+        suppressed = tokenizer.non_speech_tokens if self.suppressed is None else self.suppressed
         tasks = (tokenizer.transcribe, tokenizer.translate, tokenizer.sot, tokenizer.sot_prev, tokenizer.sot_lm)
-        return sorted({*said, *tasks, tokenizer.no_speech})
+        return sorted({*suppressed, *tasks, tokenizer.no_speech})
 
 
 def settings_of(directory: Path) -> Settings:
-    """Read a directory of CTranslate2 or of transformers; any other place says nothing.
+    """Load the settings of a CTranslate2 or transformers directory; any other path has none.
 
     Raises:
-        ModelError: a file is damaged, or a list of tokens is none.
+        ModelError: a file is damaged, or has an invalid list of tokens.
     """
     config = directory / "config.json"
     if not config.is_file():
@@ -75,15 +75,15 @@ def settings_of(directory: Path) -> Settings:
             config,
         )
     generation = directory / "generation_config.json"
-    decoding = generation if generation.is_file() else config  # where transformers looks for them
-    says = read_json(decoding)
+    decoding = generation if generation.is_file() else config  # as transformers does
+    options = read_json(decoding)
     width = about.get("median_filter_width", MEDIAN_FILTER)
     if not isinstance(width, int) or width < 1 or width % 2 == 0:
         raise ModelError(f"{config}: median_filter_width is {width}, not an odd number of frames: correct it")
     return Settings(
-        _tokens(decoding, says, "suppress_tokens"),
-        _tokens(decoding, says, "begin_suppress_tokens"),
-        says.get("alignment_heads"),
+        _tokens(decoding, options, "suppress_tokens"),
+        _tokens(decoding, options, "begin_suppress_tokens"),
+        options.get("alignment_heads"),
         decoding,
         width,
     )
@@ -99,13 +99,13 @@ def _tokens(file: Path, about: Mapping[str, Any], key: str) -> list[int] | None:
 
 
 def heads_within(settings: Settings, layers: int, heads: int) -> list[tuple[int, int]]:
-    """Return the cross-attention heads, as (layer, head), that a checkpoint names; none where it names none.
+    """Return the cross-attention heads that a checkpoint names, as (layer, head); empty if it names none.
 
     Args:
-        layers, heads: of its decoder.
+        layers, heads: size of the decoder.
 
     Raises:
-        ModelError: they are not heads of that decoder, as those of distilled models may.
+        ModelError: the decoder lacks such a head, which happens with distilled models.
     """
     try:
         found = [(int(layer), int(head)) for layer, head in settings.heads or []]
@@ -115,18 +115,19 @@ def heads_within(settings: Settings, layers: int, heads: int) -> list[tuple[int,
     for layer, head in found:
         if not (0 <= layer < layers and 0 <= head < heads):
             raise ModelError(
-                f"{settings.file}: alignment_heads names {[layer, head]} of a decoder of {layers} layers with {heads} "
-                "heads; a distilled model may have its teacher's. Remove the key, and all heads of the upper half are "
-                "taken, or align with another model or method"
+                f"{settings.file}: alignment_heads names {[layer, head]}, but the decoder has {layers} layers with "
+                f"{heads} "
+                "heads; a distilled model may list its teacher's. Remove the key to use all heads of the upper half, "
+                "or align with another model or method"
             )
     return found
 
 
 def check_spectrogram(directory: Path, mels: int) -> None:
-    """Make sure that `preprocessor_config.json`, where there is one, asks for openai-whisper's spectrogram.
+    """Check that `preprocessor_config.json`, if there is one, describes openai-whisper's spectrogram.
 
     Raises:
-        ModelError: it asks for another.
+        ModelError: it describes another.
     """
     file = directory / "preprocessor_config.json"
     if not file.is_file():
@@ -134,20 +135,18 @@ def check_spectrogram(directory: Path, mels: int) -> None:
     about = read_json(file)
     for key, expected in {**SPECTROGRAM, "feature_size": mels}.items():
         if (found := about.get(key, expected)) != expected:
-            raise ModelError(
-                f"{file}: {key} is {found}, the spectrogram here has {expected}: take a checkpoint of that kind"
-            )
+            raise ModelError(f"{file}: {key} is {found}, but must be {expected}: use another checkpoint")
 
 
 def check_decoding(directory: Path, whisper: Whisper, tokenizer: Tokenizer, detects: bool) -> None:
-    """Make sure that a directory of transformers or CTranslate2 decodes openai-whisper's tokens by its prompt.
+    """Check that a transformers or CTranslate2 directory decodes openai-whisper's tokens with its prompt.
 
     Args:
-        tokenizer: openai-whisper's of that vocabulary.
-        detects: True where the language is to be detected.
+        tokenizer: openai-whisper's tokenizer for that vocabulary.
+        detects: True if the language is to be detected.
 
     Raises:
-        ModelError: a file asks for something else.
+        ModelError: a file requires something else.
     """
     settings = settings_of(directory)
     if settings.file is None:
@@ -155,15 +154,17 @@ def check_decoding(directory: Path, whisper: Whisper, tokenizer: Tokenizer, dete
     file, about, many = settings.file, read_json(settings.file), whisper.is_multilingual
     for token in (*(settings.suppressed or ()), *(settings.suppressed_first or ())):
         if token >= whisper.dims.n_vocab:
-            raise ModelError(f"{file}: token {token} of {whisper.dims.n_vocab} is suppressed: correct the list")
+            raise ModelError(
+                f"{file}: suppresses token {token}, but there are only {whisper.dims.n_vocab}: correct the list"
+            )
     for key, expected in (("decoder_start_token_id", tokenizer.sot), ("is_multilingual", many)):
         if (found := about.get(key)) not in (None, expected):
             raise ModelError(
-                f"{file}: {key} is {found}, with {whisper.dims.n_vocab} tokens it is {expected}: correct it"
+                f"{file}: {key} is {found}, but a model with {whisper.dims.n_vocab} tokens has {expected}: correct it"
             )
     forced = [pair[1] for pair in about.get("forced_decoder_ids") or [] if isinstance(pair, list) and len(pair) == 2]
     if about.get("task") == "translate" or tokenizer.translate in forced:
-        raise ModelError(f"{file}: it translates, and a transcript is in the language spoken: take another")
+        raise ModelError(f"{file}: the model translates, but transcripts must be in the spoken language: use another")
     if many and about.get("lang_to_id"):
         _check_languages(file, about["lang_to_id"], tokenizer, detects)
 
@@ -173,9 +174,12 @@ def _check_languages(file: Path, languages: Any, tokenizer: Tokenizer, detects: 
     theirs = {str(name).strip("<|>"): token for name, token in dict(languages).items()}
     for name, token in theirs.items():
         if ours.get(name) != token:
-            raise ModelError(f"{file}: lang_to_id has {token} for {name}, openai-whisper {ours.get(name)}: correct it")
+            raise ModelError(
+                f"{file}: lang_to_id has {token} for {name}, but openai-whisper has {ours.get(name)}: correct it"
+            )
     if detects and len(theirs) < len(ours):
         raise ModelError(
-            f"{file}: lang_to_id knows {len(theirs)} of the {len(ours)} languages among which one is detected: set "
+            f"{file}: lang_to_id has only {len(theirs)} of the {len(ours)} languages, too few for language detection: "
+            "set "
             "`language`"
         )

@@ -1,4 +1,4 @@
-"""One set of Whisper weights for every backend, read into openai-whisper's own model."""
+"""Whisper weights in any format, loaded into openai-whisper's model for all backends."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded:tiny.en"
 BESIDE_CTRANSLATE2 = ("config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.json", "vocabulary.txt")
-"""What shapes a model of CTranslate2 beside its weights, where it is there."""
+"""Files that shape a CTranslate2 model in addition to its weights. All are optional."""
 VOCABULARIES = {51864: "gpt2", 51865: "multilingual", 51866: "multilingual"}
-"""Sizes of openai-whisper's vocabularies, and their names there: English, 99 and 100 languages."""
+"""Sizes and names of openai-whisper's vocabularies: English, 99 and 100 languages."""
 SIZES = {
     "n_mels": "num_mel_bins",
     "n_audio_ctx": "max_source_positions",
@@ -39,17 +39,17 @@ SIZES = {
 }
 """Sizes of a model: openai-whisper's names, and those in transformers' `config.json`."""
 FIXED = {"activation_function": "gelu", "scale_embedding": False}
-"""Keys of transformers' `config.json` and their defaults, which openai-whisper has no other values for."""
+"""Keys of transformers' `config.json` and the only values that openai-whisper supports."""
 POSITIONS, MELS = 1500, (80, 128)
-"""Positions of the encoder, and bands of the spectrogram, that openai-whisper computes with."""
+"""The encoder's positions and the spectrogram's bands that openai-whisper supports."""
 
 
 def load_whisper(model: str, device: str = "cpu") -> Whisper:
-    """openai-whisper's model in float32, in evaluation mode.
+    """Load openai-whisper's model in float32 and evaluation mode.
 
     Args:
-        model: `embedded:tiny.en`, a directory of CTranslate2 or of transformers, a checkpoint file of openai-whisper
-            (read with `weights_only`), or a name that openai-whisper downloads.
+        model: `embedded:tiny.en`, a CTranslate2 or transformers directory, an openai-whisper checkpoint file (loaded
+            with `weights_only`), or a name that openai-whisper downloads.
         device: a torch device.
 
     Raises:
@@ -74,21 +74,21 @@ def load_whisper(model: str, device: str = "cpu") -> Whisper:
 
 
 def directory_of(model: str) -> Path:
-    """Where a model's files lie: a directory, or openai-whisper's file; of a name, a path that is not there."""
+    """Return the path of a model's directory or openai-whisper file; for a model's name, a path that does not exist."""
     return WHISPER_TINY_EN.locate().parent if model == EMBEDDED else Path(model)
 
 
 def is_transformers(model: str) -> bool:
-    """Whether a model is a directory of transformers with a Whisper."""
+    """Return True if a model is a transformers directory with a Whisper."""
     path = Path(model, "config.json")
     return path.is_file() and read_json(path).get("model_type") == "whisper"
 
 
 def weights_of(model: str) -> str:
-    """What stands for a model in a fingerprint: its files' SHA-256, or its name where a library downloads it.
+    """Return a model's digest, for the fingerprint: the SHA-256 of its files, or its name if a library downloads it.
 
     Raises:
-        ModelError: files are missing, or a directory is not a model's.
+        ModelError: files are missing, or the directory is not a Whisper model.
     """
     if model == EMBEDDED:
         return sha256_of(WHISPER_TINY_EN.locate())
@@ -102,19 +102,21 @@ def weights_of(model: str) -> str:
         small = [file for file in (path / "config.json", path / "generation_config.json") if file.is_file()]
         return hashlib.sha256("".join([*map(sha256_of, small), digest(path)]).encode()).hexdigest()
     if path.is_dir():
-        raise ModelError(f"{path} is no Whisper: no model.bin of CTranslate2, no config.json with model_type whisper")
+        raise ModelError(
+            f"{path} is not a Whisper: it has no CTranslate2 model.bin and no config.json with model_type whisper"
+        )
     if path.is_absolute():
-        raise ModelError(f"{path} is not there: give a Whisper's directory or file, or a name")
+        raise ModelError(f"{path} does not exist: give the directory, file or name of a Whisper")
     return model
 
 
 def encoder_digest(model: str) -> str:
-    """What stands for a model's encoder: the digest of what shapes its hidden states, without the files of its text.
+    """Return the digest of what shapes the encoder's hidden states, without the files for text.
 
-    A name that openai-whisper downloads and the file that it downloads have one digest.
+    A name that openai-whisper downloads and the downloaded file have the same digest.
 
     Raises:
-        ModelError: as `weights_of`.
+        ModelError: as for `weights_of`.
     """
     if is_transformers(model):
         heads = read_json(Path(model, "config.json")).get("encoder_attention_heads")
@@ -126,27 +128,29 @@ def encoder_digest(model: str) -> str:
 
 
 def _published_digests() -> dict[str, str]:
-    """SHA-256 of openai-whisper's files by their names, which its download addresses hold."""
+    """Return the SHA-256 of openai-whisper's files by name; they are part of the download addresses."""
     from whisper import _MODELS
 
     return {name: address.split("/")[-2] for name, address in _MODELS.items()}
 
 
 def check_text(model: str, whisper: Whisper, detects: bool = False) -> None:
-    """Refuses a model that openai-whisper's tokenizer and prompt are not made for.
+    """Reject a model that openai-whisper's tokenizer and prompt do not fit.
 
     Args:
-        model: as `load_whisper` takes it.
-        whisper: what it loaded.
-        detects: True where the language of the speech is to be detected.
+        model: as for `load_whisper`.
+        whisper: the loaded model.
+        detects: True if the language of the speech is to be detected.
 
     Raises:
-        ModelError: the vocabulary has another size or other tokens, or the model is decoded in another way.
+        ModelError: the vocabulary has another size or other tokens, or the model needs another way of decoding.
     """
     from whisper.tokenizer import get_encoding, get_tokenizer
 
     if (size := whisper.dims.n_vocab) not in VOCABULARIES:
-        raise ModelError(f"{model} has {size} tokens, openai-whisper's tokenizers {', '.join(map(str, VOCABULARIES))}")
+        raise ModelError(
+            f"{model} has {size} tokens; openai-whisper's tokenizers have {', '.join(map(str, VOCABULARIES))}"
+        )
     directory = directory_of(model)
     if not directory.is_dir():
         return
@@ -154,15 +158,15 @@ def check_text(model: str, whisper: Whisper, detects: bool = False) -> None:
     check_decoding(directory, whisper, tokenizer, detects)
     ours = get_encoding(VOCABULARIES[size])
     theirs = _spelling(directory)
-    for id in range(ours.eot_token):  # behind it come Whisper's special tokens, which the size fixes
+    for id in range(ours.eot_token):  # Whisper's special tokens follow, which the size determines
         if (found := theirs.decode([id])) != (expected := ours.decode([id])):
             raise ModelError(
-                f"{model}: its token {id} is {found!r}, openai-whisper's is {expected!r}: it can't spell it"
+                f"{model}: its token {id} is {found!r}, but openai-whisper's is {expected!r}: use another model"
             )
 
 
 def _spelling(directory: Path) -> Tokenizer:
-    """What a directory's tokens spell, by the file that transformers or CTranslate2 keeps them in."""
+    """Return a decoder of a directory's tokens, from the vocabulary file of transformers or CTranslate2."""
     from tokenizers import Tokenizer, decoders, models
 
     converted = (directory / "model.bin").is_file()
@@ -184,10 +188,10 @@ def _spelling(directory: Path) -> Tokenizer:
 
 
 def choose_alignment_heads(model: str, whisper: Whisper) -> None:
-    """Let a model align by the heads that its files name; by the upper half, as openai-whisper does, if they name none.
+    """Set a model's alignment heads from its files; if they name none, keep openai-whisper's default, the upper half.
 
     Raises:
-        ModelError: the files name heads that the decoder does not have, as those of distilled models may.
+        ModelError: the decoder lacks a named head, which happens with distilled models.
     """
     import torch
     from whisper import _ALIGNMENT_HEADS
@@ -207,16 +211,16 @@ def choose_alignment_heads(model: str, whisper: Whisper) -> None:
 
 
 def check_alignment_heads(model: str) -> None:
-    """Refuse what `choose_alignment_heads` would refuse, reading only the JSON files of a transformers directory.
+    """Reject what `choose_alignment_heads` would reject, from only the JSON files of a transformers directory.
 
     Raises:
-        ModelError: as `choose_alignment_heads`.
+        ModelError: as for `choose_alignment_heads`.
     """
     if not is_transformers(model):
         return
     about = read_json(Path(model, "config.json"))
     layers, heads = about.get("decoder_layers"), about.get("decoder_attention_heads")
-    if isinstance(layers, int) and isinstance(heads, int):  # else `load_whisper` says that they are not
+    if isinstance(layers, int) and isinstance(heads, int):  # otherwise `load_whisper` reports it
         heads_within(settings_of(Path(model)), layers, heads)
 
 
@@ -239,25 +243,31 @@ def _from_transformers(directory: Path) -> Whisper:
     config = read_json(directory / "config.json")
     for key, fixed in FIXED.items():
         if (found := config.get(key, fixed)) != fixed:
-            raise ModelError(f"{directory}/config.json: {key} is {found}, openai-whisper takes {fixed}: take another")
+            raise ModelError(
+                f"{directory}/config.json: {key} is {found}, but openai-whisper needs {fixed}: use another model"
+            )
     state = {from_transformers(name): tensor for name, tensor in read_tensors(directory).items()}
     output = state.pop("proj_out.weight", None)
     if output is not None and not config.get("tie_word_embeddings", True):
-        raise ModelError(f"{directory}: proj_out is not tied to embed_tokens, as openai-whisper's model has it")
+        raise ModelError(f"{directory}: proj_out is not tied to embed_tokens, but openai-whisper's model needs that")
     try:
         heads = int(config["encoder_attention_heads"]), int(config["decoder_attention_heads"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{directory}/config.json: no numbers of attention heads ({error!r})") from error
+        raise ModelError(
+            f"{directory}/config.json: the numbers of attention heads are missing or wrong ({error!r})"
+        ) from error
     model = _whisper(directory, state, *heads)
     check_spectrogram(directory, model.dims.n_mels)
     for ours, theirs in SIZES.items():
         if (found := getattr(model.dims, ours)) != config.get(theirs):
-            raise ModelError(f"{directory}: {theirs} is {config.get(theirs)} in config.json, {found} in the weights")
+            raise ModelError(
+                f"{directory}: {theirs} is {config.get(theirs)} in config.json, but {found} in the weights"
+            )
     return model
 
 
 def _from_openai(file: Path) -> Whisper:
-    """Read what openai-whisper publishes: {"dims": sizes, "model_state_dict": tensors}."""
+    """Load openai-whisper's published format: {"dims": sizes, "model_state_dict": tensors}."""
     found = load_pickle(file)
     try:
         sizes, state = dict(found["dims"]), tensors_of(file, found["model_state_dict"])
@@ -269,12 +279,12 @@ def _from_openai(file: Path) -> Whisper:
     model = _whisper(file, state, *heads)
     for name, size in vars(model.dims).items():
         if sizes.get(name) != size:
-            raise ModelError(f"{file}: {name} is {sizes.get(name)} in dims, {size} in the weights")
+            raise ModelError(f"{file}: {name} is {sizes.get(name)} in dims, but {size} in the weights")
     return model
 
 
 def _whisper(directory: Path, state: Mapping[str, torch.Tensor], audio_heads: int, text_heads: int) -> Whisper:
-    """The model with tensors under openai-whisper's names, of any float type. Its sizes are those of the tensors."""
+    """Return a model with tensors under openai-whisper's names, of any float dtype; they determine its sizes."""
     from whisper.model import ModelDimensions, Whisper
 
     try:
@@ -296,20 +306,25 @@ def _whisper(directory: Path, state: Mapping[str, torch.Tensor], audio_heads: in
         raise ModelError(f"{directory}: not the tensors of a Whisper ({error}): copy the whole checkpoint") from error
     if dims.n_audio_ctx != POSITIONS or dims.n_mels not in MELS:
         raise ModelError(
-            f"{directory}: max_source_positions is {dims.n_audio_ctx}, num_mel_bins {dims.n_mels}; openai-whisper has "
-            f"{POSITIONS}, and {' or '.join(map(str, MELS))}: take another"
+            f"{directory}: max_source_positions is {dims.n_audio_ctx} and num_mel_bins is {dims.n_mels}; "
+            "openai-whisper "
+            f"needs {POSITIONS}, and {' or '.join(map(str, MELS))}: use another model"
         )
     for width, heads in ((audio_state, audio_heads), (text_state, text_heads)):
         if heads < 1 or width % heads:
-            raise ModelError(f"{directory}: {heads} attention heads do not share a width of {width}: see config.json")
+            raise ModelError(
+                f"{directory}: a width of {width} does not divide into {heads} attention heads: see config.json"
+            )
     for side, width, layers in (
         ("encoder", audio_state, dims.n_audio_layer),
         ("decoder", text_state, dims.n_text_layer),
     ):
-        for layer in range(layers):  # before the network is made: a name or two could claim any size
+        for layer in range(layers):  # checked before allocating, since one tensor name could claim any size
             held = state.get(f"{side}.blocks.{layer}.attn.query.weight")
             if held is None or tuple(held.shape) != (width, width):
-                raise ModelError(f"{directory}: {side} layer {layer} is not {width} wide: copy the whole checkpoint")
+                raise ModelError(
+                    f"{directory}: {side} layer {layer} does not have width {width}: copy the whole checkpoint"
+                )
     model = Whisper(dims)
     check_tensors(directory, _named(model.state_dict()), _named(state))
     model.load_state_dict(state)

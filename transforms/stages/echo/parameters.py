@@ -19,7 +19,7 @@ class EchoParameters(Parameters):
 
     Attributes:
         model: directory of an EchoX checkpoint or of a text-to-codec model, or `embedded:NAME`. A text-to-codec model
-            only speaks replies that are given.
+            can only decode given replies.
         response: `reference`, the dialogue's own reply, or `generated`, EchoX's.
         text: what T2C reads: the text that the hidden states spell (`hidden`, as in the paper) or the reply's own text
             (`response`).
@@ -29,8 +29,8 @@ class EchoParameters(Parameters):
         temperature: sampling temperature of a generated reply, 0.2 in EchoX's release; 0 is greedy.
         top_p: nucleus of the sampling, 0.9 in EchoX's release; 1 samples from all tokens.
         dtype: what EchoX computes in.
-        codebook, encoder, layer: whose units the model was trained on, as the tokenize stage takes `codebook`, `model`
-            and `layer`; of a codec, the first codebook.
+        codebook, encoder, layer: the codebook whose units the model was trained on; same syntax as `codebook`, `model`
+            and `layer` of the tokenize stage. For a codec, its first codebook.
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for the tokenize stage; null writes units only.
         reader: reads the targets back for `target_cer`: the directory of a unit reader, `embedded:NAME`, or the
@@ -74,7 +74,7 @@ class EchoParameters(Parameters):
         return f"{read}-{'greedy' if self.beams == 1 else f'beam{self.beams}'}"
 
     def seed_of(self, key: str) -> int:
-        """Return the seed of a row. It depends on the row's key, so a row does not depend on its batch."""
+        """Return the seed of a row. It depends only on the row's key, not on its batch."""
         return zlib.crc32(f"{self.seed} {key}".encode())
 
     def open_codebook(self) -> UnitTokenizer:

@@ -1,4 +1,4 @@
-"""Units of a reply's own recording, cut where its text is cut, and compared with the targets."""
+"""Units of a reply's own recording, cut where its text is cut and compared with the targets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ANOTHER_TEXT = 0.5
 def recorded_units(reply: dict[str, Any], char_ends: list[int], codebook_id: str) -> list[list[int]] | None:
     """Return the reply's recorded units by segment, collapsed.
 
-    They are None if the units are of another codebook than the model's, if the recording says something else than the
-    reply's text, or if the alignment does not say where to cut. A single segment needs no alignment.
+    They are None if the units belong to another codebook than the model's, if the recording says something else than
+    the reply's text, or if the alignment does not show where to cut. A single segment needs no alignment.
 
     Args:
         reply: rows of the reply by table, as `turns.with_dialogue` joins them.

@@ -86,8 +86,8 @@ class Echo(Transform):
         self._responder.setup()
         if self._responder.num_units > self._codebook.codebook_size:
             raise ModelError(
-                f"{chosen.model} says {self._responder.num_units} units, {self._codebook.codebook_id} has "
-                f"{self._codebook.codebook_size}: name the codebook that it was trained on as echo.codebook"
+                f"{chosen.model} has {self._responder.num_units} units, but {self._codebook.codebook_id} has "
+                f"{self._codebook.codebook_size}: set echo.codebook to the codebook that the model was trained on"
             )
         self._prompt = PromptTemplate.load(asset(chosen.prompt), self._responder.tokenizer)
         language, reader = chosen.unit_language, chosen.reader
@@ -100,9 +100,9 @@ class Echo(Transform):
         self._tokenizer_id = f"tokenizer-{self.weight_digests()['tokenizer'][:8]}"
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        """Return the user turns of dialogues, each with the dialogue before it and its reply, the turn after it."""
-        users, heard = with_dialogue(user_turns(window), shard)
-        return self._responder.with_audio(users, window, heard)
+        """Return the user turns of dialogues, each with the dialogue before it and its reply (the turn after it)."""
+        users, audio_ids = with_dialogue(user_turns(window), shard)
+        return self._responder.with_audio(users, window, audio_ids)
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         return self._responder.prepare(batch)
@@ -127,12 +127,12 @@ class Echo(Transform):
         return Output(table_of(written, ECHO_TARGETS), [*rejects, *empty])
 
     def _user_turn(self, row: dict[str, Any], audio: list[np.ndarray]) -> UserTurn | Reject:
-        """Return a row as the responder takes it, or why it can't be answered."""
+        """Return a row as the responder takes it, or the reject that says why it can't be answered."""
         generates = self.parameters.response == "generated"
         text = reply_text(row["reply"])
         turn = f"turn {row['turn'] + 1} of dialogue {row['dialogue_id']}"
         if row["reply"]["utterances"] is None and not generates:
-            return Reject(row[KEY], "no_reply", f"{turn} is no assistant's turn that could be read")
+            return Reject(row[KEY], "no_reply", f"{turn} is not an assistant's turn that could be ingested")
         if not text and not generates:
             return Reject(row[KEY], "no_reply_text", f"{turn} has neither reference text nor transcript")
         earlier = [reply_text(one) or "" for one in row["earlier"]]
@@ -158,14 +158,14 @@ class Echo(Transform):
         ends = _ends_that_advance(self._segment_rule.ends(answer.scores), answer)
         segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
         char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
-        said = answer.text == reply_text(row["reply"])
-        recorded = recorded_units(row["reply"], char_ends, self._codebook.codebook_id) if said else None
+        as_recorded = answer.text == reply_text(row["reply"])
+        recorded = recorded_units(row["reply"], char_ends, self._codebook.codebook_id) if as_recorded else None
         return _Draft(row, answer, segments, char_ends, recorded)
 
     def _row(self, draft: _Draft, decoded: list[Decoded]) -> dict[str, Any]:
         row, language, answer = draft.row, self._unit_language, draft.answer
         targets = [segment.units for segment in decoded]
-        heard = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
+        user_text = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
         cosines = self._responder.denoising_cosines(draft.segments)
         return {
             KEY: row[KEY],
@@ -174,7 +174,7 @@ class Echo(Transform):
             "user_audio_ids": row["user_audio_ids"],
             "prompt_template_id": self._prompt.id,
             "tokenizer_id": self._tokenizer_id,
-            "asr_target_ids": self._responder.encode(heard),
+            "asr_target_ids": self._responder.encode(user_text),
             "assistant_after_audio_shift": self._prompt.assistant_after_audio_shift,
             "response_text": answer.text,
             "response_source": self.parameters.response,

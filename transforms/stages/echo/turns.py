@@ -15,8 +15,8 @@ from echo_targets.transforms.base import joined
 
 def user_turns(utterances: pa.Table) -> pa.Table:
     """Return the rows that need a reply: the user turns of dialogues."""
-    asked = pc.equal(utterances["role"].cast(pa.string()), "user")
-    return utterances.filter(pc.and_(asked, pc.is_valid(utterances["dialogue_id"])))
+    is_user = pc.equal(utterances["role"].cast(pa.string()), "user")
+    return utterances.filter(pc.and_(is_user, pc.is_valid(utterances["dialogue_id"])))
 
 
 def with_dialogue(users: pa.Table, shard: Mapping[str, pa.Table]) -> tuple[pa.Table, list[list[str]]]:
@@ -28,25 +28,25 @@ def with_dialogue(users: pa.Table, shard: Mapping[str, pa.Table]) -> tuple[pa.Ta
 
     Returns:
         The rows with columns `transcripts`, `user_audio_ids` (keys of the user turns so far), `earlier` (the replies to
-        all turns but this one) and `reply`, structs of the replies' rows by table; and `user_audio_ids` as lists.
+        all turns but this one) and `reply`, both structs of the replies' rows by table; and `user_audio_ids` as lists.
     """
     users = joined(users, TRANSCRIPTS, shard.get("transcripts"))
     turns = {
         (row["dialogue_id"], row["turn"]): row
         for row in shard["utterances"].select(["dialogue_id", "turn", "role", KEY]).to_pylist()
     }
-    heard, earlier, replies = [], [], []
+    audio_ids, earlier, replies = [], [], []
     for user in users.select(["dialogue_id", "turn"]).to_pylist():
-        said = [turns.get((user["dialogue_id"], turn)) for turn in range(user["turn"] + 2)]
-        pairs = [(said[turn], said[turn + 1]) for turn in range(user["turn"] + 1)]
-        asked = [(turn[KEY], _assistant_key(reply)) for turn, reply in pairs if turn and turn["role"] == "user"]
-        heard.append([key for key, _ in asked])
-        earlier.append([reply for _, reply in asked[:-1]])
-        replies.append(asked[-1][1])
-    users = users.append_column("user_audio_ids", pa.array(heard, pa.list_(pa.string())))
+        so_far = [turns.get((user["dialogue_id"], turn)) for turn in range(user["turn"] + 2)]
+        pairs = [(so_far[turn], so_far[turn + 1]) for turn in range(user["turn"] + 1)]
+        answered = [(turn[KEY], _assistant_key(reply)) for turn, reply in pairs if turn and turn["role"] == "user"]
+        audio_ids.append([key for key, _ in answered])
+        earlier.append([reply for _, reply in answered[:-1]])
+        replies.append(answered[-1][1])
+    users = users.append_column("user_audio_ids", pa.array(audio_ids, pa.list_(pa.string())))
     flat = [key for keys in earlier for key in keys]
     users = users.append_column("earlier", lists_like(earlier, _replies(flat, shard)))
-    return users.append_column("reply", _replies(replies, shard)), heard
+    return users.append_column("reply", _replies(replies, shard)), audio_ids
 
 
 def reply_text(reply: dict[str, Any]) -> str | None:

@@ -1,1 +1,1 @@
-"""The publish stages: tables joined into training sets, filters applied."""
+"""The publish stages: join tables into training sets and apply filters."""

@@ -1,6 +1,6 @@
-"""Fences: what a corpus's own speech rates say is too slow or too fast (Tukey 1977: 1.5 times the interquartile range).
+"""Fences: outlier limits for a corpus's speech rates (Tukey 1977: 1.5 times the interquartile range).
 
-A shard sees its own rows alone, so `echo-targets fit-fences` looks at all of them first, and publish reads its file.
+A shard's worker sees only that shard, so `echo-targets fit-fences` looks at all of them first; publish loads its file.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Group = tuple[str, str]
 
 
 class FencesError(UserError):
-    """A file of fences that can't be used."""
+    """A file of fences can't be used."""
 
 
 class Fence(BaseModel):
-    """Quartiles of one corpus's rates in one language, and what lies 1.5 times their distance beyond them.
+    """Quartiles of the rates of one corpus and language, and the fences 1.5 times their distance beyond them.
 
     Attributes:
-        count: utterances that had a rate.
+        count: number of utterances with a rate.
         q1, q3: quartiles, interpolated linearly.
-        low, high: the fences; a rate on one is inside.
+        low, high: the fences; a rate equal to one is inside.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -53,10 +53,10 @@ class Fence(BaseModel):
 
 
 class RateFences(BaseModel):
-    """Fences of characters a second, by corpus and language.
+    """Fences of characters per second, by corpus and language.
 
     Attributes:
-        score: the column of `measures` that they are of.
+        score: the column of `measures` that the fences limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,36 +67,36 @@ class RateFences(BaseModel):
     @model_validator(mode="after")
     def _unique(self) -> RateFences:
         if len({(fence.corpus, fence.language) for fence in self.fences}) < len(self.fences):
-            raise ValueError("a corpus and language stand there twice")
+            raise ValueError("the same corpus and language is listed twice")
         return self
 
     @classmethod
     def fit(cls, rates: Mapping[Group, np.ndarray]) -> RateFences:
-        """Fences of each group's rates, float32 in any order; groups without a rate have none."""
+        """Return the fences of each group's rates (float32, any order). Groups without rates get none."""
         return cls(fences=tuple(_fence(*group, rates[group]) for group in sorted(rates) if len(rates[group])))
 
     def save(self, path: Path) -> None:
-        """Writes them as JSON; equal fences give equal bytes."""
+        """Write the fences as JSON; equal fences give equal bytes."""
         path.write_text(json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> RateFences:
-        """Reads saved fences.
+        """Load saved fences.
 
         Raises:
-            FencesError: there is no such file, or it is damaged or holds something else.
+            FencesError: the file is missing, is damaged, or holds something else.
         """
         remedy = "fit one with `echo-targets fit-fences`"
         if not path.is_file():
-            raise FencesError(f"{path}: no such file of fences; {remedy}")
+            raise FencesError(f"{path}: no such fences file; {remedy}")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise FencesError(f"{path}: {size} bytes is more than fences have; {remedy}")
+            raise FencesError(f"{path}: {size} bytes is too large for a fences file; {remedy}")
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise FencesError(f"{path}: not fences: {where and f'{where}: '}{first['msg']}; {remedy}") from error
+            raise FencesError(f"{path}: not a fences file: {where and f'{where}: '}{first['msg']}; {remedy}") from error
 
 
 def _fence(corpus: str, language: str, rates: np.ndarray) -> Fence:

@@ -1,6 +1,6 @@
-"""What holds rows back: checks on whole columns, and the thresholds that all training sets share.
+"""Filters that drop rows: checks on whole columns, and the thresholds that all training sets share.
 
-docs/FILTERS.md says where each comes from, and what it holds back of real speech.
+docs/FILTERS.md says where each comes from, and how much real speech it drops.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SENTENCE_ENDS = ".?!。．？！｡؟۔।॥።။។"
 
 @dataclass(frozen=True)
 class Check:
-    """A reason to hold rows back, seen on whole columns: only the rows that are held become Python objects.
+    """A reason to drop rows, checked on whole columns: only dropped rows become Python objects.
 
     Attributes:
         name: the reject's class, after `filtered_`.
-        held: gives a mask of the rows that are held back (null counts as let through).
-        says: gives what to say of each held row, from these rows alone.
+        held: returns a mask of the rows to drop (null keeps the row).
+        says: returns a message for each dropped row; it is given only those rows.
     """
 
     name: str
@@ -42,29 +42,30 @@ class Check:
 
 
 class SpeechFilters(Parameters):
-    """Thresholds of every training set. A score that a row lacks holds nothing back; null switches a threshold off.
+    """Thresholds of every training set. A row without a score passes its threshold; null disables a threshold.
 
     Attributes:
         max_seconds: length of the audio.
         max_wer: of the transcript against the reference.
         drop_flags: a transcript with one of these flags is dropped. `uncovered_speech`: it lacks a second or more of
-            what is said, though its scores may be good. `other_language`: Whisper was told another language.
+            the speech, though its scores may be good. `other_language`: Whisper was set to another language.
         min_speech_covered: share of the speech inside the transcript's segments.
         min_chars_per_s, max_chars_per_s: speech rate of the text.
-        rate_fences: a file of `echo-targets fit-fences`; a rate must lie inside of the fences of its corpus and
-            language. Of a corpus that the file does not know nothing is held back.
-        languages: Whisper's codes of those that it may have detected.
-        same_language: whether what it detected must be the corpus's own (`en` is that of `en-US`).
-        min_language_prob: of the language that it detected. One that it was told holds nothing back, in all three.
+        rate_fences: a file of `echo-targets fit-fences`; a rate must lie inside the fences of its corpus and
+            language. Corpora that the file does not list are not filtered.
+        languages: Whisper's codes of the languages that it may detect.
+        same_language: True requires the detected language to be the corpus's own (`en` matches `en-US`).
+        min_language_prob: probability of the detected language. None of these three applies if Whisper was given the
+            language.
         min_speech_share: share of the audio in which somebody speaks.
-        max_silence_s: longest stretch in which nobody does.
+        max_silence_s: longest stretch without speech.
         min_loudness_lufs, max_loudness_lufs: integrated loudness.
-        min_unique_word_share: different words by words of the text.
+        min_unique_word_share: unique words divided by words of the text.
         max_longest_word: characters of the text's longest word.
-        max_longest_word_excess: by how many times the next longest word's characters it exceeds that.
-        phrases: a file of texts that Whisper makes up, one a line, which may end with a count, as Granary's lists do;
-            a transcript that is nothing else is held back where there is no reference.
-        max_repeated_share: share of the text in runs of five words that stand in it more than once.
+        max_longest_word_excess: (longest word's characters / second longest's) - 1.
+        phrases: a file of texts that Whisper hallucinates, one per line, each optionally followed by a count, as in
+            Granary's lists. A row without a reference is dropped if its transcript is only such a text.
+        max_repeated_share: share of the text in five-word runs that occur more than once.
     """
 
     max_seconds: float | None = 30.0
@@ -89,11 +90,11 @@ class SpeechFilters(Parameters):
 
 
 FILES = ("rate_fences", "phrases")
-"""Parameters that name files: the digests stand for them in a fingerprint."""
+"""Parameters that name files. In a fingerprint, the files' digests stand for them."""
 
 
 def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
-    """The checks of the shared thresholds, on rows that have their `text` and `seconds` as columns too.
+    """Yield the checks of the shared thresholds, for rows that also have columns `text` and `seconds`.
 
     Raises:
         FencesError, ModelError: a file can't be used.
@@ -124,22 +125,22 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
 
 
 def of(table: Table, column: str) -> Value:
-    """A column of a joined table; null where the row has none."""
+    """Return a getter of a joined table's column; null where nothing was joined."""
     return lambda rows: pc.struct_field(rows[table.name], column)
 
 
 def rate(rows: pa.RecordBatch) -> pa.DoubleArray:
-    """Characters of the text a second."""
+    """Return the text's characters per second."""
     return chars_per_s(rows["text"], rows["num_samples"])
 
 
 def beyond(compare: Callable[..., Mask], scores: pa.Array, limit: float | None) -> Mask:
-    """Which scores are beyond a limit, in their own precision: the float32 nearest to 0.3 is above 0.3."""
+    """Return a mask of the scores beyond a limit, in the scores' precision: the float32 nearest to 0.3 exceeds 0.3."""
     return compare(scores, pa.scalar(limit, scores.type))
 
 
 def at_most(name: str, limit: float | None, value: Value) -> Check:
-    """A score is not above a limit; None lets all pass."""
+    """Return a check that a score is not above a limit; None disables it."""
     return Check(
         name,
         lambda rows: beyond(pc.greater, value(rows), limit),
@@ -148,7 +149,7 @@ def at_most(name: str, limit: float | None, value: Value) -> Check:
 
 
 def at_least(name: str, limit: float | None, value: Value) -> Check:
-    """A score is not below a limit; None lets all pass."""
+    """Return a check that a score is not below a limit; None disables it."""
     return Check(
         name,
         lambda rows: beyond(pc.less, value(rows), limit),
@@ -185,13 +186,13 @@ def _inside(known: RateFences) -> Check:
 
     def says(rows: pa.RecordBatch) -> list[str]:
         values = zip(rate(rows).to_pylist(), *(side.to_pylist() for side in fences_of(rows)), strict=True)
-        return [f"chars_per_s {found:g} is outside of rate_fences {low:g} to {high:g}" for found, low, high in values]
+        return [f"chars_per_s {found:g} is outside rate_fences {low:g} to {high:g}" for found, low, high in values]
 
     return Check("rate_fences", held, says)
 
 
 def _detected(rows: pa.RecordBatch) -> pa.StringArray:
-    """The language that Whisper detected; null where it was told."""
+    """Return the language that Whisper detected; null if it was given the language."""
     told = pc.is_null(of(TRANSCRIPTS, "language_prob")(rows))
     return pc.if_else(told, None, of(TRANSCRIPTS, "language")(rows).cast(pa.string()))
 
@@ -219,7 +220,7 @@ def _as_the_corpus_says() -> Check:
 
     def says(rows: pa.RecordBatch) -> list[str]:
         pairs = zip(_detected(rows).to_pylist(), rows["language"].to_pylist(), strict=True)
-        return [f"language {found} was heard, the corpus says {said} (same_language)" for found, said in pairs]
+        return [f"detected language {found}, but the corpus says {given} (same_language)" for found, given in pairs]
 
     return Check("same_language", held, says)
 
@@ -228,19 +229,19 @@ def _no_phrase(path: Path) -> Check:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not a list of phrases, one a line, in UTF-8: {error}") from error
+        raise ModelError(f"{path}: not a list of phrases in UTF-8, one per line: {error}") from error
     phrases = pc.unique(_bare(pc.replace_substring_regex(pa.array(lines, pa.string()), r"\s+\d+\s*$", "")))
 
     def held(rows: pa.RecordBatch) -> Mask:
-        is_heard = pc.equal(pc.fill_null(rows["reference_text"], ""), "")
-        return pc.and_(is_heard, pc.is_in(_bare(rows["text"]), value_set=phrases))
+        no_reference = pc.equal(pc.fill_null(rows["reference_text"], ""), "")
+        return pc.and_(no_reference, pc.is_in(_bare(rows["text"]), value_set=phrases))
 
     def says(rows: pa.RecordBatch) -> list[str]:
-        return [f"is nothing but {text!r}, which is in phrases" for text in rows["text"].to_pylist()]
+        return [f"text is only {text!r}, which is listed in phrases" for text in rows["text"].to_pylist()]
 
     return Check("phrases", held, says)
 
 
 def _bare(texts: pa.StringArray) -> pa.StringArray:
-    """Texts as Granary compares them with its phrases, without the marks that end a sentence; and in lower case."""
+    """Return texts as Granary compares them with phrases, without sentence-final marks, and in lower case."""
     return pc.utf8_lower(pc.utf8_trim_whitespace(pc.replace_substring_regex(texts, f"[{SENTENCE_ENDS}]", "")))

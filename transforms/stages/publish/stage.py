@@ -1,7 +1,7 @@
-"""publish: the tables joined into what each stage of echo training reads, and the thresholds applied.
+"""publish: join the tables into the training set of each stage of echo training, and apply the thresholds.
 
-Thresholds live here alone: scores are stored upstream and never thrown away, so a new threshold recomputes nothing
-else. A row that a threshold holds back is a reject of class `filtered_…`: the funnel is counted from them.
+Thresholds are applied only here: earlier stages store all scores, so a new threshold recomputes nothing else. A row
+that a threshold drops is a reject of class `filtered_…`; the funnel is counted from these.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ from echo_targets.transforms.stages.publish.filters import (
 
 Role = Literal["user", "assistant", "narrator"]
 FLAC_SHARE = 16
-"""How much less memory a second of FLAC takes than one that a model works on, at the least."""
+"""A second of FLAC takes at most this fraction (1/16) of the memory of a second that a model works on."""
 
 
 class Publish(Transform):
-    """A training set: rows that pass every check, in the order of the checks; the first that fails gives the reason."""
+    """A training set: the rows that pass every check. The first check that fails gives the reject's reason."""
 
     wants_audio = True
-    window_rows: ClassVar[int] = 200  # what is copied is the audio
+    window_rows: ClassVar[int] = 200  # small, because the rows' audio is copied
     parameters: SpeechFilters
 
     def fingerprint_parameters(self) -> dict[str, Any]:
         return self.parameters.model_dump(mode="json", exclude=set(FILES))
 
     def weight_digests(self) -> dict[str, str]:
-        _ = self.speech_checks  # reads the files: a damaged one is refused before anything runs
+        _ = self.speech_checks  # loads the files, so that a damaged one is reported before anything runs
         named = ((name, getattr(self.parameters, name)) for name in FILES)
         return {name: sha256_of(Path(path)) for name, path in named if path}
 
@@ -74,14 +74,14 @@ class Publish(Transform):
 
     @abstractmethod
     def checks(self) -> Iterable[Check]:
-        """The checks, on input rows that have their `text` and `seconds` as columns too."""
+        """Return the checks, for input rows that also have columns `text` and `seconds`."""
 
     @abstractmethod
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        """The columns of the training row that come from a joined table."""
+        """Return the columns of the training row that come from joined tables."""
 
     def costs(self, rows: pa.Table) -> list[int]:
-        """Nothing is padded, and no model waits: a batch holds FLAC, about a byte a sample, or no audio at all."""
+        """Return small costs: nothing is padded or encoded; a batch holds FLAC, about a byte a sample, or no audio."""
         return [cost // FLAC_SHARE for cost in super().costs(rows)] if self.wants_audio else [0] * len(rows)
 
     def __call__(self, batch: pa.Table) -> Output:
@@ -93,8 +93,8 @@ class Publish(Transform):
             held = pc.and_(passed, pc.fill_null(check.held(rows), False))
             passed = pc.and_not(passed, held)
             if held.true_count:
-                refused = rows.filter(held)
-                says = zip(refused[KEY].to_pylist(), check.says(refused), strict=True)
+                dropped = rows.filter(held)
+                says = zip(dropped[KEY].to_pylist(), check.says(dropped), strict=True)
                 rejects += [Reject(key, f"{FILTERED}_{check.name}", message) for key, message in says]
         found = {name: rows[name] for name in rows.schema.names} | dict(self.columns(rows))
         training = pa.table([found[name] for name in self.writes.columns], schema=self.writes.schema)
@@ -125,7 +125,7 @@ def _has_text() -> Check:
 
 
 def _all_at_least(name: str, limit: float | None, lists: Value) -> Check:
-    """As `at_least`, of the least in a row's list."""
+    """Return a check like `at_least` for the smallest value of a row's list."""
     return Check(
         name,
         lambda rows: rows_with(lists(rows), beyond(pc.less, pc.list_flatten(lists(rows)), limit)),
@@ -148,7 +148,7 @@ def _all_ended_by(stop_reasons: list[str]) -> Check:
 
 
 def _answers(rows: pa.Table, everyone: pa.Table) -> pa.Array:
-    """Text of the assistant's turn that follows each row's; of two such turns the last counts, as it does in echo."""
+    """Return the text of the assistant's turn after each row's turn; of duplicate turns the last, as in echo."""
     spoken = pc.equal(everyone["role"].cast(pa.string()), "assistant")
     replies = everyone.filter(pc.and_(spoken, pc.not_equal(everyone["dialogue_id"], "")))
     replies = replies.take(pa.array(range(len(replies) - 1, -1, -1), pa.int64())).combine_chunks()
@@ -161,12 +161,12 @@ def _turn(dialogue: pa.Array, turn: pa.Array) -> pa.Array:
 
 
 class S2TParameters(SpeechFilters):
-    """Thresholds of training/s2t, beside those of every training set.
+    """Thresholds of training/s2t, in addition to those of every training set.
 
     Attributes:
-        roles: whose turns.
+        roles: roles whose turns are published.
         min_seconds: length of the audio.
-        min_alignment_coverage: share of words with a time of their own.
+        min_alignment_coverage: share of words that the alignment timed, not interpolated.
     """
 
     roles: list[Role] = ["user", "narrator"]
@@ -175,7 +175,7 @@ class S2TParameters(SpeechFilters):
 
 
 class PublishS2T(Publish):
-    """Stage I: audio and its text, with the reply where the turn was answered."""
+    """Stage I: audio and its text, with the reply if the turn has one."""
 
     name: ClassVar[str] = "publish_s2t"
     version: ClassVar[int] = 5
@@ -205,15 +205,15 @@ class PublishS2T(Publish):
 
 
 class T2CParameters(SpeechFilters):
-    """Thresholds of training/t2c, beside those of every training set.
+    """Thresholds of training/t2c, in addition to those of every training set.
 
     Attributes:
-        roles: whose speech the decoder learns.
-        max_seconds: off, since a decoder learns a reply in segments.
-        max_segment_seconds: longest stretch of the audio without a border to cut it at; a recording without a usable
+        roles: roles whose speech the decoder learns.
+        max_seconds: disabled, since a decoder learns a reply in segments.
+        max_segment_seconds: longest stretch of audio without a border to cut it at; a recording without a usable
             alignment is one stretch.
-        min_chars_per_s, max_chars_per_s: as in every training set, but not off: a text that its speech has no time
-            for, or too much, is another's.
+        min_chars_per_s, max_chars_per_s: as for every training set, but enabled: a text that is far too long or too
+            short for its speech belongs to another recording.
     """
 
     roles: list[Role] = ["assistant", "narrator"]
@@ -224,7 +224,7 @@ class T2CParameters(SpeechFilters):
 
 
 class PublishT2C(Publish):
-    """Stage II: a text, the units it is spoken with, and where both can be cut into segments."""
+    """Stage II: a text, its units, and the borders where both can be cut into segments."""
 
     name: ClassVar[str] = "publish_t2c"
     version: ClassVar[int] = 4
@@ -252,12 +252,12 @@ class PublishT2C(Publish):
 
 
 class EchoSetParameters(SpeechFilters):
-    """Thresholds of training/echo, beside those of every training set, which are of the user's turn.
+    """Thresholds of training/echo, in addition to those of every training set, which apply to the user turn.
 
     Attributes:
-        min_mean_logprob: of the worst segment.
-        max_unit_error_rate: of the targets against the recorded units.
-        max_target_cer: of what the targets are read as against the reply's text.
+        min_mean_logprob: limit for the worst segment.
+        max_unit_error_rate: error rate of the targets against the recorded units.
+        max_target_cer: character error rate of the targets, read back as text, against the reply's text.
         stop_reasons: how every segment must have ended.
     """
 
@@ -268,7 +268,7 @@ class EchoSetParameters(SpeechFilters):
 
 
 class PublishEcho(Publish):
-    """Stage III: the user's audio, the reply's tokens and segments, and the units of each."""
+    """Stage III: the user's audio, and the reply's tokens and segments with the units of each."""
 
     name: ClassVar[str] = "publish_echo"
     version: ClassVar[int] = 4

@@ -143,24 +143,24 @@ def test_its_fingerprint_sees_the_letters(tmp_path: Path) -> None:
 
 def test_what_is_refused_says_why(tmp_path: Path) -> None:
     model, _ = make_ctc(tmp_path / "a")
-    with pytest.raises(ModelError, match=r"must hold tokenizer\.model or dict\.ltr\.txt"):
+    with pytest.raises(ModelError, match=r"must hold exactly one of tokenizer\.model and dict\.ltr\.txt"):
         Fairseq2Ctc(model, "cpu").weight_digest()
     write_dictionary(tmp_path / "a", LETTERS[:-1])
-    with pytest.raises(ModelError, match=r"has 31 tokens, the model 32"):
+    with pytest.raises(ModelError, match=r"has 31 tokens, but the model has 32"):
         ready(model)
     (tmp_path / "a" / "dict.ltr.txt").write_text("THE 100\n")
-    with pytest.raises(ModelError, match="'THE' is no letter"):
+    with pytest.raises(ModelError, match="'THE' is not a letter"):
         ready(model)
     write_pieces(tmp_path / "a")
     with pytest.raises(ModelError, match="one of"):
         ready(model)
     (tmp_path / "a" / "dict.ltr.txt").unlink()
     write_pieces(tmp_path / "a", "bpe", 40)
-    with pytest.raises(ModelError, match="is no letter: take a model of characters"):
+    with pytest.raises(ModelError, match="is not a letter: use a model of characters"):
         ready(model)
     (tmp_path / "a" / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(ModelError, match="not a SentencePiece model"):
         ready(model)
     encoder = save(tmp_path / "b", "base", *make_model("base"))
-    with pytest.raises(ModelError, match="no checkpoint with a CTC head over letters"):
+    with pytest.raises(ModelError, match="not a known checkpoint with a CTC head over letters"):
         Align(AlignParameters(model=encoder)).setup()

@@ -155,11 +155,11 @@ def test_mms_without_the_language_or_its_adapter(tmp_path: Path) -> None:
     weights = {language: SslCtc(str(folder), "cpu", language).weight_digest() for language in ("en", "fr")}
     assert len(set(weights.values())) == 2 and SslCtc(str(folder), "cpu", "eng").weight_digest() == weights["en"]
     with pytest.raises(
-        ModelError, match=r"vocab\.json has the letters of azj-script_latin, eng, fra, kir, and align\.language is 'de'"
+        ModelError, match=r"vocab\.json has the letters of azj-script_latin, eng, fra, kir, but align\.language is 'de'"
     ):
         SslCtc(str(folder), "cpu", "de").weight_digest()
     with pytest.raises(
-        ModelError, match=r"adapter\.kir\.safetensors is missing: the adapter layers and the head of 'kir'"
+        ModelError, match=r"adapter\.kir\.safetensors is missing. It holds the adapter layers and the head of 'kir'"
     ):
         SslCtc(str(folder), "cpu", "ky").weight_digest()
     (folder / "adapter.eng.safetensors").unlink()
@@ -214,14 +214,14 @@ def test_tokens_that_are_sounds_spell_no_words(tmp_path: Path) -> None:
 
     tokens = list(dict.fromkeys(ESPEAK))
     make_ctc(tmp_path / "a", tokens)
-    with pytest.raises(ModelError, match=r"'aɪ' is no letter"):
+    with pytest.raises(ModelError, match=r"'aɪ' is not a letter"):
         SslCtc(str(tmp_path / "a"), "cpu").weight_digest()
     make_ctc(tmp_path / "b", [token for token in tokens if len(token) == 1 or token[0] == "<"])
-    with pytest.raises(ModelError, match=r"its tokens are sounds \(ɐ, ɹ, ɾ\), which spell no words"):
+    with pytest.raises(ModelError, match=r"its tokens are sounds \(ɐ, ɹ, ɾ\), which can't spell words"):
         SslCtc(str(tmp_path / "b"), "cpu").weight_digest()
     Wav2Vec2PhonemeCTCTokenizer(str(tmp_path / "b" / "vocab.json"), do_phonemize=False).save_pretrained(tmp_path / "b")
     with pytest.raises(
-        ModelError, match="its tokens are sounds, which spell no words; to align, take a model of letters"
+        ModelError, match="its tokens are sounds, which can't spell words; for alignment, use a model of letters"
     ):
         SslCtc(str(tmp_path / "b"), "cpu").weight_digest()
 
@@ -237,8 +237,8 @@ def test_letters_that_are_ipa_symbols_too_are_letters(tmp_path: Path) -> None:
     [
         ("config.json", {"vocab_size": 20}, r"vocab\.json: the id of the blank is 28, but the model has 20 outputs"),
         ("config.json", {"pad_token_id": 5}, r"pad_token_id, CTC's blank, is 5, but '\[PAD\]' of vocab\.json is 28"),
-        ("config.json", {"pad_token_id": None}, r"pad_token_id is None; it is CTC's blank"),
-        ("vocab.json", {"the": 9}, r"'the' is no letter, but a piece of a word"),
+        ("config.json", {"pad_token_id": None}, r"pad_token_id is None; set it to the id of CTC's blank"),
+        ("vocab.json", {"the": 9}, r"'the' is not a letter, but a piece of a word"),
         ("vocab.json", {"é": 28}, r"'é' has the id 28 of the blank"),
         ("vocab.json", {"é": 0}, r"'é' has the id 0 of the border between words"),
         ("vocab.json", {"é": -1}, r"the id of 'é' is -1"),
@@ -264,7 +264,7 @@ def test_what_is_refused_before_anything_runs(tmp_path: Path, name: str, values:
             "takes features of SeamlessM4TFeatureExtractor, not waveforms",
         ),
         ("preprocessor_config.json", {"feature_size": 80}, "not waveforms"),
-        ("preprocessor_config.json", {"do_normalize": "false"}, "do_normalize is 'false'; write true or false"),
+        ("preprocessor_config.json", {"do_normalize": "false"}, "do_normalize is 'false'; set it to true or false"),
     ],
 )
 def test_values_that_change_the_computation_are_refused(

@@ -62,8 +62,8 @@ def test_several_turns_beside_one() -> None:
     ("row", "complaint"),
     [
         (replace(ROW, asr_targets=[[5], [6]]), "2 turns need 3 parts of a prompt"),
-        (replace(ROW, audios=[]), "as many audios as turns"),
-        (replace(ROW, sub_lengths=[2, 2]), r"\[2, 2\] tokens with 2 lists of units do not make a reply of 3"),
+        (replace(ROW, audios=[]), "audios if any"),
+        (replace(ROW, sub_lengths=[2, 2]), r"\[2, 2\] tokens with 2 lists of units do not match a reply of 3"),
         (replace(ROW, sub_lengths=[3]), "with 2 lists of units"),
         (replace(ROW, unit_targets=[[1200], []]), r"units must be in \[0, 1200\)"),
     ],

@@ -165,7 +165,7 @@ def test_a_lora_adapter_is_merged_into_its_base(checkpoint: Path, rslora: bool, 
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        ("../nowhere", {}, "base_model_name_or_path .*nowhere is no directory"),
+        ("../nowhere", {}, "base_model_name_or_path .*nowhere is not the directory"),
         ("../tiny", {"base_model.model.model.layers.7.self_attn.k_proj.lora_A.weight": torch.zeros(5, 24)}, "layers.7"),
         (
             "../tiny",

@@ -163,7 +163,7 @@ class Calls:
 
 def test_what_is_refused_says_why(tmp_path: Path) -> None:
     model, encoder = fine_tuned(tmp_path, "hubert", "group")
-    with pytest.raises(ModelError, match="4 layers, the codebook is of layer 5"):
+    with pytest.raises(ModelError, match="4 layers, but the codebook needs layer 5"):
         open_encoder(model).features(5, "cpu")
     path = tmp_path / "hubert.ckpt"
     state = {f"model.{name}": tensor for name, tensor in encoder.model.state_dict().items()}

@@ -146,7 +146,7 @@ def test_a_unit_outside_the_codebook_is_an_error() -> None:
 
 def test_another_codebook_is_an_error() -> None:
     tiny().check_codebook("letters", 60)
-    with pytest.raises(ModelError, match="reads units of letters, not of whisper-tiny"):
+    with pytest.raises(ModelError, match="is for units of letters, not whisper-tiny"):
         tiny().check_codebook("whisper-tiny.en-l3-k100-e21812ec", 60)
 
 
@@ -167,7 +167,7 @@ def test_a_saved_reader_reads_the_same(tmp_path: Path, half: bool) -> None:
 
 
 def test_a_damaged_reader_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no config\.json: not a reader of units"):
+    with pytest.raises(ModelError, match=r"has no config\.json: not a unit reader"):
         UnitReader.load(tmp_path)
     tiny().save(tmp_path)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"

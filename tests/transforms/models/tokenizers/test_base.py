@@ -108,5 +108,5 @@ def test_more_than_a_frame_or_two_off_is_an_error(given: int, wanted: int) -> No
     if given == 1:
         assert tokenizer.fitted(units, 640 * wanted).tolist() == [[0]] * 3
         return
-    with pytest.raises(ValueError, match=f"{given} frames came of audio of {wanted}"):
+    with pytest.raises(ValueError, match=f"gave {given} frames for audio of {wanted} frames"):
         tokenizer.fitted(units, 640 * wanted)

@@ -88,7 +88,7 @@ def test_through_the_stage(file: Path, ingested: Dataset) -> None:
 def test_what_is_asked_must_be_there_and_a_damaged_file_is_an_error(file: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    with pytest.raises(ModelError, match="`layer` and `num_codebooks`"):
+    with pytest.raises(ModelError, match="`layer`, which are for k-means, and `num_codebooks`"):
         S3Tokenizer(TokenizerSpec(file, EMBEDDED, num_codebooks=2))
     tensors = load_file(file)
     for broken in ("encoder.conv1.weight", "encoder.blocks.1.mlp_ln.bias"):
@@ -100,7 +100,7 @@ def test_what_is_asked_must_be_there_and_a_damaged_file_is_an_error(file: Path, 
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(file.read_bytes()[:1000])
     assert not S3Tokenizer.can_load(cut)
-    with pytest.raises(ModelError, match="not a codebook, or cut short"):
+    with pytest.raises(ModelError, match="not a codebook, or truncated"):
         open_tokenizer(str(cut), EMBEDDED)
 
 

@@ -85,5 +85,5 @@ def test_samples_are_16_bit(voice: Voice, delivery: Delivery) -> None:
 
 
 def test_nothing_to_say(voice: Voice) -> None:
-    with pytest.raises(ValueError, match="nothing to say"):
+    with pytest.raises(ValueError, match="nothing to speak"):
         voice.speak(" \n")

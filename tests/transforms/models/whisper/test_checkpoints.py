@@ -137,7 +137,7 @@ def test_units_do_not_hang_on_neighbours(ingested: Dataset, tmp_path: Path) -> N
     hear = WhisperFeatures(model, 2, "cpu")
     for together, waveform in zip(hear(waveforms), waveforms, strict=True):
         assert np.array_equal(together, hear([waveform])[0])
-    with pytest.raises(ModelError, match="3 layers, the codebook is of layer 4"):
+    with pytest.raises(ModelError, match="3 layers, but the codebook needs layer 4"):
         WhisperFeatures(model, 4, "cpu")
 
 
@@ -225,7 +225,7 @@ def test_both_backends_detect_one_language(ingested: Dataset, tmp_path: Path) ->
     published = json.loads(generation.read_text())
     generation.write_text(json.dumps({key: value for key, value in published.items() if key != "lang_to_id"}))
     TransformersConverter(model).convert(chosen["model"])
-    with pytest.raises(ModelError, match="no lang_ids to detect a language by: set `language`"):
+    with pytest.raises(ModelError, match="no lang_ids for language detection: set `language`"):
         Transcribe(TranscribeParameters.model_validate(chosen)).setup()
     generation.write_text(json.dumps(published))
     TransformersConverter(model).convert(str(tmp_path / "ct2"))
@@ -276,9 +276,9 @@ def test_tensors_that_do_not_fit_are_named(small: Path, change: Change, message:
         ("config.json", {"max_source_positions": 750}, "max_source_positions is 750"),
         ("config.json", {"num_mel_bins": 40}, "num_mel_bins is 40"),
         ("config.json", {"num_mel_bins": 128}, "num_mel_bins is 128 in config.json, 80 in the weights"),
-        ("config.json", {"encoder_attention_heads": 5}, "5 attention heads do not share a width of 32"),
+        ("config.json", {"encoder_attention_heads": 5}, "width of 32 does not divide into 5 attention heads"),
         ("config.json", {"decoder_attention_heads": 0}, "0 attention heads"),
-        ("config.json", {"decoder_attention_heads": "many"}, "no numbers of attention heads"),
+        ("config.json", {"decoder_attention_heads": "many"}, "numbers of attention heads are missing or wrong"),
         ("config.json", {"encoder_layers": 10**9}, "encoder_layers is 1000000000 in config.json, 3 in the weights"),
     ],
 )
@@ -315,7 +315,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, safe: bool) -> None
     with pytest.raises(ModelError, match=r"config\.json: not JSON"):
         weights_of(str(folder))
     (folder / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ModelError, match="is no Whisper"):
+    with pytest.raises(ModelError, match="is not a Whisper"):
         weights_of(str(folder))
     with pytest.raises(ModelError, match="is not there"):
         weights_of(str(tmp_path / "nowhere"))
@@ -331,7 +331,7 @@ def test_a_pickle_with_more_than_tensors_does_not_run(small: Path) -> None:
     with pytest.raises(ModelError, match="claims more numbers than the file holds"):
         load_whisper(str(small))
     torch.save([torch.zeros(1)], small / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="not tensors by their names"):
+    with pytest.raises(ModelError, match="not a dictionary of tensors"):
         load_whisper(str(small))
 
 
@@ -365,6 +365,6 @@ def test_a_vocabulary_of_other_tokens_is_refused(small: Path, tmp_path: Path) ->
     save_file(state, small / "model.safetensors")
     config = small / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 51900}))
-    with pytest.raises(ModelError, match="51900 tokens, openai-whisper's tokenizers 51864, 51865, 51866"):
+    with pytest.raises(ModelError, match="51900 tokens; openai-whisper's tokenizers have 51864, 51865, 51866"):
         decoding.setup()
     assert WhisperFeatures(str(small), 1, "cpu")([np.zeros(400, np.float32)])[0].shape == (2, 32)

@@ -188,9 +188,12 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda found: found["dims"].update(n_text_layer=10**9),
         "n_text_layer is 1000000000 in dims",
     ),
-    "other heads": (lambda found: found["dims"].update(n_audio_head=5), "5 attention heads do not share a width of 32"),
+    "other heads": (
+        lambda found: found["dims"].update(n_audio_head=5),
+        "width of 32 does not divide into 5 attention heads",
+    ),
     "a tensor less": (lambda found: found["model_state_dict"].popitem(), r"missing|not the tensors"),
-    "no tensor": (lambda found: found["model_state_dict"].update(x=3), "not tensors by their names"),
+    "no tensor": (lambda found: found["model_state_dict"].update(x=3), "not a dictionary of tensors"),
     "numbers that are not there": (
         lambda found: found["model_state_dict"].update(x=torch.zeros(1).expand(1 << 40)),
         "claims more numbers",
@@ -252,10 +255,14 @@ def test_suppressed_tokens_are_the_checkpoint_s(backend: str, waveform: np.ndarr
 SAYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "another start": ("generation_config.json", {"decoder_start_token_id": 7}, "decoder_start_token_id is 7, with"),
     "one language": ("generation_config.json", {"is_multilingual": False}, "is_multilingual is False, with 51865"),
-    "a translator": ("generation_config.json", {"task": "translate"}, "it translates"),
-    "a forced task": ("generation_config.json", {"forced_decoder_ids": [[1, None], [2, 50358]]}, "it translates"),
+    "a translator": ("generation_config.json", {"task": "translate"}, "the model translates"),
+    "a forced task": (
+        "generation_config.json",
+        {"forced_decoder_ids": [[1, None], [2, 50358]]},
+        "the model translates",
+    ),
     "other languages": ("generation_config.json", {"lang_to_id": {"<|de|>": 50259}}, "lang_to_id has 50259 for de"),
-    "few languages": ("generation_config.json", {"lang_to_id": {"<|de|>": 50261}}, "knows 1 of the 99 languages"),
+    "few languages": ("generation_config.json", {"lang_to_id": {"<|de|>": 50261}}, "has only 1 of the 99 languages"),
     "no list": ("generation_config.json", {"suppress_tokens": "1,2"}, "suppress_tokens is 1,2, not a list of tokens"),
     "a token of none": ("generation_config.json", {"suppress_tokens": [51865]}, "token 51865 of 51865 is suppressed"),
     "no first ones": (

@@ -1,1 +1,1 @@
-"""Responders: models that reply to a user turn and say the reply in units."""
+"""Responders: models that reply to a user turn and decode the reply's units."""

@@ -1,4 +1,4 @@
-"""The interface of a responder: it replies to user turns, and says replies in units."""
+"""The interface of a responder: it replies to user turns and decodes the units of replies."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class UserTurn:
     """A user turn, and the dialogue before it.
 
     Attributes:
-        key: of the turn; it seeds what is sampled.
+        key: the turn's key; it seeds sampling.
         audio: the user turns so far, this one last, (num_samples,) float32 at 16 kHz; empty for a responder without
             `wants_audio`.
         replies: the replies to all turns but this one.
-        reply: the reply that is given; None where it is to be generated, in all rows of a batch.
+        reply: the given reply; None if it is to be generated. All rows of a batch are alike in this.
     """
 
     key: str
@@ -75,7 +75,7 @@ class Segment:
 
 
 class Responder(ABC):
-    """A model that replies to user turns and says replies in units. Rows do not depend on their batch.
+    """A model that replies to user turns and decodes the units of replies. Rows do not depend on their batch.
 
     Nothing is loaded before `setup`.
 
@@ -83,8 +83,8 @@ class Responder(ABC):
         wants_audio: True if it encodes the audio of user turns.
         path: the model's directory.
         model_id: identifies the model; stored with every row. Set by `setup`, like the next two.
-        tokenizer: of the replies.
-        num_units: it decodes units below this.
+        tokenizer: tokenizer of the replies.
+        num_units: number of units; decoded units are below it.
     """
 
     wants_audio: ClassVar[bool]
@@ -108,7 +108,7 @@ class Responder(ABC):
 
     @abstractmethod
     def weight_digests(self) -> dict[str, str]:
-        """Return names and digests of the files that shape what the model says. Loads nothing."""
+        """Return names and digests of the files that shape the model's output. Loads nothing."""
 
     @abstractmethod
     def setup(self) -> None:
@@ -123,13 +123,13 @@ class Responder(ABC):
         """The rule by which replies are cut into segments."""
         return self.parameters.segments or SegmentRule()
 
-    def with_audio(self, users: pa.Table, window: pa.Table, heard: list[list[str]]) -> pa.Table:
+    def with_audio(self, users: pa.Table, window: pa.Table, audio_ids: list[list[str]]) -> pa.Table:
         """Add the encoded audio that the model needs to the rows.
 
         Args:
             users: user turns.
             window: utterances, with their audio if `wants_audio`.
-            heard: for each user turn, the keys of the turns that the model encodes.
+            audio_ids: for each user turn, the keys of the turns that the model encodes.
         """
         return users
 

@@ -52,17 +52,17 @@ class EchoXResponder(Responder):
     def setup(self) -> None:
         self._echox = EchoX.load(self.path, self.device, self.parameters.dtype)
         if self._echox.tokenizer is None:
-            raise ModelError(f"{self.path} has no tokenizer.json: put the language model's own beside its weights")
+            raise ModelError(f"{self.path} has no tokenizer.json: copy the language model's next to its weights")
         self.tokenizer = self._echox.tokenizer
         self.num_units = self._echox.t2c.config.num_units
         self.model_id = f"echox-{digest(self.path)[:8]}"
         self._template = PromptTemplate.load(asset(self.parameters.prompt), self.tokenizer)
 
-    def with_audio(self, users: pa.Table, window: pa.Table, heard: list[list[str]]) -> pa.Table:
+    def with_audio(self, users: pa.Table, window: pa.Table, audio_ids: list[list[str]]) -> pa.Table:
         encoded = pc.struct_field(window["audio"], "bytes").cast(pa.large_binary()).combine_chunks()
-        keys = pa.array([key for row in heard for key in row], pa.string())
+        keys = pa.array([key for row in audio_ids for key in row], pa.string())
         places = pc.index_in(keys, value_set=window[KEY].combine_chunks())
-        return users.drop_columns(["audio"]).append_column("user_audio", lists_like(heard, encoded.take(places)))
+        return users.drop_columns(["audio"]).append_column("user_audio", lists_like(audio_ids, encoded.take(places)))
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         turns = batch["user_audio"].combine_chunks()
@@ -83,7 +83,7 @@ class EchoXResponder(Responder):
         longest, most = max(map(len, turn.audio), default=0), self._echox.tower.max_samples
         if longest <= most:
             return None
-        message = f"a turn lasts {longest / SAMPLE_RATE:.1f} s, the model hears {most / SAMPLE_RATE:g} s"
+        message = f"a turn lasts {longest / SAMPLE_RATE:.1f} s, but the model encodes at most {most / SAMPLE_RATE:g} s"
         return Reject(turn.key, "audio_too_long", message)
 
     def encode_audio(self, turns: Sequence[UserTurn]) -> list[list[EncodedAudio]]:

@@ -1,4 +1,4 @@
-"""A text-to-codec model as responder: it speaks replies that are given, cut by their text."""
+"""A text-to-codec model as responder: it decodes given replies, cut by their text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class T2CResponder(Responder):
 
     @property
     def segment_rule(self) -> SegmentRule:
-        """The configured rule, else the one that the model was trained with."""
+        """The configured rule, else the rule that the model was trained with."""
         return self.parameters.segments or learned_segments(self.path) or SegmentRule()
 
     def setup(self) -> None:
