@@ -1,4 +1,4 @@
-"""The stages of the pipeline, in order, and where their transforms are. Adding a stage is adding a line."""
+"""The pipeline's stages in order, with the import paths of their transforms. To add a stage, add a line."""
 
 STAGES: dict[str, str] = {
     "ingest": "echo_targets.transforms.stages.ingest:Ingest",

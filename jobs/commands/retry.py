@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from echo_targets.jobs.commands.run import job_of, run_job, say_plan
+from echo_targets.jobs.commands.run import job_of, print_plan, run_job
 from echo_targets.jobs.config import load
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.job import Job
@@ -43,7 +43,7 @@ def retry_command(config: str, overrides: list[str]) -> int:
     unfinished = any(table.committed < table.info.shards for table in job.preview())
     for info, shards in set_aside(job, settings.when_busy):
         console.print(f"{info.stage}: {shards} of {info.shards} shards hold rows to try again", markup=False)
-    say_plan(job, console)
+    print_plan(job, console)
     if unfinished:
         console.print("Shards that are missing are made first; the command after that tries what they refuse again.")
     code = run_job(settings, reusing, console)

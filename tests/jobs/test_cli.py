@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> N
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "the same command goes on" in stdout
+    assert "Run the same command again to resume" in stdout
     assert [path for path in root.rglob("*") if ".tmp-" in path.name or ".attempt" in path.name] == []
     assert list((root / "lease").iterdir()) == []
 

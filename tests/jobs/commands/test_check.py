@@ -82,7 +82,7 @@ def test_what_a_program_reads_has_nothing_else_in_it(
 ) -> None:
     assert check_command(str(root.folder), style=style) == 0
     said = capsys.readouterr()
-    assert "2 tables, 2 shards, 6 rows, nothing to complain about" in said.err
+    assert "2 tables, 2 shards, 6 rows, no problems found" in said.err
     assert said.out == "" if style != "junit" else ElementTree.fromstring(said.out.encode()).get("failures") == "0"
 
 
@@ -192,4 +192,4 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
 
 def test_units_of_an_unknown_tokenizer_are_a_remark(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_command(str(root.folder), level="deep") == 1  # the samples' audio is none
-    assert "units: units_recomputed: no units were computed again" in capsys.readouterr().out
+    assert "units: units_recomputed: no units were recomputed" in capsys.readouterr().out

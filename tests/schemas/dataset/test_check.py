@@ -645,7 +645,7 @@ print(sorted(heavy & sys.modules.keys()))
         check=True,
     )
     summary, heavy = done.stdout.splitlines()
-    assert "12 tables, 24 shards, 96 rows, nothing to complain about" in summary
+    assert "12 tables, 24 shards, 96 rows, no problems found" in summary
     assert heavy == "[]"
 
 
