@@ -320,9 +320,7 @@ def _voice(rng: random.Random) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("out", type=Path, help="JSON Lines file to write")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the items, wordings, split and voices (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     arguments = parser.parse_args()
     lines = [json.dumps(row) + "\n" for row in rows(arguments.seed)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

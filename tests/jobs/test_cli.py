@@ -145,7 +145,7 @@ def test_two_drivers_at_once(manifest: Path, tmp_path: Path) -> None:
         codes = [driver.returncode for driver in drivers]
         if when_busy == "refuse" and codes != [0, 0]:  # both may do, one after the other
             assert sorted(codes) == [0, 2], said
-            assert "another driver is at work here (process" in said[codes.index(2)]
+            assert "another driver is running here (process" in said[codes.index(2)]
         else:
             assert codes == [0, 0], said
             assert sum("nothing to do" in text for text in said) == 1, said
