@@ -1,7 +1,7 @@
-"""Sets of real speech by circumstance: short clean clips say nothing about pauses, noise or long recordings.
+"""Sets of real speech by condition, because short clean clips say nothing about pauses, noise or long recordings.
 
-All sets are made from the clips of ../shared/speech, by seed: the clips themselves, pairs with a pause between them,
-clips with noise, and recordings of ten minutes.
+All sets are made from the clips of ../shared/speech with fixed seeds: the clips themselves, pairs with a pause between
+them, clips with noise, and recordings of ten minutes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SNRS = (0, 5, 10)
 PAIR_SECONDS = 29
 RECORDING_SECONDS = 600
 FLOOR = 1e-4
-"""Standard deviation of the noise in a pause: digital silence is not what a microphone gives."""
+"""Standard deviation of the noise in pauses, because a microphone never records digital silence."""
 
 
 @dataclass(frozen=True)
 class SpeechSet:
-    """Waveforms (float32, 16 kHz mono) and what is said in each."""
+    """Waveforms (float32, 16 kHz mono) and their texts."""
 
     name: str
     waveforms: list[np.ndarray]
@@ -32,15 +32,15 @@ class SpeechSet:
 
     @property
     def seconds(self) -> float:
-        """Of audio, in all."""
+        """Total duration in seconds."""
         return sum(map(len, self.waveforms)) / SAMPLE_RATE
 
 
 def speech_sets(limit: int | None = None) -> Iterator[SpeechSet]:
-    """All sets.
+    """Yield all sets.
 
     Args:
-        limit: of items in each set; None for all.
+        limit: maximum number of items in each set; None for all.
     """
     waveforms, texts, _ = speech()
     clips = list(zip(waveforms, texts, strict=True))
@@ -59,7 +59,7 @@ def _set(name: str, items: list[tuple[np.ndarray, str]], limit: int | None) -> S
 
 
 def _pairs(clips: list[tuple[np.ndarray, str]], pause: float, seed: int) -> list[tuple[np.ndarray, str]]:
-    """Clips below 14 s, shuffled, two by two, as long as a pair fits into one of Whisper's windows."""
+    """Return shuffled pairs of clips shorter than 14 s, so that each pair fits into one Whisper window."""
     rng = np.random.default_rng(seed)
     short = [clip for clip in clips if len(clip[0]) < 14 * SAMPLE_RATE]
     order = [short[place] for place in rng.permutation(len(short))]
@@ -71,7 +71,7 @@ def _pairs(clips: list[tuple[np.ndarray, str]], pause: float, seed: int) -> list
 
 
 def _noisy(clips: list[tuple[np.ndarray, str]], snr: int) -> Iterator[tuple[np.ndarray, str]]:
-    """White noise, by the mean power of the whole clip."""
+    """Add white noise relative to the mean power of the whole clip."""
     rng = np.random.default_rng(snr)
     for waveform, text in clips:
         level = np.sqrt(np.mean(waveform**2) / 10 ** (snr / 10))
@@ -79,7 +79,7 @@ def _noisy(clips: list[tuple[np.ndarray, str]], snr: int) -> Iterator[tuple[np.n
 
 
 def _recordings(clips: list[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, str]]:
-    """Clips one after the other, shuffled, with pauses of 0.2 to 2 s."""
+    """Concatenate shuffled clips with pauses of 0.2 to 2 s."""
     rng = np.random.default_rng(0)
     parts: list[np.ndarray] = []
     texts: list[str] = []

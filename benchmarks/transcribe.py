@@ -1,9 +1,9 @@
-"""transcribe against openai-whisper, faster-whisper and transformers: seconds and word error rate, by kind of speech.
+"""Compare transcribe with openai-whisper, faster-whisper and transformers: time and word error rate by kind of speech.
 
 python -m benchmarks.transcribe [--limit N] [--rounds 1]
 
 The contenders take turns on each set of benchmarks/speech_sets.py, with timestamps and greedy decoding. A shorter time
-counts only at an equal error rate.
+only counts at an equal error rate.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(limit: int | None, rounds: int) -> None:
 
 
 def _error_rate(speech: SpeechSet, texts: list[str]) -> float:
-    """Word errors by words of the references, after Whisper's normalizer."""
+    """Return the word error rate after Whisper's normalizer."""
     wanted, found = ([normalize(text, "en") for text in each] for each in (speech.texts, texts))
     return float(jiwer.wer(wanted, found))
 
@@ -68,7 +68,7 @@ def _contenders() -> Contenders:
     torch_model = load_whisper(EMBEDDED)
     threads = get_num_threads()
     model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=threads)
-    set_num_threads(threads)  # CTranslate2 sets the number of threads of torch's OpenMP to its own
+    set_num_threads(threads)  # CTranslate2 changes the thread count of torch's OpenMP
 
     def ours(encoder_dtype: Literal["float32", "bfloat16"]) -> Callable[[Waveforms], list[str]]:
         stage = Transcribe(TranscribeParameters(encoder_dtype=encoder_dtype))
