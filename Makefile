@@ -1,19 +1,19 @@
-# Needs CPython 3.11 to 3.13 and the package registry; everything else goes into .venv.
+# Requires CPython 3.11 to 3.13 and a package registry. Everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Images often set this: each of the many processes here would then compile torch from its sources again.
+# Container images often set this; without bytecode files, each of many processes would compile torch's sources again.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test quick lint format bench nano clean
 
-demo: .venv/demo  ## twenty spoken dialogues through every stage, to out/demo
+demo: .venv/demo  ## run every stage on twenty spoken dialogues, writing to out/demo
 	$(BIN)/echo-targets demo
 
-test: lint  ## everything that CI runs
+test: lint  ## run everything that CI runs: lint, types and all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
 
-quick: .venv/dev  ## the tests that take seconds
+quick: .venv/dev  ## run the fast tests
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/dev
@@ -25,7 +25,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/dev  ## side by side with what one would use instead
+bench: .venv/dev  ## compare with other libraries (benchmarks/README.md)
 	$(BIN)/python -m benchmarks.job
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.transcribe
@@ -42,7 +42,7 @@ bench: .venv/dev  ## side by side with what one would use instead
 	$(BIN)/python -m benchmarks.runners
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
 
-nano: .venv/demo  ## the embedded EchoX and the reader of units, from rules and seeds: hours, to out/nano
+nano: .venv/demo  ## rebuild the embedded EchoX and unit reader from rules and seeds; takes hours, writes to out/nano
 	$(BIN)/python -m echo_targets.jobs.corpora.nano_domain out/nano/domain.jsonl
 	$(BIN)/echo-targets run nano-corpus texts=out/nano/domain.jsonl root=out/nano/corpus
 	$(BIN)/echo-targets train s2t out/nano/corpus out/nano/one

@@ -1,10 +1,10 @@
-"""align against `forced_align` one at a time, and the trellis and backtrack of WhisperX, on the same emissions.
+"""Compare align with one-by-one `forced_align`, and with WhisperX's trellis and backtracking, on the same emissions.
 
 python -m benchmarks.align [--limit N] [--rounds 5]
 
-The time is that of real speech. No one has marked its words by hand, so word starts are compared on other sentences,
-which the embedded voice says: it knows where it begins a word (`benchmarks.narrator`). `python -m benchmarks.borders`
-says more about borders. Words are spelled beforehand, so that no contender pays for it.
+Times are for real speech. It has no manual word annotations, so word starts are compared on other sentences, spoken by
+the embedded voice, whose word starts are known (`benchmarks.narrator`). `python -m benchmarks.borders` evaluates
+borders in more detail. Words are converted to symbols beforehand, outside the timing.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def _viterbi(log_probs: np.ndarray, targets: list[int], blank: int) -> list[int]
 
 
 def _trellis(log_probs: np.ndarray, targets: list[int], blank: int) -> list[int]:
-    """First frame of each token, by the trellis and greedy backtrack of torchaudio's tutorial on forced alignment.
+    """Return the first frame of each token by the trellis and greedy backtracking of torchaudio's alignment tutorial.
 
-    WhisperX aligns by these too.
+    WhisperX uses the same algorithm.
     """
     import torch
 

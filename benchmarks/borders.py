@@ -1,16 +1,16 @@
-"""Bias and spread of every aligner's word borders, against truths that no aligner made.
+"""Measure bias and spread of every aligner's word borders against ground truths that no aligner made.
 
 python -m benchmarks.borders [--limit N] [--voice]
 
 - the embedded voice: the durations of its own phonemes (`benchmarks.narrator`), at three paces and in noise;
-- sibilants of real speech, within speech: where the energy turns above 3.5 kHz, or back;
-- pauses of real speech: where the energy falls and rises. The aligners look for silence by energy too, so this one is
+- sibilants within real speech: where the energy moves above 3.5 kHz, or back below;
+- pauses in real speech: where the energy falls and rises; the aligners also detect silence by energy, so this truth is
   not independent of them;
-- pairs of real recordings with a known pause between them: the border that `recorded_segments` cuts at must be in it;
-- real speech moved by a known time: borders must move by as much.
+- pairs of real recordings with a known pause between them: the border of `recorded_segments` must be in the pause;
+- real speech shifted by a known time: borders must shift by the same time.
 
-`--voice` measures the voice's own durations against its sound. Half of the texts, the ones that no constant was fitted
-on, are reported. Checkpoints of letters (wav2vec2 and so on) are not among the embedded models, so none is measured.
+`--voice` measures the voice's own durations against its audio. The report uses the half of the texts to which no
+constant was fitted. No letter-based checkpoint (such as wav2vec2) is embedded, so none is measured.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ DELIVERIES = {
     "voice, white noise at 10 dB": Delivery(snr_db=10),
 }
 TEXTS = 60
-SHIFT = 4_321  # samples: no multiple of a frame
-NEAR = 1_600  # samples (100 ms) around a word's border in which an event of the sound may be that border
+SHIFT = 4_321  # samples; not a multiple of a frame
+NEAR = 1_600  # samples (100 ms) around a word border within which an acoustic event is matched to it
 Pairs = list[tuple[float, float]]
-"""Found and true samples."""
+"""Pairs of (found, true) samples."""
 
 
 def main(limit: int | None) -> None:
@@ -71,14 +71,14 @@ def main(limit: int | None) -> None:
 
 
 def voiced(narrator: Narrator, texts: list[str], delivery: Delivery) -> Iterator[tuple[str, Said]]:
-    """The texts whose words the voice's phonemes tell apart, said."""
+    """Synthesize the texts whose words can be told apart in the voice's phonemes."""
     for text in texts:
         if said := narrator.say(text, delivery):
             yield text, said
 
 
 def against_borders(found: list[Alignment], spoken: list[Said]) -> tuple[Pairs, Pairs]:
-    """Starts and ends of words that follow each other at once."""
+    """Return starts and ends of words without a pause between them."""
     starts, ends = Pairs(), Pairs()
     for alignment, said in zip(found, spoken, strict=True):
         for place, border in said.borders().items():
@@ -89,7 +89,7 @@ def against_borders(found: list[Alignment], spoken: list[Said]) -> tuple[Pairs, 
 
 
 def against_durations(found: list[Alignment], spoken: list[Said]) -> tuple[Pairs, Pairs]:
-    """Starts and ends against the durations without `VOICE_LAG`; the last word's end is in the silence after it."""
+    """Return starts and ends against the durations without `VOICE_LAG`; the last word's end is in trailing silence."""
     words = [
         pair
         for alignment, said in zip(found, spoken, strict=True)
@@ -100,7 +100,7 @@ def against_durations(found: list[Alignment], spoken: list[Said]) -> tuple[Pairs
 
 
 def sibilances(waveform: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches of at least 40 ms with more energy above 3.5 kHz than below 2.5 kHz, after 30 ms without."""
+    """Return stretches of at least 40 ms with more energy above 3.5 kHz than below 2.5 kHz, after 30 ms without."""
     from scipy.signal import medfilt, stft
 
     hz, seconds, spectrum = stft(waveform, SAMPLE_RATE, nperseg=256, noverlap=216)
@@ -118,7 +118,7 @@ def sibilances(waveform: np.ndarray) -> list[tuple[int, int]]:
 
 
 def against_sibilants(found: list[Alignment], waveforms: list[np.ndarray]) -> tuple[Pairs, Pairs]:
-    """Starts of words in s after a vowel or sonorant, ends of words in s before one; spelling tells which."""
+    """Return starts and ends of words at an s that is next to a vowel or sonorant, judged by spelling."""
     starts, ends = Pairs(), Pairs()
     for alignment, waveform in zip(found, waveforms, strict=True):
         turns = np.array(sibilances(waveform) or [(-NEAR, -NEAR)])
@@ -138,7 +138,7 @@ def _nearest(sample: int, events: np.ndarray) -> Pairs:
 
 
 def against_pauses(found: list[Alignment], waveforms: list[np.ndarray]) -> tuple[Pairs, Pairs]:
-    """Starts after silences of 200 ms and more, and ends before them; the first and last word among them."""
+    """Return word starts after and word ends before silences of at least 200 ms, including the first and last word."""
     starts, ends = Pairs(), Pairs()
     for alignment, waveform in zip(found, waveforms, strict=True):
         for begin, over in Levels(waveform).silences(0, len(waveform)):
@@ -158,7 +158,7 @@ def against_pauses(found: list[Alignment], waveforms: list[np.ndarray]) -> tuple
 
 @cache
 def pairs(seconds: float, count: int) -> list[tuple[np.ndarray, int, int, str, int]]:
-    """Pairs of recordings with a pause between: waveform, first and last sample of the pause, text, words before."""
+    """Return pairs of recordings with a pause: waveform, first and last sample of the pause, text, words before it."""
     import soundfile
 
     rows = [each for each in speech_rows() if each["duration"] < 14]
@@ -175,7 +175,7 @@ def pairs(seconds: float, count: int) -> list[tuple[np.ndarray, int, int, str, i
 
 
 def joined(aligner: Aligner, seconds: float, limit: int | None) -> tuple[int, int, Pairs, Pairs]:
-    """How many segment borders lie outside the pause, of how many pairs, and the words on both sides of it."""
+    """Return how many segment borders lie outside the pause, the number of pairs, and the words on both sides."""
     made = pairs(seconds, min(limit or 40, 40))
     found = aligner([each[0] for each in made], [each[3] for each in made])
     outside, ends, starts = 0, Pairs(), Pairs()
@@ -204,7 +204,7 @@ def row(aligner: str, truth: str, starts: Pairs, ends: Pairs) -> None:
 
 
 def spread(found: Sequence[tuple[float, float]]) -> str:
-    """Median error, median of the absolute error and its 90th percentile, in ms."""
+    """Format the median error, and the median and 90th percentile of the absolute error, in ms."""
     if not found:
         return "none"
     errors = np.array([sample - true for sample, true in found]) * 1000 / SAMPLE_RATE
@@ -213,7 +213,7 @@ def spread(found: Sequence[tuple[float, float]]) -> str:
 
 
 def measure_voice() -> None:
-    """How far the voice's durations are from its sound: spaces beside sibilants."""
+    """Measure how far the voice's durations are from its audio, using spaces next to sibilants."""
     narrator, vowels = Narrator(), "aiouəɛæɑɔɪʊʌɜᵻAIOWYᵊɐQnmlɹwj"
     _, texts, _ = speech(every=3, limit=TEXTS)
     for name, delivery in list(DELIVERIES.items())[:3]:
@@ -227,13 +227,13 @@ def measure_voice() -> None:
                         rises += _nearest(sample, turns[:, 0])
                     if before in "szʃ" and after in vowels:
                         falls += _nearest(sample, turns[:, 1])
-        print(f"{name}: a space starts after the sound of its border (bias, median, 90 %, ms):")
+        print(f"{name}: delay of a space's start after the audible border (bias, median, 90 %, ms):")
         print(f"  before a sibilant {spread(rises)} of {len(rises)}; after one {spread(falls)} of {len(falls)}")
 
 
 if __name__ == "__main__":
     parser = options(__doc__)
-    parser.add_argument("--voice", action="store_true", help="measure the voice's durations against its sound, and end")
+    parser.add_argument("--voice", action="store_true", help="only measure the voice's durations against its audio")
     chosen = parser.parse_args()
     measured: Callable[[], None] = measure_voice if chosen.voice else lambda: main(chosen.limit)
     measured()

@@ -1,4 +1,4 @@
-"""Speech to measure on, and paired timing: the contenders take turns, so that a machine's drift hits all alike."""
+"""Test speech and paired timing: contenders take turns, so that slow drift of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from tests.speech import folder, recorded, rows
 
 
 def options(about: str | None, rounds: int = 5) -> argparse.ArgumentParser:
-    """`--limit` and `--rounds` of a benchmark, whose docstring's first line is its help."""
+    """Return a parser with `--limit` and `--rounds`, described by the first line of the benchmark's docstring."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
-    parser.add_argument("--limit", type=int, help="the first so many only: a look, not a figure")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"paired runs (default: {rounds})")
+    parser.add_argument("--limit", type=int, help="use only the first N items, for a quick look rather than a figure")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"number of paired runs (default: {rounds})")
     return parser
 
 
 def chosen(about: str | None, rounds: int = 5) -> argparse.Namespace:
-    """What was given for them, where a benchmark takes nothing else."""
+    """Parse `--limit` and `--rounds` for a benchmark without other options."""
     return options(about, rounds).parse_args()
 
 
 def speech_rows() -> list[dict[str, Any]]:
-    """Rows of the recorded speech, or of speech made by the embedded voice; `audio` is an absolute path."""
+    """Return rows of the recorded speech, or of speech of the embedded voice; `audio` is an absolute path."""
     if not recorded():
-        print("no recordings in ../shared/speech: measuring on speech made by the embedded voice", file=sys.stderr)
+        print("no recordings in ../shared/speech; using speech of the embedded voice", file=sys.stderr)
     return [row | {"audio": str(row["audio"])} for row in rows(folder())]
 
 
 def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], list[str], list[Path]]:
-    """Waveforms (float32, 16 kHz), reference texts and files of every n-th utterance, at most `limit`."""
+    """Return waveforms (float32, 16 kHz), reference texts and files of every n-th utterance, at most `limit`."""
     import soundfile
 
     taken = speech_rows()[::every][:limit]
@@ -47,12 +47,12 @@ def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], 
 def compare(
     contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int, rows: int | None = None
 ) -> None:
-    """Times all contenders in turn, `rounds` times, and prints each against the first.
+    """Time all contenders in turn, `rounds` times, and print each relative to the first.
 
     Args:
-        contenders: what to time, by name; ours first.
-        seconds: of audio that each works through, for the real-time factor.
-        rows: that each works through, for rows a second in its place.
+        contenders: functions to time, by name; ours first.
+        seconds: seconds of audio that each processes, for the real-time factor.
+        rows: number of rows that each processes; prints rows per second instead of the real-time factor.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):

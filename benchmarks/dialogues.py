@@ -1,4 +1,4 @@
-"""Dialogues of a root, and the echo stage on them in this process."""
+"""Read dialogues of a root, and run the echo stage on them in this process."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from echo_targets.transforms.stages.echo.turns import user_turns
 BATCH = 16
 MAX_TOKENS = 128
 ONE_SEGMENT = {"min_tokens": 10_000, "max_tokens": 10_000}
-"""A rule that never cuts: recorded units stand for the reply as a whole without an alignment."""
+"""A segment rule that never cuts, so that recorded units of the whole reply need no alignment."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Dialogues:
-    """Whole dialogues: their utterances, with audio, and the units of these."""
+    """Complete dialogues: their utterances with audio, and the utterances' units."""
 
     utterances: pa.Table
     units: pa.Table
 
     @classmethod
     def read(cls, root: str, split: str, limit: int | None = None) -> Dialogues:
-        """The first dialogues of a split; all where there is no limit."""
+        """Read the first dialogues of a split, or all of them without a limit."""
         dataset = Dataset(root)
         parts, dialogues = [], 0
         for manifest in dataset.manifests("utterances"):
@@ -53,7 +53,7 @@ class Dialogues:
 
     @cached_property
     def questions(self) -> list[Row]:
-        """The user's turns, each with its `reply` and, where there are any, the `units` of it."""
+        """Return the user turns, each with its `reply` and, if available, the reply's `units`."""
         rows = self.utterances.drop_columns(["audio"]).to_pylist()
         units = {row[KEY]: row["units"][0] for row in self.units.select([KEY, "units"]).to_pylist()}
         replies = {(row["dialogue_id"], row["turn"]): row for row in rows if row["role"] == "assistant"}
@@ -63,17 +63,17 @@ class Dialogues:
         ]
 
     def audio(self) -> Iterator[bytes]:
-        """Of the questions, as files."""
+        """Return the audio of the questions, as files."""
         by_key = {
             row[KEY]: row["audio"]["bytes"] for row in user_turns(self.utterances).select([KEY, "audio"]).to_pylist()
         }
         return (by_key[question[KEY]] for question in self.questions)
 
     def echoed(self, batch: int = BATCH, **parameters: Any) -> dict[str, Row]:
-        """Rows of `echo_targets` by the question's key; rejects are missing.
+        """Return rows of `echo_targets` by the question's key; rejected rows are missing.
 
         Args:
-            parameters: of the stage.
+            parameters: parameters of the stage.
         """
         echo = Echo(EchoParameters.model_validate({"max_tokens": MAX_TOKENS} | parameters))
         echo.setup()
@@ -84,18 +84,18 @@ class Dialogues:
 
 
 def error_rate(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float | None:
-    """Edits that turn what was said into what was wanted, by the length of the latter, both summed over all pairs."""
+    """Return the edit distance divided by the length of the references, both summed over all pairs."""
     length = sum(len(wanted) for _, wanted in pairs)
     return sum(Levenshtein.distance(said, wanted) for said, wanted in pairs) / length if length else None
 
 
 def joined_units(row: Row) -> list[int]:
-    """The units of a row's segments, one after the other."""
+    """Return the concatenated units of a row's segments."""
     return list(chain.from_iterable(row["unit_targets"]))
 
 
 def spoken_error_rate(reader: UnitReader, spoken: Sequence[tuple[str, list[list[int]]]]) -> float | None:
-    """`target_cer` of texts with the units of their segments: errors by characters, each summed over all texts."""
+    """Return `target_cer` over all texts with the units of their segments: total errors by total characters."""
     rates = target_cer(reader, [text for text, _ in spoken], [segments for _, segments in spoken])
     lengths = [len(readable(text)) for text, _ in spoken]
     errors = sum(rate * length for rate, length in zip(rates, lengths, strict=True) if rate is not None)

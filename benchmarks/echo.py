@@ -1,8 +1,8 @@
-"""EchoX in batches against the release's way, one row at a time, and against `generate` of transformers: the same ids.
+"""Compare batched EchoX with the release's row-by-row decoding and with transformers' `generate`, for equal ids.
 
 python -m benchmarks.echo [--limit 32] [--rounds 5] [--model DIR]
 
-The questions are of nano's test dialogues, spoken by the embedded voice beforehand; two threads.
+The questions are those of nano's test dialogues, spoken by the embedded voice beforehand. Runs with two threads.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Work = Callable[[slice], Ids]
 
 
 class Works:
-    """What is timed, each on some of the questions; the audio is heard beforehand, but where hearing itself is timed.
+    """The tasks to time, each on some of the questions. Audio is encoded beforehand unless encoding itself is timed.
 
     Args:
         echox: the model.
-        waveforms: of the questions, float32 at 16 kHz.
-        replies: that are given.
-        max_units: the most of a reply, as in the stage.
+        waveforms: audio of the questions, float32 at 16 kHz.
+        replies: the given replies.
+        max_units: maximum number of units of a reply, as in the stage.
     """
 
     def __init__(self, echox: EchoX, waveforms: Sequence[np.ndarray], replies: Sequence[str], max_units: int) -> None:
@@ -88,7 +88,7 @@ class Works:
 
 
 def in_batches(work: Work, rows: int, size: int) -> Ids:
-    """What a work gives of each row, so many rows at a time: the parts (tokens, units), each after its length."""
+    """Run a task in batches and return each row's parts (tokens, units), each preceded by its length."""
     found: list[tuple[Ids, int]] = []
     for first in range(0, rows, size):
         count = min(size, rows - first)
@@ -101,7 +101,7 @@ def in_batches(work: Work, rows: int, size: int) -> Ids:
 
 
 def spoken(count: int) -> tuple[list[np.ndarray], list[str]]:
-    """Questions of nano's test dialogues, spoken as its corpus says, and their replies."""
+    """Return the questions of nano's test dialogues, spoken with their voice settings, and the replies."""
     voice, lines = Voice(), lines_of_domain()
     dialogues = ((line, next(lines)) for line in lines)
     pairs = list(islice((pair for pair in dialogues if pair[0]["split"] == "test"), count))

@@ -1,4 +1,4 @@
-"""EchoX's two decoders under `generate` of transformers, to measure against: batched, greedy, the same weights."""
+"""EchoX's two decoders run by transformers' `generate`, as a baseline: batched, greedy, with the same weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ids = list[list[int]]
 
 
 class Generating:
-    """Replies to prompts, and the units of texts, by `generate`."""
+    """Generates replies to prompts, and units of texts, with `generate`."""
 
     def __init__(self, echox: EchoX) -> None:
         self._end_ids, self._t2c = sorted(echox.config.end_ids), echox.t2c
@@ -26,7 +26,7 @@ class Generating:
         self._units = _Units(echox.t2c.module).eval()
 
     def replies(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Ids:
-        """As `EchoX.respond`, but that a reply which loops goes on."""
+        """Do the same as `EchoX.respond`, except that a looping reply is not stopped."""
         embeddings, _ = padded_left([prompt.embeddings for prompt in prompts])
         seen, _ = padded_left([prompt.seen for prompt in prompts])
         settings = _greedy(max_new_tokens, self._end_ids)
@@ -37,7 +37,7 @@ class Generating:
         return _until(said, self._end_ids)
 
     def speak(self, texts: Ids, max_units: int) -> Ids:
-        """Units as `T2C.generate`, but that one which loops goes on, and all may be as long as the longest."""
+        """Do the same as `T2C.generate`, except that loops are not stopped and all rows have the longest limit."""
         module, config = self._t2c.module, self._t2c.config
         prompts = [module.adapter(module.embed(torch.tensor(config.prompt(text)))) for text in texts]
         embeddings, mask = padded_left(prompts)
@@ -48,17 +48,17 @@ class Generating:
                 inputs_embeds=embeddings,
                 attention_mask=mask,
                 generation_config=_greedy(limit, [config.end_id]),
-                logits_processor=LogitsProcessorList([_UnitsAlone(module)]),
+                logits_processor=LogitsProcessorList([_UnitsOnly(module)]),
             )
         return [[token - config.text_vocab_size for token in ids] for ids in _until(said, [config.end_id])]
 
 
 class _Units(LlamaForCausalLM):
-    """The unit decoder: ids through its embeddings and adapter, at positions stretched as it was trained with."""
+    """The unit decoder: ids pass through its embeddings and adapter, at the stretched positions of its training."""
 
     def __init__(self, module: T2CModule) -> None:
         super().__init__(module.model.config)
-        self._module = [module]  # a list, or it would be a part
+        self._module = [module]  # in a list, so that it is not registered as a submodule
         self.model, self.lm_head = module.model, module.lm_head
         self.lengths = torch.zeros(0, dtype=torch.long)
 
@@ -80,8 +80,8 @@ class _Units(LlamaForCausalLM):
         return inputs
 
 
-class _UnitsAlone(LogitsProcessor):
-    """Units and the end, and never the unit just emitted."""
+class _UnitsOnly(LogitsProcessor):
+    """Allows only units and the end token, and never the unit just emitted."""
 
     def __init__(self, module: T2CModule) -> None:
         config = module.config

@@ -1,8 +1,8 @@
-"""The stages of `folder.yaml` on the real speech, in one process: time, share of it inside models, peak memory, WER.
+"""Run the stages of `folder.yaml` on real speech in one process: time, share inside models, peak memory, WER.
 
 python -m benchmarks.job [--limit N]
 
-Where the rest goes, as a flame graph:
+To see where the remaining time goes, record a flame graph:
 
 py-spy record --rate 50 -o docs/images/flame.svg -- python -m benchmarks.job --limit 40
 """
@@ -30,7 +30,7 @@ from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.text import normalize
 
-MODELS = {  # what of each stage is its model
+MODELS = {  # the attribute of each stage that is its model
     "transcribe": "transcribe",
     "measure": "_sound",
     "align": "_aligner",
@@ -39,7 +39,7 @@ MODELS = {  # what of each stage is its model
 
 
 class Stopwatch:
-    """A model, timed: seconds in which at least one thread was inside it."""
+    """Wraps a model and counts the seconds in which at least one thread is inside it."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self.model, self.seconds = model, 0.0
@@ -95,7 +95,7 @@ def main(limit: int | None) -> None:
         wanted = [normalize(references[row["utterance_id"]], "en") for row in transcripts]
         print(f"WER {jiwer.wer(wanted, [row['text_normalized'] for row in transcripts]):.2%} over all")
         statuses = [row["status"] for row in dataset.read("alignments").to_pylist()]
-        print(f"{statuses.count('ok')} of {len(statuses)} utterances aligned whole, {statuses.count('failed')} failed")
+        print(f"{statuses.count('ok')} of {len(statuses)} utterances fully aligned, {statuses.count('failed')} failed")
         print(f"{len(list(check_dataset(root)))} findings of check")
 
 

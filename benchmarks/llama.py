@@ -1,10 +1,10 @@
-"""The echo stage's Llama by transformers and by fairseq2: the same weights and prompts, the same ids.
+"""Compare the echo stage's Llama in transformers and in fairseq2, with the same weights, prompts and resulting ids.
 
 python -m benchmarks.llama [--rows 16] [--rounds 5] [--threads 2]
 
-A row is a prompt of 150 embeddings and a reply of 48 tokens, as an echo turn is. *Given* replies are read in one pass,
-rows of unequal lengths in one batch; *generated* ones are decoded greedily with a key-value cache. fairseq2's cache
-counts its steps for all rows at once, so there prompts must be equally long; ours may differ (padded on the left).
+A row is a prompt of 150 embeddings and a reply of 48 tokens, like an echo turn. *Given* replies take one forward pass,
+with rows of different lengths in one batch; *generated* replies are decoded greedily with a key-value cache. fairseq2's
+cache has one step count for all rows, so its prompts must have equal lengths; ours may differ (padded on the left).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from echo_targets.transforms.models.t2c.decoding import RunningBatch, padded_lef
 
 PROMPT, REPLY = 150, 48
 EPSILON = 1e-5
-"""Of fairseq2's norms, and of Llama 3's."""
+"""Epsilon of fairseq2's norms and of Llama 3's."""
 
 
 class Ours:
-    """transformers' Llama, run as `echo_targets.transforms.models.echox` runs it."""
+    """transformers' Llama, used as in `echo_targets.transforms.models.echox`."""
 
     def __init__(self, llama: LlamaForCausalLM) -> None:
         self.llama = llama
@@ -53,7 +53,7 @@ class Ours:
 
 
 class Fairseq2:
-    """fairseq2's Llama, with its own incremental state."""
+    """fairseq2's Llama with its incremental state."""
 
     def __init__(self, llama: LlamaForCausalLM) -> None:
         start_fairseq2()

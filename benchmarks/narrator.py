@@ -1,7 +1,7 @@
-"""The embedded voice with the times of its words, read from its own durations: a truth that no aligner made.
+"""The embedded voice with word times from its own durations: a ground truth that no aligner made.
 
-The voice's network predicts how many frames each phoneme lasts and renders exactly those frames. The frames are an
-inner tensor of the graph; this module makes it an output. Words are the phonemes between two space tokens.
+The voice's network predicts the number of frames of each phoneme and renders exactly those frames. The frame counts are
+an internal tensor of the graph; this module makes it an output. A word is the phonemes between two space tokens.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from echo_targets.transforms.text import words_of
 
 DURATIONS = b"/Clip_output_0"
 FRAME_SAMPLES = 400
-"""A frame of the durations at 16 kHz: 600 samples at 24 kHz."""
+"""Length of a duration frame in samples at 16 kHz; 600 samples at 24 kHz."""
 
 VOICE_LAG = 640
-"""Samples (40 ms) from the sound of a word border to the start of the space token that stands for it.
+"""Samples (40 ms) from the audible border of a word to the start of the space token that represents it.
 
-The durations are late against the sound that they produce, and a space token sounds as the first phoneme of the next
-word. Measured without an aligner by `python -m benchmarks.borders --voice`: sibilance begins 35 ms (25 to 50) before
-the space that precedes a word's sibilant, and ends 35 ms (25 to 47) before the space that follows one; spectral change
-peaks 43 to 30 ms before the space. Kokoro, from which this voice was distilled, corrects its timestamps likewise: it
-subtracts three frames (75 ms) and cuts each space in half, which is 50 to 38 ms before the space.
+The durations lag behind the audio that they produce, and a space token sounds like the first phoneme of the next word.
+Measured without an aligner by `python -m benchmarks.borders --voice`: sibilance starts 35 ms (25 to 50) before the
+space that precedes a word's sibilant, and ends 35 ms (25 to 47) before the space that follows one; spectral change
+peaks 43 to 30 ms before the space. Kokoro, from which this voice was distilled, corrects its timestamps similarly: it
+subtracts three frames (75 ms) and splits each space in half, which is 50 to 38 ms before the space.
 """
 LONGEST_SPACE = 4 * FRAME_SAMPLES
-"""A longer space is a pause: its border is a stretch of silence, not a moment."""
+"""A longer space is a pause, whose border is a stretch of silence rather than a point in time."""
 
 
 class Said(NamedTuple):
-    """Speech and where its words lie by the voice's durations.
+    """Synthesized speech with the positions of its words according to the voice's durations.
 
     Attributes:
         waveform: float32, 16 kHz mono.
-        words: start and end sample of each word, as the durations have them.
-        phonemes: each token and the sample it starts at, for measuring the durations themselves.
+        words: start and end sample of each word by the durations.
+        phonemes: each token and its start sample, for measuring the durations themselves.
     """
 
     waveform: np.ndarray
@@ -46,7 +46,7 @@ class Said(NamedTuple):
     phonemes: list[tuple[str, int]]
 
     def borders(self) -> dict[int, int]:
-        """Sample of the border after each word, by the word's place; without pauses and the last word's end."""
+        """Return the sample of the border after each word, by word index, except at pauses and after the last word."""
         return {
             place: end - VOICE_LAG
             for place, ((_, end), (start, _)) in enumerate(zip(self.words, self.words[1:], strict=False))
@@ -55,7 +55,7 @@ class Said(NamedTuple):
 
 
 class Narrator:
-    """Says texts with the embedded voice and knows where each word is.
+    """Synthesizes texts with the embedded voice and locates each word.
 
     Raises:
         ModelError: hibari is not installed, or its weights are not the pinned ones.
@@ -65,12 +65,12 @@ class Narrator:
         self._voice = Voice()
         from hibari import Hibari
 
-        # Fields of a protobuf message that occur twice are merged: this adds an output to the graph (field 7).
+        # Protobuf merges message fields that occur twice, so appending a graph (field 7) adds an output to it.
         output = _field(7, _field(12, _field(1, DURATIONS)))
         self._timed = Hibari(model=HIBARI_VOICE.locate().read_bytes() + output)
 
     def say(self, text: str, delivery: Delivery = PLAIN) -> Said | None:
-        """Say a text of one sentence; None where its words are not those of `words_of` (numbers, abbreviations)."""
+        """Synthesize one sentence; None if its words differ from those of `words_of` (numbers, abbreviations)."""
         phonemes, spans = self._phonemes(text)
         if [word for word, _ in spans] != [symbol for symbol, _, _ in words_of(text)]:
             return None
@@ -83,10 +83,13 @@ class Narrator:
         }
         (frames,) = self._timed.sess.run([DURATIONS.decode()], inputs)
         starts = [round(start) * FRAME_SAMPLES for start in accumulate(frames.tolist(), initial=0.0)]
-        places = [0, *accumulate(known)]  # of each phoneme among those that the voice knows; the first token is silence
+        places = [
+            0,
+            *accumulate(known),
+        ]  # index among the phonemes that the voice knows; the first token is silence
         waveform = self._voice.speak(text, delivery=delivery)
         if len(waveform) != starts[-1]:
-            raise RuntimeError(f"{text!r}: {len(waveform)} samples, the durations say {starts[-1]}")
+            raise RuntimeError(f"{text!r}: {len(waveform)} samples, but the durations add up to {starts[-1]}")
         return Said(
             waveform,
             [(starts[1 + places[first]], starts[1 + places[last]]) for _, (first, last) in spans],
@@ -94,7 +97,7 @@ class Narrator:
         )
 
     def _phonemes(self, text: str) -> tuple[str, list[tuple[str, tuple[int, int]]]]:
-        """The phonemes of a text, and of each word its spelling and the first and last phoneme (exclusive)."""
+        """Return the phonemes of a text, and each word's spelling with its first and last phoneme (exclusive)."""
         from hibari.g2p import PUNCTS
         from hibari.g2p.normalize import normalize
 
@@ -120,5 +123,5 @@ def _symbol(spelling: str) -> str:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited protobuf field of fewer than 128 bytes."""
+    """Encode a length-delimited protobuf field of fewer than 128 bytes."""
     return bytes([number << 3 | 2, len(content)]) + content

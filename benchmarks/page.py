@@ -1,9 +1,9 @@
-"""The page of `echo-targets inspect` with 100,000 utterances: how long it takes to make, and to open in a browser.
+"""Time `echo-targets inspect` on 100,000 utterances, and opening its page in a browser.
 
 python -m benchmarks.page [--rows 100000] [--rounds 5]
 
-The root is a rehearsal's, without audio. The page is opened from disk, by a browser that has seen nothing yet in each
-round. Needs chromium and chromium-driver.
+The root comes from a rehearsal, without audio. Each round opens the page from disk in a browser with a new profile.
+Needs chromium and chromium-driver.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ return (performance.now() - started) / 1000;
 
 
 def browser(profile: str) -> Any:
-    """A headless browser that has seen nothing yet."""
+    """Return a headless browser with a new profile."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"):
@@ -41,7 +41,7 @@ def browser(profile: str) -> Any:
 
 
 def opened(page: Path) -> tuple[float, float, float]:
-    """Seconds to open at the overview, to open at the list of rows, and to sort that."""
+    """Return the seconds to open the overview, to open the list of rows, and to sort the list."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         driver = browser(profile)
         try:

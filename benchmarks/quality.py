@@ -1,8 +1,8 @@
-"""What an EchoX of the nano domain hears, answers and says, on the dialogues of split `test`: a table with the asks.
+"""Evaluate an EchoX of the nano domain on the dialogues of split `test`: a table of figures with their targets.
 
 python -m benchmarks.quality ROOT --model DIR --reader DIR [--before DIR] [--limit N]
 
-Besides: `benchmarks.quality_ablation` (targets compared), `benchmarks.quality_speech` (real speech in).
+See also `benchmarks.quality_ablation` (comparison of targets) and `benchmarks.quality_speech` (real speech as input).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "echo": {"text": "hidden", "decoder": "echo"},
     "generated": {"response": "generated", "text": "response", "decoder": "t2c"},
 }
-"""Parameters of the echo stage: the reply given and said from its text, from what hidden states spell, and by the echo
-decoder; and the reply generated."""
+"""Parameters of the echo stage by run. The reply is given and its units are decoded from its text, from the text that
+the hidden states spell, or by the echo decoder; in the last run, the reply is generated."""
 ABOVE_RECORDED = 0.10
 
 
@@ -43,11 +43,11 @@ class Figure:
     """A line of the table.
 
     Attributes:
-        name: what is measured.
-        rows: on how many dialogues.
-        value: a share, or a cosine; None where nothing could be measured.
-        least, most: what is asked for, if anything is.
-        is_share: printed as a percentage.
+        name: name of the figure.
+        rows: number of dialogues.
+        value: a share or a cosine; None if nothing could be measured.
+        least, most: bounds of the target, if there is one.
+        is_share: True to print the value as a percentage.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is as asked; None where nothing is asked."""
+        """True if the value meets the target; None if there is no target."""
         if self.least is None and self.most is None:
             return None
         if self.value is None:
@@ -76,14 +76,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model made of held-out dialogues.
+    """The outputs of a model on held-out dialogues.
 
     Attributes:
-        questions: as `Dialogues.questions` gives them.
-        trained: replies that were trained on.
+        questions: result of `Dialogues.questions`.
+        trained: replies in the training data.
         runs: rows of echo_targets by run (see `RUNS`) and key.
-        read: what the CTC head reads in each question.
-        reader: of units.
+        read: the CTC head's transcript of each question.
+        reader: unit reader.
     """
 
     questions: Sequence[Row]
@@ -94,44 +94,44 @@ class Quality:
 
     @cached_property
     def unseen(self) -> list[Row]:
-        """Questions whose reply was not trained on."""
+        """Questions whose reply is not in the training data."""
         return [question for question in self.questions if question["reply"] not in self.trained]
 
     def exact(self, questions: Sequence[Row]) -> float | None:
-        """Share of the generated replies that are the dialogues' own, to the letter; an empty one is a wrong one."""
+        """Return the share of generated replies that equal the reference exactly; empty replies count as wrong."""
         rows = self.runs["generated"]
         said = [rows.get(question[KEY], {}).get("response_text") for question in questions]
         return _mean(reply == question["reply"] for reply, question in zip(said, questions, strict=True))
 
     def unit_errors(self, questions: Sequence[Row]) -> float | None:
-        """Of T2C on the replies' text against the recorded units."""
+        """Return the unit error rate of T2C on the replies' text, against the recorded units."""
         rows = self.runs["text"]
         spoken = [question for question in questions if question["units"] and question[KEY] in rows]
         return error_rate([(joined_units(rows[question[KEY]]), question["units"]) for question in spoken])
 
     def units_against(self, run: str) -> float | None:
-        """Unit error rate of the echo decoder's units against another run's."""
+        """Return the unit error rate of the echo decoder against another run."""
         rows, others = self.runs["echo"], self.runs[run]
         return error_rate([(joined_units(rows[key]), joined_units(others[key])) for key in rows.keys() & others.keys()])
 
     def spoken(self, run: str) -> float | None:
-        """target_cer of a run."""
+        """Return the target_cer of a run."""
         return spoken_error_rate(
             self.reader, [(row["response_text"], row["unit_targets"]) for row in self.runs[run].values()]
         )
 
     def recorded(self) -> float | None:
-        """target_cer of the recorded units: the reader's own errors."""
+        """Return the target_cer of the recorded units, which measures the reader's own errors."""
         spoken = [(row["reply"], [row["units"]]) for row in self.questions if row["units"]]
         return spoken_error_rate(self.reader, spoken)
 
     def word_errors(self, told: Callable[[str], str]) -> float:
-        """Of the CTC head's reading against the questions' text."""
+        """Return the word error rate of the CTC head on the questions."""
         asked = [told(row["reference_text"]) for row in self.questions]
         return float(jiwer.wer(asked, [told(text) for text in self.read]))
 
     def figures(self) -> Iterable[Figure]:
-        """The table's lines."""
+        """Yield the figures of the table."""
         count, unseen = len(self.questions), self.unseen
         yield Figure("reply, exact match", count, self.exact(self.questions), least=0.9)
         yield Figure("the same, replies unseen in training", len(unseen), self.exact(unseen), least=0.9)
@@ -161,7 +161,7 @@ class Quality:
                 yield Figure(f"segments that ended by {reason}, run {run}", len(rows), share)
 
     def families(self) -> Iterable[str]:
-        """Lines of the table by family, the part of a dialogue's id before the first dash."""
+        """Yield lines of the table by family, which is the part of a dialogue's id before the first dash."""
         for family in sorted({_family(row) for row in self.questions}):
             rows = [row for row in self.questions if _family(row) == family]
             new = [row for row in self.unseen if _family(row) == family]
@@ -170,19 +170,19 @@ class Quality:
 
 
 def cosine(rows: Mapping[str, Row]) -> float | None:
-    """Mean denoising cosine of the segments, each weighted by its tokens."""
+    """Return the mean denoising cosine of the segments, weighted by their tokens."""
     pairs = [pair for row in rows.values() for pair in zip(row["denoising_cosine"], row["sub_lengths"], strict=True)]
     return sum(value * length for value, length in pairs) / sum(length for _, length in pairs) if pairs else None
 
 
 def trained_replies(root: str) -> frozenset[str]:
-    """Texts of the assistant's turns of split `train`."""
+    """Return the texts of the assistant turns of split `train`."""
     rows = Dataset(root).read("utterances", ["role", "split", "reference_text"]).to_pylist()
     return frozenset(row["reference_text"] for row in rows if (row["role"], row["split"]) == ("assistant", "train"))
 
 
 def ctc_texts(model: str, dialogues: Dialogues) -> list[str]:
-    """What a model's CTC head reads in each question."""
+    """Return the CTC head's transcript of each question."""
     echox = EchoX.load(Path(model))
     assert echox.tokenizer is not None
     waveforms = [[decode_flac(audio)] for audio in dialogues.audio()]
@@ -192,7 +192,7 @@ def ctc_texts(model: str, dialogues: Dialogues) -> list[str]:
 
 
 def measure(root: str, model: str, reader: str, limit: int | None) -> tuple[Dialogues, Quality]:
-    """Runs the echo stage in each of its ways on the held-out dialogues."""
+    """Run the echo stage with each of `RUNS` on the held-out dialogues."""
     dialogues = Dialogues.read(root, "test", limit)
     runs = {name: dialogues.echoed(model=model, **parameters) for name, parameters in RUNS.items()}
     read = ctc_texts(model, dialogues)
@@ -214,11 +214,11 @@ def _percent(value: float | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("root", help="of a nano corpus, with utterances and units")
+    parser.add_argument("root", help="root of a nano corpus with utterances and units")
     parser.add_argument("--model", required=True, help="an EchoX checkpoint")
-    parser.add_argument("--reader", required=True, help="a reader of units")
-    parser.add_argument("--before", help="the checkpoint that stage III began with, for its denoising cosine")
-    parser.add_argument("--limit", type=int, help="only so many dialogues")
+    parser.add_argument("--reader", required=True, help="a unit reader")
+    parser.add_argument("--before", help="the checkpoint before stage III, for its denoising cosine")
+    parser.add_argument("--limit", type=int, help="use only the first N dialogues")
     chosen = parser.parse_args()
     dialogues, quality = measure(chosen.root, chosen.model, chosen.reader, chosen.limit)
     print("| figure | dialogues | value | ask | |\n| --- | --- | --- | --- | --- |")

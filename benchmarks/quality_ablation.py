@@ -1,9 +1,9 @@
-"""Echo decoders of the same recipe and steps, each trained on other targets: what they say, read back.
+"""Compare echo decoders trained with the same recipe and steps on different targets, by reading their units back.
 
 python -m benchmarks.quality_ablation ROOT --model DIR --reader DIR --out DIR [--steps 1000] [--limit N]
 
-The targets: the recorded units of the reply; T2C's on the reply's text; T2C's on what the hidden states spell. A reply
-is one segment in all three, so that nothing but the units differs.
+The targets are the recorded units of the reply, T2C's units for the reply's text, and T2C's units for the text that the
+hidden states spell. A reply is one segment in all three cases, so that only the units differ.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from echo_targets.transforms.models.readers.ctc import UnitReader
 from echo_targets.transforms.training.echo import EchoRow, train_echo
 
 Targets = Mapping[str, Mapping[str, Row]]
-"""Rows of echo_targets by what their targets are, and by key."""
+"""Rows of echo_targets by kind of target and key."""
 
 
 def targets_of(model: str, dialogues: Dialogues) -> Targets:
-    """The three kinds of targets, of the same dialogues."""
+    """Return the three kinds of targets for the same dialogues."""
     made = {
         f"T2C on {text} text": dialogues.echoed(model=model, text=said, segments=ONE_SEGMENT)
         for text, said in (("reference", "response"), ("hidden-state", "hidden"))
@@ -48,7 +48,7 @@ def targets_of(model: str, dialogues: Dialogues) -> Targets:
 def trained(
     model: str, dialogues: Dialogues, targets: Mapping[str, Row], out: Path, settings: EchoTrainConfig
 ) -> dict[str, Any]:
-    """Trains an echo decoder on the dialogues' targets with the shipped recipe, but for its steps."""
+    """Train an echo decoder on the dialogues' targets with the shipped recipe, except for its steps."""
     echox = EchoX.load(Path(model))
     tokenizer = echox.tokenizer
     assert tokenizer is not None
@@ -66,7 +66,7 @@ def trained(
 
 
 def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limit: int | None) -> Iterator[str]:
-    """A line for each kind of targets, as it is trained and measured."""
+    """Train on and evaluate each kind of target, and yield a table line for each."""
     changes = [f"recipe.steps={steps}", f"recipe.decay_steps={max(1, steps // 2)}"]
     settings = chosen_config(EchoTrainConfig, find("train-echo"), changes)
     train, test = (Dialogues.read(root, split, limit) for split in ("train", "test"))
@@ -83,18 +83,18 @@ def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limi
 
 
 def spoken(reader: UnitReader, rows: Mapping[str, Row]) -> float | None:
-    """target_cer of rows of echo_targets."""
+    """Return the target_cer of rows of echo_targets."""
     return spoken_error_rate(reader, [(row["response_text"], row["unit_targets"]) for row in rows.values()])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("root", help="of a nano corpus, with utterances and units")
+    parser.add_argument("root", help="root of a nano corpus with utterances and units")
     parser.add_argument("--model", required=True, help="an EchoX checkpoint before stage III")
-    parser.add_argument("--reader", required=True, help="a reader of units")
-    parser.add_argument("--out", required=True, help="where the three models go")
+    parser.add_argument("--reader", required=True, help="a unit reader")
+    parser.add_argument("--out", required=True, help="folder for the three models")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--limit", type=int, help="only so many dialogues of each split")
+    parser.add_argument("--limit", type=int, help="use only the first N dialogues of each split")
     chosen = parser.parse_args()
     print(f"{chosen.steps} steps each\n")
     print(

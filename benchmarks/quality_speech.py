@@ -1,8 +1,9 @@
-"""Real speech in: an EchoX answers clips of ../shared/speech, and the job that it runs in must complete.
+"""Let an EchoX reply to real speech, the clips of ../shared/speech, in a job that must complete.
 
 python -m benchmarks.quality_speech --model DIR [--limit N]
 
-The replies of a nano model are outside its domain; that the run ends and its shards pass the checks is what counts.
+The clips are outside the domain of a nano model, so the replies are not evaluated, only that the job completes and its
+shards pass the checks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHOWN = 5
 
 
 def run(model: str, root: str, limit: int | None, max_tokens: int = MAX_TOKENS) -> list[StageReport]:
-    """Ingests the clips as users' turns, each a dialogue, and has the model answer them."""
+    """Ingest the clips as user turns, each a dialogue of its own, and let the model reply to them."""
     asked = [row | {"dialogue_id": row["id"], "turn": 0, "role": "user"} for row in speech_rows()[:limit]]
     manifest = Path(root, "manifest.jsonl")
     manifest.write_text("".join(json.dumps(row) + "\n" for row in asked))
@@ -49,7 +50,7 @@ def run(model: str, root: str, limit: int | None, max_tokens: int = MAX_TOKENS) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", required=True, help="an EchoX checkpoint")
-    parser.add_argument("--limit", type=int, help="only so many clips")
+    parser.add_argument("--limit", type=int, help="use only the first N clips")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         reports = run(chosen.model, root, chosen.limit)

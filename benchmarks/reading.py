@@ -1,10 +1,10 @@
-"""Reading training/echo: ours against `datasets` streaming and plain pyarrow, and its memory against the whole table's.
+"""Compare reading training/echo with `datasets` streaming and plain pyarrow, and its memory with that of the table.
 
 python -m benchmarks.reading [root] [rounds]
 
-Every contender reads all rows of the same columns to Python objects, in a process of its own, and they take turns; the
-files are in the page cache. Ours shuffles and packs batches; the others read in order. Without a root it writes a
-table of its own: 100,000 replies of 400 units, with 4 kB in the place of audio.
+Every contender reads all rows of the same columns into Python objects in its own process, and they take turns; the
+files are in the page cache. Ours shuffles and packs batches; the others read in order. Without a root, it writes a
+table of 100,000 replies of 400 units, with 4 kB instead of audio.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(root: str, rounds: int) -> None:
 
 
 def one(name: str, root: str, columns: list[str]) -> None:
-    """Reads an epoch; prints seconds, units, and by how many bytes the process grew, imports left out."""
+    """Read an epoch; print seconds, units, and the bytes by which the process grew, excluding imports."""
     import datasets  # noqa: F401
 
     import echo_targets.transforms.loading.dataset  # noqa: F401
@@ -101,12 +101,12 @@ def one(name: str, root: str, columns: list[str]) -> None:
     files = _files(root)
     contender = CONTENDERS[name]
     pq.ParquetFile(files[0]).read_row_group(0, columns)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory
     before = _status("VmRSS")
     if contender is not whole_table:
-        next(contender(root, files[:1], columns))  # what is imported and started at the first call is not timed,
+        next(contender(root, files[:1], columns))  # warm-up: imports and start-up are not timed
     gc.collect()
-    gc.freeze()  # nor is the collector's walk through imported libraries
+    gc.freeze()  # exclude imported libraries from garbage collection
     started = time.perf_counter()
     units = sum(len(part) for rows in contender(root, files, columns) for row in rows for part in row["unit_targets"])
     seconds = time.perf_counter() - started
@@ -124,7 +124,7 @@ def _status(name: str) -> int:
 
 
 def write_table(folder: Path) -> None:
-    """Shards of training/echo with the columns that are read here."""
+    """Write shards of training/echo with the columns that the benchmark reads."""
     rng = np.random.default_rng(0)
     fingerprint = "0" * 16
     (folder / ECHO.name / fingerprint).mkdir(parents=True)
@@ -156,7 +156,7 @@ def write_table(folder: Path) -> None:
 
 
 def _lists(values: np.ndarray | pa.Array | bytes, count: int) -> pa.Array:
-    """Values in lists of one length; bytes in strings of one."""
+    """Return values in lists of equal length, or bytes in strings of equal length."""
     offsets = np.linspace(0, len(values), count + 1).astype(np.int32)
     if isinstance(values, bytes):
         return pa.BinaryArray.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(values)])

@@ -1,9 +1,9 @@
-"""The whole corpus without its audio: 1,500,184 rows and 1.1 billion frames through plan, write, publish, check, read.
+"""Run the whole corpus without audio, 1,500,184 rows and 1.1 billion frames, through plan, write, publish, check, read.
 
 python -m benchmarks.rehearsal [--fraction 0.01] [--workers 2] [--root DIR]
 
-Stages that need audio or a model are stand-ins (`benchmarks.rehearsal_stages`); everything else is what a job runs.
-Each step has a process of its own, and workers of its own, so that a peak of memory belongs to one step.
+Stages that need audio or a model are stand-ins (`benchmarks.rehearsal_stages`); everything else is the code of a job.
+Each step runs in its own process with its own workers, so that peak memory can be attributed to a step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from echo_targets.transforms.stages.publish.stage import (
 
 SHARD_HOURS = 30.0
 WINDOW_SECONDS = 1e9
-"""Budget of a stand-in's batch: a whole window, since nothing is padded."""
+"""Batch budget of a stand-in: a whole window, because nothing is padded."""
 PUBLISH = {PublishS2T: S2TParameters, PublishT2C: T2CParameters, PublishEcho: EchoSetParameters}
 STAND_INS = ("Ingest", "Transcribe", "Tokenize", "Echo")
 TRAINS_ON = {
@@ -54,7 +54,7 @@ MAX_REJECT_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class Figures:
-    """What a step did: rows and frames that went through it, bytes that it left, and what it took."""
+    """Figures of a step: rows and frames processed, bytes written, time and memory used."""
 
     step: str
     rows: int
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def rehearse(root: str, fraction: float, workers: int) -> Iterator[Figures]:
-    """Runs all steps, each in a process of its own."""
+    """Run all steps, each in its own process."""
     stages = len(STAND_INS) + len(PUBLISH)
     steps: list[tuple[Callable[..., Figures], tuple[object, ...]]] = [
         (plan_step, (root, fraction)),
@@ -123,7 +123,7 @@ def rehearse(root: str, fraction: float, workers: int) -> Iterator[Figures]:
 
 
 def plan_step(root: str, fraction: float) -> Figures:
-    """Lists the entries, cuts them into shards and writes these."""
+    """List the entries, cut them into shards, and write the shards."""
     started = time.perf_counter()
     planned = plan(entries(fraction), SHARD_HOURS)
     planned.commit(Dataset(root))
@@ -131,7 +131,7 @@ def plan_step(root: str, fraction: float) -> Figures:
 
 
 def stage_step(root: str, position: int, workers: int) -> Figures:
-    """Runs one stage: a job of the stages up to it, of which all others are committed."""
+    """Run one stage, as a job of all stages up to it; the earlier ones are committed already."""
     dataset = Dataset(root)
     notes = Path(root, "notes")
     notes.mkdir(exist_ok=True)
@@ -152,19 +152,19 @@ def stage_step(root: str, position: int, workers: int) -> Figures:
         events = Job(root, Committed.of(dataset, ENTRIES.name), stages[: position + 1], MAX_REJECT_FRACTION).run(runner)
         report = [event for event in events if isinstance(event, StageReport)][-1]
     took = sum(float(line) for note in notes.glob(f"{report.info.stage}.*") for line in note.read_text().split())
-    held = f"{report.rows_in - report.rows:,} held back" if report.rows_in != report.rows else ""
+    held = f"{report.rows_in - report.rows:,} rejected or dropped" if report.rows_in != report.rows else ""
     return _figures(report.info.stage, root, report.info.table, started, took, held)
 
 
 def check_step(root: str) -> Figures:
-    """Every rule on every row."""
+    """Check every rule on every row."""
     started = time.perf_counter()
     findings = sum(1 for _ in check_dataset(root))
     return _figures("check", root, "", started, note=f"{findings} findings")
 
 
 def read_step(root: str, table: str) -> Figures:
-    """One epoch of a training set, in batches, its tokens counted."""
+    """Read one epoch of a training set in batches, and count its tokens."""
     started = time.perf_counter()
     dataset = Dataset(root)
     tokens = 0
@@ -194,7 +194,7 @@ def _figures(step: str, root: str, table: str, started: float, drawing: float = 
 
 
 def _peak_gb() -> float:
-    """This process's peak; `ru_maxrss` may be that of the one which started it."""
+    """Return this process's peak memory in GB; `ru_maxrss` may be that of its parent process."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

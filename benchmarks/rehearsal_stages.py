@@ -1,8 +1,8 @@
-"""Rows without audio, at any number: what ingest, transcribe, tokenize and echo would write, drawn from a seed.
+"""Stand-ins that draw any number of rows of ingest, transcribe, tokenize and echo from a seed, without audio.
 
-Every value is a function of the row's key alone, and whole batches are drawn at once in numpy, so that what is timed
-is the pipeline. Units come from the shipped unit language, whose words and counts are those of real speech: its 100
-units in ten shades each make a codebook of 1000. How long units last was counted on LibriSpeech.
+Every value depends only on the row's key, and whole batches are drawn at once in numpy, so that the pipeline dominates
+the time. Units come from the shipped unit language, whose words and counts are those of real speech; ten variants of
+each of its 100 units make a codebook of 1000. The distribution of durations was counted on LibriSpeech.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ CORPORA = (
     Corpus("magpie-pro-speech", 117_000, 327, dialogues=True),
 )
 
-# frames that 55,723 units of 39 minutes of LibriSpeech last: 1, 2, 3 …
+# Number of units that last 1, 2, 3, … frames, among 55,723 units of 39 minutes of LibriSpeech.
 DURATIONS = (24298, 15410, 8339, 4194, 1748, 770, 406, 219, 137, 83, 44, 34, 19, 9, 5, 2, 6)
 
 
 def draw(seeds: Bits, counts: Integers, stream: int) -> Bits:
-    """64 random bits for each element of ragged rows, from the row's seed and the element's place (splitmix64)."""
+    """Return 64 random bits for each element of ragged rows, from the row's seed and the index (splitmix64)."""
     starts = np.cumsum(counts) - counts
     place = np.arange(counts.sum()) - np.repeat(starts, counts)
     bits = np.repeat(seeds + np.uint64(stream << 40), counts) + (place.astype(np.uint64) + 1) * np.uint64(
@@ -79,23 +79,23 @@ def draw(seeds: Bits, counts: Integers, stream: int) -> Bits:
 
 
 def uniform(bits: Bits) -> NDArray[np.float64]:
-    """Numbers in (0, 1)."""
+    """Convert random bits to numbers in (0, 1)."""
     return ((bits >> 11).astype(np.float64) + 0.5) / 2**53
 
 
 def seeds_of(keys: pa.ChunkedArray) -> Bits:
-    """A seed a row."""
+    """Return a seed per row."""
     return np.fromiter((zlib.crc32(key.encode()) << 32 for key in keys.to_pylist()), np.uint64, len(keys))
 
 
 def ranked(counts: NDArray[np.float64], size: int) -> Integers:
-    """A table in which each position stands as often as its count, to draw from with an index below `size`."""
+    """Return a table of `size` positions, each occurring in proportion to its count, to draw from by index."""
     return np.searchsorted(np.cumsum(counts) / counts.sum(), (np.arange(size) + 0.5) / size)
 
 
 @cache
 def _language() -> tuple[Integers, NDArray[np.int32], NDArray[np.bool_]]:
-    """Words to draw from, and each word's units (padded) and where they are."""
+    """Return words to draw from, and each word's units (padded) with a mask."""
     language = loads((files("echo_targets.transforms.assets") / "unit-language-k100.json").read_text())
     words: list[list[int]] = language["vocabulary"]
     units = np.array([word + [0] * (MAX_WORD_UNITS - len(word)) for word in words], np.int32)
@@ -110,7 +110,7 @@ def _duration() -> NDArray[np.int32]:
 
 @dataclass(frozen=True)
 class Units:
-    """Unit sequences, all rows' end to end: units and durations with the number a row, words with theirs."""
+    """Concatenated unit sequences of all rows: units and durations with their number per row, and words with theirs."""
 
     units: NDArray[np.int32]
     durations: NDArray[np.int32]
@@ -120,10 +120,10 @@ class Units:
 
 
 def units_of(seeds: Bits, frames: Integers, stream: int) -> Units:
-    """Collapsed units that last for so many frames."""
+    """Draw collapsed units that last for the given numbers of frames."""
     language, vocabulary, there = _language()
     duration = _duration()
-    wanted = frames // 5 + 16  # a word lasts 5.7 frames on average
+    wanted = frames // 5 + 16  # a word has 5.7 frames on average
     bits = draw(seeds, wanted, stream)
     row = np.repeat(np.arange(len(frames)), wanted)
     word, shade = language[bits & 0xFFFF], ((bits >> 16) & 0xFFFF).astype(np.int64) % SHADES
@@ -152,14 +152,14 @@ def units_of(seeds: Bits, frames: Integers, stream: int) -> Units:
 
 @cache
 def _lexicon() -> tuple[Integers, pa.Array]:
-    """English words to draw from."""
+    """Return English words to draw from."""
     sentences = (files("echo_targets.jobs.corpora") / "nano_sentences.jsonl").read_text().splitlines()
     counts = Counter(re.findall(r"[a-z']+", " ".join(loads(line)["text"] for line in sentences).lower()))
     return ranked(np.array(list(counts.values()), float), 2**16), pa.array(list(counts))
 
 
 def texts_of(seeds: Bits, seconds: NDArray[np.float64], stream: int) -> pa.StringArray:
-    """Texts as long as speech of that many seconds."""
+    """Draw texts as long as speech of the given durations in seconds."""
     lexicon, words = _lexicon()
     counts = (seconds * WORDS_PER_SECOND).astype(np.int64) + 1
     drawn = words.take(pa.array(lexicon[draw(seeds, counts, stream) & 0xFFFF]))
@@ -171,20 +171,20 @@ def offsets(counts: Integers) -> pa.Int32Array:
 
 
 def lists(counts: Integers, values: Any, kind: pa.DataType) -> pa.ListArray:
-    """A list column from the rows' lengths and all elements."""
+    """Return a list column from the rows' lengths and the concatenated elements."""
     elements = values if isinstance(values, pa.Array) else pa.array(values, kind.value_type)
     return pa.ListArray.from_arrays(offsets(counts), elements, type=kind)
 
 
 def pieces(counts: Integers, parts: Integers) -> Integers:
-    """Lengths that cut each row's count into so many about equal parts."""
+    """Return lengths that divide each row's count into the given number of about equal parts."""
     part = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
     count, of = np.repeat(counts, parts), np.repeat(parts, parts)
     return (part + 1) * count // of - part * count // of
 
 
 def cut_texts(texts: pa.StringArray, lengths: Integers) -> pa.StringArray:
-    """ASCII texts, end to end, cut into strings of these lengths."""
+    """Cut concatenated ASCII text into strings of the given lengths."""
     whole = pa.concat_arrays([texts])
     return pa.StringArray.from_buffers(len(lengths), offsets(lengths).buffers()[1], whole.buffers()[2])
 
@@ -194,7 +194,7 @@ def category(value: str, count: int) -> pa.DictionaryArray:
 
 
 def entries(fraction: float) -> Iterator[dict[str, Any]]:
-    """Rows of the table `entries`: this share of every corpus."""
+    """Yield rows of the table `entries`, for the given share of every corpus."""
     for source, corpus in enumerate(CORPORA):
         items = round(corpus.items * fraction)
         for start in range(0, items, CHUNK):
@@ -232,7 +232,7 @@ def _entries(source: int, corpus: Corpus, numbers: Integers) -> pa.Table:
 
 
 def table(values: Mapping[str, Any], kind: Table, count: int) -> pa.Table:
-    """Columns in a table's order, null where there are none."""
+    """Return columns in a table's order; missing ones are null."""
     found = [values.get(field.name) for field in kind.schema]
     arrays = [
         pa.nulls(count, field.type) if array is None else array for array, field in zip(found, kind.schema, strict=True)
@@ -244,14 +244,14 @@ class StandInParameters(Parameters):
     """Parameters of a stand-in.
 
     Attributes:
-        notes: folder in which each worker notes the seconds that it spent on drawing rows.
+        notes: folder in which each worker records the seconds that it spent drawing rows.
     """
 
     notes: str = ""
 
 
 class StandIn(Transform):
-    """A stage that draws its rows."""
+    """Base class of stages that draw their rows."""
 
     version: ClassVar[int] = 1
     Parameters = StandInParameters
@@ -262,7 +262,7 @@ class StandIn(Transform):
 
     @abstractmethod
     def drawn(self, batch: pa.Table) -> Output:
-        """What the stage would make of a batch."""
+        """Draw the stage's output for a batch."""
 
     def __call__(self, batch: pa.Table) -> Output:
         started = time.perf_counter()
@@ -273,7 +273,7 @@ class StandIn(Transform):
 
 
 class Ingest(StandIn):
-    """Utterances without audio bytes."""
+    """Draws utterances without audio bytes."""
 
     name: ClassVar[str] = "ingest"
     reads = (ENTRIES,)
@@ -310,7 +310,7 @@ class Ingest(StandIn):
 
 
 class Transcribe(StandIn):
-    """The reference for a transcript, or a drawn one; one row in a thousand is refused."""
+    """Uses the reference as the transcript, or draws one; rejects one row in a thousand."""
 
     name: ClassVar[str] = "transcribe"
     reads = (UTTERANCES,)
@@ -364,7 +364,7 @@ class Transcribe(StandIn):
 
 
 class Tokenize(StandIn):
-    """Units of the codebook's size that last as long as the audio."""
+    """Draws units of the codebook's size that last as long as the audio."""
 
     name: ClassVar[str] = "tokenize"
     reads = (UTTERANCES,)
@@ -394,7 +394,7 @@ class Tokenize(StandIn):
 
 
 class Echo(StandIn):
-    """Targets as long as the spoken reply, in segments of a few tokens, beside the reply's own units."""
+    """Draws targets as long as the spoken reply, in segments of a few tokens, with the recorded units of the reply."""
 
     name: ClassVar[str] = "echo"
     reads = (UTTERANCES, UNITS)

@@ -1,4 +1,4 @@
-"""What the runners cost themselves: wall time over that of a stand-in model of known duration, shards of 30 hours.
+"""Measure the runners' overhead: wall time in excess of a stand-in model of known duration, with shards of 30 hours.
 
 python -m benchmarks.runners [--hours 30] [--shards 1] [--factor 0.0025] [--runners local,ray,beam]
 """
@@ -28,7 +28,7 @@ OPTIONS = {
 
 
 def entries(hours: float) -> list[dict[str, Any]]:
-    """As many rows as it takes of the real speech to fill the hours."""
+    """Return rows that repeat the real speech until the hours are filled."""
     rows: list[dict[str, Any]] = []
     seconds = 0.0
     while seconds < hours * 3600:
@@ -59,7 +59,7 @@ def main() -> None:
         print("| runner | wall, s | model, s | the runner's own, s | of the model's |")
         print("| --- | --- | --- | --- | --- |")
         for number, name in enumerate(chosen.runners.split(",")):
-            factor = chosen.factor + number * 1e-9  # another fingerprint, so that each does the work
+            factor = chosen.factor + number * 1e-9  # a different fingerprint for each runner, so that none is skipped
             work = StageSpec("benchmarks.stages:Sleep", {"real_time_factor": factor})
             model = samples / SAMPLE_RATE * factor
             started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""What one would write in place of a job: each file read, transcribed, aligned and tokenized, one after the other.
+"""A plain script as an alternative to a job: loads, transcribes, aligns and tokenizes one file after another.
 
 python -m benchmarks.script MANIFEST OUT.parquet
 
 The libraries and weights are those of `folder.yaml`: faster-whisper in int8, hama and torchaudio's `forced_align`,
-openai-whisper's encoder in its windows of 30 s, scikit-learn's nearest centroid. It checks nothing and resumes nothing.
+openai-whisper's encoder with windows of 30 s, scikit-learn's nearest centroid. It neither checks nor resumes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Sets of real speech by circumstance: short clean clips say nothing about pauses, noise or long recordings.
+"""Sets of real speech by condition, because short clean clips say nothing about pauses, noise or long recordings.
 
-All sets are made from the clips of ../shared/speech, by seed: the clips themselves, pairs with a pause between them,
-clips with noise, and recordings of ten minutes.
+All sets are made from the clips of ../shared/speech with fixed seeds: the clips themselves, pairs with a pause between
+them, clips with noise, and recordings of ten minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SNRS = (0, 5, 10)
 PAIR_SECONDS = 29
 RECORDING_SECONDS = 600
 FLOOR = 1e-4
-"""Standard deviation of the noise in a pause: digital silence is not what a microphone gives."""
+"""Standard deviation of the noise in pauses, because a microphone never records digital silence."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SpeechSet:
 
     @property
     def seconds(self) -> float:
-        """Of audio, in all."""
+        """Total duration in seconds."""
         return sum(map(len, self.waveforms)) / SAMPLE_RATE
 
 

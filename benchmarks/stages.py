@@ -1,4 +1,4 @@
-"""Stages for measuring runners: real speech repeated to any length, and a model of known duration."""
+"""Stages for measuring runners: one that repeats real speech to any length, and a model of known duration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from echo_targets.transforms.base import Output, Parameters, Transform, table_of
 
 @cache
 def clips() -> list[tuple[bytes, int]]:
-    """FLAC bytes and samples of each file of speech."""
+    """Return the FLAC bytes and number of samples of each speech file."""
     import soundfile
 
     paths = sorted(row["audio"] for row in speech_rows())
@@ -26,7 +26,7 @@ def clips() -> list[tuple[bytes, int]]:
 
 
 class Repeat(Transform):
-    """Utterances of the real speech, over and over."""
+    """Repeats utterances of real speech."""
 
     name: ClassVar[str] = "repeat"
     version: ClassVar[int] = 1
@@ -47,13 +47,13 @@ class Repeat(Transform):
 
 
 class SleepParameters(Parameters):
-    """Parameters of `Sleep`: seconds of work for each second of audio."""
+    """Parameters of `Sleep`: seconds of work per second of audio."""
 
     real_time_factor: float
 
 
 class Sleep(Transform):
-    """A model that takes its time and no processor, as one on a GPU; its audio is decoded all the same."""
+    """A model that takes time but no CPU, like one on a GPU; its audio is still decoded."""
 
     name: ClassVar[str] = "sleep"
     version: ClassVar[int] = 1

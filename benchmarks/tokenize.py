@@ -1,4 +1,4 @@
-"""tokenize (features and nearest centroids), in half precision too, against one utterance at a time, and 30 s windows.
+"""Compare tokenize, also in half precision, with one utterance at a time and with features of 30 s windows.
 
 python -m benchmarks.tokenize [--limit N] [--rounds 5]
 """

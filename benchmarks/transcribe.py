@@ -1,4 +1,4 @@
-"""transcribe against openai-whisper, faster-whisper and transformers: seconds and word error rate, by kind of speech.
+"""Compare transcribe with openai-whisper, faster-whisper and transformers: time and word error rate by kind of speech.
 
 python -m benchmarks.transcribe [--limit N] [--rounds 1] [--only NAME] [--noisy 4]
 
@@ -80,7 +80,7 @@ def _contenders() -> Contenders:
     torch_model = load_whisper(EMBEDDED)
     threads = get_num_threads()
     model = WhisperModel(str(WHISPER_TINY_EN.locate().parent), device="cpu", compute_type="int8", cpu_threads=threads)
-    set_num_threads(threads)  # CTranslate2 sets the number of threads of torch's OpenMP to its own
+    set_num_threads(threads)  # CTranslate2 changes the thread count of torch's OpenMP
 
     def ours(encoder_dtype: Literal["float32", "bfloat16"]) -> Callable[[Waveforms], list[str]]:
         stage = Transcribe(TranscribeParameters(encoder_dtype=encoder_dtype))

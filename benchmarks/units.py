@@ -1,10 +1,10 @@
-"""The unit language's `encode_batch` against sentencepiece's unigram model: the same words, scores and sequences.
+"""Compare the unit language's `encode_batch` with sentencepiece's unigram model on equal words, scores and sequences.
 
 python -m benchmarks.units [--limit N] [--rounds 5]
 
-Each sequence is an utterance of the real speech; the whole is encoded twenty times over. sentencepiece is given
-our vocabulary, so the two should write the same words but where its 32-bit scores tie, and the sequences as strings,
-whose making is not timed.
+Each sequence is an utterance of real speech; all of them are encoded twenty times. sentencepiece gets our vocabulary,
+so both should output the same words except where its 32-bit scores tie. It takes the sequences as strings; converting
+them is not timed.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def main(limit: int | None, rounds: int) -> None:
         "sentencepiece, one thread": sentencepiece,
         "sentencepiece, its threads": sentencepiece_threads,
     }
-    ours()  # compiles, which is not timed
+    ours()  # compilation is not timed
     compare(contenders, seconds * TIMES, rounds)
     pairs = zip(found["ours"], found["theirs"], strict=True)
-    same = sum(one == [id_ - 1 for id_ in two] for one, two in pairs)  # theirs count from the unknown, 0
-    print(f"{same} of {len(many)} sequences are the same words")
+    same = sum(one == [id_ - 1 for id_ in two] for one, two in pairs)  # their id 0 is the unknown token
+    print(f"{same} of {len(many)} sequences have the same words")
 
 
 def units_of_speech(limit: int | None) -> tuple[list[np.ndarray], float]:
-    """Collapsed units of the real speech, (N,) int32 an utterance, and the seconds of audio."""
+    """Return collapsed units of the real speech, (N,) int32 per utterance, and the seconds of audio."""
     waveforms, _, _ = speech(limit=limit)
     book = Codebook.load(asset(TokenizeParameters().codebook))
     features = WhisperFeatures(EMBEDDED, book.layer, "cpu")
@@ -69,7 +69,7 @@ def units_of_speech(limit: int | None) -> tuple[list[np.ndarray], float]:
 
 
 def _sentencepiece(language: UnitLanguage) -> Any:
-    """A sentencepiece model of our words and their log-probabilities; its ids are ours and one for the unknown."""
+    """Return a sentencepiece model of our words and log-probabilities; its ids are ours + 1 (0 is unknown)."""
     from sentencepiece import SentencePieceProcessor
     from transformers.utils import sentencepiece_model_pb2_new as sentencepiece_model_pb2  # for any protobuf
 

@@ -1,8 +1,8 @@
-"""The parts of transcribe: Whisper's encoder in CTranslate2 and in torch, and what its decoder needs of a window.
+"""Time the parts of transcribe: Whisper's encoder in CTranslate2 and in torch, and its decoder by context length.
 
 python -m benchmarks.whisper_parts [--limit N] [--rounds 5]
 
-Times are of every fifth utterance, word error rates of all; greedy, without going back to whole windows.
+Times are for every fifth utterance, word error rates for all. Decoding is greedy, without a fallback to whole windows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(limit: int | None, rounds: int) -> None:
     theirs = ctranslate2.models.Whisper(
         str(WHISPER_TINY_EN.locate().parent), compute_type="int8", intra_threads=threads
     )
-    torch.set_num_threads(threads)  # CTranslate2 gives torch's OpenMP its own number
+    torch.set_num_threads(threads)  # CTranslate2 changes the thread count of torch's OpenMP
     encoders: dict[str, Encode] = {
         "torch, bfloat16, a thread a window": partial(_torch, recognizer, "bfloat16", None),
         "torch, float32, a thread a window": partial(_torch, recognizer, "float32", None),
@@ -70,7 +70,7 @@ def main(limit: int | None, rounds: int) -> None:
 
 
 def _torch(recognizer: FasterWhisper, dtype: str, silence: int | None, waveforms: Waveforms) -> Waveforms:
-    """Whole windows, or each utterance with some seconds of silence."""
+    """Encode whole windows, or each utterance padded with some seconds of silence."""
 
     def encode(some: Waveforms) -> Waveforms:
         seconds = 30 if silence is None else min(padded_seconds(len(some[0])) + silence, 30)
@@ -87,7 +87,7 @@ def _ctranslate2(model: ctranslate2.models.Whisper, waveforms: Waveforms) -> Wav
 
 
 def _decode(recognizer: FasterWhisper, waveforms: Waveforms, encoded: Waveforms, silence: int) -> list[str]:
-    """One thread a window; at most what was encoded."""
+    """Decode with one thread per window, attending at most to the encoded part."""
 
     def text(pair: tuple[np.ndarray, np.ndarray]) -> str:
         waveform, hidden = pair

@@ -1,4 +1,4 @@
-"""The embedded Whisper as a pipeline of transformers, to measure against."""
+"""The embedded Whisper as a transformers pipeline, as a baseline."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
         model=model,
         tokenizer=tokenizer,
         feature_extractor=WhisperFeatureExtractor(feature_size=model.config.num_mel_bins),
-        generate_kwargs={"num_beams": 1},  # it would take five
+        generate_kwargs={"num_beams": 1},  # the default is five
     )
 
     def run(waveforms: Sequence[np.ndarray]) -> list[str]:
         inputs: Any = [{"raw": waveform, "sampling_rate": SAMPLE_RATE} for waveform in waveforms]
-        is_long = any(len(waveform) > WINDOW_SAMPLES for waveform in waveforms)  # which it can't pad to one length
+        is_long = any(len(waveform) > WINDOW_SAMPLES for waveform in waveforms)  # can't be padded to one length
         found = hear(inputs, return_timestamps=True, batch_size=1 if is_long else batch)
         return [said["text"] for said in found]
 
@@ -44,7 +44,7 @@ def asr_pipeline(batch: int) -> Callable[[Sequence[np.ndarray]], list[str]]:
 
 
 def embedded_in_transformers() -> WhisperForConditionalGeneration:
-    """The embedded Whisper as transformers' own model, in evaluation mode."""
+    """Return the embedded Whisper as a transformers model in evaluation mode."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
     from whisper.tokenizer import get_tokenizer
 

@@ -1,9 +1,9 @@
-"""The whole job, `echo-targets run folder`, against a plain script of the same steps (`benchmarks/script.py`).
+"""Compare the whole job, `echo-targets run folder`, with a plain script of the same steps (`benchmarks/script.py`).
 
 python -m benchmarks.whole [--limit N] [--rounds 5]
 
-Both start from nothing, so that loading libraries and models counts, and leave Parquet. The job also ingests, checks,
-commits and publishes; it has two workers, the script two threads.
+Both start cold, so that loading libraries and models counts, and write Parquet. The job also ingests, checks, commits
+and publishes; it has two workers, the script two threads.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Two workers of one thread each against one: 200 utterances of real speech, transcribed and tokenized.
+"""Compare two single-threaded workers with one: 200 utterances of real speech, transcribed and tokenized.
 
 python -m benchmarks.workers [--rounds 3]
 
-Processor seconds stand beside the wall's: where two workers use no more of them than one, whatever is lost was lost to
-others on the machine.
+Prints CPU seconds as well as wall time: if two workers use no more CPU time than one, any loss is due to other
+processes on the machine.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ STAGES = ("Ingest", "Transcribe", "Tokenize")
 
 
 class Took(NamedTuple):
-    """Seconds of the wall, and of processors in the workers."""
+    """Wall time, and CPU time in the workers, in seconds."""
 
     wall: float
     processor: float
 
     def __str__(self) -> str:
-        return f"{self.wall:.1f} s ({self.processor:.0f} s of processor)"
+        return f"{self.wall:.1f} s ({self.processor:.0f} s CPU)"
 
 
 def run(manifest: Path, root: str, workers: int) -> Took:
-    """What the models' stages take, their loading included; ingest is done before."""
+    """Time the stages with models, including loading; ingest is done before."""
     settings = load("folder", [f"manifest={manifest}", f"root={root}", "shard_hours=0.03"])
     job = job_of(settings)
     stages = [spec for spec in job.stages if spec.transform.endswith(STAGES)]
@@ -50,12 +50,12 @@ def run(manifest: Path, root: str, workers: int) -> Took:
         patch("echo_targets.pipeline.runners.local.os.cpu_count", return_value=workers),
         LocalRunner(workers) as runner,
     ):
-        list(Job(root, job.plan, stages, 0.0).run(runner))  # a thread for each worker
+        list(Job(root, job.plan, stages, 0.0).run(runner))  # one thread per worker
     return Took(time.perf_counter() - started, _processor_seconds() - processor)
 
 
 def _processor_seconds() -> float:
-    """Of the children that have ended."""
+    """Return the CPU seconds of finished child processes."""
     times = os.times()
     return times.children_user + times.children_system
 
@@ -75,7 +75,7 @@ def main() -> None:
             one = run(manifest, f"{folder}/{number}-1", 1)
             ratios.append(one.wall / two.wall)
             print(f"one worker {one}, two workers {two}: {ratios[-1]:.2f} times", flush=True)
-    print(f"{statistics.median(ratios):.2f} times, the median")
+    print(f"{statistics.median(ratios):.2f} times (median)")
 
 
 if __name__ == "__main__":

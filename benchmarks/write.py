@@ -1,10 +1,10 @@
-"""The shard writer, with its check and its commit, against `datasets` `to_parquet` and Ray Data `write_parquet`.
+"""Compare the shard writer, including check and commit, with `datasets` `to_parquet` and Ray Data `write_parquet`.
 
 python -m benchmarks.write [--limit N] [--rounds 5]
 
-The rows are units of the real speech, each utterance 100 times with its units renumbered, so that no row repeats;
-ours come in batches of 64, as from a stage.
-Ours also checks every rule, reads the file again and hashes it; the others write and no more.
+The rows are units of real speech, each utterance 100 times with its units renumbered so that no row repeats; ours come
+in batches of 64, as from a stage. Ours also checks every rule, reads the file again and hashes it; the others just
+write.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(limit: int | None, rounds: int) -> None:
             "Ray Data, write_parquet": with_ray,
             "pyarrow, our settings, no check": write_alone,
         }
-        with_ray()  # starts its workers, which is not timed
+        with_ray()  # starting its workers is not timed
         compare(contenders, seconds * TIMES, rounds, len(rows))
         for name, folder in folders.items():
             files = sorted(folder.rglob("*.parquet"))

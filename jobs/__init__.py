@@ -1,1 +1,1 @@
-"""What a person types: the command line, one file a command, and the configurations."""
+"""The command line: one file per command, configurations, and the inspector."""

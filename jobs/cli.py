@@ -1,4 +1,4 @@
-"""`echo-targets`: the command line. Each command is a file of its own, imported when it is called."""
+"""The `echo-targets` command line. Each command lives in its own module, which is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -13,39 +13,46 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Makes the training data of echo-trained speech-to-speech models: speech in, checked Parquet shards of "
-    "semantic-aligned unit targets out.\n\nExit codes: 0 done, 1 a check failed or too many rows were rejected, "
-    "2 bad usage or configuration, or another driver "
-    "at work on the root, 3 some shards failed, or storage.",
+    help="Make training data for echo-trained speech-to-speech models: speech in, checked Parquet shards of "
+    "semantically aligned unit targets out.\n\nExit codes: 0 success; 1 a check failed or too many rows were "
+    "rejected; 2 wrong usage or configuration, or another driver is running on the same root; 3 some shards failed "
+    "or storage was unavailable.",
 )
-train = typer.Typer(no_args_is_help=True, help="Train a model from published training sets.")
+train = typer.Typer(no_args_is_help=True, help="Train a model on published training sets.")
 app.add_typer(train, name="train")
 
-Root = Annotated[str, typer.Argument(help="Root of a dataset: the folder that `run` wrote to.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted for what is nested.")]
+Root = Annotated[str, typer.Argument(help="Dataset root: the folder or URL that `run` wrote to.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs; dots reach nested keys.")]
 
-Where = Annotated[
+ExecutionOverrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key=value: workers=2, device=cuda, runner=ray, ray.address=auto, beam.runner=FlinkRunner, …"),
+    typer.Argument(
+        help="Where to run, as key=value: workers=2, device=cuda, runner=ray, ray.address=auto, "
+        "beam.runner=FlinkRunner, …"
+    ),
+]
+
+ModelOut = Annotated[
+    str, typer.Argument(help="Directory to write the model to; running the command again resumes a stopped training.")
 ]
 
 
 class Mode(StrEnum):
-    """How a unit language is fitted."""
+    """Algorithm that fits a unit language."""
 
     NGRAM = "ngram"
     BPE = "bpe"
 
 
 class ReportFormat(StrEnum):
-    """How a comparison or an estimate is printed."""
+    """Output format of a comparison or an estimate."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class Level(StrEnum):
-    """How much a check reads."""
+    """How much data a check reads."""
 
     METADATA = "metadata"
     ROWS = "rows"
@@ -53,7 +60,7 @@ class Level(StrEnum):
 
 
 class Format(StrEnum):
-    """How findings are written."""
+    """Output format of findings."""
 
     TEXT = "text"
     JSON = "json"
@@ -84,16 +91,18 @@ def options(
 
 @app.command()
 def run(
-    config: Annotated[str, typer.Argument(help="A YAML file, or one that ships: folder, corpora/mls, echox-6k.")],
+    config: Annotated[
+        str, typer.Argument(help="YAML file or the name of a shipped configuration: folder, corpora/mls, echox-6k.")
+    ],
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and why, and what is missing; do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would run and why, and what is missing; change nothing.")
     ] = False,
 ) -> None:
     """Run a job: ingest, transcribe, measure, align, tokenize, echo, publish.
 
-    What is committed already is not done again, so the same command resumes a job that was stopped. Where a source says
-    what is `expected` of it and ingest stored something else, that is said at the end, with exit code 1.
+    Committed shards are skipped, so running the same command again resumes a stopped job. If a source declares what is
+    `expected` of it and ingest stored something else, the difference is printed at the end and the exit code is 1.
 
     Example: echo-targets run folder manifest=calls/manifest.jsonl root=out/calls workers=2
     """
@@ -104,10 +113,13 @@ def run(
 
 @app.command()
 def demo(
-    root: Annotated[str, typer.Option(help="Where to write.")] = "out/demo",
-    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    root: Annotated[str, typer.Option(help="Folder to write to.")] = "out/demo",
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
 ) -> None:
-    """Voice twenty dialogues, break a few files on purpose, and take them through every stage."""
+    """Synthesize twenty dialogues, add a few broken files, and run every stage on them.
+
+    Example: echo-targets demo --root out/demo --workers 4
+    """
     from echo_targets.jobs.commands.demo import demo_command
 
     raise typer.Exit(demo_command(root, workers))
@@ -116,22 +128,28 @@ def demo(
 @app.command()
 def check(
     path: Annotated[
-        str | None, typer.Argument(help="Root of a dataset, or one Parquet shard; without it, the contract itself.")
+        str | None,
+        typer.Argument(help="Dataset root or one Parquet shard. Without it, --against compares the contract itself."),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Say what changed since REF: contracts (schemas/contract), a dataset, or a Parquet shard."),
+        typer.Option(
+            help="Report what changed since this reference: a folder of contracts (schemas/contract), a dataset root, "
+            "or a Parquet shard."
+        ),
     ] = None,
     level: Annotated[
         Level,
-        typer.Option(help="metadata: manifests and footers; rows: every rule on every row; deep: audio, units."),
+        typer.Option(
+            help="metadata: manifests and footers; rows: also every rule on every row; deep: also audio and units."
+        ),
     ] = Level.ROWS,
-    format: Annotated[Format, typer.Option(help="How findings are written.")] = Format.TEXT,
+    format: Annotated[Format, typer.Option(help="Output format of findings.")] = Format.TEXT,
 ) -> None:
-    """Check shards against the contract: schema, every rule on every row, digests, keys across tables.
+    """Check shards against the contract: schema, rules, digests, and keys across tables.
 
-    One finding a line; exit code 1 where there is any that breaks. deep also decodes and hashes all audio, and computes
-    the units of a sample again.
+    Prints one finding per line; the exit code is 1 if any finding breaks the contract. --level deep also decodes and
+    hashes all audio and recomputes the units of a sample.
 
     Examples: echo-targets check s3://bucket/calls --level metadata --format github
 
@@ -146,11 +164,11 @@ def check(
 def status(
     root: Root,
     config: Annotated[
-        str | None, typer.Argument(help="As `run` takes it: also say what a run of it here would do, and why.")
+        str | None, typer.Argument(help="Configuration, as for `run`: also show what running it on ROOT would do.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Show the versions of a dataset's tables, which are current, their hours and sizes, and what was rejected and why.
+    """Show each table's versions with their hours and sizes, which ones are current, and what was rejected and why.
 
     Example: echo-targets status out/calls folder manifest=calls/manifest.jsonl stages.publish_s2t.max_wer=0.3
     """
@@ -161,14 +179,19 @@ def status(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(help="ROOT (its current version) or ROOT@FINGERPRINT (four digits are enough).")],
-    b: Annotated[str, typer.Argument(help="As A; @FINGERPRINT alone is a version in A's root.")],
+    a: Annotated[
+        str,
+        typer.Argument(help="ROOT for its current version, or ROOT@FINGERPRINT (the first four digits are enough)."),
+    ],
+    b: Annotated[str, typer.Argument(help="Like A; @FINGERPRINT without a root is a version in A's root.")],
     table: Annotated[str, typer.Option(help="Table to compare.")] = "echo_targets",
-    format: Annotated[ReportFormat, typer.Option(help="Tables for a person, or one JSON object.")] = ReportFormat.TEXT,
+    format: Annotated[
+        ReportFormat, typer.Option(help="text: readable tables; json: one JSON object.")
+    ] = ReportFormat.TEXT,
 ) -> None:
-    """Compare two versions of a table: rows added, gone and changed, unit error rates, scores, the worst rows.
+    """Compare two versions of a table: added, removed and changed rows, unit error rates, scores, and the worst rows.
 
-    `status` lists the versions of a root.
+    `echo-targets status ROOT` lists the versions.
 
     Examples: echo-targets diff out/calls@89568b5b out/calls
 
@@ -181,16 +204,19 @@ def diff(
 
 @app.command()
 def plan(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships, as `run` takes it.")],
+    config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
     overrides: Overrides = None,
     throughputs: Annotated[
-        str | None, typer.Option(help="YAML file of throughputs and bytes that differ from jobs/throughputs.yaml.")
+        str | None,
+        typer.Option(help="YAML file of throughputs and densities that replace those of jobs/throughputs.yaml."),
     ] = None,
-    format: Annotated[ReportFormat, typer.Option(help="A table for a person, or one JSON object.")] = ReportFormat.TEXT,
+    format: Annotated[
+        ReportFormat, typer.Option(help="text: a readable table; json: one JSON object.")
+    ] = ReportFormat.TEXT,
 ) -> None:
-    """Estimate a job: hours of speech, GPU hours, disk and shards, by stage and corpus. Loads no model, runs nothing.
+    """Estimate a job's hours of speech, GPU hours, disk space and shards by stage and corpus, without running anything.
 
-    A source that is not there is counted as it is `expected`.
+    A missing source is counted at its `expected` size.
 
     Example: echo-targets plan folder manifest=calls/manifest.jsonl root=out/calls --throughputs mine.yaml
     """
@@ -201,14 +227,13 @@ def plan(
 
 @app.command()
 def retry(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of one that ships, as `run` takes it.")],
+    config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
     overrides: Overrides = None,
 ) -> None:
-    """Retry rejected rows: their files are mended, or a limit of ingest or publish is another.
+    """Retry rejected rows after their files were fixed or a limit of ingest or publish was changed.
 
-    Shards come out as a full run would write them, but a model works only on rows that are new, changed or were
-    rejected, and on their dialogues. A mended file of another size, or another limit, makes new versions beside the
-    old.
+    The shards equal those of a full run, but models process only rows that are new, changed or previously rejected,
+    and their dialogues. A fixed file of a different size, or a changed limit, makes new versions; the old ones stay.
 
     Example: echo-targets retry folder manifest=calls/manifest.jsonl root=out/calls
     """
@@ -220,9 +245,12 @@ def retry(
 @app.command()
 def gc(
     root: Root,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only said what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list what would be deleted.")] = False,
 ) -> None:
-    """Delete versions that are neither current nor read by a current one, and what killed processes left behind."""
+    """Delete versions that are neither current nor inputs of a current one, and the leftovers of killed processes.
+
+    Example: echo-targets gc out/calls --yes
+    """
     from echo_targets.jobs.commands.gc import gc_command
 
     raise typer.Exit(gc_command(root, yes))
@@ -231,18 +259,23 @@ def gc(
 @app.command()
 def inspect(
     root: Root,
-    out: Annotated[str, typer.Option(help="Folder of the page; an earlier page in it is replaced.")] = "out/inspect",
+    out: Annotated[
+        str, typer.Option(help="Folder to write the page to; an earlier page in it is replaced.")
+    ] = "out/inspect",
     sounds: Annotated[
-        int, typer.Option(help="About how many rows get their sound, a sample of dialogues.", min=0)
+        int, typer.Option(help="Approximate number of rows with sound, sampled by whole dialogues.", min=0)
     ] = 500,
     vocoder: Annotated[
-        str | None, typer.Option(help="Directory of speechbrain's unit HiFi-GAN, which says the targets of those rows.")
+        str | None,
+        typer.Option(help="Directory of speechbrain's unit HiFi-GAN, which synthesizes the targets of those rows."),
     ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Serve it to this machine; then every row has sound.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page to this machine only; then every row has sound.")
+    ] = False,
 ) -> None:
-    """Write a page to look at a dataset and listen to it: overview, search, and each utterance on a time axis.
+    """Write a web page for browsing and listening to a dataset: overview, search, and each utterance on a time axis.
 
-    A folder of files without any server: open its index.html, or copy it where others can.
+    The page is a folder of static files and needs no server: open its index.html, or copy the folder elsewhere.
 
     Example: echo-targets inspect out/calls --serve
     """
@@ -254,17 +287,17 @@ def inspect(
 @app.command()
 def fit_codebook(
     root: Root,
-    out: Annotated[str, typer.Argument(help="The codebook's file, .safetensors.")],
+    out: Annotated[str, typer.Argument(help="Codebook file to write (.safetensors).")],
     size: Annotated[int, typer.Option(help="Number of units.", min=2, max=LARGEST_CODEBOOK)] = 100,
-    layer: Annotated[int, typer.Option(help="Encoder layer that features are taken after.", min=0)] = 3,
+    layer: Annotated[int, typer.Option(help="Encoder layer whose output is clustered.", min=0)] = 3,
     model: Annotated[
-        str, typer.Option(help="Whisper, HuBERT, WavLM or wav2vec2 whose encoder gives the features.")
+        str, typer.Option(help="Whisper, HuBERT, WavLM or wav2vec2 model whose encoder computes the features.")
     ] = "embedded:tiny.en",
-    seed: Annotated[int, typer.Option(help="Seed of the sample and of k-means.")] = 0,
-    max_frames: Annotated[int, typer.Option(help="Most frames to fit on.", min=100)] = 200_000,
-    overrides: Where = None,
+    seed: Annotated[int, typer.Option(help="Seed of sampling and of k-means.")] = 0,
+    max_frames: Annotated[int, typer.Option(help="Maximum number of frames to fit on.", min=100)] = 200_000,
+    overrides: ExecutionOverrides = None,
 ) -> None:
-    """Fit a codebook by k-means on the features of a sample of a dataset's frames.
+    """Fit a k-means codebook on the encoder features of a sample of a dataset's frames.
 
     Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500 workers=2
     """
@@ -278,13 +311,15 @@ def fit_codebook(
 @app.command()
 def fit_unit_language(
     root: Root,
-    out: Annotated[str, typer.Argument(help="The unit language's file, .json.")],
+    out: Annotated[str, typer.Argument(help="Unit language file to write (.json).")],
     vocab_size: Annotated[int, typer.Option(help="Number of words.", min=2)] = 1000,
-    max_word_units: Annotated[int, typer.Option(help="Longest word, in units.", min=1, max=16)] = 4,
-    mode: Annotated[Mode, typer.Option(help="How words are found; bpe is learnt on this machine alone.")] = Mode.NGRAM,
-    overrides: Where = None,
+    max_word_units: Annotated[int, typer.Option(help="Maximum length of a word, in units.", min=1, max=16)] = 4,
+    mode: Annotated[
+        Mode, typer.Option(help="Algorithm that finds words; bpe always runs on this machine.")
+    ] = Mode.NGRAM,
+    overrides: ExecutionOverrides = None,
 ) -> None:
-    """Fit words of units on a dataset's table `units`.
+    """Fit a unit language, a vocabulary of words of units, on a dataset's `units` table.
 
     Example: echo-targets fit-unit-language out/calls words.json --vocab-size 4000 runner=ray ray.address=auto
     """
@@ -296,10 +331,10 @@ def fit_unit_language(
 
 
 @app.command()
-def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="The fences' file, .json.")]) -> None:
-    """Fit fences of the speech rate: 1.5 times the interquartile range beyond the quartiles of each corpus.
+def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="Fences file to write (.json).")]) -> None:
+    """Fit speech-rate fences for each corpus: 1.5 times the interquartile range beyond its quartiles.
 
-    They are of the table `measures`; `rate_fences` of a stage that publishes is their file.
+    Reads the `measures` table. Pass the file to a publish stage as `rate_fences`.
 
     Example: echo-targets fit-fences out/calls fences.json
     """
@@ -311,14 +346,16 @@ def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="The fences' 
 @train.command()
 def s2t(
     root: Root,
-    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    out: ModelOut,
     overrides: Overrides = None,
-    config: Annotated[str, typer.Option(help="Sizes and recipe: a YAML file or a name that ships.")] = "train-s2t",
+    config: Annotated[
+        str, typer.Option(help="Model sizes and recipe: a YAML file or the name of a shipped configuration.")
+    ] = "train-s2t",
 ) -> None:
-    """Train stage I of an EchoX, a speech-to-text model, on `training/s2t`; rows of split `test` are held out.
+    """Train stage I of an EchoX model, speech-to-text, on `training/s2t`; rows of split `test` are held out.
 
-    Each row is a dialogue of one turn: a question's audio and text, and the reply. The model comes with a tokenizer of
-    its own and an untrained unit decoder: `train t2c --language-model` and `train echo` follow.
+    Each row is a one-turn dialogue: the audio and text of the user turn, and the reply. The model gets its own
+    tokenizer and an untrained unit decoder; continue with `train t2c --language-model` and `train echo`.
 
     Example: echo-targets train s2t out/nano-corpus out/nano-s2t recipe.steps=11000
     """
@@ -330,19 +367,23 @@ def s2t(
 @train.command()
 def t2c(
     root: Root,
-    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    out: ModelOut,
     overrides: Overrides = None,
     config: Annotated[
         str | None,
-        typer.Option(help="Sizes and recipe: a YAML file or a name that ships; train-t2c, or train-unit-translator."),
+        typer.Option(
+            help="Model sizes and recipe: a YAML file or the name of a shipped configuration. Default: train-t2c, or "
+            "train-unit-translator with --language-model."
+        ),
     ] = None,
     language_model: Annotated[
-        str | None, typer.Option(help="EchoX directory of stage I (`train s2t`): its tokenizer, embeddings and sizes.")
+        str | None,
+        typer.Option(help="EchoX directory of stage I (`train s2t`): provides tokenizer, embeddings and sizes."),
     ] = None,
 ) -> None:
-    """Train a text-to-codec decoder on `training/t2c`; rows of split `test` are held out and measured.
+    """Train a text-to-codec decoder on `training/t2c`; rows of split `test` are held out and evaluated.
 
-    With --language-model it is stage II of an EchoX: OUT gets the language model with the trained decoder.
+    With --language-model, train stage II of an EchoX model: OUT gets the language model with the trained decoder.
 
     Examples: echo-targets train t2c out/nano out/nano-t2c recipe.steps=9000
 
@@ -361,14 +402,18 @@ def t2c(
 @train.command()
 def echo(
     root: Root,
-    model: Annotated[str, typer.Argument(help="EchoX directory of stages I and II, the one `echo` ran with.")],
-    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    model: Annotated[
+        str, typer.Argument(help="EchoX directory after stages I and II; the model that the echo stage ran with.")
+    ],
+    out: ModelOut,
     overrides: Overrides = None,
-    config: Annotated[str, typer.Option(help="The recipe: a YAML file or a name that ships.")] = "train-echo",
+    config: Annotated[
+        str, typer.Option(help="Recipe: a YAML file or the name of a shipped configuration.")
+    ] = "train-echo",
 ) -> None:
-    """Train stage III of an EchoX on `training/echo`: hidden states learn to say the unit targets.
+    """Train stage III of an EchoX model on `training/echo`: predict the unit targets from hidden states.
 
-    Rows of split `test` are held out; units and states are measured on them before and after.
+    Rows of split `test` are held out; units and hidden states are evaluated on them before and after training.
 
     Example: echo-targets train echo out/nano-corpus out/nano-stage2 out/nano-echox recipe.steps=3000
     """
@@ -380,11 +425,13 @@ def echo(
 @train.command()
 def reader(
     root: Root,
-    out: Annotated[str, typer.Argument(help="Directory of the model; a run that was stopped goes on in it.")],
+    out: ModelOut,
     overrides: Overrides = None,
-    config: Annotated[str, typer.Option(help="Sizes and recipe: a YAML file or a name that ships.")] = "train-reader",
+    config: Annotated[
+        str, typer.Option(help="Model sizes and recipe: a YAML file or the name of a shipped configuration.")
+    ] = "train-reader",
 ) -> None:
-    """Train a reader of units on `training/t2c`; rows of split `test` are held out and measured.
+    """Train a unit reader (units to text) on `training/t2c`; rows of split `test` are held out and evaluated.
 
     Example: echo-targets train reader out/nano out/nano-reader recipe.steps=5000
     """
@@ -396,13 +443,14 @@ def reader(
 @app.command()
 def backends(
     name: Annotated[
-        str | None, typer.Argument(help="A stage (`align`), a package (`fairseq2`) or an extra (`demo`); all without.")
+        str | None,
+        typer.Argument(help="Stage (`align`), package (`fairseq2`) or extra (`demo`) to show. Default: all of them."),
     ] = None,
 ) -> None:
-    """Show which libraries are installed and load here, and the line that installs or mends each of the others.
+    """Show which libraries are installed and load here, and the command that installs or repairs each of the others.
 
-    Each is loaded in a process of its own, which takes some seconds. A version other than the tested one is named, as
-    is a GPU that torch does not see; the digests of embedded weights are compared.
+    Each library is imported in its own process, which takes a few seconds. Also reports versions other than the tested
+    ones, a GPU that torch does not see, and embedded weights whose digests differ from the release.
 
     Example: echo-targets backends fairseq2
     """
@@ -412,7 +460,7 @@ def backends(
 
 
 def main() -> None:
-    """Entry point: known errors end in one message and their exit code, never in a trace."""
+    """Run the command line; known errors print one message instead of a traceback and set the exit code."""
     import sys
 
     from echo_targets.schemas.errors import UserError
@@ -428,7 +476,7 @@ def main() -> None:
         print(f"{error.name} is not installed: {install_remedy(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except OSError as error:
-        print(f"{error}; storage is out of reach or full, try again", file=sys.stderr)
+        print(f"{error}. Storage may be unreachable or full; run the same command again.", file=sys.stderr)
         sys.exit(FAILED)
 
 

@@ -1,4 +1,7 @@
-"""Configurations: YAML with `key=value` on top, checked; an error names the key, its line, and what to write."""
+"""Load and validate configurations: YAML files with `key=value` overrides.
+
+Every error names the key, its line or override, and what to write instead.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 class ConfigError(UserError):
-    """A configuration that can't be used: the file, the line, the key and the remedy."""
+    """An invalid configuration; the message names the file, the line, the key and the remedy."""
 
 
 class ExecutionConfig(BaseModel):
-    """Where shards are worked on.
+    """Where and how shards are processed.
 
     Attributes:
-        runner: processes of this machine, a Ray cluster, or any runner of Apache Beam.
-        workers: processes of `local`, one model each; the machine's threads are divided among them.
+        runner: `local` (processes on this machine), `ray` (a Ray cluster) or `beam` (any Apache Beam runner).
+        workers: number of `local` processes, each with its own models; they share the machine's threads equally.
         ray, beam: options of those runners.
         device: torch device of the models.
-        batch_seconds: padded seconds of audio in a batch, longest x count.
-        when_busy: whether to wait for another driver that is at work on the root, or to refuse.
+        batch_seconds: padded seconds of audio in a batch: the longest item times the number of items.
+        when_busy: what to do if another driver is running on the root: `wait` for it or `refuse` to start.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,10 +57,10 @@ class ExecutionConfig(BaseModel):
     when_busy: WhenBusy = "refuse"
 
     def open_runner(self) -> Runner:
-        """The runner, to be entered.
+        """Return the configured runner, to be used as a context manager.
 
         Raises:
-            UserError: it is not installed, or its options can't be.
+            UserError: the runner's library is not installed, or its options are invalid.
         """
         if self.runner == "ray":
             return RayRunner(self.ray)
@@ -67,13 +70,13 @@ class ExecutionConfig(BaseModel):
 
 
 class JobConfig(ExecutionConfig):
-    """What `echo-targets run` is told.
+    """Configuration of `echo-targets run`.
 
     Attributes:
         root: folder or URL that the tables are written to.
-        shard_hours: hours of audio a shard.
-        max_reject_fraction: more refused rows of a stage than this share end the job with exit code 1.
-        stages: parameters of each stage that runs.
+        shard_hours: hours of audio per shard.
+        max_reject_fraction: the job exits with code 1 if a stage rejects more than this fraction of its rows.
+        stages: parameters of each stage to run.
     """
 
     root: str
@@ -82,7 +85,7 @@ class JobConfig(ExecutionConfig):
     stages: dict[str, dict[str, Any]]
 
     def specs(self) -> list[StageSpec]:
-        """The stages in the pipeline's order, parameters as they were validated."""
+        """Return the stages in pipeline order, with validated parameters."""
         return [
             StageSpec(STAGES.get(name, name), self.stages[name], self.device, self.batch_seconds)
             for name in in_order(self.stages)
@@ -90,14 +93,14 @@ class JobConfig(ExecutionConfig):
 
 
 def load(config: str, overrides: list[str]) -> JobConfig:
-    """Reads a configuration.
+    """Load and validate a job configuration.
 
     Args:
-        config: a YAML file, or the name of one that ships here (`demo`, `folder`).
-        overrides: `key=value`, dotted for what is nested.
+        config: a YAML file, or the name of a shipped configuration (`demo`, `folder`).
+        overrides: `key=value` pairs; dots reach nested keys.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: the configuration is invalid; the message lists every problem of the first section with any.
     """
     path = find(config)
     values = _values(path, overrides)
@@ -118,15 +121,15 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         except ValidationError as error:
             raise _explain(error, path, overrides, ("stages", name), kind) from None
     if "ingest" not in stages:
-        raise ConfigError(f"{path}: stages.ingest is missing; it names the sources")
+        raise ConfigError(f"{path}: stages.ingest is missing. Add it with the sources to ingest.")
     return parsed.model_copy(update={"stages": stages})
 
 
 def execution(overrides: list[str]) -> ExecutionConfig:
-    """Where a command without a configuration file works.
+    """Return the execution config of a command that takes overrides but no configuration file.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: an override is invalid; the message lists every problem.
     """
     try:
         return ExecutionConfig.model_validate(read_values(None, overrides))
@@ -135,47 +138,49 @@ def execution(overrides: list[str]) -> ExecutionConfig:
 
 
 def find(config: str) -> Path:
-    """The file of a configuration.
+    """Return the path of a configuration given as a file or as the name of a shipped one.
 
     Raises:
-        ConfigError: there is no such file, and none of that name ships here.
+        ConfigError: there is neither such a file nor a shipped configuration of that name.
     """
     for path in (Path(config), CONFIGS / f"{config}.yaml"):
         if path.is_file():
             return path
     shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-    raise ConfigError(f"{config}: no such file, and no configuration of that name; there are {shipped}")
+    raise ConfigError(f"{config}: neither a file nor a shipped configuration. Shipped ones are {shipped}.")
 
 
 def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
-    """A YAML file's values, if there is one, with the overrides merged in and `${…}` filled in.
+    """Return the values of an optional YAML file with overrides applied and `${…}` resolved.
 
     Raises:
-        ConfigError: it is not YAML, a value is missing, or an override is not `key=value`.
+        ConfigError: the file is not YAML, a value is missing, or an override is not `key=value`.
     """
     for override in overrides:
         if not re.match(r"[\w.\[\]-]+=", override):
-            raise ConfigError(f"{override!r} is not key=value")
+            raise ConfigError(f"{override!r} is not of the form key=value")
     try:
         merged = OmegaConf.load(path) if path else OmegaConf.create()
         for override in overrides:
             _override(merged, override)
         if missing := sorted(OmegaConf.missing_keys(merged)):
             given = " ".join(f"{key}=…" for key in missing)
-            raise ConfigError(_place(path, [], tuple(missing[0].split("."))) + f"needs a value; add {given}")
+            raise ConfigError(
+                _place(path, [], tuple(missing[0].split("."))) + f"needs a value. Add {given} to the command."
+            )
         values = OmegaConf.to_container(merged, resolve=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{path}, line {line}: not YAML: {error.problem}") from error
+        raise ConfigError(f"{path}, line {line}: invalid YAML: {error.problem}") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{path or 'command line'}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values")
+        raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
     return {str(key): value for key, value in values.items()}
 
 
 def _override(values: DictConfig | ListConfig, override: str) -> None:
-    """Sets `key=value`; a number in the key is a place in a list."""
+    """Apply one `key=value`; a number in the key is a list index."""
     try:
         values.merge_with_dotlist([override])
     except (OmegaConfBaseException, IndexError, TypeError) as error:
@@ -197,19 +202,22 @@ def _explain(
     for problem in error.errors():
         inner, keys = _walk(kind, problem["loc"])
         where = prefix + keys
-        said = problem["msg"].removeprefix("Value error, ")
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            said = _unknown(where[-1], inner.model_fields)
+            message = _unknown(where[-1], inner.model_fields)
         elif problem["type"] == "missing":
-            said = "is missing"
+            message = "is missing"
         elif not isinstance(problem["input"], dict | list):
-            said = f"{said}, not {problem['input']!r}"
-        lines.append(_place(path, overrides, where) + said)
+            message = f"{message}, not {problem['input']!r}"
+        lines.append(_place(path, overrides, where) + message)
     return ConfigError("\n".join(lines))
 
 
 def _walk(kind: type[BaseModel], place: tuple[int | str, ...]) -> tuple[type[BaseModel], tuple[str, ...]]:
-    """The model of a nested section, and the keys that lead there: not the names of a union's members on the way."""
+    """Return the model of a nested section and the keys that lead to it.
+
+    Pydantic's error locations also contain the tags of union members; these are left out of the keys.
+    """
     members, keys = [kind], list[str]()
     for part in place:
         if len(members) > 1 and (tagged := [one for one in members if part in _kinds(one)]):
@@ -235,11 +243,11 @@ def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
 
 def _unknown(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), 1)
-    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; there are {', '.join(known)}"
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known keys are {', '.join(known)}"
 
 
 def _place(path: Path | None, overrides: list[str], where: tuple[str, ...]) -> str:
-    """Where a key was given: on the command line, or at a line of the file."""
+    """Return the message prefix that says where a key was given: on the command line, or at a line of the file."""
     key = ".".join(where)
     for override in overrides:
         name = override.partition("=")[0]
@@ -250,7 +258,7 @@ def _place(path: Path | None, overrides: list[str], where: tuple[str, ...]) -> s
 
 
 def _line(path: Path, where: tuple[str, ...]) -> int | None:
-    """Line of a key in the file, or of the nearest key above it."""
+    """Return the line number of a key in the file, or of its nearest enclosing key that is present."""
     node, line = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader), None
     for part in where:
         if isinstance(node, yaml.MappingNode):

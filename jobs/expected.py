@@ -1,4 +1,4 @@
-"""What ingest stored, against what the configuration's sources should come to."""
+"""Compare what ingest stored with what the configuration's sources are expected to hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.sources.base import Expected, Source
 
 
-def say_differences(sources: Iterable[Source], dataset: Dataset, console: Console) -> bool:
-    """Prints what `differences` finds; says whether there is anything."""
+def print_differences(sources: Iterable[Source], dataset: Dataset, console: Console) -> bool:
+    """Print what `differences` finds; return True if there is any difference."""
     found = differences(sources, dataset)
     for line in found:
         console.print(line, style="red", markup=False, soft_wrap=True)
@@ -22,9 +22,9 @@ def say_differences(sources: Iterable[Source], dataset: Dataset, console: Consol
 
 
 def differences(sources: Iterable[Source], dataset: Dataset) -> list[str]:
-    """A line for each corpus whose items or hours are further from what is expected than its tolerance allows.
+    """Return a line for each corpus whose items or hours deviate from `expected` by more than the tolerance.
 
-    Nothing is expected of a corpus one of whose sources says nothing.
+    A corpus is only compared if every one of its sources declares what is expected of it.
 
     Raises:
         LayoutError: the dataset has no utterances.
@@ -35,11 +35,11 @@ def differences(sources: Iterable[Source], dataset: Dataset) -> list[str]:
     complete = {corpus: [one for one in parts if one] for corpus, parts in wanted.items() if all(parts)}
     stored = _stored(dataset) if complete else {}
     found = ((corpus, _difference(parts, *stored.get(corpus, (0, 0.0)))) for corpus, parts in complete.items())
-    return [f"{corpus}: {said}" for corpus, said in found if said]
+    return [f"{corpus}: {message}" for corpus, message in found if message]
 
 
 def _stored(dataset: Dataset) -> dict[str, tuple[int, float]]:
-    """Items and hours of each corpus in the current utterances."""
+    """Return the items and hours of each corpus in the current utterances."""
     rows = dataset.read(UTTERANCES.name, ["corpus", "num_samples"])
     rows = rows.set_column(0, "corpus", pc.cast(rows["corpus"], pa.string()))
     sums = rows.group_by("corpus").aggregate([("num_samples", "count"), ("num_samples", "sum")]).to_pylist()
@@ -52,7 +52,7 @@ def _difference(wanted: list[Expected], items: int, hours: float) -> str | None:
     if max(abs(items / all_items - 1), abs(hours / all_hours - 1)) <= tolerance:
         return None
     return (
-        f"ingest stored {items:,} items and {hours:,.2f} hours; {all_items:,} items and {all_hours:,g} hours are "
-        f"expected, within {tolerance:.0%}. Look at what was refused, and at the source's splits, subsets and roles; "
-        "or set its `expected` to what you have."
+        f"ingest stored {items:,} items and {hours:,.2f} hours, but {all_items:,} items and {all_hours:,g} hours are "
+        f"expected, within {tolerance:.0%}. Check the rejects and the source's splits, subsets and roles, or set the "
+        "source's `expected` to what you have."
     )

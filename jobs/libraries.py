@@ -1,4 +1,7 @@
-"""What each stage can use: the table behind `echo-targets backends`. One line a use; a package may have several."""
+"""The libraries that each stage can use: the table behind `echo-targets backends`.
+
+One entry per use; a package may have several entries.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,15 @@ from echo_targets.transforms.models.checkpoints.embedded import (
 
 
 class Backend(NamedTuple):
-    """A use of a library.
+    """One use of a library.
 
     Attributes:
-        stage: of the pipeline, or what else it is for.
-        package, module: its distribution, and the module that must load; behind a colon, what starts it.
-        extra: of this package, which installs it.
-        does: what for.
-        files: weights inside it, whose digests must be those of the pinned release.
+        stage: stage of the pipeline, or another area that uses the library.
+        package: name of the distribution.
+        module: module that must import; `module:function` also calls the function.
+        extra: extra of this project that installs the library.
+        does: what the library is used for.
+        files: embedded weights, whose digests must equal those of the pinned release.
     """
 
     stage: str
@@ -38,41 +42,48 @@ class Backend(NamedTuple):
 FAIRSEQ2 = "echo_targets.transforms.models.checkpoints.fairseq2:start_fairseq2"
 BACKENDS = (
     Backend("ingest", "soundfile", "soundfile", "ingest", "WAV, FLAC, MP3, Ogg"),
-    Backend("ingest", "av", "av", "ingest", "AAC, M4A and the rest, with an FFmpeg of its own"),
+    Backend("ingest", "av", "av", "ingest", "AAC, M4A and other formats, with a bundled FFmpeg"),
     Backend("ingest", "soxr", "soxr", "ingest", "resampling to 16 kHz"),
-    Backend("ingest", "datasets", "datasets", "huggingface", "Hugging Face data sets"),
-    Backend("transcribe", "faster-whisper", "faster_whisper", "transcribe", "Whisper of CTranslate2, the default"),
+    Backend("ingest", "datasets", "datasets", "huggingface", "Hugging Face datasets"),
+    Backend("transcribe", "faster-whisper", "faster_whisper", "transcribe", "Whisper in CTranslate2, the default"),
     Backend(
         "transcribe",
         "openai-whisper",
         "whisper",
         "transcribe",
-        "Whisper of openai or transformers; encoders",
+        "openai and transformers Whisper checkpoints; encoders",
     ),
     Backend("transcribe", "jiwer", "jiwer", "transcribe", "word error rates"),
     Backend("align", "torchaudio", "torchaudio", "align", "forced alignment"),
     Backend("align", "hama", "hama", "demo", "English phonemes, the default"),
-    Backend("align", "transformers", "transformers", "echo", "wav2vec2, HuBERT or WavLM with a CTC head over letters"),
-    Backend("align", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 CTC recognizers"),
-    Backend("align", "speechbrain", "speechbrain", "speechbrain", "its EncoderASR over letters"),
+    Backend("align", "transformers", "transformers", "echo", "wav2vec2, HuBERT or WavLM with a letter CTC head"),
+    Backend("align", "fairseq2", FAIRSEQ2, "fairseq2", "fairseq2's wav2vec2 CTC recognizers"),
+    Backend("align", "speechbrain", "speechbrain", "speechbrain", "EncoderASR models that output letters"),
     Backend("align", "openai-whisper", "whisper", "transcribe", "Whisper's cross-attention"),
     Backend("tokenize", "openai-whisper", "whisper", "transcribe", "Whisper encoders"),
     Backend("tokenize", "transformers", "transformers", "echo", "HuBERT, WavLM, wav2vec2, XLSR; EnCodec, DAC, Mimi"),
-    Backend("tokenize", "fairseq2", FAIRSEQ2, "fairseq2", "its wav2vec2 and XLSR encoders"),
-    Backend("tokenize", "fairseq2n", FAIRSEQ2, "fairseq2", "the native part of fairseq2"),
-    Backend("tokenize", "speechbrain", "speechbrain", "speechbrain", "encoders that it trained"),
+    Backend("tokenize", "fairseq2", FAIRSEQ2, "fairseq2", "fairseq2's wav2vec2 and XLSR encoders"),
+    Backend("tokenize", "fairseq2n", FAIRSEQ2, "fairseq2", "native code of fairseq2"),
+    Backend("tokenize", "speechbrain", "speechbrain", "speechbrain", "encoders trained with speechbrain"),
     Backend("tokenize", "s3tokenizer", "s3tokenizer", "cosyvoice", "CosyVoice2's speech tokenizer"),
     Backend("tokenize", "numba", "numba", "fit", "unit languages"),
-    Backend("measure", "faster-whisper", "faster_whisper.vad", "transcribe", "speech, by Silero's VAD", (SILERO_VAD,)),
-    Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs it"),
+    Backend(
+        "measure",
+        "faster-whisper",
+        "faster_whisper.vad",
+        "transcribe",
+        "speech detection with Silero VAD",
+        (SILERO_VAD,),
+    ),
+    Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs Silero VAD"),
     Backend("measure", "torchaudio", "torchaudio.functional", "align", "loudness"),
     Backend("echo", "transformers", "transformers", "echo", "T2C decoders and EchoX"),
-    Backend("echo", "safetensors", "safetensors.torch", "echo", "their weights"),
-    Backend("echo", "tokenizers", "tokenizers", "echo", "their texts"),
-    Backend("echo", "rapidfuzz", "rapidfuzz", "echo", "error rates of units"),
-    Backend("vocoder", "speechbrain", "speechbrain", "speechbrain", "unit HiFi-GAN: units to sound"),
+    Backend("echo", "safetensors", "safetensors.torch", "echo", "model weights"),
+    Backend("echo", "tokenizers", "tokenizers", "echo", "text tokenizers"),
+    Backend("echo", "rapidfuzz", "rapidfuzz", "echo", "unit error rates"),
+    Backend("vocoder", "speechbrain", "speechbrain", "speechbrain", "unit HiFi-GAN: units to audio"),
     Backend("fit-codebook", "scikit-learn", "sklearn", "fit", "k-means"),
-    Backend("inspect", "jinja2", "jinja2", "inspect", "its page"),
+    Backend("inspect", "jinja2", "jinja2", "inspect", "the inspector's page"),
     Backend("runners", "ray", "ray.data", "ray", "runner=ray"),
     Backend("runners", "apache-beam", "apache_beam", "beam", "runner=beam"),
     Backend("storage", "s3fs", "s3fs", "s3", "s3://"),
@@ -87,11 +98,11 @@ BACKENDS = (
         (HAMA_CTC, HAMA_G2P, HAMA_G2P_DECODER, HAMA_VOCABULARY),
     ),
     Backend("embedded", "hibari-tts", "hibari", "demo", "an English voice", (HIBARI_VOICE,)),
-    Backend("device", "torch", "torch", "align", "a GPU; every model runs on a CPU too"),
+    Backend("device", "torch", "torch", "align", "GPU support; every model also runs on a CPU"),
 )
 
 SYSTEM = {"libsndfile": "apt-get install libsndfile1", "libgomp": "apt-get install libgomp1"}
-"""Libraries of the system that a package may ask for as it loads, and what installs them (Debian, Ubuntu)."""
+"""System libraries that a package may need at import time, and how to install them on Debian or Ubuntu."""
 
 
 def install_remedy(error: ModuleNotFoundError) -> str:

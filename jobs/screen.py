@@ -1,4 +1,4 @@
-"""What a job shows while it runs: a live bar in a terminal, plain lines elsewhere; a table at the end."""
+"""Show a job's progress: live bars in a terminal, plain lines elsewhere, and a funnel table at the end."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ SHOWN_UNITS = 10
 
 
 def open_console() -> Console:
-    """The terminal; or plain lines wide enough not to break, where there is none."""
+    """Return a console for the terminal or, without one, for plain lines that are wide enough not to wrap."""
     console = Console()
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 @dataclass
 class _Stage:
-    """How far a stage has come; samples are of this run."""
+    """Progress of a stage; `samples`, `shards` and `rejects` count this run only."""
 
     info: StageInfo
     total: int
     committed: int
     bar: TaskID
-    began: float | None = None
+    started: float | None = None
     samples: int = 0
     shards: int = 0
     rejects: int = 0
 
-    def said(self) -> str:
-        elapsed = time.monotonic() - (self.began or time.monotonic())
+    def progress(self) -> str:
+        elapsed = time.monotonic() - (self.started or time.monotonic())
         factor = f", real-time factor {elapsed * SAMPLE_RATE / self.samples:.3f}" if self.samples else ""
         return (
             f"{self.samples / SAMPLE_RATE / 3600:.2f} of {self.total / SAMPLE_RATE / 3600:.2f} h{factor}, "
             f"{self.committed + self.shards} of {self.info.shards} shards, {self.rejects} rejects"
         )
 
-    def left(self) -> str:
-        if self.began is None or not 0 < self.samples < self.total:
+    def time_left(self) -> str:
+        if self.started is None or not 0 < self.samples < self.total:
             return ""
-        seconds = (time.monotonic() - self.began) * (self.total - self.samples) / self.samples
+        seconds = (time.monotonic() - self.started) * (self.total - self.samples) / self.samples
         return f", {seconds:.0f} s left"
 
 
 class Screen:
-    """Follows a job's events. Stages overlap, so each has a bar of its own."""
+    """Context manager that shows a job's events. Stages overlap, so each has its own bar."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.reports: list[StageReport] = []
         self._stages: dict[str, _Stage] = {}
-        self._before = self._said = time.monotonic()
+        self._last_event = self._last_line = time.monotonic()
         self._live = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[progress]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -80,54 +80,54 @@ class Screen:
         self._live.stop()
 
     def show(self, event: JobEvent) -> None:
-        """Takes in one event."""
+        """Show one event."""
         if isinstance(event, Waiting):
-            self.console.print(f"waiting for another driver: {event.driver}", markup=False)
+            self.console.print(f"waiting for another driver to finish: {event.driver}", markup=False)
         elif isinstance(event, StageStarted):
-            bar = self._live.add_task(event.info.stage, total=max(event.samples, 1), said="", visible=False)
+            bar = self._live.add_task(event.info.stage, total=max(event.samples, 1), progress="", visible=False)
             self._stages[event.info.stage] = _Stage(event.info, event.samples, event.committed, bar)
         elif isinstance(event, StageReport):
             self._finish(event)
         else:
             self._follow(event)
-        self._before = time.monotonic()
+        self._last_event = time.monotonic()
 
     def _follow(self, event: Event) -> None:
         stage = self._stages[event.stage]
-        if stage.began is None:
-            stage.began = self._before  # when the shard that it starts with came to it
+        if stage.started is None:
+            stage.started = self._last_event  # the stage's first shard became ready with the previous event
         if isinstance(event, Worked):
             stage.samples += event.samples
         elif isinstance(event, Done):
             stage.shards += 1
             stage.rejects += sum(event.manifest.reasons.values())
         else:
-            again = "" if event.final else ", trying again"
+            again = "" if event.final else ", retrying"
             self.console.print(f"{event.stage}: shard {event.shard} failed{again}: {event.reason}", markup=False)
         done = min(stage.samples, stage.total)
-        self._live.update(stage.bar, completed=done, said=stage.said(), visible=True)
-        if not self.console.is_terminal and time.monotonic() - self._said >= LINE_EVERY:
-            self._said = time.monotonic()
-            self.console.print(f"{event.stage}: {stage.said()}{stage.left()}")
+        self._live.update(stage.bar, completed=done, progress=stage.progress(), visible=True)
+        if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_EVERY:
+            self._last_line = time.monotonic()
+            self.console.print(f"{event.stage}: {stage.progress()}{stage.time_left()}")
 
     def _finish(self, report: StageReport) -> None:
         stage = self._stages[report.info.stage]
         self._live.remove_task(stage.bar)
         self.reports.append(report)
         if stage.committed == stage.info.shards:
-            said = "nothing to do, all shards are committed"
+            summary = "nothing to do, all shards are committed"
         else:
             hours = report.samples / SAMPLE_RATE / 3600
-            elapsed = time.monotonic() - (stage.began or time.monotonic())
-            said = f"{report.rows} rows, {sum(report.reasons.values())} refused, {hours:.2f} h in {elapsed:.1f} s"
+            elapsed = time.monotonic() - (stage.started or time.monotonic())
+            summary = f"{report.rows} rows, {sum(report.reasons.values())} rejected, {hours:.2f} h in {elapsed:.1f} s"
             if report.shards < report.info.shards:
-                said += f", {report.info.shards - report.shards} of {report.info.shards} shards are missing"
-        self.console.print(f"[bold]{report.info.stage}[/]: {said}")
+                summary += f", {report.info.shards - report.shards} of {report.info.shards} shards are missing"
+        self.console.print(f"[bold]{report.info.stage}[/]: {summary}")
 
 
 def funnel(reports: list[StageReport]) -> RichTable:
-    """Rows in and out of each stage, and why the others went."""
-    table = RichTable("stage", "table", "rows in", "rows", "refused", "why", title="Funnel")
+    """Return a table of the rows into and out of each stage, with the reject reasons."""
+    table = RichTable("stage", "table", "rows in", "rows", "rejected", "why", title="Funnel")
     for report in reports:
         why = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common())
         table.add_row(
@@ -141,8 +141,8 @@ def funnel(reports: list[StageReport]) -> RichTable:
     return table
 
 
-def say_unused(console: Console, unused: list[int], size: int, what: str) -> None:
-    """Print which of a codebook's units are unused, if any."""
+def print_unused_units(console: Console, unused: list[int], size: int, what: str) -> None:
+    """Print which units of a codebook are unused, if any; `what` completes the sentence."""
     if unused:
         shown = ", ".join(map(str, unused[:SHOWN_UNITS])) + (", …" if len(unused) > SHOWN_UNITS else "")
         console.print(f"{len(unused)} of {size} units ({shown}) {what}", soft_wrap=True)

@@ -1,1 +1,1 @@
-"""How work moves: plan, batch, run one shard, commit, resume."""
+"""The engine of a job: plan shards, pack batches, run and commit each shard, resume."""

@@ -1,7 +1,7 @@
-"""The note of an attempt at a shard, beside where its manifest will be: the next attempt reads how the last one ended.
+"""Notes about attempts at a shard, stored next to its future manifest, so that a retry knows how the last one ended.
 
-A note with a reason: the attempt failed, and said why. A note without one: the process died before it could. No note:
-there was no attempt, or it committed the shard, or it was stopped in order.
+A note with a reason means that the attempt failed with an exception; a note without one, that the process crashed. No
+note means that there was no attempt, that it committed the shard, or that it was stopped in an orderly way.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Attempt:
     """How an attempt at a shard ended.
 
     Attributes:
-        id: unique to the attempt.
-        reason: what was raised, and where; None for a process that died.
-        final: whether another attempt can't help.
+        id: unique id of the attempt.
+        reason: the exception and where it was raised; None if the process crashed.
+        final: True if another attempt can't succeed.
     """
 
     id: str
@@ -35,19 +35,19 @@ class Attempt:
 
 
 def last_attempt(dataset: Dataset, info: StageInfo, shard: int) -> Attempt | None:
-    """The note that the last attempt at a shard left."""
+    """Return the note of the last attempt at a shard, or None if there is none."""
     try:
         data = dataset.read_json(_path(info, shard))
         return None if data is None else Attempt(**data)
-    except (LayoutError, TypeError):  # half a note is that of a machine that went down
+    except (LayoutError, TypeError):  # a partly written note: the machine crashed
         return Attempt("")
 
 
 @contextmanager
 def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt | None]:
-    """Notes an attempt at a shard for as long as the block lasts, and how it failed if it does; gives the last one's.
+    """Keep a note of an attempt at a shard during the block, with the reason if it fails. Yield the previous note.
 
-    The block calls `forget` before it commits, so that no note is left beside a manifest.
+    The block must call `forget` before it commits, so that no note remains next to a manifest.
     """
     last = last_attempt(dataset, info, shard)
     this = Attempt(uuid.uuid4().hex)
@@ -63,12 +63,12 @@ def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt |
 
 
 def forget(dataset: Dataset, info: StageInfo, shard: int) -> None:
-    """Removes the note."""
+    """Delete the note of a shard."""
     dataset.storage.delete(_path(info, shard))
 
 
 def forget_stopped(dataset: Dataset, info: StageInfo) -> None:
-    """Removes the notes of attempts that were stopped in their midst, when nobody is at work any more."""
+    """Delete the notes of interrupted attempts. Call it when no worker is running any more."""
     there = set(dataset.storage.list(f"{info.table}/{info.fingerprint}"))
     for shard in range(info.shards):
         if _path(info, shard).rpartition("/")[2] in there:
@@ -78,7 +78,7 @@ def forget_stopped(dataset: Dataset, info: StageInfo) -> None:
 
 
 def error_text(error: Exception) -> str:
-    """An error in one line: its class, its message, and the line that raised it."""
+    """Return an error's class, message and the line that raised it, as one line."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
 

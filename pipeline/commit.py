@@ -1,7 +1,7 @@
-"""The commit: a shard appears whole and checked, or not at all.
+"""Commit a shard so that it appears complete and checked, or not at all.
 
-Written aside, closed, reopened, checked against the schema, hashed, put in place; the manifest last. A kill at any
-moment leaves at most temporary files and shards without a manifest, which do not exist.
+A shard is written to a temporary file, closed, reopened, checked, hashed and moved into place; its manifest comes last.
+A kill at any moment leaves only temporary files, and shards without a manifest, which readers ignore.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from echo_targets.transforms.base import Reject, table_of
 
 
 class CommitError(Exception):
-    """A shard that must not be committed: its rows don't add up, or it breaks the contract. Says which and how."""
+    """A shard that must not be committed, because its rows don't add up or it violates the contract."""
 
 
 class ShardWriter:
     """Writes one shard of a stage, row group by row group, and commits it.
 
-    Use as a context manager: whatever ends the block before `commit` removes the temporary files.
+    Use it as a context manager: leaving the block before `commit` deletes the temporary files.
     """
 
     def __init__(self, dataset: Dataset, table: Table, info: StageInfo, shard: int) -> None:
@@ -53,43 +53,43 @@ class ShardWriter:
         self._rejects.discard()
 
     def write(self, keys: list[str], samples: int, rows: pa.Table, rejects: Iterable[Reject]) -> None:
-        """Adds the outcome of some input rows.
+        """Add the outcome of some input rows.
 
         Args:
-            keys: the input rows' keys, in order; the output is put into this order.
+            keys: keys of the input rows; the output is sorted into their order.
             samples: 16 kHz samples of the input rows.
             rows: output rows, in any order.
-            rejects: refused rows.
+            rejects: rejected rows.
 
         Raises:
-            CommitError: not one row or one reject for each key, or the rows are not of the table's schema.
+            CommitError: a key does not have exactly one row or reject, or the rows do not have the table's schema.
         """
         place = {key: position for position, key in enumerate(keys)}
-        refused = sorted(rejects, key=lambda reject: place.get(reject.utterance_id, -1))
+        rejected = sorted(rejects, key=lambda reject: place.get(reject.utterance_id, -1))
         out = rows[KEY].to_pylist()
         outcome = Counter(out)
-        outcome.update(reject.utterance_id for reject in refused)
+        outcome.update(reject.utterance_id for reject in rejected)
         expected = Counter(keys)
         if outcome != expected:
             odd = sorted(key for key in outcome.keys() | expected.keys() if outcome[key] != expected[key])
             raise CommitError(
-                f"{self.info.stage} {self.name}: {len(keys)} rows in, {len(out)} out and {len(refused)} rejected; "
-                f"not one outcome each, for example {odd[:3]}"
+                f"{self.info.stage} {self.name}: {len(keys)} rows in, {len(out)} out and {len(rejected)} rejected; "
+                f"each row must have exactly one outcome, but not {odd[:3]}"
             )
         self._rows_in += len(keys)
         self._samples += samples
         order = sorted(range(len(out)), key=lambda position: place[out[position]])
         in_order = order == list(range(len(out)))
         self._output.write(rows if in_order else rows.take(pa.array(order, pa.int64())))
-        if refused:
-            self._rejects.write(table_of((_reject_row(reject, self.info.stage) for reject in refused), REJECTS))
-            self._reasons.update(reject.error_class for reject in refused)
+        if rejected:
+            self._rejects.write(table_of((_reject_row(reject, self.info.stage) for reject in rejected), REJECTS))
+            self._reasons.update(reject.error_class for reject in rejected)
 
     def commit(self) -> Manifest:
-        """Closes, checks and hashes the files, puts them in place, and writes the manifest.
+        """Close, check and hash the files, put them in place, and write the manifest.
 
         Raises:
-            CommitError: the shard breaks its schema or its rules.
+            CommitError: the shard violates its schema or its rules.
         """
         self._output.open()
         entries = [file.close() for file in (self._output, self._rejects) if file.is_open]
@@ -114,7 +114,7 @@ class ShardWriter:
 
 
 class _File:
-    """One Parquet file of a shard, aside until it is put in place."""
+    """One Parquet file of a shard, temporary until `put`."""
 
     def __init__(self, dataset: Dataset, table: Table, path: str, info: StageInfo) -> None:
         self.dataset, self.table, self.path, self.info = dataset, table, path, info
@@ -147,7 +147,7 @@ class _File:
     def write(self, rows: pa.Table) -> None:
         self.open()
         if not rows.schema.equals(self.table.schema):
-            raise CommitError(f"{self.path}: rows are not of the schema of {self.table.name}: {rows.schema}")
+            raise CommitError(f"{self.path}: rows do not have the schema of {self.table.name}, but {rows.schema}")
         if nulls := sorted({name for part in rows.to_batches() for name in _forbidden_nulls(part)}):
             raise CommitError(f"{self.path}: {', '.join(nulls)} must not be null")
         self._waiting.append(rows)
@@ -163,7 +163,7 @@ class _File:
         plain = pa.schema(
             [field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field for field in schema]
         )
-        # encoded anew, so that the order of a dictionary is that of the rows, whatever batches they came in
+        # Re-encode dictionaries, so that their order depends only on the rows and not on how they were batched.
         rows = rows.cast(plain).combine_chunks().cast(schema)
         self._writer.write_table(rows, row_group_size=self.table.row_group_rows)
 
@@ -196,17 +196,17 @@ class _File:
         if self._writing is None:
             return
         if self._writer is not None:
-            self._writer.is_open = False  # or it would write its footer when it is collected
+            self._writer.is_open = False  # otherwise it writes its footer when it is garbage-collected
             self._writer = None
         if self._sink is not None:
-            with suppress(OSError, ValueError):  # what stopped the shard is on its way up already
+            with suppress(OSError, ValueError):  # the original error is already being raised
                 self._sink.close()
         self._writing.discard()
         self._writing = None
 
 
 def _forbidden_nulls(rows: pa.RecordBatch) -> Iterator[str]:
-    """Columns with a null where the schema has none: pyarrow would write a null list or struct as an empty one."""
+    """Yield non-nullable columns that have nulls; pyarrow would write a null list or struct as an empty one."""
     for column, field in zip(rows.columns, rows.schema, strict=True):
         yield from _nulls_in(column, field, field.name)
 
@@ -226,30 +226,30 @@ def _reject_row(reject: Reject, stage: str) -> dict[str, object]:
         KEY: reject.utterance_id,
         "stage": stage,
         "error_class": reject.error_class,
-        "message": reject.message.encode(errors="backslashreplace").decode(),  # a file's name need not be UTF-8
+        "message": reject.message.encode(errors="backslashreplace").decode(),  # file names may not be valid UTF-8
         "attempts": reject.attempts,
     }
 
 
 def write_whole(dataset: Dataset, path: str, data: bytes) -> None:
-    """Puts a small file in place in one step: a reader sees the old one or the new one."""
+    """Write a small file atomically: a reader sees the old contents or the new."""
     dataset.storage.write(path, data)
 
 
 def open_stage(dataset: Dataset, info: StageInfo) -> None:
-    """Writes a version's description, and sweeps its folders and the root."""
+    """Write a version's description, and delete temporary files in its folders and in the root."""
     write_whole(dataset, f"{info.table}/{info.fingerprint}/{STAGE}", info.to_json())
     sweep(dataset, info)
 
 
 def sweep(dataset: Dataset, info: StageInfo) -> None:
-    """Removes the temporary files that killed workers left in a version's folders, and a killed driver in the root."""
+    """Delete temporary files that killed workers left in a version's folders, and a killed driver in the root."""
     for folder in (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}", ""):
         dataset.storage.sweep(folder)
 
 
 def set_current(dataset: Dataset, info: StageInfo) -> None:
-    """Makes a finished version the one that readers see."""
+    """Make a finished version the current one in the index."""
     index = dataset.read_json(INDEX) or {"tables": {}}
     tables = {table: fingerprint for table, fingerprint in index["tables"].items() if table != info.table}
     index["tables"] = {**tables, info.table: info.fingerprint}

@@ -1,4 +1,4 @@
-"""Rows of two versions compared, column by column."""
+"""Compare rows of two versions of a table column by column."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from echo_targets.schemas.tables.base import CATEGORY
 
 
 def plain_strings(rows: pa.Table) -> pa.Table:
-    """Categories as the strings that they stand for: dictionaries differ from file to file."""
+    """Convert categories to strings, because dictionaries differ from file to file."""
     fields = [each.with_type(pa.string()) if each.type == CATEGORY else each for each in rows.schema]
     return rows.cast(pa.schema(fields)).combine_chunks()
 
 
 def differing(before: pa.Table, after: pa.Table, name: str) -> np.ndarray:
-    """(N,) bool: the rows, of two tables of the same keys in the same order, that differ in a column."""
+    """Return an (N,) bool mask of rows that differ in a column.
+
+    Args:
+        before, after: tables with N rows of the same keys in the same order.
+        name: name of the column; if only one table has it, all rows differ.
+    """
     there = [name in rows.column_names for rows in (before, after)]
     if not all(there) or before[name].equals(after[name]):
         return np.full(len(after), any(there) and not all(there))

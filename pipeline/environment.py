@@ -1,4 +1,4 @@
-"""The environment of a worker's process. Stands alone: libraries read it as they are imported, malloc as it starts."""
+"""Environment variables of worker processes, which must be set before the process starts and imports libraries."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ GIBIBYTE = 1 << 30
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Environment variables that hold a process's libraries to a number of threads, and let it keep its memory.
+    """Return environment variables that limit the threads of a process's libraries and make it retain memory.
 
-    numpy's OpenBLAS gets one: its threads go on spinning after a product, on the processors that torch needs next.
+    NumPy's OpenBLAS gets one thread, because its threads keep spinning after a matrix product, on processors that
+    torch needs next.
 
-    glibc gives each large array's pages back to the system as the array is freed, and the next one faults them in
-    again, a good part of the time of Whisper's batches. One arena that keeps what it has avoids that.
+    By default, glibc returns the pages of a large array to the system when it is freed, and the next array faults them
+    in again, which takes a considerable part of the time of Whisper batches. A single arena that retains its memory
+    avoids this.
 
-    Where float32 is promised, a GPU must not round to TF32, as cuDNN's convolutions do by default.
+    TF32 is off, because cuDNN convolutions would otherwise round float32 to TF32.
     """
     return {
         "NVIDIA_TF32_OVERRIDE": "0",

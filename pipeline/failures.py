@@ -39,5 +39,5 @@ def fails_the_shard(error: BaseException) -> bool:
 
 
 def most_unexpected(rows: int) -> int:
-    """Return how many of a shard's rows may fail with unexpected errors: 3 or 1 %, of a small shard half, at least 1."""
+    """Return how many of a shard's rows may fail unexpectedly: 3 or 1 %; of a small shard half, but at least 1."""
     return max(1, min(rows // 2, max(3, rows // 100)))

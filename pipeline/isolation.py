@@ -1,6 +1,6 @@
-"""A transform in a process of its own, so that a row that crashes it takes that process alone.
+"""Run a transform in a child process, so that a row that crashes it does not crash the worker.
 
-Used for a shard whose last attempt died. Batches and outputs travel as Arrow streams over pipes.
+This is used for a shard whose last attempt crashed. Batches and outputs travel as Arrow streams over pipes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import pyarrow as pa
 
 from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.failures import is_machine_error, is_out_of_memory
-from echo_targets.pipeline.retry import reject_alone, try_batch
+from echo_targets.pipeline.retry import reject_single, try_batch
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Output, Reject
 
 CRASHED = "crashed"
 CRASHES = 2
-"""How many processes a row must crash, alone, before it is refused: one may have been killed for another's memory."""
+"""How many processes a single row must crash to be rejected; one crash may be due to another process's memory use."""
 
 
 class Isolated:
-    """Works on batches in a child process, which is replaced when it dies. Close it to end the child."""
+    """Processes batches in a child process, which is replaced if it crashes. Leaving the context ends the child."""
 
     def __init__(self, spec: StageSpec) -> None:
         self._spec = spec
@@ -42,22 +42,22 @@ class Isolated:
     def __exit__(self, *_: object) -> None:
         if self._child is not None:
             self._child.kill()
-            self._ending()
+            self._exit_status()
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """`retry.Worker.try_batch`; a batch that kills the child has failed."""
+        """Implement `retry.Worker.try_batch`; a batch that crashes the child counts as failed."""
         for _ in range(1 if len(batch) > 1 else CRASHES):
             child = self._started()
             try:
                 _send(child.stdin, {}, batch)
                 answer, rows = _receive(child.stdout)
             except (EOFError, OSError):
-                ending = self._ending()
+                status = self._exit_status()
                 continue
             if "error" in answer:
                 raise _ERRORS[answer["kind"]](answer["error"])
             return None if rows is None else Output(rows, [Reject(**reject) for reject in answer["rejects"]])
-        return reject_alone(self.transform, batch, CRASHED, f"{CRASHED}: its process died ({ending})", CRASHES)
+        return reject_single(self.transform, batch, CRASHED, f"{CRASHED}: it crashed the process ({status})", CRASHES)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
@@ -71,22 +71,24 @@ class Isolated:
                 _send(self._child.stdin, asdict(self._spec))
                 answer, _ = _receive(self._child.stdout)
             except (EOFError, OSError):
-                raise OSError(f"{self.transform.name}: died as it loaded its model ({self._ending()})") from None
+                raise OSError(
+                    f"{self.transform.name}: crashed while loading its model ({self._exit_status()})"
+                ) from None
             if "error" in answer:
                 raise _ERRORS[answer["kind"]](answer["error"])
         return self._child
 
-    def _ending(self) -> str:
+    def _exit_status(self) -> str:
         assert self._child is not None
         code, self._child = self._child.wait(), None
-        return ending(code)
+        return exit_status(code)
 
 
-def ending(code: int | None) -> str:
-    """How a process ended, for a person, from its exit code."""
+def exit_status(code: int | None) -> str:
+    """Describe how a process ended, from its exit code."""
     if code is None or code >= 0:
         return f"exit code {code}"
-    return f"signal {signal.Signals(-code).name}" + (", perhaps out of memory" if -code == signal.SIGKILL else "")
+    return f"signal {signal.Signals(-code).name}" + (", possibly out of memory" if -code == signal.SIGKILL else "")
 
 
 _ERRORS: dict[str, type[Exception]] = {"device": OSError, "user": UserError, "other": RuntimeError}
@@ -130,9 +132,9 @@ def _exactly(pipe: IO[bytes], count: int) -> bytes:
 
 
 def _child_main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the worker that reads its answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # exits when the worker closes the pipe
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    os.dup2(2, 1)  # keeps output that libraries print out of the answers
     try:
         spec, _ = _receive(requests)
         transform = StageSpec(**spec).build()

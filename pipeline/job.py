@@ -1,4 +1,4 @@
-"""A job: a chain of stages for each shard; what is committed is not done again."""
+"""A job: a chain of stages for each shard. Committed shards are skipped."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from echo_targets.transforms.base import NO_FAILURES
 
 
 class JobFailed(Exception):
-    """The job can't go on. `exit_code` is 1 for too many rejects, 3 for shards that failed."""
+    """The job can't continue. `exit_code` is 1 for too many rejects, 3 for failed shards."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message, exit_code)  # both, so that it can travel between processes
+        super().__init__(message, exit_code)  # both are needed to unpickle it
         self.message, self.exit_code = message, exit_code
 
     def __str__(self) -> str:
@@ -31,14 +31,14 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True)
 class Waiting:
-    """Another driver is at work on the root; this one waits for it."""
+    """Another driver is running on the root; this one waits for it."""
 
     driver: Driver
 
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage may begin: its description, its shards that are already committed, an estimate of the samples to do."""
+    """A stage may start: its description, its number of committed shards, and the estimated samples to process."""
 
     info: StageInfo
     committed: int
@@ -47,7 +47,7 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StagePreview:
-    """What a run would do to a table: the version it makes, its shards that are committed, and why there is work."""
+    """What a run would do to a table: the version it makes, its number of committed shards, and why there is work."""
 
     info: StageInfo
     committed: int
@@ -56,7 +56,7 @@ class StagePreview:
 
 @dataclass
 class StageReport:
-    """What a stage did: sums over its committed shards, those of earlier runs too; `shards_run` of this one's."""
+    """Sums over a stage's committed shards, including those of earlier runs; `shards_run` counts only this run's."""
 
     info: StageInfo
     shards: int = 0
@@ -75,7 +75,7 @@ class StageReport:
 
     @property
     def rejects(self) -> int:
-        """Rejected rows, without those that a threshold dropped and turns without a reply."""
+        """Number of rejected rows, without those that a filter dropped and turns without a reply."""
         return sum(count for reason, count in self.reasons.items() if not reason.startswith(NO_FAILURES))
 
 
@@ -84,14 +84,14 @@ JobEvent = Waiting | StageStarted | Event | StageReport
 
 @dataclass(frozen=True)
 class Job:
-    """What `run` is asked to do.
+    """A job to run.
 
     Attributes:
-        root: where the tables go.
-        plan: the shards of the sources' entries, or the tables that the stages go on from.
-        stages: in order; each reads tables that one before it makes.
-        max_reject_fraction: more refused rows of a stage than this share fail the job.
-        when_busy: whether to wait for another driver that is at work on the root.
+        root: folder or URL that the tables are written to.
+        plan: shards of the sources' entries, or the committed tables that the stages start from.
+        stages: stages in order; each reads tables of earlier ones.
+        max_reject_fraction: the job fails if a stage rejects more than this fraction of its rows.
+        when_busy: what to do if another driver is running on the root: wait for it or refuse to start.
     """
 
     root: str
@@ -101,10 +101,10 @@ class Job:
     when_busy: WhenBusy = "refuse"
 
     def describe(self) -> Iterator[tuple[StageSpec, StageInfo]]:
-        """Each stage with what its table will be, fingerprint included, before anything runs.
+        """Yield each stage with the description of its future table, including the fingerprint; runs nothing.
 
         Raises:
-            UserError: a stage's model is missing or damaged, or not meant for such a corpus.
+            UserError: a stage's model is missing or damaged, or unsuitable for the corpus.
         """
         upstream = dict(self.plan.tables)
         for spec in self.stages:
@@ -117,7 +117,7 @@ class Job:
             yield spec, info
 
     def preview(self) -> Iterator[StagePreview]:
-        """What `run` would do, table by table, the plan's first; writes nothing."""
+        """Yield what `run` would do to each table, starting with that of the plan; writes nothing."""
         dataset = Dataset(self.root)
         current = (dataset.read_json(INDEX) or {}).get("tables", {})
         planned = [self.plan.info] if isinstance(self.plan, Plan) else []
@@ -126,10 +126,10 @@ class Job:
             yield StagePreview(info, committed, _why(dataset, info, committed, current.get(info.table)))
 
     def run(self, runner: Runner) -> Iterator[JobEvent]:
-        """Runs stage after stage, telling what happens.
+        """Run all stages and yield events.
 
         Raises:
-            JobFailed: a shard failed for good, or too many rows were refused.
+            JobFailed: a shard failed in all of its attempts, or too many rows were rejected.
         """
         dataset = Dataset(self.root)
         stages = list(self.describe())
@@ -172,7 +172,7 @@ class Job:
                         yield from self._finish(dataset, unfinished)
                     elif isinstance(event, Failed) and event.final:
                         failed.append(event)
-        except (GeneratorExit, KeyboardInterrupt):  # an engine may have had no patience with its workers
+        except (GeneratorExit, KeyboardInterrupt):  # the engine may have killed its workers before they cleaned up
             for report in unfinished:
                 sweep(dataset, report.info)
                 forget_stopped(dataset, report.info)
@@ -184,12 +184,13 @@ class Job:
             first = min(failed, key=lambda event: list(by_stage).index(event.stage))
             raise JobFailed(
                 f"{first.stage}: {len(failed)} of {self.plan.num_shards} shards failed, for example shard "
-                f"{first.shard}: {first.reason}. The others are committed; run the same command again to retry these.",
+                f"{first.shard}: {first.reason}. The others are committed. Run the same command again to retry the "
+                "failed ones.",
                 3,
             )
 
     def _finish(self, dataset: Dataset, unfinished: deque[StageReport]) -> Iterator[StageReport]:
-        """Closes the stages, in order, whose shards are all committed."""
+        """Finish the stages whose shards are all committed, in order."""
         while unfinished and unfinished[0].shards == unfinished[0].info.shards:
             report = unfinished.popleft()
             sweep(dataset, report.info)
@@ -206,15 +207,15 @@ class Job:
 
 def _why(dataset: Dataset, info: StageInfo, committed: int, current: str | None) -> list[str]:
     if current == info.fingerprint:
-        return [] if committed == info.shards else ["the current version lacks shards"]
+        return [] if committed == info.shards else ["the current version is missing shards"]
     if current is None:
         return ["the table has no finished version yet"]
     try:
         return changes(dataset.stage(info.table, current), info)
     except LayoutError as error:
-        return [f"the current version is not there: {error}"]
+        return [f"the current version can't be read: {error}"]
 
 
 def _samples_upstream(known: dict[str, dict[int, Manifest]], tables: list[str], shard: int) -> int:
-    """Samples that a shard brings to a stage: counted where a table that it reads is there, else as planned."""
+    """Return the samples of a shard in the first of `tables` in which it is committed; 0 if there is none."""
     return next((known[table][shard].samples for table in tables if shard in known[table]), 0)

@@ -1,9 +1,9 @@
-"""One driver at a time on a root: a lease that its driver renews, and that expires when the driver is dead.
+"""A lease that allows one driver at a time on a root. The driver renews it; it expires if the driver dies.
 
-The lease is the file of the highest number in `<root>/lease/`. A driver takes the next number by exclusive creation,
-so of two that find a dead lease one gets it; who finds a higher number than its own has lost it. Whether a lease is
-alive is seen by watching it: one that stays the same for `EXPIRES` of the watcher's own seconds is dead, so no two
-clocks are compared. Where the driver ran on this very machine, its process is looked for instead.
+The lease is the file with the highest number in `<root>/lease/`. A driver takes the lease by creating the next number
+exclusively, so if two drivers find an expired lease, only one gets it. A driver that finds a number higher than its own
+has lost the lease. A lease has expired if it does not change for `EXPIRES` seconds on the observer's clock, so no two
+clocks are compared. If the driver ran on this machine, its process is looked up instead.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ FOLDER = "lease"
 BEAT = 5.0
 """Seconds between renewals."""
 EXPIRES = 30.0
-"""Seconds without a renewal after which a lease is dead."""
+"""Seconds without a renewal after which a lease has expired."""
 
 WhenBusy = Literal["refuse", "wait"]
 
 
 class Busy(UserError):
-    """Another driver is at work on the root."""
+    """Another driver is running on the root."""
 
 
 class LeaseLost(UserError):
-    """Another driver has taken the root, since this one could not renew its lease in time."""
+    """The lease could not be renewed in time, or another driver has taken it."""
 
 
 @dataclass(frozen=True)
 class Driver:
-    """Who holds a lease.
+    """The holder of a lease.
 
     Attributes:
-        token: unique to the driver.
-        host, pid: for a person.
-        machine: this boot and process namespace, where that can be told; processes of equal machines see each other.
-        birth: when the process started, in the machine's ticks.
-        since: when it took the lease, UTC; for a person.
+        token: unique id of the driver.
+        host, pid: shown to the user.
+        machine: boot id and process namespace, if known; processes with equal values can see each other.
+        birth: start time of the process, in the machine's ticks.
+        since: when the lease was taken, UTC; shown to the user.
         beat: number of renewals.
     """
 
@@ -69,14 +69,14 @@ class Driver:
 
     @property
     def lives(self) -> bool | None:
-        """Whether its process is there; None where that can't be told from here."""
+        """True if the process exists; None if this process can't tell."""
         if self.machine is None or self.machine != _machine():
             return None
         return self.birth is not None and _birth(self.pid) == self.birth
 
 
 class Lease:
-    """The right to be the one driver of a root, from `take` to leaving the context."""
+    """The exclusive right to drive a root, held from `take` until the context is left."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -89,10 +89,10 @@ class Lease:
         self._beating = Thread(target=self._beat, daemon=True)
 
     def take(self, when_busy: WhenBusy) -> Iterator[Driver]:
-        """Takes the lease; with `wait`, gives each living driver that it waits for, once.
+        """Take the lease; with `wait`, yield each live driver that it waits for once.
 
         Raises:
-            Busy: another driver holds it, and lives; with `refuse`.
+            Busy: with `refuse`, if another live driver holds the lease.
         """
         watched, since = Driver(token=""), time.monotonic()
         told: set[str] = set()
@@ -110,7 +110,7 @@ class Lease:
                 continue
             if lives and when_busy == "refuse":
                 raise Busy(
-                    f"{self._dataset.root}: another driver is at work here ({driver}). Wait for it to end, or run "
+                    f"{self._dataset.root}: another driver is running here ({driver}). Wait until it ends, or run "
                     "with when_busy=wait."
                 )
             if lives and driver.token not in told:
@@ -121,7 +121,7 @@ class Lease:
         self._beating.start()
 
     def check(self) -> None:
-        """Makes sure that the lease is still held.
+        """Check that the lease is still held.
 
         Raises:
             LeaseLost: it is not.
@@ -129,7 +129,7 @@ class Lease:
         if self._lost or time.monotonic() - self._renewed > EXPIRES:
             raise LeaseLost(
                 f"{self._dataset.root}: the lease could not be renewed for {EXPIRES:g} s, or another driver has taken "
-                "it. What is committed stays; run the same command again when the other has ended."
+                "it. Committed shards are kept. Run the same command again when the other driver has ended."
             )
 
     def __enter__(self) -> Lease:
@@ -142,7 +142,7 @@ class Lease:
         if self._mine is not None:
             if self._beating.is_alive():
                 self._beating.join()
-            with suppress(OSError):  # what can't be given back now expires
+            with suppress(OSError):  # if this fails, the lease expires
                 self._storage.delete(self._mine)
 
     def _newest(self) -> tuple[int, Driver] | None:
@@ -152,8 +152,8 @@ class Lease:
         try:
             return _number(names[-1]), Driver(**json.loads(self._storage.read(f"{FOLDER}/{names[-1]}")))
         except FileNotFoundError:
-            return self._newest()  # it was given back just now
-        except (TypeError, ValueError):  # no driver's file: one that is never renewed
+            return self._newest()  # it was released in the meantime
+        except (TypeError, ValueError):  # not a valid lease; treat it as one that is never renewed
             return _number(names[-1]), Driver(
                 token="", host="an unknown host", pid=0, machine=None, birth=None, since=""
             )
@@ -162,21 +162,21 @@ class Lease:
         return [name for name in self._storage.list(FOLDER) if re.fullmatch(r"\d+\.json", name)]
 
     def _try_number(self, number: int, dead: int | None) -> bool:
-        """Whether there was no lease of that number; takes it if it is the highest."""
+        """Try to create the lease of a number, and keep it if it is the highest; return False if the number exists."""
         path, began = f"{FOLDER}/{number:06d}.json", time.monotonic()
         try:
             created = self._storage.create(path, _json(self._driver))
-        except FileNotFoundError:  # who has just taken the lease has swept what this was written to
+        except FileNotFoundError:  # another driver took the lease and swept this temporary file
             created = False
         if not created:
             return False
         others = [_number(name) for name in self._numbered() if _number(name) != number]
-        if any(other != dead for other in others):  # the view that this was decided on was an old one
+        if any(other != dead for other in others):  # the listing was outdated
             self._storage.delete(path)
             return True
         self._mine, self._renewed = path, began
         for other in others:
-            with suppress(OSError):  # the highest number counts anyway
+            with suppress(OSError):  # harmless if it fails: only the highest number counts
                 self._storage.delete(f"{FOLDER}/{other:06d}.json")
         return True
 
@@ -210,7 +210,7 @@ def _machine() -> str | None:
 
 
 def _birth(pid: int) -> str | None:
-    """When a process started; None where it is not there, or is but an exit code that nobody has asked for."""
+    """Return the start time of a process in ticks; None if it does not exist or is a zombie."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]

@@ -1,4 +1,4 @@
-"""Processes that exit with the process that started them."""
+"""Make processes exit when their parent process exits."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0
-"""How long a process that was told to stop may take to remove its unfinished files."""
+"""Time that a process has after SIGTERM to delete its unfinished files."""
 
 
 def exit_with_parent(parent: int) -> None:
-    """Exit this process when its parent is gone, so that a killed job does not go on in the background.
+    """Exit this process when its parent has exited, so that a killed job does not continue in the background.
 
-    The process sends itself SIGTERM first, and exits after `GRACE_SECONDS` whatever it does.
+    The process sends itself SIGTERM first, and exits after `GRACE_SECONDS` in any case.
     """
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Batches of rows that cost alike: the padded size of a batch, longest x count, stays within a budget."""
+"""Pack rows of similar cost into batches whose padded size, longest x count, stays within a budget."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 
 def pack(costs: Sequence[int], budget: int, equal_costs: bool = False) -> Iterator[list[int]]:
-    """Positions of the rows of each batch, the longest first.
+    """Yield the positions of the rows of each batch, longest rows first.
 
-    A function of the costs alone: the same rows give the same batches on any worker. A row above the budget is a
-    batch of its own.
+    The result depends only on the costs, so the same rows give the same batches on any worker. A row that exceeds the
+    budget gets its own batch.
 
     Args:
-        costs: samples, one a row.
-        budget: samples, for longest x count.
-        equal_costs: whether only rows of equal cost share a batch.
+        costs: samples of each row.
+        budget: maximum of longest x count, in samples.
+        equal_costs: True to batch only rows of equal cost.
     """
     batch: list[int] = []
     for position in sorted(range(len(costs)), key=lambda position: (-costs[position], position)):

@@ -1,4 +1,4 @@
-"""The plan: what the sources list, cut into shards of equal audio duration, dialogues kept whole."""
+"""The plan: the sources' entries, cut into shards of about equal audio duration without splitting dialogues."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ CHUNK = 10_000
 
 @dataclass(frozen=True)
 class Plan:
-    """Shards of entries, not yet committed.
+    """Shards of entries that are not yet committed.
 
     Attributes:
-        info: the table `entries` that they make.
-        num_entries, num_bad: how many there are, and how many of them name nothing that can be read.
-        seconds: of audio that they are estimated to hold.
-        order: positions of the entries in the sources' order, in the shards' order.
+        info: description of the `entries` table.
+        num_entries: number of entries.
+        num_bad: number of entries that can't be read.
+        seconds: estimated seconds of audio.
+        order: for each entry in shard order, its position in the order of the sources.
         ends: exclusive end of each shard in `order`.
-        spool: the entries, in the sources' order.
+        spool: the entries, in the order of the sources.
     """
 
     info: StageInfo
@@ -47,7 +48,7 @@ class Plan:
 
     @property
     def tables(self) -> dict[str, str]:
-        """What the first stage can read: the table `entries`, by its fingerprint."""
+        """Tables that the first stage can read: `entries`, with its fingerprint."""
         return {ENTRIES.name: self.info.fingerprint}
 
     @property
@@ -55,18 +56,18 @@ class Plan:
         return self.info.shards
 
     def shards(self) -> Iterator[pa.Table]:
-        """The entries of each shard."""
+        """Yield the entries of each shard."""
         for start, end in zip([0, *self.ends], self.ends, strict=False):
             yield self.spool.take(self.order[start:end])
 
     def commit(self, dataset: Dataset) -> None:
-        """Writes the shards that are not there yet.
+        """Write the shards that are not committed yet, and make the version current.
 
         Raises:
-            UserError: there are no entries. An empty plan would take the place of the current version.
+            UserError: there are no entries. An empty plan would replace the current version.
         """
         if not self.num_entries:
-            raise UserError(f"{dataset.root}: there are no items to plan; name sources that have some")
+            raise UserError(f"{dataset.root}: there are no items to plan. Name sources that have items.")
         open_stage(dataset, self.info)
         for shard, rows in enumerate(self.shards()):
             if dataset.manifest(ENTRIES.name, self.info.fingerprint, shard, self.info.shards) is None:
@@ -78,11 +79,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Committed:
-    """A table that is there already, where a job goes on from it and not from a plan.
+    """A committed table from which a job starts, instead of a plan.
 
     Attributes:
-        tables: its name, and its fingerprint.
-        num_shards: how many it has.
+        tables: fingerprint of the table, by its name.
+        num_shards: number of its shards.
     """
 
     tables: dict[str, str]
@@ -90,32 +91,32 @@ class Committed:
 
     @classmethod
     def of(cls, dataset: Dataset, table: str) -> Committed:
-        """The current version of a table.
+        """Return the current version of a table.
 
         Raises:
-            LayoutError: there is none.
+            LayoutError: the table does not exist.
         """
         info = dataset.current(table)
         return cls({table: info.fingerprint}, info.shards)
 
     def commit(self, dataset: Dataset) -> None:
-        """It is."""
+        """No-op: already committed."""
 
 
 def samples_of(entries: pa.Table) -> int:
-    """Samples at 16 kHz that entries are estimated to hold."""
+    """Return the estimated number of samples of entries, at 16 kHz."""
     return int(sum(entries["seconds"].to_pylist()) * SAMPLE_RATE)
 
 
 def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
-    """Cuts entries into shards.
+    """Cut entries into shards.
 
     Args:
-        entries: rows of the table `entries`, in the sources' order.
-        shard_hours: hours of audio a shard should hold; a dialogue is never cut.
+        entries: rows of the `entries` table, in the order of the sources.
+        shard_hours: target duration of a shard in hours; dialogues are never split.
 
     Returns:
-        The plan; its fingerprint is computed from every entry, so a changed source is a new plan.
+        The plan. Its fingerprint covers every entry, so a changed source gives a new plan.
     """
     digest = hashlib.sha256()
     spool, groups, seconds = Spool(ENTRIES, CHUNK), array("q"), array("d")
@@ -147,16 +148,17 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float) -> Plan:
 
 
 def cut(groups: Sequence[int], seconds: Sequence[float], shard_seconds: float) -> tuple[Sequence[int], list[int]]:
-    """Where to cut entries into shards of about equal duration.
+    """Return where to cut entries into shards of about equal duration.
 
     Args:
-        groups: what must stay together: for each entry the position of its group's first; members may lie apart.
+        groups: for each entry, the position of the first entry of its group. Groups are never split; their members need
+            not be adjacent.
         seconds: duration of each entry.
-        shard_seconds: wanted duration of a shard.
+        shard_seconds: target duration of a shard.
 
     Returns:
-        Positions of the entries with each group's members drawn together at its first, and the exclusive end of
-        each shard in that order. There is at least one shard, and no empty one unless there are no entries.
+        Positions of the entries, with the members of each group moved next to its first, and the exclusive end of each
+        shard in that order. There is at least one shard, and no shard is empty unless there are no entries.
     """
     order = array("q", sorted(range(len(groups)), key=groups.__getitem__))
     left = sum(place == position for place, position in enumerate(groups))
@@ -165,7 +167,7 @@ def cut(groups: Sequence[int], seconds: Sequence[float], shard_seconds: float) -
     ends: list[int] = []
     done = of_group = 0.0
     for place, position in enumerate(order):
-        if groups[position] == position:  # a group begins
+        if groups[position] == position:  # a group starts
             done, of_group = done + of_group, 0.0
             cut_here = done >= total * (len(ends) + 1) / shards or left == shards - len(ends) - 1
             if place and cut_here and len(ends) < shards - 1:

@@ -1,4 +1,4 @@
-"""An iterator that runs ahead of who draws from it, in a thread: decoding goes on while the model works."""
+"""Prefetch items of an iterator in a thread, so that decoding overlaps with the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """The items, up to `depth` of them drawn before they are asked for. What drawing raises is raised in its place."""
+    """Yield the items, prefetching up to `depth` of them. An exception of the iterator is raised at its position."""
     ready: Queue[tuple[str, T | BaseException | None]] = Queue(maxsize=depth)
     stopped = Event()
 
@@ -37,7 +37,7 @@ def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
             yield value  # type: ignore[misc]
     finally:
         stopped.set()
-        while thread.is_alive():  # it may wait to put one down
+        while thread.is_alive():  # it may be blocked on a full queue
             try:
                 ready.get(timeout=0.01)
             except Empty:

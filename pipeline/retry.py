@@ -1,4 +1,4 @@
-"""One batch through a transform: what raises is tried again by halves, until the row that fails stands alone."""
+"""Run a batch through a transform. A batch that raises is split in halves until the failing row is found."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from echo_targets.transforms.errors import BadData
 
 
 class Worker(Protocol):
-    """What works on batches: a transform here, or one in a process of its own."""
+    """Processes batches: a transform in this process, or one in a child process."""
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """The output of a batch; None where it failed and its halves may not.
+        """Return the output of a batch, or None if it failed and its halves should be tried.
 
         Args:
-            prepared: what `Transform.prepare` made of the batch, where that was done ahead.
+            batch: input rows.
+            prepared: result of `Transform.prepare` for the batch, if it was prefetched.
 
         Raises:
-            OSError, UserError, or an error of the accelerator: the fault is not in the batch.
+            OSError, UserError, or an accelerator error: the batch is not at fault.
         """
 
 
 def work(worker: Worker, batch: pa.Table, prepared: pa.Table | None = None) -> Iterator[Output]:
-    """Outputs of a batch; of its halves where the whole fails."""
+    """Yield the outputs of a batch, or those of its halves if the whole batch fails."""
     output = worker.try_batch(batch, prepared)
     if output is not None:
         yield output
@@ -40,22 +41,22 @@ def work(worker: Worker, batch: pa.Table, prepared: pa.Table | None = None) -> I
 
 
 def try_batch(transform: Transform, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-    """`Worker.try_batch` of a transform in this process."""
+    """Implement `Worker.try_batch` for a transform in this process."""
     try:
         return transform(transform.prepare(batch) if prepared is None else prepared)
     except Exception as error:
         if fails_the_shard(error):
             raise
         if isinstance(error, BadData):
-            return reject_alone(transform, batch, error.error_class, str(error))
+            return reject_single(transform, batch, error.error_class, str(error))
         name = _error_class(error)
-        return reject_alone(transform, batch, name, f"{name}: {error}", unexpected=error_text(error))
+        return reject_single(transform, batch, name, f"{name}: {error}", unexpected=error_text(error))
 
 
-def reject_alone(
+def reject_single(
     transform: Transform, batch: pa.Table, error_class: str, message: str, attempts: int = 1, unexpected: str = ""
 ) -> Output | None:
-    """Refuses a row that fails on its own; None for a batch of more rows."""
+    """Return an output that rejects the row of a failed single-row batch; None for a larger batch."""
     if len(batch) > 1:
         return None
     reject = Reject(batch[KEY][0].as_py(), error_class, message, attempts, unexpected)

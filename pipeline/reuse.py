@@ -1,4 +1,4 @@
-"""Rows of an earlier version, taken over where their input is unchanged."""
+"""Reuse rows of an earlier version if their input is unchanged."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SAME = "has_outcome"
 
 
 class Reuse(Parameters):
-    """What is taken over.
+    """The stage to run, and the version whose rows are reused.
 
     Attributes:
-        transform, parameters: the stage, as `StageSpec` has them.
-        root: the dataset's.
-        before: fingerprint of the version whose rows are taken.
+        transform, parameters: the stage, as in `StageSpec`.
+        root: root of the dataset.
+        before: fingerprint of the version whose rows are reused.
     """
 
     transform: str
@@ -34,10 +34,10 @@ class Reuse(Parameters):
 
 
 class Reusing(Transform):
-    """A stage with a model, of which a row is asked only if it, or its dialogue, is not what it was, or was refused.
+    """Runs a stage's model only on rows that are new, changed or were rejected, and on their dialogues.
 
-    To be compared, the tables that the earlier version was made from are read beside the new ones: a row is what it was
-    where all of its dialogue is equal in all of them. The model is loaded when the first row needs it.
+    The input tables of the earlier version are compared with the new ones: a row is unchanged if its whole dialogue is
+    equal in all of them. The model is loaded when the first row needs it.
     """
 
     on_device: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class Reusing(Transform):
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         rows = self.inner.rows(window, shard)
         seen = self._seen
-        if seen is None or seen[0] is not shard:  # once for all of its windows
+        if seen is None or seen[0] is not shard:  # once per shard, for all of its windows
             seen = self._seen = shard, self._with_outcome(shard)
         return rows.append_column(SAME, pc.is_in(rows[KEY], value_set=seen[1]))
 
@@ -84,7 +84,7 @@ class Reusing(Transform):
         return Output(pa.concat_tables([old, made.rows]), made.rejects)
 
     def _with_outcome(self, shard: Mapping[str, pa.Table]) -> pa.Array:
-        """Keys of the shard's rows that need not be made again."""
+        """Return the keys of the shard's rows that need not be recomputed."""
         made_from = self._version(self.writes.name).info.upstream
         people, touched = dict[str, str | None](), set[str]()
         for table in self.reads:
@@ -116,7 +116,7 @@ class Reusing(Transform):
 
 
 def _touched(then: pa.Table, now: pa.Table) -> set[str]:
-    """Keys of rows that are in one of two tables alone, or differ in any column."""
+    """Return the keys of rows that only one of two tables has, or that differ in any column."""
     then, now = plain_strings(then), plain_strings(now)
     old, new = (rows[KEY].combine_chunks() for rows in (then, now))
     only = [
@@ -132,7 +132,7 @@ def _touched(then: pa.Table, now: pa.Table) -> set[str]:
 
 
 class _Earlier:
-    """An earlier version of a table: its rows by key. What was set aside goes before what is there now."""
+    """Rows of an earlier version of a table, by key. Shards that were set aside take precedence over current ones."""
 
     def __init__(self, root: str, table: str, fingerprint: str) -> None:
         here, aside = Dataset(root), Dataset(f"{root.rstrip('/')}/{ASIDE}")
@@ -151,16 +151,16 @@ class _Earlier:
             return file.read(columns).unify_dictionaries().combine_chunks()
 
     def known(self, keys: pa.Array) -> pa.Array:
-        """Those of the keys that have a row."""
+        """Return the keys that have a row."""
         return keys.filter(pc.is_in(keys, value_set=self._keys))
 
     def shards_of(self, keys: pa.Array) -> list[int]:
-        """The shards that hold rows of the keys."""
+        """Return the shards that hold rows with the given keys."""
         places = pc.drop_null(pc.index_in(keys, value_set=self._keys)).to_numpy()
         return sorted({int(shard) for shard in self._shard_of[places]})
 
     def beside(self, rows: pa.Table) -> pa.Table:
-        """The rows of all shards that hold some of the given rows' keys, in the same columns."""
+        """Return all rows of the shards that hold keys of the given rows, with the same columns."""
         parts = [self.read(shard, rows.column_names) for shard in self.shards_of(rows[KEY].combine_chunks())]
-        alike = [part for part in parts if part.schema.equals(rows.schema)]  # of another schema, no row is what it was
+        alike = [part for part in parts if part.schema.equals(rows.schema)]  # rows of another schema count as changed
         return pa.concat_tables([rows.schema.empty_table(), *alike]).unify_dictionaries().combine_chunks()

@@ -1,4 +1,4 @@
-"""Running one shard: read windows of rows, pack them into batches, call the transform, write, commit."""
+"""Run one shard: read windows of rows, pack them into batches, call the transform, write and commit."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, 
 from echo_targets.transforms.base import Output, Reject, Transform
 
 WINDOW_BYTES = 1 << 28
-"""A window ends here too, however few its rows: they may be hours long."""
+"""A window ends at this size even if it has few rows, since rows may be hours long."""
 
 Progress = Callable[[int], None]
 
 PREFETCH = 2
-"""Batches that are read and decoded while the model works on another."""
+"""Batches to read and decode ahead of the model."""
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """The description of one shard's work; all that travels to a worker."""
+    """Description of the work on one shard; everything that is sent to a worker."""
 
     root: str
     spec: StageSpec
@@ -42,25 +42,29 @@ class ShardTask:
 
 
 def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Manifest:
-    """Runs one shard, or gives the manifest of an earlier run.
+    """Run one shard, or return the manifest of an earlier run.
 
-    After an attempt that died, the transform runs in a process of its own, so that a row that crashes it can be told
-    from the others and refused.
+    After an attempt that crashed, the transform runs in a child process, so that a row that crashes it can be found
+    and rejected.
 
     Args:
-        progress: called with the number of 16 kHz samples that each batch has worked through.
+        task: the shard and its stage.
+        progress: called with the number of 16 kHz samples of each finished batch.
+
+    Returns:
+        The manifest of the committed shard.
 
     Raises:
-        CommitError: the result breaks the contract.
-        OSError, or an error of the accelerator: storage or the device failed; the shard can be tried again.
+        CommitError: the result violates the contract.
+        OSError, or an accelerator error: storage or the device failed; the shard can be retried.
     """
     dataset = Dataset(task.root)
     info = task.info
     if done := dataset.manifest(info.table, info.fingerprint, task.shard, info.shards):
         return done
     with attempt(dataset, info, task.shard) as last, ExitStack() as stack:
-        died = last is not None and last.reason is None
-        worker = stack.enter_context(_isolated(task.spec)) if died else load_transform(task.spec)
+        crashed = last is not None and last.reason is None
+        worker = stack.enter_context(_isolated(task.spec)) if crashed else load_transform(task.spec)
         writer = stack.enter_context(ShardWriter(dataset, worker.transform.writes, info, task.shard))
         outcome, budget = _Outcome(worker.transform), _Budget(dataset, task, worker.transform)
         batches = stack.enter_context(closing(prefetch(_batches(dataset, worker, task), PREFETCH)))
@@ -76,7 +80,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
 
 
 class Loaded:
-    """A transform whose model is loaded. Threads of a process share it, one batch at a time."""
+    """A transform with a loaded model. Threads of a process share it and take turns batch by batch."""
 
     def __init__(self, spec: StageSpec) -> None:
         self.spec = spec
@@ -85,28 +89,28 @@ class Loaded:
         self._turn = Lock()
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """`retry.Worker.try_batch`."""
+        """Implement `retry.Worker.try_batch`."""
         with self._turn:
             return try_batch(self.transform, batch, prepared)
 
 
 _loaded: Loaded | None = None
-"""The transform of this process: a model is loaded once, and released when the next stage comes."""
+"""The transform of this process. Its model is loaded once, and released when another stage starts."""
 _loading = Lock()
 
 
 def load_transform(spec: StageSpec) -> Loaded:
-    """Return the process's transform, loaded."""
+    """Load a stage's transform in this process, or return it if it is already loaded."""
     global _loaded
     with _loading:
         if _loaded is None or _loaded.spec != spec:
-            _loaded = None  # before the next one is loaded, so that memory never holds both
+            _loaded = None  # release it first, so that memory never holds two models
             _loaded = Loaded(spec)
         return _loaded
 
 
 def loaded_transform() -> Transform | None:
-    """Return the transform that this process has loaded."""
+    """Return the transform that this process has loaded, or None."""
     return _loaded.transform if _loaded else None
 
 
@@ -118,13 +122,13 @@ def unload_transform() -> None:
 
 
 def _isolated(spec: StageSpec) -> Isolated:
-    """Return the transform in a process of its own. This process releases its own, or a device would hold two."""
+    """Return the transform in a child process; first unload this process's, so that the device never holds two."""
     unload_transform()
     return Isolated(spec)
 
 
 class _Outcome:
-    """Gathers what became of a window's batches."""
+    """Collects the outputs of a window's batches."""
 
     def __init__(self, transform: Transform) -> None:
         self.parts = [transform.writes.schema.empty_table()]
@@ -167,7 +171,7 @@ class _Budget:
 
 @dataclass(frozen=True)
 class _Window:
-    """Rows that are read, and written, together."""
+    """Rows that are read and written together."""
 
     keys: list[str]
     samples: int
@@ -183,7 +187,7 @@ class _Batch:
 
 
 def _batches(dataset: Dataset, worker: Loaded | Isolated, task: ShardTask) -> Iterator[_Batch]:
-    """The batches of each window, made ready for the model."""
+    """Yield the batches of each window, prepared for the model."""
     transform = worker.transform
     budget = int(task.spec.batch_seconds * SAMPLE_RATE)
     for rows in _windows(dataset, transform, task):
@@ -194,14 +198,14 @@ def _batches(dataset: Dataset, worker: Loaded | Isolated, task: ShardTask) -> It
         for number, positions in enumerate(packed, 1):
             batch = rows.take(positions)
             prepared = _prepared(transform, batch) if isinstance(worker, Loaded) else None
-            took = sum(samples[position] for position in positions)
-            yield _Batch(batch, prepared, took, window, number == len(packed))
+            batch_samples = sum(samples[position] for position in positions)
+            yield _Batch(batch, prepared, batch_samples, window, number == len(packed))
 
 
 def _prepared(transform: Transform, batch: pa.Table) -> pa.Table | None:
     try:
         return transform.prepare(batch)
-    except Exception:  # comes again, and is dealt with, when the batch has its turn
+    except Exception:  # raised again and handled when the batch is processed
         return None
 
 
@@ -228,12 +232,17 @@ def _windows(dataset: Dataset, transform: Transform, task: ShardTask) -> Iterato
 
 
 def _last_start(window: pa.Table, together: str | None) -> int:
-    """Where the rows start that may go on in the next window; the window's end where there are none."""
+    """Return where the last group of rows starts, which may continue in the next window; else the window's end.
+
+    Args:
+        window: rows.
+        together: column whose equal consecutive values form a group; None if rows are independent.
+    """
     values = window[together].to_pylist() if together else [None]
     start = len(values)
     while start and values[-1] is not None and values[start - 1] == values[-1]:
         start -= 1
-    return start if together and start else len(window)  # all of one: it is what a window can hold
+    return start if together and start else len(window)  # a group that fills the window is split
 
 
 def _joined(transform: Transform, window: pa.Table, shard: _ShardTables) -> Iterator[pa.Table]:
@@ -243,7 +252,7 @@ def _joined(transform: Transform, window: pa.Table, shard: _ShardTables) -> Iter
 
 
 class _ShardTables(Mapping[str, pa.Table]):
-    """A shard's input tables, each read whole when first asked for, without audio bytes."""
+    """A shard's input tables, each loaded completely on first access, without audio bytes."""
 
     def __init__(self, dataset: Dataset, task: ShardTask, reads: tuple[Table, ...]) -> None:
         self._dataset, self._task = dataset, task

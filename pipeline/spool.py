@@ -1,4 +1,4 @@
-"""A table's rows on disk, taken back by their positions: what is planned may be more than memory should hold."""
+"""Keep a table's rows in a temporary file and read them by position, because a plan may not fit into memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from echo_targets.schemas import Table
 
 
 class Spool:
-    """Rows in a temporary file without a name, gone however the process ends.
+    """Rows in an unnamed temporary file, which vanishes with the process.
 
     Args:
-        table: what they are rows of.
-        chunk: how many rows are added at once, and read at once; the last time fewer.
+        table: table of the rows.
+        chunk: number of rows of each call to `add`, except the last; rows are read in chunks of this size.
     """
 
     def __init__(self, table: Table, chunk: int) -> None:
         self._schema, self._chunk = table.schema, chunk
-        # an Arrow file holds one dictionary for all its batches, so categories lie there as strings
+        # An Arrow file has a single dictionary for all its batches, so categories are stored as strings.
         self._plain = pa.schema(
             [field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field for field in table.schema]
         )
@@ -31,16 +31,16 @@ class Spool:
         self._writer = pa.ipc.new_file(pa.OSFile(self._place, "wb"), self._plain, options=options)
 
     def add(self, rows: pa.Table) -> None:
-        """Adds the next rows."""
+        """Append rows."""
         for batch in rows.cast(self._plain).combine_chunks().to_batches():
             self._writer.write_batch(batch)
 
     def close(self) -> None:
-        """Ends the adding."""
+        """Finish writing."""
         self._writer.close()
 
     def take(self, positions: Sequence[int]) -> pa.Table:
-        """The rows at these positions, in their order."""
+        """Return the rows at the given positions, in the given order."""
         chunks, places = np.divmod(np.asarray(positions, np.int64), self._chunk)
         parts, found = [self._plain.empty_table()], [np.zeros(0, np.int64)]
         with pa.OSFile(self._place, "rb") as source, pa.ipc.open_file(source) as file:

@@ -1,4 +1,4 @@
-"""A stage as a plain value that travels to workers, and its fingerprint."""
+"""Describe a stage as a plain value that is sent to workers, and compute its fingerprint."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from echo_targets.transforms.base import Transform
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a worker needs to build a transform.
+    """Everything that a worker needs to build a transform.
 
     Attributes:
-        transform: where its class is, as `module:Class`.
-        parameters: as its `Parameters` dumps them; part of the fingerprint.
+        transform: import path of its class, as `module:Class`.
+        parameters: dump of its `Parameters`; part of the fingerprint.
         device: torch device; not part of the fingerprint.
-        batch_seconds: budget of a batch, padded seconds of audio; not part of the fingerprint.
+        batch_seconds: budget of a batch in padded seconds of audio; not part of the fingerprint.
     """
 
     transform: str
@@ -30,24 +30,24 @@ class StageSpec:
     batch_seconds: float = 240.0
 
     def transform_class(self) -> type[Transform]:
-        """The transform's class."""
+        """Import and return the transform's class."""
         module, name = self.transform.split(":")
         kind: type[Transform] = getattr(import_module(module), name)
         return kind
 
     def build(self) -> Transform:
-        """The transform, its model not yet loaded."""
+        """Return the transform; its model is not loaded yet."""
         kind = self.transform_class()
         return kind(kind.Parameters.model_validate(self.parameters), self.device)
 
 
 def stage_info(transform: Transform, upstream: dict[str, str], shards: int) -> StageInfo:
-    """What makes a version of a table, with the fingerprint computed from it.
+    """Return the description of a version of a table, with its fingerprint.
 
-    The fingerprint covers the transform's name and version, the schema's version, the parameters, the weights'
-    digests and the upstream fingerprints; not the device, the workers or the size of a batch.
+    The fingerprint covers the transform's name and version, the schema version, the fingerprint parameters, the weight
+    digests and the upstream fingerprints, but not the device, workers or batch size.
     """
-    meaning: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "stage": transform.name,
         "version": transform.version,
         "schema_version": transform.writes.version,
@@ -55,11 +55,11 @@ def stage_info(transform: Transform, upstream: dict[str, str], shards: int) -> S
         "weights": transform.weight_digests(),
         "upstream": upstream,
     }
-    return StageInfo(**meaning, table=transform.writes.name, shards=shards, fingerprint=fingerprint_of(meaning))
+    return StageInfo(**identity, table=transform.writes.name, shards=shards, fingerprint=fingerprint_of(identity))
 
 
 def changes(before: StageInfo, after: StageInfo) -> list[str]:
-    """What differs between what made two versions of a table: `parameters.max_wer: 0.5, now 0.3`."""
+    """Return the differences between the descriptions of two versions, like `parameters.max_wer: 0.5, now 0.3`."""
     old, new = (dict(_flat("", asdict(info))) for info in (before, after))
     names = (name for name in old | new if name not in ("fingerprint", "table", "shards"))
     pairs = ((name, old.get(name), new.get(name)) for name in names)
@@ -79,7 +79,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def fingerprint_of(meaning: dict[str, Any]) -> str:
-    """First 16 hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def fingerprint_of(identity: dict[str, Any]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

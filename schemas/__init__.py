@@ -1,4 +1,4 @@
-"""What a dataset holds: tables with their rules, and the check that every shard must pass."""
+"""The tables of a dataset with their schemas and rules, and the check that every shard must pass."""
 
 from echo_targets.schemas.tables import (
     alignments,

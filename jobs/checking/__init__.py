@@ -1,1 +1,1 @@
-"""What `check` adds to the contract: deep checks, and the formats of findings."""
+"""Deep checks and output formats of the `check` command."""

@@ -1,4 +1,4 @@
-"""`check --level deep`: what only decoding and the tokenizer can tell."""
+"""`check --level deep`: checks that decode audio and run the tokenizer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from echo_targets.transforms.audio.waveforms import with_waveforms
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
 
 SAMPLE = 4
-"""Utterances a shard whose units are computed again."""
+"""Utterances per shard whose units are recomputed."""
 
 
 def check_deep(root: str) -> Iterator[Finding]:
-    """Findings of the audio of all rows, and of the units of a sample, beside those of `check_dataset`.
+    """Yield findings about all audio and about the units of a sample, in addition to those of `check_dataset`.
 
-    Every utterance is decoded, and its samples are hashed; training sets must hold the same bytes; the units of a few
-    utterances a shard, drawn from a seed, are computed again with the tokenizer that the stage's digests name.
+    Every utterance is decoded and its samples are hashed; training sets must hold the same bytes. The units of a few
+    utterances per shard, drawn with a fixed seed, are recomputed with the tokenizer that the stage's digests identify.
 
     Raises:
         LayoutError: the index, or the description of a table that it names, is missing or damaged.
-        ImportError: a library that decodes or tokenizes is not installed.
+        ImportError: a library for decoding or tokenizing is not installed.
     """
-    import soundfile  # noqa: F401 (to fail before threads start)
+    import soundfile  # noqa: F401 (fails here rather than in the threads)
 
     dataset = Dataset(root)
     infos = [dataset.stage(name, made) for name, made in dataset.tables().items() if name in TABLES]
@@ -57,18 +57,18 @@ def check_deep(root: str) -> Iterator[Finding]:
 
 
 def check_deep_file(path: str) -> Iterator[Finding]:
-    """Findings of the audio of one Parquet file of utterances; of other tables a lone file tells nothing more."""
+    """Yield findings about the audio of one Parquet file of utterances; files of other tables have no deep checks."""
     folder, name = split(path)
     try:
         with Dataset(folder).open(name) as file:
             if file.schema_arrow.equals(UTTERANCES.schema):
                 yield from _decoded(file, name, {})
     except UNREADABLE:
-        return  # the other levels say so
+        return  # the other levels report unreadable files
 
 
 def _audio(dataset: Dataset, info: StageInfo, training: list[StageInfo], shard: int) -> list[Finding]:
-    """Findings of one shard of utterances, and of the training sets that hold its audio."""
+    """Return the findings of one shard of utterances and of the training sets that hold its audio."""
     digests: dict[str, bytes] = {}
     found: list[Finding] = []
     for other in (info, *training):
@@ -90,7 +90,7 @@ def _manifest(dataset: Dataset, info: StageInfo, shard: int) -> Manifest:
 
 
 def _decoded(file: pq.ParquetFile, shard: str, digests: dict[str, bytes]) -> Iterator[Finding]:
-    """Findings of the audio of utterances; notes the digest of each one's bytes."""
+    """Yield findings about the audio of utterances; record the digest of each one's bytes in `digests`."""
     for row in _rows(file, [KEY, "audio", "audio_sha256", "num_samples"]):
         data = row["audio"]["bytes"] or b""
         digests[row[KEY]] = hashlib.sha256(data).digest()
@@ -111,15 +111,15 @@ def _broken(data: bytes, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if about != (wanted := ("FLAC", "PCM_16", SAMPLE_RATE, 1)):
         yield "audio_format", f"is {about}, expected {wanted}"
     if len(samples) != row["num_samples"]:
-        yield "audio_length", f"holds {len(samples)} samples, num_samples = {row['num_samples']}"
+        yield "audio_length", f"the audio has {len(samples)} samples, but num_samples is {row['num_samples']}"
     if (found := hashlib.sha256(samples.astype("<i2").tobytes())).digest() != row["audio_sha256"]:
-        yield "audio_sha256", f"the samples' is {found.hexdigest()}, the row's {row['audio_sha256'].hex()}"
+        yield "audio_sha256", f"the samples hash to {found.hexdigest()}, the row says {row['audio_sha256'].hex()}"
 
 
 def _same(file: pq.ParquetFile, table: str, shard: str, digests: dict[str, bytes]) -> Iterator[Finding]:
     for row in _rows(file, [KEY, "audio"]):
         if row[KEY] in digests and hashlib.sha256(row["audio"]["bytes"] or b"").digest() != digests[row[KEY]]:
-            yield Finding(table, shard, "audio_agrees", "holds other audio than its utterance", row[KEY])
+            yield Finding(table, shard, "audio_agrees", "audio differs from that of the utterance", row[KEY])
 
 
 def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -128,11 +128,11 @@ def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _units(dataset: Dataset, info: StageInfo) -> Iterator[Finding]:
-    """Findings of a sample of units, computed again; a remark where the tokenizer does not ship here."""
+    """Yield findings about a recomputed sample of units, or a notice if the tokenizer is not a shipped one."""
     tokenize = tokenizer_of(info)
     if tokenize is None:
-        said = f"no units were computed again: no tokenizer that ships here has the digests {shortened(info.weights)}"
-        yield Finding(info.table, "-", "units_recomputed", said, breaks=False)
+        message = f"no units were recomputed: no shipped tokenizer has the digests {shortened(info.weights)}"
+        yield Finding(info.table, "-", "units_recomputed", message, breaks=False)
         return
     tokenize.setup()
     for shard in range(info.shards):
@@ -146,12 +146,12 @@ def _units(dataset: Dataset, info: StageInfo) -> Iterator[Finding]:
         for row in rows:
             for column, expected in again.get(row[KEY], {}).items():
                 if row[column] != expected:
-                    said = f"{column} should be {shortened(expected)}"
-                    yield Finding(info.table, name, "units_recomputed", said, row[KEY], shortened(row[column]))
+                    message = f"{column} should be {shortened(expected)}"
+                    yield Finding(info.table, name, "units_recomputed", message, row[KEY], shortened(row[column]))
 
 
 def _computed(tokenize: Tokenize, audio: pa.Table) -> Iterator[dict[str, Any]]:
-    """Rows of units; none of what does not decode, since that is a finding of the utterance."""
+    """Yield recomputed rows of units; skip audio that does not decode, which is reported for the utterance."""
     import soundfile
 
     for number in range(len(audio)):
@@ -160,7 +160,7 @@ def _computed(tokenize: Tokenize, audio: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def tokenizer_of(info: StageInfo) -> Tokenize | None:
-    """The tokenizer that made a version of `units`, found by the digests of what ships; its model is not loaded yet."""
+    """Return the shipped tokenizer whose digests match a version of `units`, or None. Its model is not loaded yet."""
     folder = asset(PREFIX)
     languages = (None, *(f"{PREFIX}{path.name}" for path in sorted(folder.glob("unit-language-*.json"))))
     for codebook in sorted(folder.glob("codebook-*.safetensors")):
@@ -172,7 +172,7 @@ def tokenizer_of(info: StageInfo) -> Tokenize | None:
 
 
 def _sample(dataset: Dataset, info: StageInfo, shard: int) -> tuple[list[dict[str, Any]], pa.Table]:
-    """Rows of units, the same at each check of a version, and their utterances with audio."""
+    """Return sampled rows of units, the same at every check of a version, and their utterances with audio."""
     with dataset.open(_manifest(dataset, info, shard).output.path) as file:
         units = file.read()
     chosen = random.Random(f"{info.fingerprint} {shard}").sample(range(len(units)), min(SAMPLE, len(units)))

@@ -1,4 +1,4 @@
-"""Findings as a person, a script, a CI's test report or GitHub's annotations want them."""
+"""Output formats of findings: text, JSON lines, a JUnit report, and GitHub annotations."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CONTRACT = "schemas/contract/{}.json"
 
 
 def show(findings: Iterable[Finding], style: str, path: str | None) -> int:
-    """Prints findings as they come, one a line; those of `junit` at the end, as one document.
+    """Print findings as they arrive, one per line; `junit` prints one document at the end.
 
     Args:
         style: text, json, junit or github.
         path: what was checked; None for the contract.
 
     Returns:
-        How many of them break.
+        The number of findings that break the contract.
     """
     if style == "junit":
         gathered = list(findings)
@@ -36,17 +36,17 @@ def show(findings: Iterable[Finding], style: str, path: str | None) -> int:
 
 
 def text(finding: Finding, path: str | None) -> str:
-    """A line for a person."""
+    """Return a finding as one readable line."""
     return " ".join(str(finding).splitlines())
 
 
 def json_line(finding: Finding, path: str | None) -> str:
-    """A JSON object with the finding's fields, in one line."""
+    """Return a finding's fields as a one-line JSON object."""
     return json.dumps(asdict(finding), ensure_ascii=False)
 
 
 def github(finding: Finding, path: str | None) -> str:
-    """A workflow command of GitHub Actions, which becomes an annotation."""
+    """Return a finding as a GitHub Actions workflow command, which becomes an annotation."""
     about = {"file": path or CONTRACT.format(finding.table), "title": f"{finding.table}: {finding.rule}"}
     named = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in about.items())
     return f"::{'error' if finding.breaks else 'notice'} {named}::{_escaped(str(finding))}"
@@ -57,15 +57,15 @@ def _escaped(value: str, also: str = "") -> str:
 
 
 def junit(findings: list[Finding], path: str | None) -> str:
-    """A JUnit report: a test case a finding, and one that passes where there is none."""
+    """Return a JUnit report with a test case per finding, or one passing test case if there are none."""
     failures = str(sum(finding.breaks for finding in findings))
     count = str(len(findings) or 1)
     suite = ElementTree.Element("testsuite", name=f"echo-targets check {path or ''}", tests=count, failures=failures)
     for finding in findings:
         name = " ".join(part for part in (finding.shard, finding.row, finding.rule) if part)
         case = ElementTree.SubElement(suite, "testcase", classname=finding.table, name=_printable(name))
-        said = ElementTree.SubElement(case, "failure" if finding.breaks else "system-out")
-        said.text = _printable(str(finding))
+        element = ElementTree.SubElement(case, "failure" if finding.breaks else "system-out")
+        element.text = _printable(str(finding))
     if not findings:
         ElementTree.SubElement(suite, "testcase", classname="check", name="no findings")
     ElementTree.indent(suite)
@@ -73,7 +73,7 @@ def junit(findings: list[Finding], path: str | None) -> str:
 
 
 def _printable(value: str) -> str:
-    """XML has no place for control characters, not even escaped."""
+    """Replace control characters, which XML does not allow even when escaped."""
     return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value)
 
 

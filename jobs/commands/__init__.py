@@ -1,1 +1,1 @@
-"""Commands: one file each; `jobs/cli.py` lists them."""
+"""The commands of `echo-targets`, one file each; `jobs/cli.py` declares them."""

@@ -1,4 +1,4 @@
-"""`echo-targets backends`: what is installed and loads, and the line that installs the rest."""
+"""`echo-targets backends`: show which libraries are installed and load, and the command that installs the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from echo_targets.transforms.errors import ModelError
 
 CHECKOUT = Path(echo_targets.__file__).parents[1]
 CUDA = "cu128"
-"""What constraints.txt's CUDA is called in the index of torch."""
+"""Name of constraints.txt's CUDA version in torch's package index."""
 LOAD = """
 import importlib, sys
 module, _, start = sys.argv[1].partition(":")
@@ -31,14 +31,14 @@ try:
     if start:
         getattr(loaded, start)()
 except BaseException as error:
-    said = str(error).strip().splitlines()
-    sys.exit(f"{type(error).__name__}: {said[0] if said else ''}")
+    lines = str(error).strip().splitlines()
+    sys.exit(f"{type(error).__name__}: {lines[0] if lines else ''}")
 """
 DEVICE = "import torch; print(torch.version.cuda, torch.cuda.is_available() and torch.cuda.get_device_name())"
 
 
 class Found(NamedTuple):
-    """A backend's state here; where something is wrong, why, and the line that mends it."""
+    """State of a backend on this machine; if something is wrong, also the reason and the command that fixes it."""
 
     state: str
     why: str = ""
@@ -46,15 +46,15 @@ class Found(NamedTuple):
 
 
 def backends_command(name: str | None) -> int:
-    """Prints all backends, or those of a stage, a package or an extra.
+    """Print all backends, or those of one stage, package or extra.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no stage, package or extra has this name.
     """
     chosen = [each for each in BACKENDS if name is None or name in (each.stage, each.package, each.extra)]
     if not chosen:
         known = sorted({name for each in BACKENDS for name in (each.stage, each.package, each.extra)})
-        raise UserError(f"no backend {name!r}; there are {', '.join(known)}")
+        raise UserError(f"no stage, package or extra {name!r}. Known names are {', '.join(known)}.")
     console, pinned = open_console(), pins()
     modules = list(dict.fromkeys(backend.module for backend in chosen))
     with console.status("loading each library ..."), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -68,7 +68,7 @@ def backends_command(name: str | None) -> int:
 
 
 def table(found: list[tuple[Backend, Found]]) -> RichTable:
-    """A line a backend; the lines of a stage stand together."""
+    """Return a table with a row per backend, grouped by stage."""
     shown, before = RichTable("stage", "package", "for", "state"), ""
     for backend, each in found:
         if before and backend.stage != before:
@@ -79,10 +79,12 @@ def table(found: list[tuple[Backend, Found]]) -> RichTable:
 
 
 def look(backend: Backend, pinned: dict[str, str], trouble: str) -> Found:
-    """The state of a backend: installed, of the pinned version, loading, its weights those of the release.
+    """Return the state of a backend: whether it is installed, pinned, loads, and has the release's weights.
 
     Args:
-        trouble: what went wrong as its module was loaded; empty if nothing.
+        backend: the backend.
+        pinned: tested versions by package.
+        trouble: error of importing its module; empty if it loaded.
     """
     install = install_line(backend.extra)
     try:
@@ -92,7 +94,7 @@ def look(backend: Backend, pinned: dict[str, str], trouble: str) -> Found:
     wanted = pinned.get(backend.package, installed.partition("+")[0])
     again = f"pip install --force-reinstall --no-deps '{backend.package}=={wanted}'"
     if installed.partition("+")[0] != wanted:
-        return Found(f"{installed}, not {wanted}", f"{installed} is installed, {wanted} is what was tested", install)
+        return Found(f"{installed}, not {wanted}", f"{installed} is installed, but {wanted} was tested", install)
     if trouble:
         system = next((line for library, line in SYSTEM.items() if library in trouble), "")
         lacks_another = trouble.startswith("ModuleNotFoundError") and f"'{backend.module}'" not in trouble
@@ -109,34 +111,34 @@ def look(backend: Backend, pinned: dict[str, str], trouble: str) -> Found:
 
 
 def device(installed: str, wanted: str) -> Found:
-    """Whether torch sees a GPU, and if not, why."""
+    """Return the state of torch with the GPU it sees, or the reason why it sees none."""
     cuda, _, gpu = python(DEVICE).stdout.strip().partition(" ")
     if cuda == "None":
         torch = f"torch=={wanted}+{CUDA} torchaudio=={wanted}+{CUDA}"
         remedy = f"pip install {torch} --extra-index-url https://download.pytorch.org/whl/{CUDA}"
-        return Found("loads, no CUDA", f"{installed} is built without CUDA, which a GPU takes", remedy)
+        return Found("loads, no CUDA", f"{installed} is built without CUDA, which a GPU requires", remedy)
     if gpu == "False":
-        why = f"{installed} has CUDA {cuda} but sees no GPU; if there is one, this must list it"
+        why = f"{installed} has CUDA {cuda} but sees no GPU; if there is one, this command should list it"
         return Found("loads, no GPU", why, "nvidia-smi")
     return Found(f"loads, {installed}, CUDA {cuda}, {gpu}")
 
 
 def load(module: str) -> str:
-    """Loads a module aside, since a broken native library may end its process; what went wrong, or nothing."""
+    """Import a module in a child process, which a broken native library may crash; return the error, or ""."""
     done = python(LOAD, module)
     if done.returncode < 0:
-        return f"it ends its process by {signal.Signals(-done.returncode).name}"
-    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return said[-1] if done.returncode else ""
+        return f"it crashes the process with {signal.Signals(-done.returncode).name}"
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[-1] if done.returncode else ""
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in this environment's Python."""
+    """Run code with this environment's Python."""
     return subprocess.run([sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True)
 
 
 def pins() -> dict[str, str]:
-    """Return the versions that a checkout's constraints name as tested; none for an installed package."""
+    """Return the tested versions of a checkout's constraints.txt; empty if this project is installed without one."""
     file = CHECKOUT / "constraints.txt"
     lines = file.read_text().splitlines() if file.is_file() else []
     matches = (re.match(r"([\w.-]+)==([^\s;,]+)", line) for line in lines)
@@ -144,7 +146,7 @@ def pins() -> dict[str, str]:
 
 
 def install_line(extra: str) -> str:
-    """What installs an extra: from the checkout, as its README has it, or beside the installed package."""
+    """Return the command that installs an extra: from the checkout with its constraints, or from the package index."""
     file = CHECKOUT / "constraints.txt"
     if not file.is_file():
         return f"pip install 'echo-targets[{extra}]'"

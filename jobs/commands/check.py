@@ -1,4 +1,4 @@
-"""`echo-targets check`: imports the schemas alone, so that it starts in well under a second on a CI box."""
+"""`echo-targets check`. Imports only the schemas, so it starts in well under a second on a CI machine."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ STOPPED = 130
 
 
 def check_command(path: str | None, against: str | None = None, level: str = "rows", style: str = "text") -> int:
-    """Prints findings.
+    """Print findings and a summary.
 
     Args:
-        path: a root or a Parquet file; None to compare this version's own contract `against` another.
+        path: a root or a Parquet file; None compares this version's own contract with `against`.
+        against: a folder of contracts, a root or a Parquet file to report changes against; None skips this.
         level: metadata, rows or deep.
         style: text, json, junit or github.
 
     Returns:
-        1 where there is any that breaks, 130 where it was stopped.
+        The exit code: 0 if no finding breaks the contract, 1 if any does, 130 if interrupted.
 
     Raises:
-        UserError: there is nothing to check, or `deep` lacks a library.
+        UserError: there is nothing to check, or `deep` needs a library that is not installed.
     """
     if path is None and against is None:
-        raise UserError("name a root or a Parquet file, or a contract to compare with: --against")
-    say = sys.stdout if style == "text" else sys.stderr  # what another program reads has nothing else in it
+        raise UserError("nothing to check: name a root or a Parquet file, or a contract to compare with (--against)")
+    summary_stream = sys.stdout if style == "text" else sys.stderr  # stdout stays machine-readable
     try:
         broken = show(_findings(path, against, level), style, path)
         if broken:
             print(f"{broken} finding{'s' * (broken != 1)} in {path or 'the contract'}", file=sys.stderr)
             return 1
-        print(f"{path or 'the contract'}: {_summary(path)}, nothing to complain about", file=say)
+        print(f"{path or 'the contract'}: {_summary(path)}, no problems found", file=summary_stream)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED
@@ -59,7 +60,7 @@ def _findings(path: str | None, against: str | None, level: str) -> Iterator[Fin
             yield from check_deep_file(path) if file else check_deep(path)
         except ImportError as error:
             raise UserError(
-                f"--level deep needs {error.name}: pip install 'echo-targets[ingest,transcribe]'"
+                f"--level deep needs {error.name}. Install it: pip install 'echo-targets[ingest,transcribe]'"
             ) from error
 
 

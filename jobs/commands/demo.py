@@ -1,4 +1,4 @@
-"""`echo-targets demo`: twenty dialogues spoken by the embedded voice, some files broken on purpose, every stage."""
+"""`echo-targets demo`: run every stage on twenty dialogues of the embedded voice and a few broken files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN_WORDS = 12
 
 
 def demo_command(root: str, workers: int) -> int:
-    """Runs the demo, checks what it wrote, and shows a target and the rejects."""
+    """Run the demo, check its output, and show the rejects and a sample target."""
     console = open_console()
     corpus = Path(root) / "corpus"
     write_corpus(corpus)
@@ -36,17 +36,17 @@ def demo_command(root: str, workers: int) -> int:
     for finding in findings:
         console.print(str(finding), style="red", markup=False)
     dataset = Dataset(root)
-    console.print("\n[bold]Rejects[/], each with its reason")
+    console.print("\n[bold]Rejects[/] and their reasons")
     show_rejects(dataset, console)
     unit_language = settings.stages["echo"]["unit_language"]
     _show_target(dataset, UnitLanguage.load(asset(unit_language)), console)
-    _show_answers(dataset, console)
-    console.print(f"\nChecked: {len(findings)} findings. Look further: echo-targets status {root}", markup=False)
+    _show_replies(dataset, console)
+    console.print(f"\nChecked: {len(findings)} findings. For details: echo-targets status {root}", markup=False)
     return 1 if findings else 0
 
 
 def write_corpus(folder: Path) -> None:
-    """Writes the dialogues' texts, and a manifest of files that are broken in the usual ways."""
+    """Write the dialogues' texts and a manifest of files that are broken in common ways."""
     import soundfile
 
     broken = folder / "broken"
@@ -77,18 +77,18 @@ def _show_target(dataset: Dataset, language: UnitLanguage, console: Console) -> 
     start = 0
     for end, words in zip(row["segment_char_ends"], row["unit_target_words"], strict=True):
         spelled = language.words(words)
-        said = " ".join(spelled[:SHOWN_WORDS]) + (f" … ({len(spelled)} words)" if len(spelled) > SHOWN_WORDS else "")
-        console.print(f"  {row['response_text'][start:end].strip()} ► {said}", markup=False, soft_wrap=True)
+        target = " ".join(spelled[:SHOWN_WORDS]) + (f" … ({len(spelled)} words)" if len(spelled) > SHOWN_WORDS else "")
+        console.print(f"  {row['response_text'][start:end].strip()} ► {target}", markup=False, soft_wrap=True)
         start = end
     if row["unit_error_rate"] is not None:
         console.print(f"  unit error rate against the recorded reply: {row['unit_error_rate']:.1%}")
     if row["target_cer"] is not None:
-        console.print(f"  characters misread in its units: {row['target_cer']:.1%}")
+        console.print(f"  character error rate of the units, read back as text: {row['target_cer']:.1%}")
 
 
-def _show_answers(dataset: Dataset, console: Console) -> None:
+def _show_replies(dataset: Dataset, console: Console) -> None:
     turns = dataset.read("utterances", ["dialogue_id", "turn", "reference_text"]).to_pylist()
     written = {(row["dialogue_id"], row["turn"]): row["reference_text"] for row in turns}
     rows = dataset.read("echo_targets", ["dialogue_id", "turn", "response_text"]).to_pylist()
     same = sum(row["response_text"] == written[row["dialogue_id"], row["turn"] + 1] for row in rows)
-    console.print(f"\n{same} of {len(rows)} replies, generated from the questions' sound alone, are the written ones.")
+    console.print(f"\n{same} of {len(rows)} replies, generated from the questions' audio only, match the written ones.")

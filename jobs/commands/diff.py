@@ -1,4 +1,4 @@
-"""`echo-targets diff`: two versions of a table side by side: whose rows differ, by how much, and which differ most."""
+"""`echo-targets diff`: compare two versions of a table: which rows differ, by how much, and which differ most."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from echo_targets.schemas.dataset.layout import LayoutError
 
 
 def diff_command(a: str, b: str, table: str, as_json: bool) -> int:
-    """Prints the difference."""
+    """Print the difference as text or JSON."""
     if table not in TABLES:
-        raise LayoutError(f"no table {table!r}; there are {', '.join(TABLES)}")
+        raise LayoutError(f"no table {table!r}. Tables are {', '.join(TABLES)}.")
     first = side(a, table, "")
     second = side(b, table, first.dataset.root)
     found = difference(first, second)
@@ -40,7 +40,7 @@ def _rated(tallies: Iterable[tuple[str, Tally]]) -> dict[str, dict[str, Any]]:
 
 
 def _plain(a: Side, b: Side, found: Difference) -> dict[str, Any]:
-    """The difference as JSON values."""
+    """Return the difference as JSON values."""
     return {
         "table": a.info.table,
         "a": {"root": a.dataset.root, "fingerprint": a.info.fingerprint, "rows": a.rows},
@@ -72,17 +72,17 @@ def _show(a: Side, b: Side, found: Difference) -> None:
         say(f"  {line}")
     for name, one in (("A", a), ("B", b)):
         if len(one.manifests) < one.info.shards:
-            say(f"  {name} is not finished: {len(one.manifests)} of {one.info.shards} shards are committed")
+            say(f"  {name} is unfinished: {len(one.manifests)} of {one.info.shards} shards are committed")
     if not together(a, b):
-        say("  The plans differ, or are not known: joined by key over all shards, not shard by shard")
+        say("  The plans differ or are unknown: rows are joined by key over all shards instead of shard by shard")
     elif a.manifests.keys() != b.manifests.keys():
-        say(f"  Compared: the {len(a.manifests.keys() & b.manifests.keys())} shards that both have")
-    say(f"Rows: {found.same} the same, {found.changed} changed, {found.added} added, {found.gone} gone")
-    for name, where, why in (("added", "in A", found.added_why), ("gone", "in B", found.gone_why)):
+        say(f"  Only the {len(a.manifests.keys() & b.manifests.keys())} shards that both have are compared")
+    say(f"Rows: {found.same} unchanged, {found.changed} changed, {found.added} added, {found.gone} removed")
+    for name, where, why in (("added", "in A", found.added_why), ("removed", "in B", found.gone_why)):
         if why:
             say(f"  {name}, {where}: " + ", ".join(f"{count} {reason}" for reason, count in why.most_common()))
     differ = ", ".join(f"{name} {count}" for name, count in found.columns.most_common() if count)
-    say(f"Columns that differ, in rows: {differ or 'none'}")
+    say(f"Rows that differ, by column: {differ or 'none'}")
     if a.info.table in UNITS:
         table = RichTable("", "rows", "units of A", "edits", "rate", title="Unit error rate of B against A")
         lengths = [(f"{_length(bits)} units", tally) for bits, tally in sorted(found.by_length.items())]

@@ -1,4 +1,4 @@
-"""`echo-targets fit-codebook`: k-means on encoder features. Same data, same seed, same file, on any runner."""
+"""`echo-targets fit-codebook`: k-means on encoder features. The same data and seed give the same file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from echo_targets.jobs.commands.run import run_job
 from echo_targets.jobs.config import ExecutionConfig
-from echo_targets.jobs.screen import open_console, say_unused
+from echo_targets.jobs.screen import open_console, print_unused_units
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Committed
 from echo_targets.pipeline.stage import StageSpec
@@ -23,12 +23,12 @@ from echo_targets.transforms.stages.features import SampleFeaturesParameters
 from echo_targets.transforms.units.codebook import fit_codebook
 
 SPREAD = 10
-"""Frames are drawn from so many times as many as are wanted: more utterances, fewer frames of each."""
+"""The sampled utterances hold this many times the needed frames, so that the frames come from more utterances."""
 SPARE = 1.1
-"""Frames are drawn by chance: so many more than are wanted make sure that there are enough."""
+"""Oversampling factor: frames are sampled at random, so a few more than needed are drawn to have enough."""
 
 FRAMES_PER_UNIT = 39
-"""Frames that each centroid should have at least, as faiss warns (`min_points_per_centroid`)."""
+"""Minimum number of frames per centroid, below which faiss also warns (`min_points_per_centroid`)."""
 
 MAX_REJECT_FRACTION = 0.05
 
@@ -36,7 +36,7 @@ MAX_REJECT_FRACTION = 0.05
 def fit_codebook_command(
     root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, execution: ExecutionConfig
 ) -> int:
-    """Samples features into the table `features`, fits on them, and writes the codebook with its report."""
+    """Sample features into the `features` table, fit a codebook on them, and write it with its report."""
     console = open_console()
     dataset = Dataset(root)
     frames = _samples(dataset) / HOP_SAMPLES
@@ -74,17 +74,17 @@ def fit_codebook_command(
     console.print(f"{out}: {codebook.id}, digest {codebook.digest}", markup=False, soft_wrap=True)
     console.print_json(json.dumps(report))
     if frames < size * FRAMES_PER_UNIT:
-        console.print(f"{frames:.0f} frames are few for {size} units; {FRAMES_PER_UNIT} a unit are usual")
-    say_unused(console, report["unused_units"], size, "got no frame: fit fewer units, or on more speech")
+        console.print(f"{frames:.0f} frames are few for {size} units; use at least {FRAMES_PER_UNIT} per unit")
+    print_unused_units(console, report["unused_units"], size, "got no frame: fit fewer units or use more speech")
     return 0
 
 
 def _check_frames(root: str, frames: float, size: int) -> None:
-    """Raises UserError where there are fewer frames than units, before hours are spent on features."""
+    """Raise UserError if there are fewer frames than units, before time is spent on computing features."""
     if frames < size:
         raise UserError(
-            f"{root}: {frames:.0f} frames of 20 ms, at most as many as --max-frames allows, can't make {size} units; "
-            f"take more speech, or a --size well below {max(2, int(frames))}"
+            f"{root}: {frames:.0f} frames of 20 ms (limited by --max-frames) can't be clustered into {size} units. "
+            f"Use more speech, or a --size well below {max(2, int(frames))}."
         )
 
 

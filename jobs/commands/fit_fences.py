@@ -1,4 +1,4 @@
-"""`echo-targets fit-fences`: limits of the speech rate, by corpus."""
+"""`echo-targets fit-fences`: fit limits of the speech rate for each corpus."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from echo_targets.transforms.stages.publish.fences import Group, RateFences
 
 
 def fit_fences_command(root: str, out: str) -> int:
-    """Fits on the table `measures`, writes the file, and shows the fences."""
+    """Fit fences on the `measures` table, write their file, and show them."""
     console = open_console()
     rates = speech_rates(Dataset(root))
     fences = RateFences.fit(rates)
     if not fences.fences:
-        raise ConfigError(f"{root}: no utterance has a text, so there are no speech rates to fit fences on")
+        raise ConfigError(f"{root}: no utterance has text, so there are no speech rates to fit fences on")
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
     fences.save(Path(out))
     shown = RichTable("corpus", "language", "utterances", "q1", "q3", "low", "high", "outside", title="chars_per_s")
@@ -34,18 +34,22 @@ def fit_fences_command(root: str, out: str) -> int:
             fence.corpus, fence.language, str(fence.count), *limits, f"{outside} ({outside / len(found):.2%})"
         )
     console.print(shown)
-    console.print(f"{out}: stages.publish_s2t.rate_fences={out}, and so for the others", markup=False, soft_wrap=True)
+    console.print(
+        f"Wrote {out}. To use it: stages.publish_s2t.rate_fences={out}; likewise for publish_t2c and publish_echo",
+        markup=False,
+        soft_wrap=True,
+    )
     return 0
 
 
 def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
-    """The stored rates of each corpus and language, float32; rows without one are left out.
+    """Return the stored speech rates of each corpus and language, float32. Rows without a rate are left out.
 
     Raises:
-        ConfigError: nothing was measured.
+        ConfigError: the dataset has no `measures` table.
     """
     if MEASURES.name not in dataset.tables():
-        raise ConfigError(f"{dataset.root} has no {MEASURES.name}: run a job with the stage measure on it first")
+        raise ConfigError(f"{dataset.root}: no table {MEASURES.name}. Run a job with the stage measure first.")
     info = dataset.current(MEASURES.name)
     spoken = dataset.committed(UTTERANCES.name, info.upstream[UTTERANCES.name], info.shards)
     parts = []
@@ -53,9 +57,9 @@ def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
         with dataset.open(manifest.output.path) as file:
             measured = file.read([KEY, "chars_per_s"]).drop_null()
         with dataset.open(spoken[shard].output.path) as file:
-            said = file.read([KEY, "corpus", "language"])
-        said = said.take(pc.index_in(measured[KEY], value_set=said[KEY].combine_chunks()))
-        groups = {name: said[name].cast(pa.string()) for name in ("corpus", "language")}
+            labels = file.read([KEY, "corpus", "language"])
+        labels = labels.take(pc.index_in(measured[KEY], value_set=labels[KEY].combine_chunks()))
+        groups = {name: labels[name].cast(pa.string()) for name in ("corpus", "language")}
         parts.append(pa.table(groups | {"rate": measured["chars_per_s"]}))
     gathered = pa.concat_tables(parts).group_by(["corpus", "language"]).aggregate([("rate", "list")])
     names = zip(gathered["corpus"].to_pylist(), gathered["language"].to_pylist(), strict=True)

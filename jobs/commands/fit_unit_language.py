@@ -1,4 +1,4 @@
-"""`echo-targets fit-unit-language`: words of units. Same data, same file, on any runner."""
+"""`echo-targets fit-unit-language`: fit a vocabulary of words of units. The same data gives the same file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from echo_targets.jobs.commands.run import run_job
 from echo_targets.jobs.config import ExecutionConfig
-from echo_targets.jobs.screen import open_console, say_unused
+from echo_targets.jobs.screen import open_console, print_unused_units
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Committed
 from echo_targets.pipeline.stage import StageSpec
@@ -31,7 +31,7 @@ SPEC = "echo_targets.transforms.stages.count_units:CountUnits"
 
 
 class _Stopped(Exception):
-    """The counting ended before all shards were counted; the argument is the exit code."""
+    """Counting stopped before all shards were counted; the argument is the exit code."""
 
 
 def fit_unit_language_command(
@@ -43,7 +43,10 @@ def fit_unit_language_command(
     must_be_readable(dataset, "units")
     num_units = _codebook_size(dataset)
     if vocab_size < num_units:
-        raise UserError(f"{root}: --vocab-size {vocab_size} leaves no room for the {num_units} single units")
+        raise UserError(
+            f"{root}: --vocab-size {vocab_size} is less than the {num_units} single units, each of which is a word. "
+            f"Set it to {num_units} or more."
+        )
     unused = _unused_units(dataset, num_units, vocab_size)
     sizes = {"num_units": num_units, "vocab_size": vocab_size, "max_word_units": max_word_units}
     if mode == "bpe":
@@ -59,10 +62,10 @@ def fit_unit_language_command(
     console.print(f"{out}: {language.id}, digest {language.digest}", markup=False, soft_wrap=True)
     if language.counts:
         units = sum(count * len(word) for word, count in zip(language.vocabulary, language.counts, strict=True))
-        console.print(f"{units / sum(language.counts):.2f} units a word")
+        console.print(f"{units / sum(language.counts):.2f} units per word")
     if len(language.vocabulary) < vocab_size:
-        console.print(f"{len(language.vocabulary)} of the {vocab_size} words asked for: the units make no more")
-    say_unused(console, unused, num_units, "are in no utterance: their words are never used")
+        console.print(f"The units yield only {len(language.vocabulary)} of the {vocab_size} requested words")
+    print_unused_units(console, unused, num_units, "occur in no utterance: their words are never used")
     return 0
 
 
@@ -74,7 +77,7 @@ def _total(
     language: UnitLanguage | None,
     keep: Callable[[pa.Table], pa.Table],
 ) -> pa.Table:
-    """Count the words of all shards in a job of one stage, and add the counts up.
+    """Count the words of all shards with a one-stage job, and sum the counts.
 
     Raises:
         _Stopped: the job failed or was interrupted.
@@ -87,7 +90,7 @@ def _total(
     if code := run_job(execution, job, console):
         raise _Stopped(code)
     counts = sum_counts(_counts(dataset), keep)
-    console.print(f"{len(counts)} words kept, {pc.sum(counts['count'])} times in all")
+    console.print(f"{len(counts)} words kept, with {pc.sum(counts['count'])} occurrences")
     return counts
 
 
@@ -101,10 +104,10 @@ def _counts(dataset: Dataset) -> Iterator[pa.Table]:
 
 
 def _unused_units(dataset: Dataset, num_units: int, vocab_size: int) -> list[int]:
-    """Return the units that no utterance has.
+    """Return the units that occur in no utterance.
 
     Raises:
-        UserError: there are fewer units in all than words are wanted.
+        UserError: the corpus has fewer units than requested words.
     """
     counts = np.zeros(num_units, np.int64)
     for shard in _units(dataset):
@@ -112,24 +115,24 @@ def _unused_units(dataset: Dataset, num_units: int, vocab_size: int) -> list[int
         counts += np.bincount(units, minlength=num_units)[:num_units]
     if counts.sum() < vocab_size - num_units:
         raise UserError(
-            f"{dataset.root}: {counts.sum()} units in all can't make {vocab_size - num_units} words beside the "
-            f"{num_units} single units; take more speech, or a smaller --vocab-size"
+            f"{dataset.root}: a corpus of {counts.sum()} units can't yield {vocab_size - num_units} words in addition "
+            f"to the {num_units} single units. Use more speech or a smaller --vocab-size."
         )
     return np.flatnonzero(counts == 0).tolist()
 
 
 def _units(dataset: Dataset) -> Iterator[pa.ChunkedArray]:
-    """Yield each shard's units, a list for each row, of a single codebook."""
+    """Yield each shard's units, one list per row, for tables with a single codebook."""
     for manifest in dataset.manifests(UNITS.name):
         with dataset.open(manifest.output.path) as file:
             yield pc.list_flatten(file.read(["units"])["units"])
 
 
 def _codebook_size(dataset: Dataset) -> int:
-    """Return the size of the codebook that all units are of.
+    """Return the size of the codebook of all units.
 
     Raises:
-        UserError: they are of several, or there are none.
+        UserError: the table has no units, units of several codebooks, or several units per frame.
     """
     found: set[tuple[str, int, int]] = set()
     for manifest in dataset.manifests(UNITS.name):
@@ -137,12 +140,12 @@ def _codebook_size(dataset: Dataset) -> int:
             named = file.read(["codebook_id", "codebook_size", "num_codebooks"]).unify_dictionaries().combine_chunks()
         found.update(tuple(row.values()) for row in named.group_by(named.column_names).aggregate([]).to_pylist())
     if len(found) != 1:
-        said = f"units of {len(found)} codebooks, expected one" if found else "no units; run a job with tokenize first"
-        raise UserError(f"{dataset.root}: {said}")
+        problem = f"units of {len(found)} codebooks, expected one" if found else "no units; run the tokenize stage"
+        raise UserError(f"{dataset.root}: {problem}")
     ((name, size, codebooks),) = found
     if codebooks != 1:
         raise UserError(
-            f"{dataset.root}: {name} gives {codebooks} units a frame, and a unit language has words of single ones: "
-            "tokenize with num_codebooks=1"
+            f"{dataset.root}: {name} has {codebooks} units per frame, but a unit language needs one. Tokenize with "
+            "num_codebooks=1."
         )
     return size

@@ -1,4 +1,4 @@
-"""`echo-targets gc`: removes the versions that no reader sees, and what killed processes left behind."""
+"""`echo-targets gc`: delete versions that no reader needs, and the leftovers of killed processes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,31 @@ NOTE = ".attempt.json"
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files that belong together and that nothing needs: what they are, and their bytes by path, in deleting order."""
+    """A group of unneeded files.
+
+    Attributes:
+        what: description for the user.
+        files: bytes by path, in the order of deletion.
+    """
 
     what: str
     files: dict[str, int]
 
 
 def gc_command(root: str, yes: bool) -> int:
-    """Says what would be deleted; deletes it with `yes`."""
+    """Print what is unneeded; also delete it if `yes` is True."""
     console = open_console()
     dataset = Dataset(root)
     if not yes:
-        if _say(rubbish(dataset), console):
-            console.print("Nothing is deleted yet; --yes deletes it.")
+        if _print(find_garbage(dataset), console):
+            console.print("Nothing was deleted. Run again with --yes to delete.")
         return 0
-    dataset.tables()  # where there is no index, nothing is touched, not even for the lease
+    dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
     with Lease(dataset) as lease:
         for _ in lease.take("refuse"):
             pass
-        found = rubbish(dataset)  # seen under the lease, so that no driver is at work on any of it
-        _say(found, console)
+        found = find_garbage(dataset)  # listed under the lease, so no driver is writing any of these files
+        _print(found, console)
         for one in found:
             for path in one.files:
                 lease.check()
@@ -51,14 +56,14 @@ def gc_command(root: str, yes: bool) -> int:
     return 0
 
 
-def rubbish(dataset: Dataset) -> list[Garbage]:
-    """What nothing needs: versions that are neither current nor read by a current one, temporary files, stale notes.
+def find_garbage(dataset: Dataset) -> list[Garbage]:
+    """Return versions that are neither current nor inputs of a current one, temporary files, and stale attempt notes.
 
-    Only what a job writes is looked at: files of versions, of the lease, and temporary files in the root itself. What
-    lies behind a link that leads out of the root is left alone.
+    Only files that a job writes are considered: those of versions and of the lease, and temporary files in the root
+    itself. Files behind a link that leads out of the root are never deleted.
 
     Raises:
-        LayoutError: there is no index, or a version that it names is not there: then nothing can be told.
+        LayoutError: there is no index, or a version that it names is missing, so unneeded files can't be determined.
     """
     used = dataset.in_use()
     current = dataset.tables()
@@ -82,20 +87,20 @@ def rubbish(dataset: Dataset) -> list[Garbage]:
         elif TEMPORARY in path and os.path.dirname(path) in ("", FOLDER):
             temporary[path] = size
     found = []
-    # tables before their rejects: a shard counts as long as its manifest, which vouches for both, is there
+    # Tables go before their rejects: a shard's manifest covers both, and a shard counts while its manifest exists.
     for (folder, fingerprint), parts in sorted(old.items(), key=lambda item: item[0][0].startswith(REJECTS)):
         ordered = dict(sorted(parts.items(), key=lambda item: _turn(item[0])))
         found.append(Garbage(f"{folder}/{fingerprint} ({_state(dataset, folder, fingerprint, current)})", ordered))
     kinds = {
         "temporary files": temporary,
-        "notes of attempts whose shard is committed": notes,
-        "shards that a stopped retry has set aside; another would spare their models work": aside,
+        "attempt notes of committed shards": notes,
+        "shards that an interrupted retry set aside; running retry again would reuse them": aside,
     }
     return [*found, *(Garbage(what, paths) for what, paths in kinds.items() if paths)]
 
 
 def _turn(path: str) -> int:
-    """Manifests go first, so that a kill in the midst leaves no shard that counts; the description goes last."""
+    """Return the deletion order: manifests first, so that a kill leaves no shard that counts; the description last."""
     name = path.rpartition("/")[2]
     return 2 if name == STAGE else 0 if name.endswith(".json") and not name.endswith(NOTE) else 1
 
@@ -104,12 +109,12 @@ def _state(dataset: Dataset, folder: str, fingerprint: str, current: dict[str, s
     if folder.startswith(REJECTS):
         return "rejects of a version that is not current"
     if f"{folder}/{fingerprint}/{STAGE}" not in dataset.storage.find(f"{folder}/{fingerprint}"):
-        return "half deleted"
+        return "partly deleted"
     info = dataset.stage(folder, fingerprint)
     done = len(dataset.committed(folder, fingerprint, info.shards))
     if done < info.shards:
-        return f"unfinished: {done} of {info.shards} shards; a run of its configuration would go on here"
-    return f"not current; {current[folder]} is" if folder in current else "not current"
+        return f"unfinished: {done} of {info.shards} shards; running its configuration again would resume it"
+    return f"not current; the current version is {current[folder]}" if folder in current else "not current"
 
 
 def _inside(dataset: Dataset, path: str) -> bool:
@@ -119,18 +124,19 @@ def _inside(dataset: Dataset, path: str) -> bool:
     return Path(dataset.path(path)).parent.resolve().is_relative_to(root)
 
 
-def _say(found: list[Garbage], console: Console) -> bool:
+def _print(found: list[Garbage], console: Console) -> bool:
+    """Print the garbage with its sizes; return True if there is any."""
     for one in found:
         size = sum(one.files.values())
         console.print(f"{size / 2**20:10.1f} MiB  {len(one.files):6} files  {one.what}", markup=False, highlight=False)
     total = sum(sum(one.files.values()) for one in found)
-    console.print(f"{total / 2**20:10.1f} MiB in all" if found else "Nothing to delete.", highlight=False)
+    console.print(f"{total / 2**20:10.1f} MiB in total" if found else "Nothing to delete.", highlight=False)
     return bool(found)
 
 
 def _remove_empty(dataset: Dataset, one: Garbage) -> None:
-    """Removes the folders that a version leaves empty; a bucket has none."""
+    """Remove folders that became empty. Buckets have no folders."""
     if not dataset.storage.remote:
         for folder in {os.path.dirname(path) for path in one.files} - {"", FOLDER}:
             with suppress(OSError):
-                os.removedirs(dataset.path(folder))  # and those above it; never the root, which has its index
+                os.removedirs(dataset.path(folder))  # also its empty parents; the root holds the index, so it stays

@@ -1,4 +1,4 @@
-"""`echo-targets inspect`: writes the page of a dataset, and serves it to this machine."""
+"""`echo-targets inspect`: write the inspector page of a dataset, and optionally serve it on this machine."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ PORT = 8010
 
 
 def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str | None) -> int:
-    """Writes the page; with `serve`, serves it until Ctrl-C."""
+    """Write the page; if `serve` is True, serve it until Ctrl-C."""
     try:
         voice = Vocoder(Path(vocoder)) if vocoder else None
         site, sounding = write_site(root, Path(out), sounds, voice)
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'echo-targets[inspect]'") from error
-    print(f"{out}/index.html: {site.source.total:,} rows, {sounding:,} of them with sound; open it in a browser")
+        raise UserError(f"{error.name} is not installed. Install it: pip install 'echo-targets[inspect]'") from error
+    print(f"{out}/index.html: {site.source.total:,} rows, {sounding:,} with sound. Open it in a browser.")
     if serve:
         with server(site) as running:
-            print(f"http://{LOOPBACK}:{running.server_port}/ until Ctrl-C; here every row has sound", flush=True)
+            print(
+                f"http://{LOOPBACK}:{running.server_port}/ serves it with sound for every row. Press Ctrl-C to stop.",
+                flush=True,
+            )
             try:
                 running.serve_forever()
             except KeyboardInterrupt:
@@ -37,11 +40,11 @@ def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str 
 
 
 def server(site: Site) -> ThreadingHTTPServer:
-    """A server of the site's files to this machine alone, which makes a row's sound when it is asked for."""
+    """Return a server of the site's files that listens on the loopback address and makes rows' sounds on request."""
     handler = partial(_Handler, site, Lock(), directory=str(site.folder))
     try:
         return ThreadingHTTPServer((LOOPBACK, PORT), handler)
-    except OSError:  # taken
+    except OSError:  # the port is taken; let the system choose another
         return ThreadingHTTPServer((LOOPBACK, 0), handler)
 
 
@@ -54,10 +57,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.headers.get("Host", "").rsplit(":", 1)[0] not in (LOOPBACK, "localhost"):
-            self.send_error(403, "asked for under another name")  # a page elsewhere that points its name here
+            self.send_error(403, "unexpected host name")  # DNS rebinding: another site's name resolves to this machine
             return
         if self.path == "/served.js":
-            self._say(b"site.served = true\n")
+            self._send_script(b"site.served = true\n")
             return
         found = re.fullmatch(r"/data/((sounds|voices)/(\d{6,9}))\.js", self.path)
         if found and int(found[3]) < self.site.source.total:
@@ -67,7 +70,7 @@ class _Handler(SimpleHTTPRequestHandler):
                     put(int(found[3]))
         super().do_GET()
 
-    def _say(self, script: bytes) -> None:
+    def _send_script(self, script: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/javascript")
         self.send_header("Content-Length", str(len(script)))
@@ -75,11 +78,11 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(script)
 
     def end_headers(self) -> None:
-        self.send_header("Cache-Control", "no-store")  # another page may follow at the same address
+        self.send_header("Cache-Control", "no-store")  # another dataset may be served at this address later
         super().end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Says nothing but errors."""
+        """Ignore requests; only errors are logged."""
 
     def log_error(self, format: str, *arguments: Any) -> None:
         print(format % arguments, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`echo-targets plan`: hours of speech, GPU hours, disk and shards of a job, by stage and corpus, before it is run."""
+"""`echo-targets plan`: estimate a job's hours of speech, GPU hours, disk space and shards by stage and corpus."""
 
 from __future__ import annotations
 
@@ -24,12 +24,18 @@ from echo_targets.schemas import ENTRIES, SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import INDEX, Dataset
 
 THROUGHPUTS = Path(__file__).parents[1] / "throughputs.yaml"
-ANSWERED = ("echo", "publish_echo")
-"""Stages that work on the users' turns of dialogues alone."""
+USER_TURN_STAGES = ("echo", "publish_echo")
+"""Stages that process only user turns of dialogues."""
 
 
 class Throughput(BaseModel):
-    """How fast a stage is: hours of speech that one device gets through in an hour, and where the figure is from."""
+    """Speed of a stage.
+
+    Attributes:
+        times_real_time: hours of speech that one device processes per hour.
+        device: GPU or CPU core.
+        source: where the figure comes from.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +45,7 @@ class Throughput(BaseModel):
 
 
 class Density(BaseModel):
-    """Bytes that a table takes for each row, and for each second of speech."""
+    """Size of a table in bytes per row and bytes per second of speech."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +54,7 @@ class Density(BaseModel):
 
 
 class Throughputs(BaseModel):
-    """What is counted with, by stage and by table."""
+    """Throughputs by stage and densities by table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,7 +64,7 @@ class Throughputs(BaseModel):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage takes for a corpus; of the table that it makes, `bytes` are on disk and in `shards` shards."""
+    """Cost of a stage for a corpus; `bytes` and `shards` are the disk space and shard count of the table it writes."""
 
     stage: str
     table: str
@@ -73,7 +79,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Group:
-    """Readable items of one kind: how many, how long, and in how many shards they are."""
+    """Readable items of one kind, with their count, total duration in seconds, and shard numbers."""
 
     corpus: str
     role: str
@@ -84,7 +90,7 @@ class _Group:
 
 
 def plan_command(config: str, overrides: list[str], throughputs: str | None, as_json: bool) -> int:
-    """Prints the estimate."""
+    """Print the estimate as text or JSON."""
     settings = load(config, overrides)
     speeds = load_throughputs(throughputs)
     seen = survey(settings)
@@ -115,10 +121,10 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
 
 
 def load_throughputs(path: str | None) -> Throughputs:
-    """The shipped figures, with those of a YAML file in their places.
+    """Return the shipped figures, overridden by those of a YAML file if one is given.
 
     Raises:
-        ConfigError: the file can't be used; says where and why.
+        ConfigError: the file is missing or invalid.
     """
     shipped = Throughputs.model_validate(read_values(THROUGHPUTS, []))
     if path is None:
@@ -131,12 +137,12 @@ def load_throughputs(path: str | None) -> Throughputs:
         lines = [f"{path}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise ConfigError("\n".join(lines)) from None
     if unknown := sorted(given.stages.keys() - STAGES.keys()):
-        raise ConfigError(f"{path}: stages.{unknown[0]}: no such stage; there are {', '.join(STAGES)}")
+        raise ConfigError(f"{path}: stages.{unknown[0]}: unknown stage. Stages are {', '.join(STAGES)}.")
     return Throughputs(stages=shipped.stages | given.stages, tables=shipped.tables | given.tables)
 
 
 def measured_densities(dataset: Dataset) -> dict[str, Density]:
-    """Bytes a second of the tables that a root holds already; none where it holds none."""
+    """Return the measured density, in bytes per second of speech, of each table that a root already holds."""
     found = {}
     for table, fingerprint in ((dataset.read_json(INDEX) or {}).get("tables", {})).items():
         shards = dataset.committed(table, fingerprint, dataset.stage(table, fingerprint).shards).values()
@@ -146,7 +152,7 @@ def measured_densities(dataset: Dataset) -> dict[str, Density]:
 
 
 def costs(groups: list[_Group], settings: JobConfig, speeds: Throughputs) -> list[Cost]:
-    """What each stage takes for each corpus, in the stages' order, the plan's table first. Loads no model."""
+    """Return the cost of each stage for each corpus: the plan first, then stages in pipeline order. Loads no model."""
     stages = [("plan", ENTRIES.name, dict[str, Any]())]
     for name in in_order(settings.stages):
         stages.append((name, transform_of(name).writes.name, settings.stages[name]))
@@ -169,23 +175,23 @@ def costs(groups: list[_Group], settings: JobConfig, speeds: Throughputs) -> lis
 
 
 def _takes(stage: str, parameters: dict[str, Any], group: _Group) -> bool:
-    if stage in ANSWERED:
+    if stage in USER_TURN_STAGES:
         return group.role == "user" and group.in_dialogue
     return group.role in parameters.get("roles", [group.role])
 
 
 def _groups(planned: Plan) -> list[_Group]:
-    """The plan's readable items by corpus, role, and whether they are of a dialogue."""
+    """Group the plan's readable items by corpus, role, and whether they belong to a dialogue."""
     rows: defaultdict[tuple[str, str, bool], int] = defaultdict(int)
     seconds: defaultdict[tuple[str, str, bool], float] = defaultdict(float)
     shards: defaultdict[tuple[str, str, bool], set[int]] = defaultdict(set)
     for shard, entries in enumerate(planned.shards()):
         readable = entries.filter(pc.is_null(entries["error"]))
-        kinds = readable.select(["corpus", "role"]).append_column("spoken", pc.is_valid(readable["dialogue_id"]))
+        kinds = readable.select(["corpus", "role"]).append_column("in_dialogue", pc.is_valid(readable["dialogue_id"]))
         kinds = kinds.append_column("seconds", readable["seconds"].cast(pa.float64()))
-        sums = kinds.group_by(["corpus", "role", "spoken"]).aggregate([("seconds", "sum"), ("seconds", "count")])
+        sums = kinds.group_by(["corpus", "role", "in_dialogue"]).aggregate([("seconds", "sum"), ("seconds", "count")])
         for row in sums.to_pylist():
-            kind = row["corpus"], row["role"], row["spoken"]
+            kind = row["corpus"], row["role"], row["in_dialogue"]
             rows[kind] += row["seconds_count"]
             seconds[kind] += row["seconds_sum"]
             shards[kind].add(shard)
@@ -193,15 +199,15 @@ def _groups(planned: Plan) -> list[_Group]:
 
 
 def _absent(missing: list[Missing], shard_hours: float) -> list[_Group]:
-    """What is expected of sources that can't be listed; no plan numbers their shards, so these are negative."""
+    """Return the expected items of missing sources; their shards are not in the plan, so they get negative numbers."""
     groups, before = list[_Group](), 0
     for lost in missing:
         wanted = lost.expected
         count = max(1, round(wanted.hours / shard_hours))
         numbers = frozenset(range(-before - count, -before))
         before += count
-        spoken = wanted.role != "narrator"
-        groups.append(_Group(lost.corpus, wanted.role, spoken, wanted.items, wanted.hours * 3600, numbers))
+        in_dialogue = wanted.role != "narrator"
+        groups.append(_Group(lost.corpus, wanted.role, in_dialogue, wanted.items, wanted.hours * 3600, numbers))
     return groups
 
 
@@ -224,20 +230,22 @@ def _show(
         before = cost.stage
     totals = [_hours(about[name]) for name in ("hours", "gpu_hours", "core_hours")]
     table.add_section()
-    table.add_row("all", "", "", str(about["items"]), *totals, _size(about["bytes"]), str(about["shards"]))
+    table.add_row("total", "", "", str(about["items"]), *totals, _size(about["bytes"]), str(about["shards"]))
     console.print(table)
     if about["unreadable"]:
-        console.print(f"{about['unreadable']} of {about['items']} items are unreadable lines, and left out above")
+        console.print(f"{about['unreadable']} of {about['items']} items are unreadable lines and not counted above")
     for lost in about["missing"]:
-        said = f"{lost['corpus']} is not there, and counted as expected ({lost['why']})"
-        console.print(said, style="red", markup=False, soft_wrap=True)
+        line = f"{lost['corpus']} is missing and counted at its expected size ({lost['why']})"
+        console.print(line, style="red", markup=False, soft_wrap=True)
     if measured:
-        console.print("* measured: bytes a second of what the root holds already")
+        console.print("* computed from the bytes per second of speech that the root's tables take now")
     for stage in dict.fromkeys(cost.stage for cost in found):
         if speed := speeds.stages.get(stage):
             line = f"{stage}: {speed.times_real_time:g} times real time on a {speed.device}: {speed.source}"
             console.print(line, markup=False)
-    console.print("Estimates, in numbers of docs/SCALE.md unless given; durations are what the sources say.")
+    console.print(
+        "Estimates with the figures of docs/SCALE.md unless overridden; durations are those the sources give."
+    )
 
 
 def _hours(hours: float) -> str:

@@ -1,8 +1,8 @@
-"""`echo-targets retry`: retries rejected rows; a model's work on the others is taken over.
+"""`echo-targets retry`: retry rejected rows, and reuse what models computed for the others.
 
-A shard is made anew as `run` makes it: the same windows, checks and commit, in the plan's order, so its bytes are those
-of a full run. Only where a model would work on a row that it has worked on before, the row that it wrote is taken.
-Ingest, measure and publish have no model on the device and do their shards whole.
+A shard is recomputed as `run` would: with the same windows, checks and commit, in the plan's order, so its bytes are
+those of a full run. Only rows whose input is unchanged keep the output that the model wrote before. Ingest, measure and
+publish run no model on the device and recompute their shards completely.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from echo_targets.jobs.commands.run import job_of, run_job, say_plan
+from echo_targets.jobs.commands.run import job_of, print_plan, run_job
 from echo_targets.jobs.config import load
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.job import Job
@@ -30,11 +30,11 @@ REUSING = "echo_targets.pipeline.reuse:Reusing"
 
 
 class RetryError(UserError):
-    """More has changed than a retry of rejected rows can take in."""
+    """The job changed in a way that requires a full run instead of a retry."""
 
 
 def retry_command(config: str, overrides: list[str]) -> int:
-    """Tries refused rows again; gives the exit code."""
+    """Retry rejected rows, and return the exit code."""
     console = open_console()
     settings = load(config, overrides)
     job = job_of(settings)
@@ -42,10 +42,10 @@ def retry_command(config: str, overrides: list[str]) -> int:
     reusing = reusing_job(job)
     unfinished = any(table.committed < table.info.shards for table in job.preview())
     for info, shards in set_aside(job, settings.when_busy):
-        console.print(f"{info.stage}: {shards} of {info.shards} shards hold rows to try again", markup=False)
-    say_plan(job, console)
+        console.print(f"{info.stage}: {shards} of {info.shards} shards have rows to retry", markup=False)
+    print_plan(job, console)
     if unfinished:
-        console.print("Shards that are missing are made first; the command after that tries what they refuse again.")
+        console.print("Missing shards are computed first. Run the command again afterwards to retry their rejects.")
     code = run_job(settings, reusing, console)
     if code == 0:
         _forget_aside(dataset)
@@ -53,11 +53,11 @@ def retry_command(config: str, overrides: list[str]) -> int:
 
 
 def reusing_job(job: Job) -> Job:
-    """The job, its models spared the rows whose input is what it was when the current version was made.
+    """Return the job with stages that reuse the output of rows whose input has not changed since the current version.
 
     Raises:
-        LayoutError: nothing was finished yet.
-        RetryError: a model, or what it is told, is another than that of the current version.
+        LayoutError: no run has finished yet.
+        RetryError: a model or its parameters differ from those of the current version.
     """
     dataset = Dataset(job.root)
     current, stages = dataset.tables(), list[StageSpec]()
@@ -66,8 +66,8 @@ def reusing_job(job: Job) -> Job:
             before = dataset.stage(info.table, current[info.table])
             if other := [line for line in changes(before, info) if not line.startswith("upstream.")]:
                 raise RetryError(
-                    f"{info.stage}: {'; '.join(other)}. A model that is another, or is told something else, gives "
-                    "other rows, not the refused ones alone: use `echo-targets run`."
+                    f"{info.stage}: {'; '.join(other)}. A different model or parameter changes all rows, not only "
+                    "rejected ones. Use `echo-targets run`."
                 )
             known = Reuse(
                 transform=spec.transform, parameters=spec.parameters, root=job.root, before=before.fingerprint
@@ -77,21 +77,21 @@ def reusing_job(job: Job) -> Job:
     return replace(job, stages=stages)
 
 
-# -- rows that were refused, in versions that stay --------------------------------------------------------------------
+# -- rejected rows, in versions that stay current ---------------------------------------------------------------------
 
 
 def set_aside(job: Job, when_busy: WhenBusy) -> list[tuple[StageInfo, int]]:
-    """Takes back the shards that hold rows to try again, in that stage and in those after it.
+    """Uncommit the shards that have rows to retry, in the stage that rejected them and in all later stages.
 
-    Copies of them are set aside first, for `Reusing`. Their manifests go last stage first: whenever this is stopped,
-    no shard counts that was made from one that does not. While shards of the job are missing nothing is taken back:
-    they may be those of a retry that was stopped, and are to be made first.
+    Copies are set aside first, for `Reusing`. Manifests are deleted from the last stage to the first, so that after an
+    interruption no committed shard depends on an uncommitted one. If shards of the job are missing, nothing is
+    uncommitted: they may be those of an interrupted retry, and must be computed first.
 
     Returns:
-        The stages with such rows, and in how many shards.
+        The stages with rows to retry, and the number of their shards.
 
     Raises:
-        RetryError: a version that the job does not make was made from one of the shards.
+        RetryError: a version that is not part of the job was made from one of the shards.
     """
     dataset, counts = Dataset(job.root), dict[str, tuple[StageInfo, int]]()
     infos = [info for _, info in job.describe()]
@@ -122,7 +122,7 @@ def _forget_aside(dataset: Dataset) -> None:
 
 
 def _can_change(dataset: Dataset, info: StageInfo, manifest: Manifest) -> bool:
-    """Whether a shard holds rejects that another attempt can change: not those of a threshold or of the plan."""
+    """Return True if a shard has rejects that a retry can change, other than dropped rows and unreadable entries."""
     if manifest.rejects is None or all(reason.startswith(FILTERED) for reason in manifest.reasons):
         return False
     if ENTRIES.name not in info.upstream:
@@ -137,7 +137,7 @@ def _can_change(dataset: Dataset, info: StageInfo, manifest: Manifest) -> bool:
 
 
 def _refuse_others(dataset: Dataset, infos: list[StageInfo], changed: StageInfo, shard: int) -> None:
-    """A version must not stay committed when what it was made from is no longer what it was."""
+    """Raise RetryError if a version outside the job was made from a shard that will change."""
     mine = {info.fingerprint for info in infos}
     for table, fingerprints in dataset.versions().items():
         for fingerprint in set(fingerprints) - mine:
@@ -146,8 +146,8 @@ def _refuse_others(dataset: Dataset, infos: list[StageInfo], changed: StageInfo,
                 table, fingerprint, shard, other.shards
             ):
                 raise RetryError(
-                    f"{dataset.where(table, fingerprint)} was made from {changed.table}/{changed.fingerprint} too, and "
-                    "not by this configuration; it would no longer match. Delete it with `echo-targets gc`, or use "
+                    f"{dataset.where(table, fingerprint)} was made from {changed.table}/{changed.fingerprint} by "
+                    "another configuration, and would no longer match it. Delete it with `echo-targets gc`, or use "
                     "`echo-targets run` with another root."
                 )
 
@@ -159,7 +159,7 @@ def _take_back(storage: Storage, manifests: list[Manifest]) -> None:
         _copy(storage, path)
     for one, path in zip(reversed(manifests), reversed(paths), strict=True):
         storage.delete(path)
-        if one.rejects:  # there may be none to put in its place
+        if one.rejects:  # the recomputed shard may have no rejects that would replace the file
             storage.delete(one.rejects.path)
 
 
@@ -172,6 +172,3 @@ def _copy(storage: Storage, path: str) -> None:
         writing.put()
     finally:
         writing.discard()
-
-
-# -- rows that were not refused ---------------------------------------------------------------------------------------

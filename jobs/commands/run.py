@@ -1,4 +1,4 @@
-"""`echo-targets run`: a configuration becomes a job."""
+"""`echo-targets run`: build a job from a configuration and run it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
-from echo_targets.jobs.expected import say_differences
+from echo_targets.jobs.expected import print_differences
 from echo_targets.jobs.screen import Screen, funnel, open_console
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.job import Job, JobFailed
@@ -23,7 +23,7 @@ STOPPED = 130
 
 
 def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
-    """Runs, or with `dry_run` says what would run; gives the exit code."""
+    """Run a configuration, or only show what would run if `dry_run` is True; return the exit code."""
     console = open_console()
     settings = load(config, overrides)
     if dry_run:
@@ -34,16 +34,16 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     say_ignored(sources, console)
     if code := run_job(settings, job, console):
         return code
-    return int(say_differences(sources, Dataset(job.root), console))
+    return int(print_differences(sources_of(settings), Dataset(job.root), console))
 
 
 def sources_of(settings: JobConfig) -> list[Source]:
-    """The sources that a configuration names."""
+    """Return the sources of a configuration."""
     return list(IngestParameters.model_validate(settings.stages["ingest"]).sources)
 
 
 def job_of(settings: JobConfig) -> Job:
-    """The job that a configuration asks for; lists its sources.
+    """Build the job of a configuration, which lists its sources.
 
     Raises:
         SourceError: a source can't be listed.
@@ -67,7 +67,7 @@ def say_ignored(sources: list[Source], console: Console) -> None:
 
 @dataclass(frozen=True)
 class Missing:
-    """A source that can't be listed, what it should come to, and why it can't."""
+    """A source that can't be listed: what is expected of it, and why listing failed."""
 
     corpus: str
     expected: Expected
@@ -76,12 +76,12 @@ class Missing:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is there of a configuration's sources.
+    """Which of a configuration's sources are available.
 
     Attributes:
-        job: over those that can be listed.
-        found: them, in the configuration's order.
-        missing: the others.
+        job: job over the sources that can be listed.
+        found: the sources that can be listed, in the configuration's order.
+        missing: the sources that can't.
     """
 
     job: Job
@@ -90,16 +90,16 @@ class Survey:
 
     @property
     def plan(self) -> Plan:
-        """The job's."""
+        """The job's plan."""
         assert isinstance(self.job.plan, Plan)
         return self.job.plan
 
 
 def survey(settings: JobConfig) -> Survey:
-    """Lists the sources that are there; of the others, those that say what is expected of them can be told of.
+    """List the available sources, and collect the missing ones that declare what is expected of them.
 
     Raises:
-        SourceError: a source of which nothing is expected can't be listed, or one is damaged further on.
+        SourceError: a source without `expected` can't be listed, or a source is damaged after its first item.
     """
     found: list[Source] = []
     missing: list[Missing] = []
@@ -116,7 +116,7 @@ def survey(settings: JobConfig) -> Survey:
 
 
 def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
-    """Runs a job to its end, or to its failure, and prints the funnel."""
+    """Run a job until it completes or fails, print the funnel, and return the exit code."""
     code = 0
     with Screen(console) as screen:
         try:
@@ -126,13 +126,15 @@ def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
         except JobFailed as failure:
             console.print(str(failure), style="red", markup=False)
             code = failure.exit_code
-        except OSError as error:  # of the driver's own files; those of shards are theirs
+        except OSError as error:  # from the driver's own files; errors of shards are handled per shard
             console.print(
-                f"{job.root}: {error}; what is committed stays, run the same command again", style="red", markup=False
+                f"{job.root}: {error}. Committed shards are kept; run the same command again to resume.",
+                style="red",
+                markup=False,
             )
             code = FAILED
         except KeyboardInterrupt:
-            console.print("stopped; the same command goes on from here")
+            console.print("Stopped. Run the same command again to resume.")
             code = STOPPED
     console.print(funnel(screen.reports))
     if code == 0:
@@ -141,20 +143,22 @@ def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
 
 
 def dry_run_command(settings: JobConfig, console: Console) -> None:
-    """Prints what a run would do, and why; where sources are missing, which, and the stages that wait for them."""
+    """Print what a run would do and why, or, if sources are missing, which ones and the stages that need them."""
     seen = survey(settings)
     for source, (items, hours) in zip(seen.found, _listed(seen), strict=True):
         if wanted := source.expected:
-            what = f"{items:,} items and {hours:,.2f} hours are listed, {wanted}"
+            what = f"{items:,} items and {hours:,.2f} hours listed, {wanted}"
             console.print(f"{source.corpus}: {what}", markup=False)
     say_ignored(seen.found, console)
     if not seen.missing:
-        say_plan(seen.job, console)
+        print_plan(seen.job, console)
         return
     for lost in seen.missing:
-        said = f"{lost.corpus}: missing, {lost.expected}: {lost.why}"
-        console.print(said, style="red", markup=False, soft_wrap=True)
-    console.print(f"A run wants every source; what they list decides the versions. To {settings.root} it would write:")
+        line = f"{lost.corpus}: missing, {lost.expected}: {lost.why}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
+    console.print(
+        f"A run needs every source, because their items determine the versions. It would write to {settings.root}:"
+    )
     for spec in settings.specs():
         kind = spec.transform_class()
         console.print(f"{kind.name} v{kind.version}: {kind.writes.name} {kind.writes.version}", markup=False)
@@ -165,7 +169,7 @@ def dry_run_command(settings: JobConfig, console: Console) -> None:
 
 
 def _listed(seen: Survey) -> list[tuple[int, float]]:
-    """Items and hours of each source that was found."""
+    """Return the items and hours of each source that was found."""
     counts = [(0, 0.0)] * len(seen.found)
     for shard in seen.plan.shards():
         sums = shard.group_by("source").aggregate([("seconds", "count"), ("seconds", "sum")])
@@ -175,8 +179,8 @@ def _listed(seen: Survey) -> list[tuple[int, float]]:
     return counts
 
 
-def say_plan(job: Job, console: Console) -> None:
-    """Prints what a run would do, and why."""
+def print_plan(job: Job, console: Console) -> None:
+    """Print what a run would do and why."""
     planned = job.plan
     assert isinstance(planned, Plan)
     console.print(

@@ -1,4 +1,4 @@
-"""`echo-targets status`: what a dataset holds, what was refused, and what a run would do."""
+"""`echo-targets status`: show what a dataset holds, what was rejected, and what a run would do."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SHOWN = 20
 
 
 def status_command(root: str, config: str | None = None, overrides: Sequence[str] = ()) -> int:
-    """Prints the versions of the tables and the rejects; with a configuration, what a run of it here would do."""
+    """Print the versions of the tables and the rejects; given a configuration, also what running it here would do."""
     console = open_console()
     dataset = Dataset(root)
     current, used = dataset.tables(), dataset.in_use()
-    table = RichTable("table", "version", "is", "stage", "shards", "rows", "hours", "refused", "MiB", title=root)
+    table = RichTable("table", "version", "state", "stage", "shards", "rows", "hours", "rejected", "MiB", title=root)
     versions = dataset.versions()
     for name in sorted(versions, key=[*current, *versions].index):
         for fingerprint in sorted(versions[name], key=lambda version: version != current.get(name)):
@@ -30,13 +30,13 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     if config is not None:
         from echo_targets.jobs.commands.run import dry_run_command, sources_of
         from echo_targets.jobs.config import load
-        from echo_targets.jobs.expected import say_differences
+        from echo_targets.jobs.expected import print_differences
 
-        console.print(f"\n[bold]A run of {escape(config)} here would do this[/]")
+        console.print(f"\n[bold]Running {escape(config)} here would do this[/]")
         settings = load(config, [*overrides, f"root={root}"])
         dry_run_command(settings, console)
         if UTTERANCES.name in current:
-            say_differences(sources_of(settings), dataset, console)
+            print_differences(sources_of(settings), dataset, console)
     return 0
 
 
@@ -60,7 +60,7 @@ def _about(dataset: Dataset, name: str, fingerprint: str, current: str | None, u
 
 
 def show_rejects(dataset: Dataset, console: Console) -> None:
-    """Prints the first rejects of each stage, and where the rest are."""
+    """Print the first rejects of each stage, and where to find the others."""
     for name in dataset.tables():
         files = [manifest.rejects for manifest in dataset.manifests(name) if manifest.rejects]
         total, left = sum(file.rows for file in files), SHOWN
@@ -71,4 +71,4 @@ def show_rejects(dataset: Dataset, console: Console) -> None:
                 left -= 1
         if total > SHOWN:
             folder = files[0].path.rsplit("/", 1)[0]
-            console.print(f"and {total - SHOWN} more of {name} in {dataset.where(folder)}", markup=False)
+            console.print(f"and {total - SHOWN} more rejects of {name} in {dataset.where(folder)}", markup=False)

@@ -1,4 +1,4 @@
-"""`echo-targets train`: models from the published `training/t2c` shards."""
+"""`echo-targets train t2c` and `train reader`: train models on the published `training/t2c` shards."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ TEMPLATE = {"prefix": ["<user>"], "middle": ["<end>", "<assistant>"], "end": "<e
 
 
 class RecipeConfig(BaseModel, Generic[AnyRecipe]):
-    """A recipe for a network whose sizes stand elsewhere.
+    """A training recipe, without the sizes of the network.
 
     Attributes:
-        half_precision: whether the weights are written in 16 bits a number.
+        half_precision: True to write 16-bit weights.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,7 +41,7 @@ class RecipeConfig(BaseModel, Generic[AnyRecipe]):
 
 
 class TrainConfig(RecipeConfig[AnyRecipe]):
-    """Sizes of the network (see its config) and the recipe."""
+    """A training recipe with the sizes of the network, whose keys are those of the network's config class."""
 
     model: dict[str, Any]
 
@@ -50,7 +50,7 @@ AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
 def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) -> int:
-    """Trains, measures on the held-out rows, and prints the report."""
+    """Train a T2C decoder, evaluate it on the held-out rows, and print the report."""
     path = find(config)
     chosen = chosen_config(TrainConfig[Recipe], path, overrides)
     rows, held_out, _, size = t2c_rows(Dataset(root))
@@ -75,7 +75,7 @@ def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) ->
 
 
 def train_reader_command(root: str, out: str, config: str, overrides: list[str]) -> int:
-    """Trains, measures on the held-out rows, and prints the report."""
+    """Train a unit reader, evaluate it on the held-out rows, and print the report."""
     path = find(config)
     chosen = chosen_config(TrainConfig[ReaderRecipe], path, overrides)
     *spoken, codebook_id, size = t2c_rows(Dataset(root))
@@ -92,10 +92,10 @@ def train_reader_command(root: str, out: str, config: str, overrides: list[str])
 
 
 def chosen_config(kind: type[AnyConfig], path: Path, overrides: list[str]) -> AnyConfig:
-    """A training's YAML file with `key=value` on top.
+    """Load a training configuration: a YAML file with `key=value` overrides.
 
     Raises:
-        ConfigError: a key is unknown, missing or wrong.
+        ConfigError: a key is unknown, missing or invalid.
     """
     try:
         return kind.model_validate(read_values(path, overrides))
@@ -105,31 +105,37 @@ def chosen_config(kind: type[AnyConfig], path: Path, overrides: list[str]) -> An
 
 
 def table_of(dataset: Dataset, table: str, columns: list[str], stage: str) -> pa.Table:
-    """A training set.
+    """Read columns of a training set.
+
+    Args:
+        dataset: the dataset.
+        table: name of the training set.
+        columns: columns to read.
+        stage: name of the stage that writes the table, for the error message.
 
     Raises:
-        ConfigError: the dataset has none; `stage` is what makes it.
+        ConfigError: the dataset does not have the table.
     """
     if table not in dataset.tables():
-        raise ConfigError(f"{dataset.root} has no {table}: run a job with the stage {stage} on it first")
+        raise ConfigError(f"{dataset.root}: no table {table}. Run a job with the stage {stage} first.")
     must_be_readable(dataset, table)
     return dataset.read(table, columns)
 
 
 def split_rows(table: pa.Table, made: Callable[[dict[str, Any]], AnyRow]) -> tuple[list[AnyRow], list[AnyRow]]:
-    """A training set's rows to train on, and those held out."""
+    """Return a training set's rows to train on and its held-out rows, each converted by `made`."""
     sides: tuple[list[AnyRow], list[AnyRow]] = [], []
-    for batch in table.to_batches():  # row by row, audio would be in memory three times
+    for batch in table.to_batches():  # by batch, to limit the copies of audio in memory
         for row in batch.to_pylist():
             sides[row["split"] == HELD_OUT].append(made(row))
     return sides
 
 
 def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
-    """Texts and units to train on, those held out, and the codebook's id and size.
+    """Return the rows of training/t2c to train on, the held-out rows, and the codebook's id and size.
 
     Raises:
-        ConfigError: there are none, or they are of several codebooks.
+        ConfigError: there are no rows, units of several codebooks, or several units per frame.
     """
     columns = ["text", "units", "durations", "borders", "split", "codebook_id", "codebook_size", "num_codebooks"]
     table = table_of(dataset, "training/t2c", columns, "publish_t2c")
@@ -138,19 +144,19 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
         raise ConfigError(f"{dataset.root}: training/t2c holds units of {len(books)} codebooks, expected one")
     if (codebooks := table["num_codebooks"][0].as_py()) != 1:
         raise ConfigError(
-            f"{dataset.root}: training/t2c holds {codebooks} units a frame, and the models here learn single ones: "
-            "tokenize with num_codebooks=1"
+            f"{dataset.root}: training/t2c has {codebooks} units per frame, but this trainer supports one. Tokenize "
+            "with num_codebooks=1."
         )
     rows, held_out = split_rows(table, _t2c_row)
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()
 
 
 def counted(rows: list[Row], held_out: list[Row]) -> str:
-    """How many rows of training/t2c there are to learn, and that they are learned whole where they have no borders."""
-    said = f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+    """Return a line with the number of rows, and a warning if none has borders, so that rows can't be cut."""
+    line = f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
     if any(row.borders for row in rows):
-        return said
-    return f"{said}. None has borders, so replies are learned whole: run the stage align before publish_t2c"
+        return line
+    return f"{line}. None has borders, so whole replies are learned: run the stage align before publish_t2c to cut them"
 
 
 def _t2c_row(row: dict[str, Any]) -> Row:

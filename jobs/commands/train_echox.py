@@ -1,4 +1,4 @@
-"""`echo-targets train s2t`, `train t2c --language-model`, `train echo`: the three stages of one's own EchoX."""
+"""`echo-targets train s2t`, `train t2c --language-model` and `train echo`: the three stages of training an EchoX."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, train_s2t
 
 
 class S2TTrainConfig(TrainConfig[S2TRecipe]):
-    """Stage I: the sizes are keys of an EchoX checkpoint's `config.json`.
+    """Configuration of stage I; `model` takes the keys of an EchoX checkpoint's `config.json`.
 
     Attributes:
-        vocab_size: the most ids of the tokenizer that is trained.
-        prompt: file of a prompt template, or `embedded:NAME`.
+        vocab_size: maximum vocabulary size of the tokenizer to train.
+        prompt: prompt template file, or `embedded:NAME`.
     """
 
     vocab_size: int
@@ -55,35 +55,35 @@ class S2TTrainConfig(TrainConfig[S2TRecipe]):
 
 
 class TranslatorTrainConfig(RecipeConfig[TranslatorRecipe]):
-    """Stage II.
+    """Configuration of stage II.
 
     Attributes:
-        segments: the rule that cuts replies into what the decoder learns, echo's own; null learns them whole.
+        segments: rule that cuts replies into training segments, as in the echo stage; null trains on whole replies.
     """
 
     segments: SegmentRule | None = SegmentRule()
 
 
 class EchoTrainConfig(RecipeConfig[EchoRecipe]):
-    """Stage III.
+    """Configuration of stage III.
 
     Attributes:
-        prompt: file of a prompt template, or `embedded:NAME`; the one that the rows were made with.
+        prompt: prompt template file, or `embedded:NAME`; must be the one that the rows were made with.
     """
 
     prompt: str
 
 
 def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) -> int:
-    """Trains, measures on the held-out rows, and prints the report."""
+    """Train stage I, evaluate it on the held-out rows, and print the report."""
     path = find(config)
     chosen = chosen_config(S2TTrainConfig, path, overrides)
     columns = [KEY, "audio", "num_samples", "text", "response_text", "split"]
     table = table_of(Dataset(root), "training/s2t", columns, "publish_s2t")
-    answered = table.filter(table["response_text"].is_valid())
-    if not len(answered):
-        raise ConfigError(f"{root}: no row of training/s2t has a reply: ingest dialogues, with assistant's turns")
-    rows, held_out = split_rows(answered, _s2t_row)
+    with_reply = table.filter(table["response_text"].is_valid())
+    if not len(with_reply):
+        raise ConfigError(f"{root}: no row of training/s2t has a reply. Ingest dialogues with assistant turns.")
+    rows, held_out = split_rows(with_reply, _s2t_row)
     tokenizer = byte_level_tokenizer(
         (text for row in rows for text in (row.text, row.response_text)), chosen.vocab_size
     )
@@ -107,10 +107,10 @@ def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) ->
         raise ConfigError(f"{path}: model: {error}") from None
     prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer)
     console = open_console()
-    left_out = len(table) - len(answered)
+    left_out = len(table) - len(with_reply)
     console.print(
         f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out, "
-        f"{left_out} without a reply left out"
+        f"{left_out} without a reply skipped"
     )
     report = train_s2t(rows, held_out, sizes, tokenizer, prompt, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
@@ -118,15 +118,15 @@ def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) ->
 
 
 def train_unit_translator_command(root: str, out: str, config: str, overrides: list[str], language_model: str) -> int:
-    """Stage II on a directory of stage I: trains, measures on the held-out rows, and prints the report."""
+    """Train stage II on a stage I directory, evaluate it on the held-out rows, and print the report."""
     path = find(config)
     chosen = chosen_config(TranslatorTrainConfig, path, overrides)
     echox = _echox(language_model)
     rows, held_out, _, size = t2c_rows(Dataset(root))
     if size > echox.config.unit_vocab_size:
         raise ConfigError(
-            f"{root}: units of a codebook of {size}, but {language_model} has unit_vocab_size "
-            f"{echox.config.unit_vocab_size}: train s2t with model.unit_vocab_size={size} model.units={size}"
+            f"{root}: the codebook has {size} units, but {language_model} has unit_vocab_size "
+            f"{echox.config.unit_vocab_size}. Run `train s2t` with model.unit_vocab_size={size} model.units={size}."
         )
     console = open_console()
     console.print(counted(rows, held_out))
@@ -138,7 +138,7 @@ def train_unit_translator_command(root: str, out: str, config: str, overrides: l
 
 
 def train_echo_command(root: str, model: str, out: str, config: str, overrides: list[str]) -> int:
-    """Trains, measures on the held-out rows, and prints the report."""
+    """Train stage III, evaluate it on the held-out rows, and print the report."""
     path = find(config)
     chosen = chosen_config(EchoTrainConfig, path, overrides)
     echox = _echox(model)
@@ -155,8 +155,8 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
     for name, value in expected.items():
         if others := set(table[name].to_pylist()) - {value}:
             raise ConfigError(
-                f"{root}: training/echo was made with {name} {', '.join(sorted(others))}, {model} with prompt "
-                f"{chosen.prompt} has {value}: run the stage echo with this model and prompt"
+                f"{root}: training/echo was made with {name} {', '.join(sorted(others))}, but {model} with prompt "
+                f"{chosen.prompt} has {value}. Run the echo stage with this model and prompt."
             )
     rows, held_out = split_rows(table, lambda row: _echo_row(row, parts))
     console = open_console()
@@ -169,13 +169,15 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
 def _echox(path: str) -> EchoX:
     echox = EchoX.load(Path(path))
     if echox.tokenizer is None:
-        raise ConfigError(f"{path} has no tokenizer.json: name a directory that `train s2t` made")
+        raise ConfigError(f"{path}: no tokenizer.json. Name a directory that `train s2t` wrote.")
     return echox
 
 
 def _echo_row(row: dict[str, Any], prompt: list[list[int]]) -> EchoRow:
     if len(row["user_audio_ids"]) != 1:
-        raise ConfigError(f"{row[KEY]} has {len(row['user_audio_ids'])} turns of audio, the trainer takes one")
+        raise ConfigError(
+            f"training/echo: {row[KEY]} has {len(row['user_audio_ids'])} user turns of audio; the trainer supports one"
+        )
     kd = KDRow(prompt, [row["asr_target_ids"]], row["response_token_ids"], row["sub_lengths"], row["unit_targets"])
     return EchoRow(row[KEY], row["audio"]["bytes"], row["num_samples"], kd)
 

@@ -1,1 +1,1 @@
-"""Texts that the project speaks: the demo's dialogues, what the nano T2C model learnt from, and the nano domain."""
+"""Texts to synthesize: the demo's dialogues, the nano T2C model's training sentences, and the nano domain."""

@@ -1,16 +1,18 @@
-"""The closed spoken domain of EchoX-nano, written by rule: short questions, each with the one reply it has.
+"""Generate the closed spoken domain of EchoX-nano from rules: short questions, each with exactly one reply.
 
     python -m echo_targets.jobs.corpora.nano_domain OUT.jsonl [--seed 0]
 
-Ten families of dialogues, a question and its reply each. Questions vary in pace, pitch, loudness and noise; replies are
-in the plain voice. A tenth of each family is the split `test`, which holds what `train` lacks:
+There are ten families of dialogues of one question and one reply. Questions vary in pace, pitch, loudness and noise;
+replies use the plain voice. A tenth of each family is the split `test`, which tests generalization. An item is the
+subject of a question, such as two numbers in either order, or a phrase:
 
-- *open* families (plus, minus, numbers, animals, repeat), where a reply can be worked out from others: an item is what
-  is asked about, as two numbers in either order or a phrase, and `train` has a test item in no wording.
-- *closed* families (times, calendar, spelling, opposites, countries), where a reply is known by heart or not at all: a
-  test dialogue is one wording of an item, and `train` has the item in its other wordings, at least two.
+- In *open* families (plus, minus, numbers, animals, repeat), a reply can be derived from other replies. `train`
+  contains no wording of a test item.
+- In *closed* families (times, calendar, spelling, opposites, countries), a reply must be memorized. A test dialogue is
+  one wording of an item, and `train` contains the item in its other wordings, at least two.
 
-Numbers are words. The letters of a spelling are capitals, since a lower-case "a" would be said as the article.
+Numbers are written as words. Spellings use capital letters, because a lower-case "a" would be pronounced as the
+article.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ TEST_SHARE = 0.1
 
 
 def _listed(text: str) -> list[str]:
-    """What stands between commas where there are any, else between spaces."""
+    """Split text at commas if it has any, otherwise at spaces."""
     return text.split(", ") if "," in text else text.split()
 
 
@@ -39,7 +41,7 @@ ONES = _listed(
 )
 TENS = _listed("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBERS = ONES + [f"{ten} {one}".strip() for ten in TENS for one in ("", *ONES[1:10])]
-"""Zero to ninety nine."""
+"""Zero to ninety-nine."""
 
 DAYS = _listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = _listed("January February March April May June July August September October November December")
@@ -67,7 +69,7 @@ ANIMALS = _listed(
     "a flea, an ant, a bee, a mouse, a rat, a squirrel, a rabbit, a cat, a beaver, a wolf, a sheep, a pig, a lion,"
     " a bear, a horse, a cow, a hippo, a rhino, an elephant, a whale"
 )
-"""By weight, the lightest first."""
+"""Sorted by weight, lightest first."""
 
 SPELT = _listed(
     "apple arm baby bag bank bath bed bell belt bench bird boat book boot box bread brick brush bus cake camel camp"
@@ -119,7 +121,7 @@ Wording = tuple[str, str]
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A question, its reply, and the item of a family that they are about."""
+    """A question and its reply about an item of a family."""
 
     family: str
     item: Item
@@ -130,12 +132,13 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of dialogues.
+    """A kind of dialogue.
 
     Attributes:
-        items: what can be asked about, each with every wording of it.
-        is_open: whether a reply can be worked out from the replies about other items.
-        num_items, num_wordings: how many items are drawn, and how many wordings of each; None for all.
+        items: yields each item with all of its wordings.
+        is_open: True if a reply can be derived from the replies about other items.
+        num_items: number of items to draw; None for all.
+        num_wordings: number of wordings to draw for each item; None for all.
     """
 
     items: Callable[[], Iterator[tuple[Item, list[Wording]]]]
@@ -145,7 +148,7 @@ class Family:
 
 
 def _wordings(questions: str, reply: str, *words: str) -> list[Wording]:
-    """Templates filled in: several questions, with a bar between them, that have one reply."""
+    """Fill in templates: several questions, separated by "|", with the same reply."""
     return [
         (_sentences(question.format(*words)), _sentences(reply.format(*words))) for question in questions.split("|")
     ]
@@ -275,7 +278,7 @@ FAMILIES = {
 
 
 def dialogues(seed: int = 0) -> list[Dialogue]:
-    """All of them, in an order of no meaning; equal seeds give equal lists."""
+    """Return all dialogues in random order; equal seeds give equal lists."""
     found = [dialogue for name in FAMILIES for dialogue in _draw(name, random.Random(f"{name} {seed}"))]
     random.Random(seed).shuffle(found)
     return found
@@ -285,16 +288,16 @@ def _draw(name: str, rng: random.Random) -> Iterator[Dialogue]:
     family = FAMILIES[name]
     items = list(family.items())
     items = rng.sample(items, family.num_items or len(items))
-    drawn = [(item, rng.sample(said, family.num_wordings or len(said))) for item, said in items]
-    tests = TEST_SHARE * (len(drawn) if family.is_open else sum(len(said) for _, said in drawn))
-    for place, (item, said) in enumerate(drawn):
-        for wording, (question, reply) in enumerate(said):
+    drawn = [(item, rng.sample(wordings, family.num_wordings or len(wordings))) for item, wordings in items]
+    tests = TEST_SHARE * (len(drawn) if family.is_open else sum(len(wordings) for _, wordings in drawn))
+    for place, (item, wordings) in enumerate(drawn):
+        for wording, (question, reply) in enumerate(wordings):
             is_test = place < tests and (family.is_open or wording == 0)
             yield Dialogue(name, item, question, reply, "test" if is_test else "train")
 
 
 def rows(seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Lines for the source `spoken`: of each dialogue the question, with how it is spoken, then the reply."""
+    """Yield lines for the source `spoken`: each dialogue's question with its voice settings, then its reply."""
     rng = random.Random(f"voices {seed}")
     for number, dialogue in enumerate(dialogues(seed)):
         key = f"{dialogue.family}-{number:05d}"
@@ -316,13 +319,13 @@ def _voice(rng: random.Random) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("out", type=Path, help="the JSON lines to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the items, wordings, split and voices")
+    parser.add_argument("out", type=Path, help="JSON Lines file to write")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     arguments = parser.parse_args()
     lines = [json.dumps(row) + "\n" for row in rows(arguments.seed)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(lines), encoding="utf-8")
-    print(f"{len(lines) // 2} dialogues in {arguments.out}")
+    print(f"Wrote {len(lines) // 2} dialogues to {arguments.out}")
 
 
 if __name__ == "__main__":

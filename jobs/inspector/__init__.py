@@ -1,1 +1,1 @@
-"""`echo-targets inspect`: a page to look at a dataset and to listen to it."""
+"""The inspector: a web page for browsing and listening to a dataset (`echo-targets inspect`)."""

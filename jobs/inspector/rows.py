@@ -1,4 +1,4 @@
-"""The rows of the page: an utterance with all that other tables say about it, shard by shard."""
+"""Read the page's rows shard by shard: each utterance joined with its rows of the other tables."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SHORT = 90
 
 @dataclass(frozen=True)
 class Score:
-    """A number of a row that can be sorted by.
+    """A number by which rows can be sorted.
 
     Attributes:
-        name: of its column, or near it.
-        says: what it is, for a person.
+        name: name of the score; that of its column if it has one.
+        says: description for the user.
     """
 
     name: str
@@ -35,31 +35,31 @@ class Score:
 
 
 SCORES = (
-    Score("seconds", "length of the audio"),
+    Score("seconds", "duration of the audio"),
     Score("wer_vs_reference", "error rate of the transcript against the reference, in words or characters (wer_unit)"),
-    Score("avg_logprob", "log-probability a token of the transcript, of its worst segment"),
-    Score("no_speech_prob", "probability that there is no speech, of the worst segment"),
-    Score("compression_ratio", "of the transcript; high where it repeats itself"),
-    Score("language_prob", "probability of the language"),
-    Score("chars_per_s", "characters of the transcript a second"),
-    Score("loudness_lufs", "integrated loudness"),
-    Score("speech_share", "share of the audio in which somebody speaks"),
-    Score("unique_word_share", "different words by words of the text"),
-    Score("repeated_share", "share of the text in runs of five words that stand in it more than once"),
-    Score("alignment_coverage", "share of words with a time of their own"),
-    Score("units_per_s", "runs of units a second"),
-    Score("unit_error_rate", "units of the echo target against the recorded ones"),
-    Score("target_cer", "characters misread in the echo target's units"),
-    Score("mean_logprob", "log-probability a unit of the echo target, of its worst segment"),
-    Score("denoising_cosine", "hidden states against the text's embeddings, of the worst segment"),
-    Score("hidden_text_agreement", "share of reply tokens that the hidden states give"),
-    Score("versions_apart", "units of the current echo target against those of the next version"),
+    Score("avg_logprob", "mean log-probability per token of the transcript's worst segment"),
+    Score("no_speech_prob", "probability of no speech, highest of all segments"),
+    Score("compression_ratio", "compression ratio of the transcript; high if it repeats itself"),
+    Score("language_prob", "probability of the detected language"),
+    Score("chars_per_s", "characters of the transcript per second"),
+    Score("loudness_lufs", "integrated loudness in LUFS"),
+    Score("speech_share", "share of the audio that contains speech"),
+    Score("unique_word_share", "distinct words divided by all words of the text"),
+    Score("repeated_share", "share of the text in runs of five words that occur more than once"),
+    Score("alignment_coverage", "share of words that were aligned rather than interpolated"),
+    Score("units_per_s", "collapsed units per second"),
+    Score("unit_error_rate", "unit error rate of the echo target against the recorded units"),
+    Score("target_cer", "character error rate of the echo target's units, read back as text"),
+    Score("mean_logprob", "mean log-probability per unit of the echo target's worst segment"),
+    Score("denoising_cosine", "cosine of hidden states and text embeddings, lowest of all segments"),
+    Score("hidden_text_agreement", "share of reply tokens that the hidden states predict"),
+    Score("versions_apart", "unit error rate of the current echo target against the next version"),
 )
 
 
 @dataclass(frozen=True)
 class Part:
-    """A version of a table that is read: what made it, and its committed shards."""
+    """A version of a table: the description of its stage, and its committed shards."""
 
     info: StageInfo
     manifests: dict[int, Manifest]
@@ -67,14 +67,14 @@ class Part:
 
 @dataclass(frozen=True)
 class PageRow:
-    """A row as the page gets it.
+    """A row of the page.
 
     Attributes:
-        number: its place among all rows.
-        detail: what the row's view shows.
-        scores: in the order of SCORES; NaN where the row has none.
-        units: its row of the table `units`, if any.
-        lot: in [0, 1), the same for all turns of a dialogue: those below a share are a sample of that share.
+        number: index among all rows.
+        detail: values that the row's view shows.
+        scores: scores in the order of SCORES, NaN where missing.
+        units: row of the `units` table, if any.
+        lot: hash in [0, 1), equal for all turns of a dialogue; rows with lot < x are a sample of share x.
     """
 
     number: int
@@ -85,14 +85,14 @@ class PageRow:
 
 
 class Source:
-    """A root as the page reads it.
+    """The dataset that the page shows.
 
     Attributes:
-        dataset: where it lies.
-        parts: the current versions of the tables that are read.
-        targets: versions of echo targets over the same utterances, the current one first.
-        left_out: tables whose current version is not of the current utterances.
-        firsts: the first row's number of each shard, by shard.
+        dataset: the dataset.
+        parts: current versions of the tables shown.
+        targets: versions of echo targets made from the current utterances, the current version first.
+        left_out: tables whose current version was made from other utterances.
+        firsts: number of each shard's first row, by shard.
         total: number of rows.
 
     Raises:
@@ -103,7 +103,7 @@ class Source:
         self.dataset = Dataset(root)
         current = self.dataset.tables()
         if UTTERANCES.name not in current:
-            raise UserError(f"{root}: no table 'utterances' to show; finish `echo-targets run` first")
+            raise UserError(f"{root}: no table 'utterances' to show. Finish `echo-targets run` first.")
         of = current[UTTERANCES.name]
         self.parts = {UTTERANCES.name: self._part(UTTERANCES.name, of)}
         self.left_out: list[str] = []
@@ -131,12 +131,12 @@ class Source:
         return Part(info, self.dataset.committed(table, fingerprint, info.shards))
 
     def shards(self) -> Iterator[list[PageRow]]:
-        """The rows of each shard, in order; a shard is held at a time."""
+        """Yield the rows of each shard in order, holding one shard in memory at a time."""
         for shard, first in self.firsts.items():
             yield self._rows(shard, first)
 
     def audio(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """FLAC of rows given by ascending numbers; only the row groups that hold them are read."""
+        """Yield the FLAC bytes of rows given by ascending numbers; only their row groups are read."""
         wanted = list(numbers)
         for shard, first in self.firsts.items():
             if not wanted or wanted[0] >= first + self._shards[shard].output.rows:
@@ -161,7 +161,9 @@ class Source:
                 return list(file.read(columns).to_pylist())
         except FileNotFoundError as error:
             where = self.dataset.where(path)
-            raise LayoutError(f"{where}: its manifest is there, the shard is not; see `echo-targets check`") from error
+            raise LayoutError(
+                f"{where}: the shard is missing, though its manifest exists. Run `echo-targets check` for details."
+            ) from error
 
     def _rows(self, shard: int, first: int) -> list[PageRow]:
         columns = [name for name in UTTERANCES.columns if name not in ("audio", "audio_sha256")] + ["audio.path"]
@@ -174,31 +176,32 @@ class Source:
         turns = {(row["dialogue_id"], row["turn"]): place for place, row in enumerate(utterances) if row["dialogue_id"]}
         made = []
         for place, utterance in enumerate(utterances):
-            asks = utterance["role"] == "user"
-            other = turns.get((utterance["dialogue_id"], (utterance["turn"] or 0) + (1 if asks else -1)))
-            told = {name: rows.get(utterance[KEY]) for name, rows in tables.items()}
-            reply = utterances[other] if asks and other is not None else None
+            is_user = utterance["role"] == "user"
+            other = turns.get((utterance["dialogue_id"], (utterance["turn"] or 0) + (1 if is_user else -1)))
+            joined = {name: rows.get(utterance[KEY]) for name, rows in tables.items()}
+            reply = utterances[other] if is_user and other is not None else None
             targets = [rows.get(utterance[KEY]) for rows in versions]
             words = tables[ALIGNMENTS.name].get(reply[KEY]) if reply else None
-            detail = _utterance(utterance) | _heard(told[TRANSCRIPTS.name], utterance["reference_text"])
-            detail |= _aligned(told[ALIGNMENTS.name]) | _units(told[UNITS.name])
+            detail = _utterance(utterance) | _transcribed(joined[TRANSCRIPTS.name], utterance["reference_text"])
+            detail |= _aligned(joined[ALIGNMENTS.name]) | _units(joined[UNITS.name])
             if other is not None:
-                detail["other"] = {"number": first + other, "id": utterances[other][KEY], "says": asks}
+                detail["other"] = {"number": first + other, "id": utterances[other][KEY], "is_reply": is_user}
             if any(targets):
                 detail["targets"] = [_target(target, targets[0], words) if target else None for target in targets]
             apart = [target and target["apart"] for target in detail.get("targets", [])[1:2]]
-            scores = _scores(detail, told, targets[0] if targets else None, apart[0] if apart else None)
+            scores = _scores(detail, joined, targets[0] if targets else None, apart[0] if apart else None)
             dialogue = utterance["dialogue_id"] or utterance[KEY]
             lot = zlib.crc32(dialogue.encode()) / 2**32
-            made.append(PageRow(first + place, detail, scores, told[UNITS.name], lot))
+            made.append(PageRow(first + place, detail, scores, joined[UNITS.name], lot))
         return made
 
 
 def diff(before: Sequence[Any], after: Sequence[Any]) -> list[Edit]:
-    """The fewest edits that turn one sequence into the other, as runs.
+    """Return the minimal edits that turn one sequence into another, as runs.
 
     Returns:
-        `=` (equal), `s` (substituted), `d` (deleted) or `i` (inserted), with how many elements of each side.
+        Runs of `=` (equal), `s` (substituted), `d` (deleted) or `i` (inserted), with the number of elements of each
+        side.
     """
     from rapidfuzz.distance import Levenshtein
 
@@ -209,15 +212,15 @@ def diff(before: Sequence[Any], after: Sequence[Any]) -> list[Edit]:
     ]
 
 
-def word_diff(reference: str, heard: str) -> list[tuple[str, str, str]]:
-    """The runs of words in which two texts agree and differ, in turns; case and punctuation do not count.
+def word_diff(reference: str, transcript: str) -> list[tuple[str, str, str]]:
+    """Return alternating runs of words in which two texts agree and differ, ignoring case and punctuation.
 
-    Of scripts without spaces, each character is a word.
+    In scripts without spaces, each character is a word.
 
     Returns:
-        `=` where they agree or `x`, the reference's words, and those that were heard.
+        (`=` if the texts agree or `x` if they differ, words of the reference, words of the transcript) of each run.
     """
-    texts = reference, heard
+    texts = reference, transcript
     plain = [[normalize(word.symbol, "") for word in words_of(text)] for text in texts]
     borders = [_borders_of_words(text) for text in texts]
     made, places = [], [0, 0]
@@ -234,7 +237,7 @@ def word_diff(reference: str, heard: str) -> list[tuple[str, str, str]]:
 
 
 def _borders_of_words(text: str) -> list[int]:
-    """Where each word starts, with the quotation mark or bracket that opens it; the text's end last."""
+    """Return where each word starts, including an opening quotation mark or bracket; the end of the text is last."""
     borders = [0]
     for one, other in pairwise(words_of(text)):
         opening = re.findall(r"(?<=\s)\S*$|$", text[one.char_end : other.char_start])[0]
@@ -253,7 +256,7 @@ def _utterance(row: Row) -> Row:
     }
 
 
-def _heard(row: Row | None, reference: str | None) -> Row:
+def _transcribed(row: Row | None, reference: str | None) -> Row:
     if row is None:
         return {}
     found: Row = {"transcript": row["text"], "flags": row["flags"]}
@@ -281,7 +284,7 @@ def _units(row: Row | None) -> Row:
 
 
 def _target(row: Row, current: Row | None, words: Row | None) -> Row:
-    """An echo target, its units aligned with the recorded ones, segment by segment."""
+    """Return an echo target with its units aligned to the recorded ones, segment by segment."""
     segments = []
     ends = [0, *row["segment_char_ends"]]
     for place, (start, end) in enumerate(pairwise(ends)):
@@ -318,7 +321,7 @@ def _apart(current: Row, other: Row) -> float | None:
 
 
 def _borders(row: Row, words: Row | None) -> list[float] | None:
-    """Seconds into the recorded reply at which its segments end, by the rule that cut `recorded_units`."""
+    """Return the seconds at which segments of the recorded reply end, by the rule that cut `recorded_units`."""
     if row["recorded_units"] is None:
         return None
     items = words["items"] if words else []
@@ -331,8 +334,8 @@ def _second(sample: float) -> float:
     return round(sample / SAMPLE_RATE, 3)
 
 
-def _scores(detail: Row, told: dict[str, Row | None], target: Row | None, apart: float | None) -> list[float]:
-    transcript, alignment = told[TRANSCRIPTS.name] or {}, told[ALIGNMENTS.name] or {}
+def _scores(detail: Row, joined: dict[str, Row | None], target: Row | None, apart: float | None) -> list[float]:
+    transcript, alignment = joined[TRANSCRIPTS.name] or {}, joined[ALIGNMENTS.name] or {}
     segments, target = transcript.get("segments") or [], target or {}
     found = {
         "seconds": detail["seconds"],
@@ -345,12 +348,12 @@ def _scores(detail: Row, told: dict[str, Row | None], target: Row | None, apart:
         "denoising_cosine": min(target.get("denoising_cosine") or [], default=None),
         "versions_apart": apart,
     }
-    told_as_is = {**(told[MEASURES.name] or {}), **transcript, **target}
-    values = (found[score.name] if score.name in found else told_as_is.get(score.name) for score in SCORES)
+    columns = {**(joined[MEASURES.name] or {}), **transcript, **target}
+    values = (found[score.name] if score.name in found else columns.get(score.name) for score in SCORES)
     return [math.nan if value is None else value for value in values]
 
 
 def short_text(detail: Row) -> str:
-    """The row's text as a list shows it."""
+    """Return the row's text, shortened for the list."""
     text = " ".join((detail["reference"] or detail.get("transcript") or "").split())
     return text if len(text) <= SHORT else text[: SHORT - 1] + "…"

@@ -1,15 +1,16 @@
-"""The page as a folder of files that needs no server: a browser opens `index.html`, and scripts bring what it shows.
+"""Write the page as a folder of static files that needs no server: a browser opens `index.html`.
 
     index.html              the overview
-    static/                 the page's own scripts and styles, and uPlot
-    data/index.js           what there is
-    data/rows/0003.js       ids, texts and scores of 10,000 rows: what is searched and sorted
-    data/details/000012.js  the rest of 50 rows
-    data/sounds/000345.js   audio, peaks and spectrogram of a row; of a sample
+    static/                 the page's scripts and styles, and uPlot
+    data/index.js           counts, corpora, scores and versions
+    data/rows/0003.js       ids, texts and scores of 10,000 rows, for searching and sorting
+    data/details/000012.js  all other fields of 50 rows
+    data/sounds/000345.js   audio, peaks and spectrogram of one row, for a sample of rows
+    data/voices/000345.js   synthesized targets of one row, if there is a vocoder
     data/spectra.js         mean spectrum of each unit
 
-A page that is opened as a file may not fetch, but may add scripts: each holds one call, `site.put(name, value)`.
-Names are made of row numbers, never of what a data set says.
+Browsers do not let a page opened from a file fetch data, but it may add scripts, so each data file holds one call,
+`site.put(name, value)`. File names come from row numbers, never from the dataset's contents.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ EXAMPLES = 3
 
 
 class Site:
-    """A folder that the page is written to; where there is a vocoder, it says the targets."""
+    """The page's folder and its source. An optional vocoder synthesizes the targets."""
 
     def __init__(self, folder: Path, source: Source, vocoder: Vocoder | None = None) -> None:
         self.folder = folder
@@ -48,74 +49,81 @@ class Site:
         self.spectra = MeanSpectra()
 
     def put(self, name: str, value: Any) -> None:
-        """Writes a value for `site.get(name)` of the page."""
+        """Write a value that the page loads with `site.get(name)`."""
         path = self.folder / "data" / f"{name}.js"
         path.parent.mkdir(parents=True, exist_ok=True)
-        said = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-        path.write_text(f'site.put("{name}",{said})\n')
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        path.write_text(f'site.put("{name}",{text})\n')
 
     def put_sound(self, number: int, flac: bytes, units: dict[str, Any] | None = None) -> None:
-        """Writes a row's sound, and learns from its row of `units` what they sound like.
+        """Write a row's sound; if its row of `units` is given, add its spectrogram to the mean spectra of the units.
 
         Raises:
-            UserError: it can't be decoded.
+            UserError: the audio can't be decoded.
         """
         try:
             value, bands = listen(flac, hop_of(units) if units else HOP)
         except RuntimeError as error:  # libsndfile's
-            raise UserError(f"utterance {number}: damaged audio ({error}); see `echo-targets check`") from error
+            raise UserError(
+                f"utterance {number}: damaged audio ({error}). Run `echo-targets check` for details."
+            ) from error
         self.put(sound_name(number), value)
         if units:
             self.spectra.add(units, bands)
 
     def put_voice(self, number: int, detail: dict[str, Any]) -> None:
-        """Writes what a row's targets sound like, FLAC by version, null where one has none; nothing without a vocoder.
+        """Synthesize a row's targets and write them as FLAC by version, null for a version without units.
+
+        Does nothing without a vocoder.
 
         Raises:
-            UserError: a target's units are not the vocoder's.
+            UserError: a target's units are not of the vocoder's codebook.
         """
         if self.vocoder is None or "targets" not in detail:
             return
         segments = [target["segments"] if target else [] for target in detail["targets"]]
         units = [whole([segment["units"] for segment in each]) for each in segments]
         try:
-            said = self.vocoder(units)
+            voices = self.vocoder(units)
         except ValueError as error:
-            raise UserError(f"{detail['id']}: its targets are not of the vocoder's codebook ({error})") from error
-        flac = [encoded(encode_flac(np.rint(each * 32767).astype(np.int16))) if len(each) else None for each in said]
+            raise UserError(
+                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({error}). Choose another "
+                "--vocoder, or none."
+            ) from error
+        flac = [encoded(encode_flac(np.rint(each * 32767).astype(np.int16))) if len(each) else None for each in voices]
         self.put(f"voices/{number:06d}", flac)
 
     def put_any_voice(self, number: int) -> None:
-        """Writes the voice of any row, for a server that is asked for it; its units are in the page's own data."""
+        """Write the voice of any row on a server's request; the units are read from the page's data."""
         text = (self.folder / "data" / f"details/{number // PAGE:06d}.js").read_text()
         rows = json.loads(text[text.index(",") + 1 : text.rindex(")")])
         self.put_voice(number, rows[number % PAGE])
 
     def put_any_sound(self, number: int) -> None:
-        """Writes the sound of any row, for a server that is asked for it."""
+        """Write the sound of any row on a server's request."""
         ((_, flac),) = self.source.audio([number])
         self.put_sound(number, flac)
 
 
 def sound_name(number: int) -> str:
-    """Name of a row's sound."""
+    """Return the name of a row's sound file."""
     return f"sounds/{number:06d}"
 
 
 def write_site(root: str, folder: Path, sounds: int, vocoder: Vocoder | None = None) -> tuple[Site, int]:
-    """Writes the page of a root: shard by shard, `index.html` last.
+    """Write the page of a root shard by shard, with `index.html` last.
 
     Args:
-        root: a dataset's.
-        folder: where to write; new, empty, or one that an earlier page lies in, which is replaced.
-        sounds: about how many rows get their sound: the turns of a sample of dialogues, the same one each time.
-        vocoder: says the targets of these rows; none leaves them to a sketch.
+        root: root of the dataset.
+        folder: folder to write to: new, empty, or holding an earlier page, which is replaced.
+        sounds: approximate number of rows with sound: all turns of a sample of dialogues, the same at every call.
+        vocoder: synthesizes the targets of these rows; without it, the page only offers a sketch of them.
 
     Returns:
-        The site, and how many rows have sound.
+        The site, and the number of rows with sound.
 
     Raises:
-        UserError: the folder lies below the root or holds something else; or the root has no utterances.
+        UserError: the folder is inside the root or holds other files, or the root has no utterances.
     """
     source = Source(root)
     _clear(root, folder)
@@ -166,17 +174,17 @@ def write_site(root: str, folder: Path, sounds: int, vocoder: Vocoder | None = N
 
 def _clear(root: str, folder: Path) -> None:
     if not is_url(root) and folder.resolve().is_relative_to(Path(root).resolve()):
-        raise UserError(f"{folder}: lies inside the dataset; name a folder outside with --out")
+        raise UserError(f"{folder} is inside the dataset. Choose a folder outside with --out.")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; name a folder with --out")
+        raise UserError(f"{folder} is a file. Choose a folder with --out.")
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARK).is_file():
-            raise UserError(f"{folder}: holds other files; name a new or empty folder with --out")
+            raise UserError(f"{folder} holds other files. Choose a new or empty folder with --out.")
         (folder / "index.html").unlink(missing_ok=True)
         for part in ("data", "static"):
             shutil.rmtree(folder / part, ignore_errors=True)
     (folder / MARK).parent.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()  # so that a page that was stopped half-way is known as one
+    (folder / MARK).touch()  # marks a partly written page as one that may be replaced
 
 
 def _chunk(rows: list[PageRow], names: dict[str, int], share: float) -> dict[str, Any]:
@@ -193,7 +201,7 @@ def _chunk(rows: list[PageRow], names: dict[str, int], share: float) -> dict[str
 
 
 def _versions(source: Source) -> list[dict[str, Any]]:
-    """The versions of echo targets, with those parameters and weights in which they differ."""
+    """Return the versions of echo targets with the parameters and weights in which they differ."""
     made = [part.info.parameters | part.info.weights for part in source.targets]
     differ = [
         name for name in {name: None for of in made for name in of} if len({str(of.get(name)) for of in made}) > 1
@@ -205,7 +213,7 @@ def _versions(source: Source) -> list[dict[str, Any]]:
 
 
 def _shards(source: Source) -> dict[str, list[int]]:
-    """Bytes of each table's committed shards."""
+    """Return the size in bytes of each table's committed shards."""
     return {
         name: [manifest.output.size for manifest in source.dataset.manifests(name)] for name in source.dataset.tables()
     }
@@ -220,7 +228,7 @@ def _corpora(sums: dict[tuple[str, str, str], list[float]]) -> list[dict[str, An
 
 
 def _funnel(source: Source) -> list[dict[str, Any]]:
-    """Rows in and out of each stage, and why the others went."""
+    """Return the rows into and out of each stage, with reject reasons and examples."""
     made = []
     for name, fingerprint in source.dataset.tables().items():
         manifests = list(source.dataset.manifests(name))
@@ -234,8 +242,8 @@ def _funnel(source: Source) -> list[dict[str, Any]]:
                 "fingerprint": fingerprint,
                 "shards": len(manifests),
                 "of": source.dataset.stage(name, fingerprint).shards,
-                "came": sum(manifest.rows_in for manifest in manifests),
-                "went": sum(manifest.output.rows for manifest in manifests),
+                "rows_in": sum(manifest.rows_in for manifest in manifests),
+                "rows_out": sum(manifest.output.rows for manifest in manifests),
                 "hours": sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600,
                 "megabytes": sum(manifest.output.size for manifest in manifests) / 1e6,
                 "reasons": [
@@ -248,7 +256,7 @@ def _funnel(source: Source) -> list[dict[str, Any]]:
 
 
 def _examples(source: Source, manifests: Iterable[Any], reason: str) -> list[dict[str, str]]:
-    """The first rejects of a reason; no more files are read than that takes."""
+    """Return the first rejects with a reason; stops reading files once there are enough."""
     found: list[dict[str, str]] = []
     for manifest in manifests:
         if reason in manifest.reasons and manifest.rejects:

@@ -1,4 +1,4 @@
-"""Sound as the page shows it: peaks, a spectrogram, and what each unit sounds like on average."""
+"""Compute what the page shows of audio: peaks, a spectrogram, and the mean spectrum of each unit."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ FFT = 1024
 BANDS = 64
 FLOOR = -100.0
 STEP = 0.4
-"""A byte of a spectrogram is FLOOR + STEP times its value, in dB of a full-scale sine."""
+"""A spectrogram byte b stands for FLOOR + STEP * b, in dB relative to a full-scale sine."""
 PEAKS_PER_S = 100
 BLOCK = 1000
 
 
 def encoded(data: bytes | np.ndarray) -> str:
-    """Bytes, or an array's bytes in little-endian order, as base64."""
+    """Return bytes, or an array's bytes in little-endian order, as base64."""
     return base64.b64encode(data if isinstance(data, bytes) else data.tobytes()).decode()
 
 
 def listen(flac: bytes, hop: Fraction) -> tuple[dict[str, Any], np.ndarray]:
-    """What the page needs of one utterance's audio.
+    """Decode one utterance and compute what the page shows of it.
 
     Args:
-        flac: 16 kHz mono.
-        hop: samples at 16 kHz of a frame of the spectrogram, those of a unit where there are units.
+        flac: 16 kHz mono FLAC.
+        hop: samples at 16 kHz per spectrogram frame; equals the hop of the units if there are any.
 
     Returns:
         The sound file's value, and the spectrogram, (frames, BANDS) uint8.
@@ -44,19 +44,19 @@ def listen(flac: bytes, hop: Fraction) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def hop_of(units: dict[str, Any]) -> Fraction:
-    """Samples at 16 kHz of a frame of a row of `units`."""
+    """Return the hop of a row of `units`, in samples at 16 kHz."""
     return Fraction(units["hop_samples"] * SAMPLE_RATE, units["sampling_rate"])
 
 
 def peaks(waveform: np.ndarray) -> np.ndarray:
-    """(n,) uint8: the largest magnitude of each hundredth of a second, 255 is full scale."""
+    """Return the (n,) uint8 peak magnitude of each hundredth of a second; 255 is full scale."""
     width = SAMPLE_RATE // PEAKS_PER_S
     padded = np.pad(np.abs(waveform), (0, -len(waveform) % width)).reshape(-1, width)
     return np.minimum(padded.max(axis=1) * 255, 255).astype(np.uint8)
 
 
 def spectrogram(waveform: np.ndarray, hop: Fraction) -> np.ndarray:
-    """(frames, BANDS) uint8: mean magnitude of each mel band in steps of dB, frames centred on those of the units."""
+    """Return the (frames, BANDS) uint8 mean magnitude of each mel band in dB steps, with frames centered on units'."""
     frames = -(-len(waveform) // hop)
     starts = np.arange(frames) * hop.numerator // hop.denominator + FFT - int((FFT - hop) // 2)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, (FFT, FFT + int(hop))), FFT)
@@ -70,20 +70,20 @@ def _decibels(windows: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((decibels - FLOOR) / STEP), 0, 255).astype(np.uint8)
 
 
-def centres() -> np.ndarray:
-    """(BANDS,) Hz: the middle of each band."""
+def centers() -> np.ndarray:
+    """Return the (BANDS,) center frequencies of the bands in Hz."""
     return _edges()[1:-1]
 
 
 @cache
 def _edges() -> np.ndarray:
-    """Borders of the bands, evenly spaced on the mel scale (O'Shaughnessy 1987) up to half the sampling rate."""
+    """Return the band edges in Hz, evenly spaced on the mel scale (O'Shaughnessy 1987) up to half the sampling rate."""
     return 700 * np.expm1(np.linspace(0, np.log1p(SAMPLE_RATE / 2 / 700), BANDS + 2))
 
 
 @cache
 def _bands() -> np.ndarray:
-    """(FFT // 2 + 1, BANDS): triangles, each of sum 1."""
+    """Return the (FFT // 2 + 1, BANDS) triangular filters, each normalized to sum 1."""
     bins = np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1)[:, None]
     low, middle, high = _edges()[:-2], _edges()[1:-1], _edges()[2:]
     weights = np.maximum(0, np.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)))
@@ -91,7 +91,10 @@ def _bands() -> np.ndarray:
 
 
 class MeanSpectra:
-    """The mean spectrum and duration of each unit of a (first) codebook, over the utterances that were listened to."""
+    """Mean spectrum and duration of each unit of one codebook, over the utterances with sound.
+
+    The codebook is that of the first utterance; units of other codebooks are ignored.
+    """
 
     def __init__(self) -> None:
         self.codebook = ""
@@ -100,7 +103,7 @@ class MeanSpectra:
         self.runs = np.zeros(0, np.int64)
 
     def add(self, units: dict[str, Any], bands: np.ndarray) -> None:
-        """Takes in an utterance: its row of `units`, and its spectrogram at the units' hop."""
+        """Add an utterance: its row of `units`, and its spectrogram at the units' hop."""
         if not self.codebook:
             self.codebook, size = units["codebook_id"], units["codebook_size"]
             self.sums, self.frames, self.runs = np.zeros((size, BANDS)), np.zeros(size, int), np.zeros(size, int)
@@ -113,13 +116,13 @@ class MeanSpectra:
         np.add.at(self.runs, runs, 1)
 
     def value(self) -> dict[str, Any]:
-        """What the page sketches targets with; a unit that was not heard has 0 frames."""
+        """Return the data from which the page sketches targets; a unit that never occurred has 0 frames."""
         means = self.sums / np.maximum(self.frames, 1)[:, None]
         return {
             "codebook": self.codebook,
             "frames": np.round(self.frames / np.maximum(self.runs, 1), 2).tolist(),
             "bands": encoded(np.rint(means).astype(np.uint8)),
-            "centres": np.round(centres(), 1).tolist(),
+            "centers": np.round(centers(), 1).tolist(),
             "floor": FLOOR,
             "step": STEP,
         }

@@ -1,1 +1,1 @@
-"""Versions of tables: compared, and described in the dataset card."""
+"""Compare versions of tables, and describe them in the dataset card."""

@@ -1,4 +1,4 @@
-"""The dataset card: what a root holds, where it came from, and what was held back. Written from the manifests."""
+"""Write the dataset card: what a root holds, where it came from, and what was rejected, all from the manifests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TRAINING = "training/"
 
 
 def write_card(root: str) -> str:
-    """Writes `<root>/README.md` and gives its path."""
+    """Write `<root>/README.md` and return its path."""
     dataset = Dataset(root)
     write_whole(dataset, CARD, card(dataset).encode())
     return dataset.where(CARD)
 
 
 def card(dataset: Dataset) -> str:
-    """The card's Markdown, with the front matter that HF `datasets` reads."""
+    """Return the card's Markdown, with the front matter that Hugging Face `datasets` reads."""
     tables = dataset.tables()
     parts = [_front_matter(dataset, tables), "# Echo targets\n"]
     parts.append("Training data for echo-trained speech-to-speech models (EchoX, arXiv 2509.09174).\n")
@@ -67,7 +67,7 @@ def _tables(dataset: Dataset, tables: dict[str, str]) -> str:
         rows = sum(manifest.output.rows for manifest in manifests)
         size = sum(manifest.output.size for manifest in manifests) / 2**20
         body.append([f"`{name}`", str(rows), str(len(manifests)), f"{size:.1f}", f"`{name}/{fingerprint}/`"])
-    return _markdown(["table", "rows", "shards", "MiB", "where"], body)
+    return _markdown(["table", "rows", "shards", "MiB", "folder"], body)
 
 
 def _funnel(dataset: Dataset, tables: dict[str, str]) -> str:
@@ -77,11 +77,11 @@ def _funnel(dataset: Dataset, tables: dict[str, str]) -> str:
         reasons: Counter[str] = Counter()
         for manifest in manifests:
             reasons.update(manifest.reasons)
-        came = sum(manifest.rows_in for manifest in manifests)
-        went = sum(manifest.output.rows for manifest in manifests)
+        rows_in = sum(manifest.rows_in for manifest in manifests)
+        rows_out = sum(manifest.output.rows for manifest in manifests)
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        body.append([dataset.stage(name, fingerprint).stage, str(came), str(went), why])
-    return _markdown(["stage", "rows in", "rows out", "refused or held back"], body)
+        body.append([dataset.stage(name, fingerprint).stage, str(rows_in), str(rows_out), why])
+    return _markdown(["stage", "rows in", "rows out", "rejected or dropped"], body)
 
 
 def _lineage(dataset: Dataset, tables: dict[str, str]) -> str:
@@ -97,7 +97,7 @@ def _lineage(dataset: Dataset, tables: dict[str, str]) -> str:
                 ", ".join(f"`{table}/{upstream}`" for table, upstream in info.upstream.items()),
             ]
         )
-    return _markdown(["table", "stage", "parameters", "weights", "from"], body)
+    return _markdown(["table", "stage", "parameters", "weights", "inputs"], body)
 
 
 def _markdown(header: list[str], body: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What differs between two versions of a table: whose rows, by how much, and which differ most."""
+"""Compare two versions of a table: which rows differ, by how much, and which differ most."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from echo_targets.pipeline.compare import differing
 from echo_targets.schemas import KEY, TABLES
 
 UNITS = {"echo_targets": "unit_targets", "training/echo": "unit_targets", "units": "units", "training/t2c": "units"}
-"""The column of units of each table that has one."""
+"""Name of the units column of each table that has one."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 WORST = 10
 
 
 @dataclass
 class Tally:
-    """Rows that are in both versions, units of A, and the edits that turn them into those of B."""
+    """Counts over rows that both versions have: rows, units of A, and edits that turn A's units into B's."""
 
     rows: int = 0
     units: int = 0
@@ -35,22 +35,25 @@ class Tally:
 
     @property
     def rate(self) -> float | None:
-        """Unit error rate of B against A; None without units in A."""
+        """Unit error rate of B against A; None if A has no units."""
         return self.edits / self.units if self.units else None
 
 
 @dataclass
 class Difference:
-    """What differs between two versions.
+    """Differences between versions A and B of a table.
 
     Attributes:
-        added, gone: rows that only B has, and only A.
-        added_why, gone_why: what the other version refused them for, by error class.
-        same, changed: rows of both; `changed` differ in more than the names of what made them.
-        columns: rows of both that differ, by column.
-        scores: every value of a score in A, and in B; of a list of scores the least.
-        total, by_corpus, by_length: unit error rates; length is the number of A's units.
-        worst: rates, keys and what there is to say of the rows of the greatest rates, the greatest first.
+        added: number of rows that only B has.
+        gone: number of rows that only A has.
+        added_why, gone_why: why the other version rejected these rows, by error class.
+        same: number of rows that are equal in both, apart from columns that name the model or file they came from.
+        changed: number of rows in both that differ.
+        columns: number of rows in both that differ, by column.
+        scores: all values of each score in A and in B; for a list of scores, its minimum.
+        total, by_corpus: unit error rates.
+        by_length: unit error rates by bit length of the number of A's units.
+        worst: (rate, key, details) of the rows with the highest unit error rates, highest first.
     """
 
     added: int = 0
@@ -67,7 +70,7 @@ class Difference:
     worst: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
 
     def quantiles(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Of each score and side: the number of values, and their quantiles by name (`50%`)."""
+        """Return, for each score and side, the number of values and their quantiles by name (`50%`)."""
         return {
             name: {side: _quantiles(parts) for side, parts in zip("AB", both, strict=True)}
             for name, both in sorted(self.scores.items())
@@ -76,10 +79,10 @@ class Difference:
 
 
 def difference(a: Side, b: Side) -> Difference:
-    """Compares two versions of a table, a part of the rows at a time.
+    """Compare two versions of a table, one part of the rows at a time.
 
-    Held at once are one shard of each where both were cut by one plan, else `PASS_ROWS` rows of each; and four bytes a
-    score and row.
+    Memory holds one shard of each version if both have the same plan, otherwise `PASS_ROWS` rows of each; plus four
+    bytes per score and row.
     """
     found = Difference()
     table = TABLES[a.info.table]
@@ -92,16 +95,16 @@ def difference(a: Side, b: Side) -> Difference:
 
 def _compare(found: Difference, one: Part, other: Part, columns: list[str], units: str | None) -> None:
     keys, others = (part.rows[KEY].combine_chunks() for part in (one, other))
-    for only, part, refused, why in (
-        (pc.is_null(pc.index_in(keys, value_set=others)), one, other.refused, found.gone_why),
-        (pc.is_null(pc.index_in(others, value_set=keys)), other, one.refused, found.added_why),
+    for only, part, rejected, why in (
+        (pc.is_null(pc.index_in(keys, value_set=others)), one, other.rejected, found.gone_why),
+        (pc.is_null(pc.index_in(others, value_set=keys)), other, one.rejected, found.added_why),
     ):
-        alone = part.rows[KEY].filter(only).to_pylist()
-        why.update(refused.get(key, "not among its rows") for key in alone)
+        unmatched = part.rows[KEY].filter(only).to_pylist()
+        why.update(rejected.get(key, "not among its rows") for key in unmatched)
         if part is one:
-            found.gone += len(alone)
+            found.gone += len(unmatched)
         else:
-            found.added += len(alone)
+            found.added += len(unmatched)
     for name in columns:
         for number, part in enumerate((one, other)):
             if name in part.rows.column_names and (values := _scores(part.rows[name])) is not None:
@@ -113,7 +116,7 @@ def _compare(found: Difference, one: Part, other: Part, columns: list[str], unit
     for name in columns:
         mask = differing(before, after, name)
         found.columns[name] += int(mask.sum())
-        if not _names_its_maker(name):
+        if not _is_provenance(name):
             differs |= mask
     found.changed += int(differs.sum())
     found.same += len(after) - int(differs.sum())
@@ -121,13 +124,13 @@ def _compare(found: Difference, one: Part, other: Part, columns: list[str], unit
         _compare_units(found, before, after, units)
 
 
-def _names_its_maker(column: str) -> bool:
-    """Whether a column is the name of a model or a file, which a new one changes in every row."""
+def _is_provenance(column: str) -> bool:
+    """Return True if a column names a model or file, so that a new one changes it in every row."""
     return column in ("echo_model_id", "decode_id", "tokenizer_id", "codebook_id", "unit_language_id", "encoder")
 
 
 def _scores(values: pa.ChunkedArray) -> np.ndarray | None:
-    """(N,) float32: the values of a score, of a list of scores the least; None for what is no score."""
+    """Return the (N,) float32 values of a score column, or the minima of a list of scores; None for other columns."""
     if pa.types.is_list(values.type) and pa.types.is_floating(values.type.value_type):
         return np.array([min(row) for row in values.to_pylist() if row], np.float32)
     if pa.types.is_floating(values.type):
@@ -138,7 +141,7 @@ def _scores(values: pa.ChunkedArray) -> np.ndarray | None:
 def _compare_units(found: Difference, before: pa.Table, after: pa.Table, units: str) -> None:
     from rapidfuzz.distance import Levenshtein
 
-    said = after["response_text"].to_pylist() if "response_text" in after.column_names else [""] * len(after)
+    texts = after["response_text"].to_pylist() if "response_text" in after.column_names else [""] * len(after)
     corpora = after["corpus"].to_pylist()
     olds, news = (rows[units].to_pylist() for rows in (before, after))
     keys = after[KEY].to_pylist()
@@ -149,7 +152,7 @@ def _compare_units(found: Difference, before: pa.Table, after: pa.Table, units: 
         if edits:
             rate = edits / max(1, len(old))
             row = {KEY: key, "corpus": corpora[place], "units_a": len(old), "units_b": len(new), "edits": edits}
-            item = (rate, key, row | {"rate": round(rate, 4), "text": said[place]})
+            item = (rate, key, row | {"rate": round(rate, 4), "text": texts[place]})
             (heapq.heappush if len(found.worst) < WORST else heapq.heappushpop)(found.worst, item)
 
 

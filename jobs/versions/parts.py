@@ -1,4 +1,4 @@
-"""A version of a table, and its rows beside those of another."""
+"""Read two versions of a table side by side, so that their rows can be compared."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, 
 
 AT = re.compile(r"(.*)@([0-9a-f]{4,16})")
 PASS_ROWS = 100_000
-"""Rows that are held at once where shards can't be joined one by one."""
+"""Rows held in memory at once if the versions can't be compared shard by shard."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A version of a table: what made it, its committed shards, and the plan that they were cut by, if it is known."""
+    """A version of a table.
+
+    Attributes:
+        dataset: dataset that holds it.
+        info: description of the stage that made it.
+        manifests: manifests of its committed shards, by shard number.
+        plan: fingerprint of the entries that its shards were cut from; None if unknown.
+    """
 
     dataset: Dataset
     info: StageInfo
@@ -37,13 +44,16 @@ class Side:
 
 
 def side(place: str, table: str, root: str) -> Side:
-    """The version of a table that `ROOT` (the current one) or `ROOT@FINGERPRINT` names.
+    """Return the version of a table that `ROOT` (its current version) or `ROOT@FINGERPRINT` names.
 
     Args:
-        place: the fingerprint may be its first four digits or more; `@FINGERPRINT` alone is a version in `root`.
+        place: `ROOT`, `ROOT@FINGERPRINT`, or `@FINGERPRINT` for a version in `root`; the first four digits or more of
+            the fingerprint.
+        table: name of the table.
+        root: root that `@FINGERPRINT` refers to.
 
     Raises:
-        LayoutError: there is no such version, or more than one.
+        LayoutError: no version, or more than one, matches.
     """
     match = AT.fullmatch(place)
     dataset = Dataset((match[1] if match else place) or root)
@@ -52,7 +62,9 @@ def side(place: str, table: str, root: str) -> Side:
         found = [fingerprint for fingerprint in known if fingerprint.startswith(match[2])]
         if len(found) != 1:
             there = ", ".join(known) or "none"
-            raise LayoutError(f"{place}: {len(found)} versions of {table} begin with {match[2]}; there are: {there}")
+            raise LayoutError(
+                f"{place}: {len(found)} versions of {table} start with {match[2]}, expected one. Versions: {there}"
+            )
         info = dataset.stage(table, found[0])
     else:
         info = dataset.current(table)
@@ -61,19 +73,19 @@ def side(place: str, table: str, root: str) -> Side:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a version, with their `corpus`, and why others were refused, by key."""
+    """Some rows of a version with their `corpus`, and the error classes of its rejects by key."""
 
     rows: pa.Table
-    refused: dict[str, str]
+    rejected: dict[str, str]
 
 
 def together(a: Side, b: Side) -> bool:
-    """Whether shard 7 of both holds the same utterances."""
+    """Return True if both have the same plan, so that equal shard numbers hold the same utterances."""
     return a.plan is not None and a.plan == b.plan
 
 
 def parts(a: Side, b: Side, columns: list[str]) -> Iterator[tuple[Part, Part]]:
-    """The rows of two versions, those of one key together: shard by shard, or in passes over all of them."""
+    """Yield corresponding rows of two versions: shard by shard, or in passes over all shards, partitioned by key."""
     if together(a, b):
         for shard in sorted(a.manifests.keys() & b.manifests.keys()):
             yield _read(a, [shard], columns), _read(b, [shard], columns)
@@ -84,9 +96,9 @@ def parts(a: Side, b: Side, columns: list[str]) -> Iterator[tuple[Part, Part]]:
 
 
 def _read(one: Side, shards: Iterable[int], columns: list[str], of: tuple[int, int] = (0, 1)) -> Part:
-    """The rows of some shards, or those of their keys that fall into one of several classes."""
+    """Return the rows of some shards, limited to one key partition: `of` is (number, count of partitions)."""
     number, passes = of
-    read, refused = list[pa.Table](), dict[str, str]()
+    read, rejected = list[pa.Table](), dict[str, str]()
     for shard in shards:
         manifest = one.manifests[shard]
         with one.dataset.open(manifest.output.path) as file:
@@ -102,13 +114,13 @@ def _read(one: Side, shards: Iterable[int], columns: list[str], of: tuple[int, i
                 rejects = file.read([KEY, "error_class"])
             for key, reason in zip(rejects[KEY].to_pylist(), rejects["error_class"].to_pylist(), strict=True):
                 if zlib.crc32(key.encode()) % passes == number:
-                    refused[key] = reason
+                    rejected[key] = reason
     empty = pa.table({KEY: pa.array([], pa.string())})
-    return Part(pa.concat_tables(read or [empty], promote_options="default").combine_chunks(), refused)
+    return Part(pa.concat_tables(read or [empty], promote_options="default").combine_chunks(), rejected)
 
 
 def _corpora(one: Side, shard: int, keys: pa.ChunkedArray) -> pa.Array:
-    """The corpus of each row, from the utterances of its shard; `?` where they are not there."""
+    """Return the corpus of each row, from the utterances of its shard; `?` if they are missing."""
     fingerprint = one.info.upstream.get(UTTERANCES.name)
     manifest = fingerprint and one.dataset.manifest(UTTERANCES.name, fingerprint, shard, one.info.shards)
     if not manifest:
@@ -120,13 +132,13 @@ def _corpora(one: Side, shard: int, keys: pa.ChunkedArray) -> pa.Array:
 
 
 def _plan_of(dataset: Dataset, info: StageInfo) -> str | None:
-    """The fingerprint of the entries that a version's shards were cut from."""
+    """Return the fingerprint of the entries that a version's shards were cut from; None if unknown."""
     while info.table != ENTRIES.name:
         table = next((name for name in (ENTRIES.name, UTTERANCES.name) if name in info.upstream), None)
         try:
             if table is None or table == info.table:
                 return None
             info = dataset.stage(table, info.upstream[table])
-        except LayoutError:  # an older version, and deleted
+        except LayoutError:  # the upstream version was deleted
             return None
     return info.fingerprint

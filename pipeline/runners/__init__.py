@@ -1,1 +1,1 @@
-"""Runners: where shards are worked on. `ray` and `beam` are imported inside theirs."""
+"""Runners distribute shards over workers: local processes, Ray or Beam, which are imported only when used."""

@@ -1,4 +1,4 @@
-"""What a runner is: it maps shard descriptions over workers. It knows nothing else."""
+"""The runner interface: map shard descriptions over workers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from echo_targets.schemas.dataset.layout import Manifest
 RunShard = Callable[[ShardTask, Progress], Manifest]
 
 Chain = Sequence[ShardTask]
-"""The work on one shard: a task a stage, in order, each reading what those before it have committed."""
+"""The work on one shard: one task per stage, in order; each reads what earlier ones committed."""
 
 ATTEMPTS = 3
 
 
 class WorkerDied(Exception):
-    """A worker, or the engine with all of its workers, came to its end; the message says how."""
+    """A worker, or the engine with all of its workers, crashed; the message says how."""
 
 
 @dataclass(frozen=True)
 class Worked:
-    """A worker got through this many 16 kHz samples of a shard."""
+    """A worker processed this many 16 kHz samples of a shard."""
 
     stage: str
     shard: int
@@ -42,7 +42,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A shard of a stage failed, on this attempt; `final` when it is not tried again."""
+    """An attempt at a shard of a stage failed; `final` is True if it is not retried."""
 
     stage: str
     shard: int
@@ -55,21 +55,21 @@ Events = Generator[Event, None, None]
 
 
 class Runner(ABC):
-    """Workers that live from entering to leaving the context, over all stages of a job."""
+    """Context manager for workers that run all stages of a job."""
 
     @abstractmethod
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
-        """Runs every task of every chain, chains in any order.
+        """Run every task of every chain, with chains in any order, and yield events.
 
-        A task starts when the one before it in its chain is done; other chains need not have come as far. Each task
-        ends in exactly one `Done` or final `Failed`; what follows a final `Failed` in its chain is not run, and has
-        no event. A caller that closes the iterator early leaves the rest undone.
+        A task starts when the previous one in its chain is done, independently of other chains. Each task ends with
+        exactly one `Done` or final `Failed`. Tasks after a final `Failed` in a chain are not run and have no events.
+        Closing the iterator early leaves the remaining tasks undone.
         """
 
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(  # noqa: B027 (a runner without workers of its own has nothing to end)
+    def __exit__(  # noqa: B027 (a runner may have nothing to stop)
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the workers; in the midst of work they leave nothing half-written."""
+        """Stop the workers; interrupted workers delete their unfinished files."""

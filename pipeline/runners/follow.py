@@ -1,7 +1,7 @@
-"""Following an engine, which works through chains by itself: what has come of them is read from storage.
+"""Follow an engine such as Ray or Beam through storage while it runs chains on its own.
 
-An engine is launched for a pass over the chains that have something undone; meanwhile new manifests are looked for.
-When the pass is over, the notes of its attempts say what failed, and another pass is launched for what it can help.
+The engine is launched for a pass over the chains that have unfinished tasks, and new manifests are polled meanwhile.
+After the pass, attempt notes tell which tasks failed, and another pass is launched for those that can be retried.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NOTE = ".attempt.json"
 Folder = tuple[str, str, str]
 """Root, table and fingerprint."""
 Place = tuple[Folder, str]
-"""A folder, and a shard's name in it."""
+"""A folder and the name of a shard in it."""
 
 T = TypeVar("T")
 
@@ -40,43 +40,45 @@ def follow(
     attempts: int = ATTEMPTS,
     poll_seconds: float | None = None,
 ) -> Iterator[Event]:
-    """Runs chains on an engine, as `Runner.map` does.
+    """Run chains on an engine and yield events, as `Runner.map` does.
 
-    A task was tried in a pass if it left a note: an engine that gives up a whole pass because one worker died costs
-    the tasks that it had not begun nothing. A pass in which nothing came of any task counts for all of them.
+    A pass counts as an attempt at a task if the task left a note. If an engine gives up a whole pass because one worker
+    crashed, tasks that had not started are not charged an attempt. A pass without any progress or notes counts as an
+    attempt at all tasks.
 
     Args:
-        launch: works through what is undone of each chain; returns, or raises, when the engine has done what it can;
-            `WorkerDied` where it knows how a worker ended. Called in a thread of its own, once a pass.
-        stop: makes `launch` end soon. Called from another thread when the iterator is closed or interrupted while a
-            pass is under way; `launch` may have hardly begun.
-        attempts: how often a task is tried in all.
-        poll_seconds: pause between two looks at storage; by default short on a local folder.
+        chains: the chains to run.
+        launch: runs the unfinished tasks of the given chains; returns or raises when the engine has finished, with
+            `WorkerDied` if it knows how a worker crashed. Called in its own thread, once per pass.
+        stop: makes `launch` return soon. Called from another thread if the iterator is closed or interrupted during a
+            pass, possibly when `launch` has only just started.
+        attempts: maximum number of attempts at a task.
+        poll_seconds: pause between two polls of storage; the default is shorter for local folders.
 
     Raises:
-        UserError: `launch` raised it, or a manifest is damaged.
-        OSError: storage can't be read, time after time.
+        UserError: raised by `launch`, or a manifest is invalid.
+        OSError: storage can't be read, even after several tries.
     """
     storage = _Storage()
     followed = [_Followed(chain) for chain in chains]
     for task, manifest in storage.committed(followed):
         yield Done(task.info.stage, task.shard, manifest)
     while undone := [one for one in followed if not one.over]:
-        came, before = _positions(undone), storage.notes(undone)
+        positions, before = _positions(undone), storage.notes(undone)
         engine = Launched(partial(launch, [one.rest for one in undone]))
         try:
             while engine.runs(poll_seconds or storage.poll_seconds):
-                with suppress(OSError):  # out of reach for now; the look after the pass finds what this one misses
+                with suppress(OSError):  # unreachable for now; the poll after the pass finds what this one misses
                     yield from _news(storage, undone)
         finally:
             engine.end(stop)
         yield from _news(storage, undone)
         if isinstance(engine.error, UserError):
             raise engine.error
-        nothing_came, after = came == _positions(undone), storage.notes(undone)
+        no_progress, after = positions == _positions(undone), storage.notes(undone)
         undone = [one for one in undone if not one.over]
         tried = [one for one in undone if one.place in after and after[one.place] != before.get(one.place)]
-        for one in tried or (undone if nothing_came else []):
+        for one in tried or (undone if no_progress else []):
             note = after[one.place] if tried else None
             one.tries += 1
             one.failed = one.tries >= attempts or (note is not None and note.final)
@@ -84,7 +86,7 @@ def follow(
 
 
 class _Followed:
-    """A chain: how far it has come, and how often the task that it has come to was tried."""
+    """A chain with its remaining tasks and the number of attempts at the first of them."""
 
     def __init__(self, chain: Chain) -> None:
         self.rest = list(chain)
@@ -122,20 +124,20 @@ def _reason(note: Attempt | None, error: BaseException | None) -> str:
     if note is not None and note.reason is not None:
         return note.reason
     if isinstance(error, WorkerDied):
-        return f"its worker died ({error})"
+        return f"its worker crashed ({error})"
     if note is not None:
-        return "its worker died"
+        return "its worker crashed"
     if error is not None:
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return "the engine ended without having begun it"
+    return "the engine ended before starting it"
 
 
 class Launched:
-    """A call that an engine is busy with, in a thread, so that Ctrl-C finds the main one waiting."""
+    """A call that runs in a thread, so that the main thread can wait and receive Ctrl-C."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self.error: BaseException | None = None
-        self._over = threading.Event()  # a thread whose join is interrupted counts as ended
+        self._over = threading.Event()  # Thread.join is unreliable: an interrupted join marks the thread as finished
         threading.Thread(target=self._run, args=(call,), daemon=True).start()
 
     def _run(self, call: Callable[[], None]) -> None:
@@ -147,18 +149,18 @@ class Launched:
             self._over.set()
 
     def runs(self, seconds: float) -> bool:
-        """Whether it is still under way after so many seconds; returns at once when it ends."""
+        """Wait up to `seconds` for the call to end; return True if it is still running."""
         return not self._over.wait(seconds)
 
     def end(self, stop: Callable[[], None]) -> None:
-        """Ends it if it is under way."""
+        """Stop the call if it is still running."""
         if not self._over.is_set():
             stop()
             self._over.wait(GRACE_SECONDS)
 
 
 class _Storage:
-    """What workers leave in the folders of the tables."""
+    """Reads the manifests and attempt notes that workers write."""
 
     def __init__(self) -> None:
         self._datasets: dict[str, Dataset] = {}
@@ -174,9 +176,9 @@ class _Storage:
         return REMOTE_POLL_SECONDS if remote else LOCAL_POLL_SECONDS
 
     def committed(self, followed: Sequence[_Followed]) -> Iterator[tuple[ShardTask, Manifest]]:
-        """Tasks that are committed and that chains have not come to yet, in each chain's order; the chains advance.
+        """Yield newly committed tasks in the order of each chain, and advance the chains.
 
-        One listing for each folder that tasks are waited for in, and only new manifests are read.
+        Lists each folder with pending tasks once, and reads only new manifests.
         """
         found = True
         while found:
@@ -191,7 +193,7 @@ class _Storage:
                     yield task, manifest
 
     def notes(self, followed: Sequence[_Followed]) -> dict[Place, Attempt]:
-        """The notes of attempts at what is left of the chains."""
+        """Return the attempt notes of the chains' remaining tasks."""
         names = {folder: self._files(*folder) for folder in {_folder(task) for one in followed for task in one.rest}}
         found = {}
         for task in (task for one in followed for task in one.rest):
@@ -201,15 +203,15 @@ class _Storage:
         return found
 
     def _note(self, task: ShardTask) -> Attempt | None:
-        return _patiently(lambda: last_attempt(self._dataset(task.root), task.info, task.shard))
+        return _with_retries(lambda: last_attempt(self._dataset(task.root), task.info, task.shard))
 
     def _manifest(self, task: ShardTask) -> Manifest | None:
         dataset, info = self._dataset(task.root), task.info
-        return _patiently(lambda: dataset.manifest(info.table, info.fingerprint, task.shard, info.shards))
+        return _with_retries(lambda: dataset.manifest(info.table, info.fingerprint, task.shard, info.shards))
 
     def _files(self, root: str, table: str, fingerprint: str) -> set[str]:
         storage = self._dataset(root).storage
-        return set(_patiently(lambda: storage.list(f"{table}/{fingerprint}")))
+        return set(_with_retries(lambda: storage.list(f"{table}/{fingerprint}")))
 
 
 def _place(task: ShardTask) -> Place:
@@ -220,8 +222,8 @@ def _folder(task: ShardTask) -> Folder:
     return task.root, task.info.table, task.info.fingerprint
 
 
-def _patiently(read: Callable[[], T]) -> T:
-    """What `read` gives; asked again for a moment while storage is out of reach."""
+def _with_retries(read: Callable[[], T]) -> T:
+    """Return the result of `read`, retrying for about two seconds while storage is unreachable."""
     for pause in (0.25, 0.5, 1.0):
         with suppress(OSError):
             return read()

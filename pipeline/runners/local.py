@@ -1,4 +1,4 @@
-"""N processes on this machine, one model each, the processor's threads divided among them."""
+"""The local runner: N processes on this machine, each with its own model and an equal share of the threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from types import TracebackType
 from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.failures import is_machine_error
-from echo_targets.pipeline.isolation import ending
+from echo_targets.pipeline.isolation import exit_status
 from echo_targets.pipeline.orphans import GRACE_SECONDS, exit_with_parent
 from echo_targets.pipeline.runners.base import (
     ATTEMPTS,
@@ -39,18 +39,18 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     chain: deque[ShardTask] | None = None
-    """What it works on, the task at hand first."""
+    """Remaining tasks of its chain, the running task first."""
     spec: StageSpec | None = None
-    """The stage whose model it has loaded."""
+    """Stage whose model it has loaded."""
 
 
 @dataclass
 class LocalRunner(Runner):
-    """Runs shards in `workers` processes; a shard whose device or storage fails, or whose worker dies, is tried again.
+    """Runs shards in processes. A shard is retried if its device or storage fails, or if its worker crashes.
 
     Attributes:
         workers: number of processes.
-        attempts: how often a shard is tried in all.
+        attempts: maximum number of attempts at a shard.
     """
 
     workers: int
@@ -59,7 +59,7 @@ class LocalRunner(Runner):
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
         waiting = [deque(chain) for chain in chains if chain]
-        tried: Counter[tuple[str, int]] = Counter()
+        tries: Counter[tuple[str, int]] = Counter()
         try:
             while waiting or any(worker.chain for worker in self._pool):
                 for worker in self._ready(len(waiting)):
@@ -67,28 +67,28 @@ class LocalRunner(Runner):
                     waiting.remove(worker.chain)
                     task = worker.chain[0]
                     worker.spec = task.spec
-                    tried[task.info.stage, task.shard] += 1
-                    with suppress(ConnectionError):  # one that has died since is heard of as one that dies at work
+                    tries[task.info.stage, task.shard] += 1
+                    with suppress(ConnectionError):  # a crashed idle worker is detected when its pipe is read
                         worker.pipe.send((task, run_shard))
-                for worker in self._heard():
+                for worker in self._readable():
                     chain = worker.chain
                     assert chain is not None
                     event = self._receive(worker, chain[0])
                     if isinstance(event, Done):
                         chain.popleft()
                     if isinstance(event, Failed):
-                        final = event.final or tried[event.stage, event.shard] >= self.attempts
+                        final = event.final or tries[event.stage, event.shard] >= self.attempts
                         event = replace(event, final=final)
                         if final:
                             chain.clear()
                     if chain and not isinstance(event, Worked):
                         waiting.append(chain)
                     yield event
-        finally:  # who stops early leaves nobody at work: another driver may take the root
-            self._end([worker for worker in self._pool if worker.chain is not None])
+        finally:  # leave no worker running after an early stop: another driver may take the root
+            self._stop([worker for worker in self._pool if worker.chain is not None])
 
     def _ready(self, wanted: int) -> list[_Worker]:
-        """Idle workers, as many as there is work for."""
+        """Return idle workers, starting new ones if needed, but at most `wanted`."""
         idle = [worker for worker in self._pool if worker.chain is None]
         while len(idle) < wanted and len(self._pool) < self.workers:
             idle.append(self._start())
@@ -105,20 +105,20 @@ class LocalRunner(Runner):
         self._pool.append(worker)
         return worker
 
-    def _heard(self) -> list[_Worker]:
+    def _readable(self) -> list[_Worker]:
         busy = {worker.pipe: worker for worker in self._pool if worker.chain is not None}
         return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)]
 
     def _receive(self, worker: _Worker, task: ShardTask) -> Event:
-        leaves = False
+        exits = False
         try:
-            event, leaves = worker.pipe.recv()
-        except (EOFError, OSError):  # OSError: it died in the midst of a message
+            event, exits = worker.pipe.recv()
+        except (EOFError, OSError):  # OSError: it crashed while sending a message
             worker.process.join()
             self._pool.remove(worker)
-            died = f"its worker died ({ending(worker.process.exitcode)})"
-            return Failed(task.info.stage, task.shard, died, False)
-        if leaves:
+            reason = f"its worker crashed ({exit_status(worker.process.exitcode)})"
+            return Failed(task.info.stage, task.shard, reason, False)
+        if exits:
             self._pool.remove(worker)
         if not isinstance(event, Worked):
             worker.chain = None
@@ -127,9 +127,9 @@ class LocalRunner(Runner):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(list(self._pool))
+        self._stop(list(self._pool))
 
-    def _end(self, workers: list[_Worker]) -> None:
+    def _stop(self, workers: list[_Worker]) -> None:
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
@@ -142,7 +142,7 @@ class LocalRunner(Runner):
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that are started inside the block."""
+    """Set environment variables for processes that are started inside the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -156,17 +156,17 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _next_for(worker: _Worker, waiting: list[deque[ShardTask]]) -> deque[ShardTask]:
-    """Work for the model that a worker has loaded; else what is furthest from its end, so that stages go in order."""
+    """Return a chain for the model that a worker has loaded, else the one with most tasks left (keeps stage order)."""
     return max(waiting, key=lambda chain: (chain[0].spec == worker.spec, len(chain), -chain[0].shard))
 
 
 def _work(pipe: Connection, driver: int) -> None:
-    """A worker's life: one task after the other until the driver hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # runs the clean-up of a shard under way
+    """Run tasks in a worker process until the driver closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that a running shard cleans up
     exit_with_parent(driver)
-    leaves = False
-    while not leaves:
+    exits = False
+    while not exits:
         try:
             task, run_shard = pipe.recv()
         except EOFError:
@@ -180,7 +180,6 @@ def _work(pipe: Connection, driver: int) -> None:
             event: Event = Done(stage, shard, run_shard(task, progress))
         except Exception as error:
             event = Failed(stage, shard, error_text(error), final=not is_machine_error(error))
-            leaves = not event.final and not isinstance(
-                error, OSError
-            )  # a failed accelerator fails its process for good
-        pipe.send((event, leaves))
+            # After an accelerator error the process can't use the device any more.
+            exits = not event.final and not isinstance(error, OSError)
+        pipe.send((event, exits))

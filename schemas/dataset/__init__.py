@@ -1,1 +1,1 @@
-"""A dataset: where its files lie, how they are named and read, and the check that every shard must pass."""
+"""Datasets: storage, file layout, the check that every shard must pass, and contracts."""

@@ -1,4 +1,4 @@
-"""The check that every shard must pass: before it is committed, and whenever CI asks."""
+"""The check that every shard must pass before it is committed, and that `echo-targets check` runs."""
 
 from __future__ import annotations
 
@@ -29,25 +29,28 @@ from echo_targets.schemas.tables.entries import ENTRIES
 from echo_targets.schemas.tables.rejects import REJECTS
 from echo_targets.schemas.tables.utterances import UTTERANCES
 
-BESIDE = ("num_samples", "reference_text")
-"""Columns of utterances that rules of other tables look at."""
+UTTERANCE_COLUMNS = ("num_samples", "reference_text")
+"""Columns of utterances that cross rules of other tables use."""
 SHOWN_PER_RULE = 3
 SHOWN_OF_VALUE = 100
 BLOCK = 1 << 24
-"""Bytes read at once for a digest: over a network, each block is a request."""
+"""Bytes per read for a digest; over a network, each block is a request."""
 
 UNREADABLE = (OSError, ValueError, NotImplementedError)
-"""What reading a damaged Parquet file raises: pyarrow's errors, and names that are not UTF-8."""
+"""Exceptions raised for damaged Parquet files: pyarrow's errors, and names that are not UTF-8."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken rule: where, which, and what was seen.
+    """A violation of the contract, or a notice.
 
     Attributes:
-        row: the row's key.
-        value: the columns that the rule looks at as the row has them, shortened.
-        breaks: whether the check fails by it; if not, it is a remark.
+        table, shard: where it was found; shard `-` means the whole table.
+        rule: name of the violated rule.
+        message: what is wrong.
+        row: key of the row, if it concerns one.
+        value: values of the columns that the rule uses, shortened.
+        breaks: True if it makes the check fail; False for a notice.
     """
 
     table: str
@@ -66,7 +69,7 @@ class Finding:
 def check_file(
     file: pq.ParquetFile, table: Table, shard: str, fingerprint: str | None = None, rows: bool = True
 ) -> Iterator[Finding]:
-    """Findings of one shard by itself: schema, metadata, and with `rows` row rules and keys that come twice.
+    """Yield the findings of one shard file: schema, metadata, and if `rows` is True, row rules and duplicate keys.
 
     Raises:
         UNREADABLE: the file is damaged.
@@ -79,7 +82,7 @@ def check_file(
 def _check_rows(
     file: pq.ParquetFile, table: Table, shard: str, keys: list[pa.Array], utterances: pa.Table | None = None
 ) -> Iterator[Finding]:
-    """Findings of all rows in one reading, by themselves and then against their utterances; gathers the keys."""
+    """Yield the findings of all rows in one pass: rules, duplicate keys, then cross rules. Append keys to `keys`."""
     references: list[Finding] = []
     for rows in batches(file, table):
         keys.append(rows[KEY])
@@ -91,7 +94,7 @@ def _check_rows(
 
 
 def batches(file: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
-    """The checked columns of a shard, a row group at a time; the next one is read meanwhile."""
+    """Yield the checked columns of a shard by row group, reading the next row group in the background."""
     names = [file.schema.column(position).path for position in range(len(file.schema))]
     wanted = [name for name in names if name not in table.unchecked]
     reading = None
@@ -103,7 +106,7 @@ def batches(file: pq.ParquetFile, table: Table) -> Iterator[pa.RecordBatch]:
 
 
 def metadata(table: Table, fingerprint: str) -> dict[str, str]:
-    """The file metadata that a shard must carry, beside the weights' revisions."""
+    """Return the metadata that every shard file must have, in addition to weight revisions."""
     return {"schema_name": table.name, "schema_version": table.version, "fingerprint": fingerprint}
 
 
@@ -121,11 +124,11 @@ def _check_schema(file: pq.ParquetFile, table: Table, shard: str, fingerprint: s
         if name not in table.schema.names:
             yield Finding(table.name, shard, "schema", f"column {name} is not in {table.name} {table.version}")
     if sorted(found.names) == sorted(table.schema.names) and found.names != table.schema.names:
-        yield Finding(table.name, shard, "schema", "columns are not in the table's order")
-    carried = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
-    for key, value in metadata(table, fingerprint or carried.get("fingerprint", "")).items():
-        if carried.get(key) != value or not value:
-            yield Finding(table.name, shard, "metadata", f"{key} is {carried.get(key)!r}, expected {value!r}")
+        yield Finding(table.name, shard, "schema", "columns are not in the order of the schema")
+    present = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
+    for key, value in metadata(table, fingerprint or present.get("fingerprint", "")).items():
+        if present.get(key) != value or not value:
+            yield Finding(table.name, shard, "metadata", f"{key} is {present.get(key)!r}, expected {value!r}")
 
 
 def _check_rules(rows: pa.RecordBatch, table: Table, rules: tuple[Rule, ...], shard: str) -> Iterator[Finding]:
@@ -134,13 +137,13 @@ def _check_rules(rows: pa.RecordBatch, table: Table, rules: tuple[Rule, ...], sh
         broken = pc.indices_nonzero(pc.fill_null(rule.broken(cast(pa.RecordBatch, watched)), False))
         for row in broken[:SHOWN_PER_RULE].to_pylist():
             key, value = rows[KEY][row].as_py(), watched.value(row)
-            yield Finding(table.name, shard, rule.name, f"does not hold: {rule.says}", key, value)
+            yield Finding(table.name, shard, rule.name, f"violated: {rule.says}", key, value)
         if len(broken) > SHOWN_PER_RULE:
             yield Finding(table.name, shard, rule.name, f"and {len(broken) - SHOWN_PER_RULE} more rows")
 
 
 class _Watched:
-    """A record batch that knows which columns a rule has looked at."""
+    """A record batch that records which columns a rule has accessed."""
 
     def __init__(self, rows: pa.RecordBatch) -> None:
         self._rows = rows
@@ -155,7 +158,7 @@ class _Watched:
 
 
 def shortened(value: object) -> str:
-    """A value in one line."""
+    """Return a value's repr, shortened."""
     text = repr(value)
     return text if len(text) <= SHOWN_OF_VALUE else f"{text[:SHOWN_OF_VALUE]}…"
 
@@ -166,18 +169,18 @@ def _check_unique(keys: pa.ChunkedArray, table: Table, shard: str) -> Iterator[F
     counts = keys.value_counts()
     twice = pc.filter(counts, pc.greater(pc.struct_field(counts, "counts"), 1))
     for item in twice[:SHOWN_PER_RULE].to_pylist():
-        yield Finding(table.name, shard, "key_unique", f"{KEY} comes {item['counts']} times", item["values"])
+        yield Finding(table.name, shard, "key_unique", f"{KEY} occurs {item['counts']} times", item["values"])
 
 
 def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
-    """Findings of a whole root, in an order that does not depend on threads.
+    """Yield the findings of a whole root in a deterministic order.
 
-    Manifests against files, schemas and metadata; with `rows` also digests, every rule on every row, and the tables
-    against each other. Shards are checked beside each other, a thread a processor; held are a row group for each of
-    them and the keys of one table.
+    Compares manifests with files, schemas and metadata; if `rows` is True, also checks digests, every rule on every
+    row, and references between tables. Shards are checked in parallel, one thread per processor; memory holds one row
+    group per thread and the keys of one table.
 
     Raises:
-        LayoutError: the index, or the description of a table that it names, is missing or damaged.
+        LayoutError: the index, or the description of a table that it names, is missing or invalid.
     """
     dataset = Dataset(root)
     threads = READERS if dataset.storage.remote and not rows else os.cpu_count() or 1
@@ -194,12 +197,13 @@ def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
         if info.schema_version != table.version:
             yield Finding(name, "-", "schema_version", f"is {info.schema_version}, this version reads {table.version}")
         if (info.table, info.fingerprint) != (name, fingerprint):
-            yield Finding(name, "-", "description", f"is of {info.table}/{info.fingerprint}")
+            yield Finding(name, "-", "description", f"describes {info.table}/{info.fingerprint} instead")
         if not (isinstance(info.shards, int) and info.shards > 0 and isinstance(info.upstream, dict)):
-            said = (
-                f"shards is {info.shards!r} and upstream {info.upstream!r}: a number from 1 and an object are expected"
+            message = (
+                f"shards is {info.shards!r}, expected a positive integer; upstream is {info.upstream!r}, expected an "
+                "object"
             )
-            yield Finding(name, "-", "description", said)
+            yield Finding(name, "-", "description", message)
             continue
         seen: list[pa.Array] = []
         pool = ThreadPoolExecutor(threads)
@@ -230,7 +234,7 @@ def _foreign(dataset: Dataset, info: StageInfo) -> Table:
 
 @dataclass(frozen=True)
 class _Shards:
-    """The shards of one version of a table; called with a number, it gives that shard's findings and keys."""
+    """Checks the shards of one version of a table: calling it with a number returns that shard's findings and keys."""
 
     dataset: Dataset
     table: Table
@@ -250,15 +254,15 @@ class _Shards:
             yield Finding(table.name, name, "manifest", str(error))
             return
         if manifest is None:
-            yield Finding(table.name, name, "committed", "has no manifest; run the same command again to finish it")
+            yield Finding(table.name, name, "committed", "has no manifest. Run the same command again to finish it.")
             return
         named = (manifest.table, manifest.fingerprint, manifest.shard, manifest.shards)
         if named != (table.name, self.fingerprint, shard, info.shards):
-            yield Finding(table.name, name, "manifest", f"belongs to {named}")
+            yield Finding(table.name, name, "manifest", f"belongs to another shard: {named}")
         try:
             yield from self._check_counts(manifest, name)
         except (TypeError, AttributeError) as error:
-            yield Finding(table.name, name, "manifest", f"holds a value of another type: {error}")
+            yield Finding(table.name, name, "manifest", f"a value has the wrong type: {error}")
             return
         place = f"{self.fingerprint}/{name}.parquet"
         yield from self._check_file(manifest.output, table, f"{table.name}/{place}", manifest, shard, keys)
@@ -269,15 +273,16 @@ class _Shards:
     def _check_counts(self, manifest: Manifest, name: str) -> Iterator[Finding]:
         rejected, reasons = manifest.rejects.rows if manifest.rejects else 0, sum(manifest.reasons.values())
         if manifest.rows_in != manifest.output.rows + rejected or rejected != reasons:
-            said = (
-                f"{manifest.rows_in} rows in, {manifest.output.rows} out and {rejected} rejected for {reasons} reasons"
+            message = (
+                f"{manifest.rows_in} rows in, but {manifest.output.rows} out and {rejected} rejected; the reject "
+                f"reasons add up to {reasons}"
             )
-            yield Finding(self.table.name, name, "rows_add_up", said)
+            yield Finding(self.table.name, name, "rows_add_up", message)
 
     def _check_file(
         self, entry: FileEntry, kind: Table, expected: str, manifest: Manifest, shard: int, keys: list[pa.Array]
     ) -> Iterator[Finding]:
-        """One file that a manifest vouches for; the table's own file gathers its keys."""
+        """Yield the findings of one file that a manifest lists; the table's own file appends its keys to `keys`."""
         name = shard_name(shard, self.info.shards)
         if entry.path != expected:
             yield Finding(kind.name, name, "manifest", f"names {entry.path}, expected {expected}")
@@ -289,11 +294,11 @@ class _Shards:
         try:
             with self.dataset.open(entry.path) as file:
                 if file.metadata.num_rows != entry.rows:
-                    yield Finding(kind.name, name, "rows", f"{file.metadata.num_rows}, manifest says {entry.rows}")
+                    yield Finding(kind.name, name, "rows", f"{file.metadata.num_rows} rows, manifest says {entry.rows}")
                 fits = self.rows and file.schema_arrow.equals(kind.schema)
                 if kind is self.table and fits:
                     yield from _check_schema(file, kind, name, self.fingerprint)
-                    yield from self._check_beside_upstream(file, manifest, shard, keys)
+                    yield from self._check_against_upstream(file, manifest, shard, keys)
                 else:
                     yield from check_file(file, kind, name, self.fingerprint, self.rows)
                     if kind is REJECTS and fits:
@@ -301,12 +306,12 @@ class _Shards:
         except UNREADABLE as error:
             yield Finding(kind.name, name, "readable", str(error))
 
-    def _check_beside_upstream(
+    def _check_against_upstream(
         self, file: pq.ParquetFile, manifest: Manifest, shard: int, keys: list[pa.Array]
     ) -> Iterator[Finding]:
-        """Shards are cut once, at the plan: the entries and the utterances of shard 3 are in shard 3."""
+        """Compare a shard with its utterances and entries, which are in the shards of the same number."""
         name = shard_name(shard, self.info.shards)
-        utterances, missing = self._upstream(UTTERANCES, [KEY, *BESIDE], shard)
+        utterances, missing = self._upstream(UTTERANCES, [KEY, *UTTERANCE_COLUMNS], shard)
         yield from _check_rows(file, self.table, name, keys, utterances)
         yield from missing
         if self.table is not UTTERANCES:
@@ -315,11 +320,13 @@ class _Shards:
         yield from missing
         if entries is not None:
             if manifest.rows_in != len(entries):
-                yield Finding(self.table.name, name, "rows_in", f"{manifest.rows_in}, there are {len(entries)} entries")
+                yield Finding(
+                    self.table.name, name, "rows_in", f"{manifest.rows_in} rows in, but {len(entries)} entries"
+                )
             yield from _unknown(pa.chunked_array(keys, pa.string()), entries[KEY], self.table, name, ENTRIES)
 
     def _upstream(self, table: Table, columns: list[str], shard: int) -> tuple[pa.Table | None, list[Finding]]:
-        """Columns of the shard of a table that this one was made from; None where it was not, or they can't be read."""
+        """Return columns of this shard in an upstream table; None if the table is not upstream or can't be read."""
         fingerprint, name = self.info.upstream.get(table.name), shard_name(shard, self.info.shards)
         if fingerprint is None:
             return None, []
@@ -329,27 +336,27 @@ class _Shards:
                 raise LayoutError(f"{table.name}/{fingerprint} has no manifest of {name}")
             with self.dataset.open(manifest.output.path) as file:
                 if not file.schema_arrow.equals(table.schema):
-                    raise LayoutError(f"{manifest.output.path} breaks its schema")
+                    raise LayoutError(f"{manifest.output.path} does not have the schema of {table.name}")
                 return file.read(columns), []
         except (LayoutError, TypeError, *UNREADABLE) as error:
-            return None, [Finding(self.table.name, name, "upstream", f"its {table.name} are not readable: {error}")]
+            return None, [Finding(self.table.name, name, "upstream", f"its {table.name} can't be read: {error}")]
 
     def _check_rejects(
         self, file: pq.ParquetFile, manifest: Manifest, name: str, keys: list[pa.Array]
     ) -> Iterator[Finding]:
-        """That the rejects are this stage's, for the reasons that the manifest counts, and that none is a row too."""
-        refused = file.read([KEY, "stage", "error_class"])
-        counted = {str(item["values"]): item["counts"] for item in _counts(refused["error_class"])}
+        """Check that rejects are of this stage, have the manifest's reason counts, and are not also output rows."""
+        rejects = file.read([KEY, "stage", "error_class"])
+        counted = {str(item["values"]): item["counts"] for item in _counts(rejects["error_class"])}
         if counted != manifest.reasons:
-            said = f"{shortened(counted)}, manifest says {shortened(manifest.reasons)}"
-            yield Finding(REJECTS.name, name, "reasons", said)
-        for item in _counts(refused["stage"]):
+            message = f"{shortened(counted)}, manifest says {shortened(manifest.reasons)}"
+            yield Finding(REJECTS.name, name, "reasons", message)
+        for item in _counts(rejects["stage"]):
             if item["values"] != self.info.stage:
-                said = f"{item['counts']} rows are of {item['values']!r}, not {self.info.stage!r}"
-                yield Finding(REJECTS.name, name, "stage", said)
-        both = pc.is_in(refused[KEY], value_set=pa.chunked_array(keys, pa.string()).combine_chunks())
-        for key in pc.filter(refused[KEY], both)[:SHOWN_PER_RULE].to_pylist():
-            yield Finding(REJECTS.name, name, "key_once", f"is refused and in {self.table.name} as well", key)
+                message = f"{item['counts']} rows are of {item['values']!r}, not {self.info.stage!r}"
+                yield Finding(REJECTS.name, name, "stage", message)
+        both = pc.is_in(rejects[KEY], value_set=pa.chunked_array(keys, pa.string()).combine_chunks())
+        for key in pc.filter(rejects[KEY], both)[:SHOWN_PER_RULE].to_pylist():
+            yield Finding(REJECTS.name, name, "key_once", f"is both rejected and in {self.table.name}", key)
 
 
 def _counts(categories: pa.ChunkedArray) -> list[dict[str, object]]:
@@ -358,14 +365,14 @@ def _counts(categories: pa.ChunkedArray) -> list[dict[str, object]]:
 
 
 def check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str, digest: bool) -> Iterator[Finding]:
-    """Findings of a file that is not the one its manifest vouches for, by its size, and where asked by its digest."""
+    """Yield a finding if a file differs from its manifest entry: in size or, if `digest` is True, in SHA-256."""
     if not digest:
         size = dataset.storage.size(entry.path)
         if size is None:
-            yield Finding(table.name, shard, "present", f"{entry.path} is gone")
+            yield Finding(table.name, shard, "present", f"{entry.path} is missing")
         elif size != entry.size:
-            said = f"{entry.path}: {size} bytes, manifest says {entry.size}"
-            yield Finding(table.name, shard, "size", said)
+            message = f"{entry.path}: {size} bytes, manifest says {entry.size}"
+            yield Finding(table.name, shard, "size", message)
         return
     sha256 = hashlib.sha256()
     try:
@@ -374,28 +381,28 @@ def check_bytes(dataset: Dataset, entry: FileEntry, table: Table, shard: str, di
             while block := file.read(BLOCK):
                 sha256.update(block)
     except FileNotFoundError:
-        yield Finding(table.name, shard, "present", f"{entry.path} is gone")
+        yield Finding(table.name, shard, "present", f"{entry.path} is missing")
         return
     found = sha256.hexdigest()
     if (size, found) != (entry.size, entry.sha256):
-        said = f"{entry.path}: {size} bytes, sha256 {found}; manifest says {entry.size} bytes, {entry.sha256}"
-        yield Finding(table.name, shard, "digest", said)
+        message = f"{entry.path}: {size} bytes, sha256 {found}; manifest says {entry.size} bytes, {entry.sha256}"
+        yield Finding(table.name, shard, "digest", message)
 
 
 def _check_references(rows: pa.RecordBatch, table: Table, shard: str, utterances: pa.Table) -> Iterator[Finding]:
     known = utterances[KEY].combine_chunks()
     position = pc.index_in(rows[KEY], value_set=known)
     yield from _unknown(pa.chunked_array([rows[KEY]]), utterances[KEY], table, shard, UTTERANCES)
-    beside = rows
-    for name in BESIDE:
+    joined = rows
+    for name in UTTERANCE_COLUMNS:
         column = pc.take(utterances[name].combine_chunks(), position)
-        beside = beside.append_column(f"{UTTERANCES.name}.{name}", column)
-    yield from _check_rules(beside, table, table.cross_rules, shard)
+        joined = joined.append_column(f"{UTTERANCES.name}.{name}", column)
+    yield from _check_rules(joined, table, table.cross_rules, shard)
     if "user_audio_ids" in rows.schema.names:
-        heard = pc.list_flatten(rows["user_audio_ids"])
-        missing = pc.invert(pc.is_in(heard, value_set=known))
-        for key in pc.filter(heard, missing)[:SHOWN_PER_RULE].to_pylist():
-            yield Finding(table.name, shard, "user_audio_resolves", "has no utterance of this id", key)
+        audio_ids = pc.list_flatten(rows["user_audio_ids"])
+        missing = pc.invert(pc.is_in(audio_ids, value_set=known))
+        for key in pc.filter(audio_ids, missing)[:SHOWN_PER_RULE].to_pylist():
+            yield Finding(table.name, shard, "user_audio_resolves", "no utterance has this id", key)
 
 
 def _unknown(

@@ -1,6 +1,6 @@
-"""The published contract: what a table holds, as JSON that is reviewed, and what a change of it asks of its version.
+"""The published contract of each table as JSON for review, and the version bump that a change requires.
 
-python -m echo_targets.schemas.dataset.contract      writes schemas/contract/<table>.json anew
+python -m echo_targets.schemas.dataset.contract      regenerates schemas/contract/<table>.json
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[1] / "contract"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its Arrow type as pyarrow writes it, whether it may be null, and what it means where that is known."""
+    """A column: its name, Arrow type as pyarrow prints it, nullability, and meaning if known."""
 
     name: str
     type: str
@@ -39,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a table promises. A shard tells its columns and version alone: `rules` is then None, and so is `means`."""
+    """Columns, version and rules of a table; `rules` and the columns' `means` are None if read from a shard."""
 
     table: str
     schema_version: str
@@ -48,11 +48,11 @@ class Contract:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.schema_version):
-            raise ValueError(f"schema_version is {self.schema_version!r}, not like 1.2.3")
+            raise ValueError(f"schema_version is {self.schema_version!r}, expected the form 1.2.3")
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Major, minor and patch."""
+        """Major, minor and patch number."""
         return tuple(map(int, self.schema_version.split(".")))
 
     def to_json(self) -> str:
@@ -60,25 +60,33 @@ class Contract:
 
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Contract:
-        """Raises UserError: it is not a contract."""
+        """Parse a contract.
+
+        Args:
+            text: JSON.
+            where: name of the file, for the error message.
+
+        Raises:
+            UserError: the text is not a contract.
+        """
         try:
             data = json.loads(text)
             columns = tuple(Column(**column) for column in data.pop("columns"))
             return cls(columns=columns, **data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{where}: not a contract ({error!r})") from error
+            raise UserError(f"{where}: invalid contract ({error!r})") from error
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one contract says otherwise than another, and whether a reader or a writer of the other breaks by it."""
+    """A difference between two contracts; `breaking` is True if it breaks readers or writers of the old one."""
 
     breaking: bool
     says: str
 
 
 def contract_of(table: Table) -> Contract:
-    """What this version's code promises of a table."""
+    """Return the contract of a table in this version of the code."""
     named = ((field.name, str(field.type), field.nullable) for field in table.schema)
     columns = tuple(Column(*column, table.means.get(column[0])) for column in named)
     rules = {rule.name: rule.says for rule in (*table.rules, *table.cross_rules)}
@@ -86,19 +94,19 @@ def contract_of(table: Table) -> Contract:
 
 
 def written(schema: pa.Schema, name: str, version: str) -> Contract:
-    """What a shard's file tells."""
+    """Return the contract of a shard file, without rules and meanings."""
     return Contract(name, version, tuple(Column(field.name, str(field.type), field.nullable) for field in schema))
 
 
 def read(place: str) -> tuple[dict[str, Contract], bool]:
-    """Contracts from a contract file, a folder of them, a dataset's root or one Parquet shard.
+    """Read contracts from a contract file, a folder of contracts, a dataset root or one Parquet shard.
 
     Returns:
-        The contracts by table, and whether they are all that there is of their kind: in a lone file, or where a
-        dataset does without a table, a missing table says nothing.
+        The contracts by table, and True if the set is complete, so that a missing table was removed. Single files and
+        datasets are never complete.
 
     Raises:
-        UserError: there is nothing of the kind, or it is damaged.
+        UserError: the place holds no contract, or an invalid one.
     """
     folder, name = split(place)
     if place.endswith(".parquet"):
@@ -107,7 +115,7 @@ def read(place: str) -> tuple[dict[str, Contract], bool]:
     storage = open_storage(folder if place.endswith(".json") else place)
     if place.endswith(".json"):
         if storage.size(name) is None:
-            raise UserError(f"{place}: no such contract")
+            raise UserError(f"{place}: no such file")
         contract = Contract.from_json(storage.read(name), place)
         return {contract.table: contract}, False
     if storage.size(INDEX) is not None:
@@ -115,7 +123,9 @@ def read(place: str) -> tuple[dict[str, Contract], bool]:
     files = [path for folder in ("", "training") for path in _contracts_in(storage.list(folder), folder)]
     contracts = [Contract.from_json(storage.read(path), storage.where(path)) for path in files]
     if not contracts:
-        raise UserError(f"{place}: no contracts (<table>.json), no dataset ({INDEX}), no Parquet file")
+        raise UserError(
+            f"{place}: neither a folder of contracts (<table>.json), nor a dataset root ({INDEX}), nor a Parquet file"
+        )
     return {contract.table: contract for contract in contracts}, True
 
 
@@ -129,7 +139,7 @@ def _of_shard(dataset: Dataset, path: str) -> Contract:
             about = file.schema_arrow.metadata or {}
             name, version = (about.get(key, b"").decode() for key in (b"schema_name", b"schema_version"))
             if not name:
-                raise ValueError("its metadata has no schema_name")
+                raise ValueError("the file's metadata has no schema_name")
             return written(file.schema_arrow, name, version)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(f"{dataset.where(path)}: not a shard ({error})") from error
@@ -143,14 +153,14 @@ def _of_dataset(dataset: Dataset) -> Iterator[Contract]:
 
 
 def compare(old: Contract, new: Contract) -> list[Change]:
-    """What became of a contract. Nothing that only one side knows is compared."""
+    """Return the changes from one contract to another. Rules and meanings that one side does not know are ignored."""
     return [*_columns(old, new), *_rules(old, new)]
 
 
 def _columns(old: Contract, new: Contract) -> Iterator[Change]:
     before, after = ({column.name: column for column in contract.columns} for contract in (old, new))
     for name in (name for name in before if name not in after):
-        yield Change(True, f"column {name} ({before[name]}) is gone")
+        yield Change(True, f"column {name} ({before[name]}) was removed")
     for name, column in after.items():
         if name not in before:
             yield Change(not column.nullable, f"column {name} ({column}) is new")
@@ -161,7 +171,7 @@ def _columns(old: Contract, new: Contract) -> Iterator[Change]:
         if was.means and column.means and was.means != column.means:
             yield Change(True, f"column {name} meant “{was.means}” and means “{column.means}”")
     if [name for name in before if name in after] != [name for name in after if name in before]:
-        yield Change(True, "columns come in another order")
+        yield Change(True, "the order of columns changed")
 
 
 def _rules(old: Contract, new: Contract) -> Iterator[Change]:
@@ -169,7 +179,7 @@ def _rules(old: Contract, new: Contract) -> Iterator[Change]:
         return
     for name, says in old.rules.items():
         if name not in new.rules:
-            yield Change(False, f"rule {name} is gone: {says}")
+            yield Change(False, f"rule {name} was removed: {says}")
         elif says != (now := new.rules[name]):
             yield Change(not _looser(says, now), f"rule {name} said “{says}” and says “{now}”")
     for name in (name for name in new.rules if name not in old.rules):
@@ -177,7 +187,7 @@ def _rules(old: Contract, new: Contract) -> Iterator[Change]:
 
 
 def _looser(was: str, now: str) -> bool:
-    """Whether a statement allows all that it did: a wider range, or more words. What can't be told is not looser."""
+    """Return True if a rule certainly allows all that it did: a range that contains the old one, or more words."""
     ranges = [re.fullmatch(r"(.+) is in \[(\S+), (\S+)\]", says) for says in (was, now)]
     words = [re.fullmatch(r"(.+) is one of (.+)", says) for says in (was, now)]
     if (a := ranges[0]) and (b := ranges[1]) and a[1] == b[1]:
@@ -188,26 +198,29 @@ def _looser(was: str, now: str) -> bool:
 
 
 def misfit(old: Contract, new: Contract, changes: list[Change]) -> str | None:
-    """What is wrong with the new version, if anything: a breaking change wants a new major, any other a new minor."""
+    """Return what is wrong with the new version number, or None.
+
+    A breaking change requires a new major version, any other change a new minor version.
+    """
     major, minor, _ = old.version
     if new.version < old.version:
         return f"schema_version went back from {old.schema_version} to {new.schema_version}"
     if any(change.breaking for change in changes) and new.version[0] == major:
-        return f"schema_version is {new.schema_version}; what breaks wants {major + 1}.0.0"
+        return f"schema_version is {new.schema_version}; a breaking change requires {major + 1}.0.0"
     if changes and new.version[:2] == (major, minor):
-        return f"schema_version is {new.schema_version}; what changes wants {major}.{minor + 1}.0"
+        return f"schema_version is {new.schema_version}; a change requires {major}.{minor + 1}.0"
     return None
 
 
 def changes_since(place: str, now: str | None) -> Iterator[Finding]:
-    """What changed since another contract, as findings; what a reader can live with is a remark.
+    """Yield the changes since another contract as findings; compatible changes are notices.
 
     Args:
-        place: the other contract, as `read` takes it.
-        now: what is compared with it, likewise; None for this version's contract.
+        place: the old contract, as for `read`.
+        now: the new contract, as for `read`; None for that of this code.
 
     Raises:
-        UserError: as `read`; or the two have no table in common.
+        UserError: as for `read`, or the two have no table in common.
     """
     before, whole = read(place)
     after = read(now)[0] if now else {table.name: contract_of(table) for table in TABLES.values()}
@@ -216,7 +229,7 @@ def changes_since(place: str, now: str | None) -> Iterator[Finding]:
     for name, old in before.items():
         if (new := after.get(name)) is None:
             if whole and now is None:
-                yield Finding(name, "-", "breaking", "the table is gone")
+                yield Finding(name, "-", "breaking", "the table was removed")
             continue
         changes = compare(old, new)
         for change in changes:
@@ -230,14 +243,14 @@ def changes_since(place: str, now: str | None) -> Iterator[Finding]:
 
 
 def main(folder: Path = FOLDER) -> None:
-    """Writes the contract of every table, and removes those of tables that are no more."""
+    """Write the contract of every table, and delete contracts of tables that no longer exist."""
     wanted = {folder / f"{table.name}.json": contract_of(table).to_json() for table in TABLES.values()}
     for path in set(folder.rglob("*.json")) - wanted.keys():
         path.unlink()
     for path, text in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    print(f"{folder}: {len(wanted)} contracts", file=sys.stderr)
+    print(f"Wrote {len(wanted)} contracts to {folder}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What a dataset looks like on disk, and how it is read back.
+"""Layout of a dataset on disk, and how to read it.
 
-    <root>/index.json                                    which fingerprint of each table is the current one
-    <root>/<table>/<fingerprint>/stage.json              what made it: stage, parameters, weights, upstream, shards
-    <root>/<table>/<fingerprint>/part-00003-of-00012.json     the shard's manifest, its commit mark
+    <root>/index.json                                    current fingerprint of each table
+    <root>/<table>/<fingerprint>/stage.json              description: stage, parameters, weights, upstream, shards
+    <root>/<table>/<fingerprint>/part-00003-of-00012.json     manifest of the shard; its commit mark
     <root>/<table>/<fingerprint>/part-00003-of-00012.parquet
-    <root>/<table>/<fingerprint>/part-00003-of-00012.attempt.json     while it is worked on, and where it failed
-    <root>/lease/000001.json                             the driver that is at work, if any
-    <root>/retry/<table>/<fingerprint>/part-…             while `retry` is at work: the shards that it makes anew
-    <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only where rows were refused
+    <root>/<table>/<fingerprint>/part-00003-of-00012.attempt.json     attempts; exists while the shard is processed
+                                                                      and after a failure
+    <root>/lease/000001.json                             lease of the running driver, if any
+    <root>/retry/<table>/<fingerprint>/part-…            previous shards, while `retry` recomputes them
+    <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only if rows were rejected
 
-A shard without a manifest does not exist. Names are computed from the index, never globbed.
+A shard without a manifest does not exist. File names are computed from the index, never globbed.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from echo_targets.schemas.errors import UserError
 INDEX = "index.json"
 STAGE = "stage.json"
 ASIDE = "retry"
-"""Folder of what a retry has set aside until it ends: shards and manifests, by their paths below the root."""
+"""Folder in which a retry keeps the previous shards and manifests until it ends, under their paths below the root."""
 VERSIONED = re.compile(r"(.+)/([0-9a-f]{16})/([^/]+)")
-"""The path of a version's file: its table, or the folder of a stage's rejects; its fingerprint; its name."""
+"""Path of a version's file. Groups: table or a stage's reject folder, fingerprint, file name."""
 READERS = 16
-"""Manifests that are read at once over a network."""
+"""Number of manifests to read concurrently over a network."""
 
 
 class LayoutError(UserError):
-    """A file of the dataset that is missing or does not say what it should; the message names it."""
+    """A file of the dataset is missing or invalid; the message names the file."""
 
 
 def shard_name(index: int, count: int) -> str:
-    """Name of a shard without its extension: `part-00003-of-00012`."""
+    """Return the name of a shard without its extension, like `part-00003-of-00012`."""
     return f"part-{index:05d}-of-{count:05d}"
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file that a manifest vouches for: its path below the root, bytes, SHA-256 (hex) and rows."""
+    """A file listed in a manifest: its path below the root, size in bytes, SHA-256 (hex) and number of rows."""
 
     path: str
     size: int
@@ -60,15 +61,15 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one committed shard holds.
+    """Contents of one committed shard.
 
     Attributes:
-        table, fingerprint, shard, shards: which shard this is.
-        rows_in: rows that came in; always the rows that went out plus the rejects.
-        samples: 16 kHz samples of the rows that came in (0 where a stage sees no audio lengths).
+        table, fingerprint, shard, shards: identify the shard.
+        rows_in: number of input rows; always equals output rows plus rejects.
+        samples: 16 kHz samples of the input rows; 0 if the stage does not read audio lengths.
         output: the shard's Parquet file.
-        rejects: the file of refused rows, where there are any.
-        reasons: refused rows by error class.
+        rejects: the file of rejected rows; None if there are none.
+        reasons: number of rejected rows by error class.
     """
 
     table: str
@@ -93,7 +94,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class StageInfo:
-    """What made a table: everything its fingerprint is computed from, and the number of its shards."""
+    """Description of a version of a table: everything its fingerprint is computed from, and the number of shards."""
 
     stage: str
     version: int
@@ -110,7 +111,7 @@ class StageInfo:
 
 
 class Dataset:
-    """Reads a dataset's root: a folder, or a URL of an object store such as `s3://bucket/folder`."""
+    """Reads a dataset at a root: a folder, or a URL of an object store such as `s3://bucket/folder`."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -122,19 +123,19 @@ class Dataset:
         return storage_of(self.filesystem, self.base)
 
     def path(self, *parts: str) -> str:
-        """A path on the dataset's file system."""
+        """Return a path on the dataset's file system."""
         return self.storage.path(*parts)
 
     def where(self, *parts: str) -> str:
-        """A file's place, for a message."""
+        """Return a file's path or URL for a message."""
         return self.storage.where(*parts)
 
     def read_json(self, *parts: str) -> dict[str, Any] | None:
-        """A JSON object below the root, or None where there is no such file.
+        """Return a JSON object below the root, or None if there is no such file.
 
         Raises:
             LayoutError: the file is not a JSON object.
-            OSError: it can't be read now.
+            OSError: the file can't be read at the moment.
         """
         path = "/".join(parts)
         try:
@@ -142,30 +143,30 @@ class Dataset:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise LayoutError(f"{self.where(path)}: not readable as JSON ({error})") from error
+            raise LayoutError(f"{self.where(path)}: invalid JSON ({error})") from error
         if not isinstance(value, dict):
             raise LayoutError(f"{self.where(path)}: expected a JSON object")
         return value
 
     def tables(self) -> dict[str, str]:
-        """Current fingerprint of each table, in the order in which they were made.
+        """Return the current fingerprint of each table, in the order in which they were made.
 
         Raises:
-            LayoutError: there is no index.
+            LayoutError: there is no index, or it is invalid.
         """
         index = self.read_json(INDEX)
         if index is None:
             raise LayoutError(f"{self.where(INDEX)}: no such file; is this the root of a finished run?")
         tables = index.get("tables")
         if not isinstance(tables, dict):
-            raise LayoutError(f"{self.where(INDEX)}: has no 'tables'")
+            raise LayoutError(f"{self.where(INDEX)}: 'tables' is missing or not an object")
         return tables
 
     def stage(self, table: str, fingerprint: str) -> StageInfo:
-        """What made a version of a table.
+        """Return the description of a version of a table.
 
         Raises:
-            LayoutError: the version is not there, or its description is damaged.
+            LayoutError: the version does not exist, or its description is invalid.
         """
         data = self.read_json(table, fingerprint, STAGE)
         if data is None:
@@ -176,27 +177,27 @@ class Dataset:
             raise LayoutError(f"{self.where(table, fingerprint, STAGE)}: {error}") from error
 
     def current(self, table: str) -> StageInfo:
-        """What made a table's current version.
+        """Return the description of a table's current version.
 
         Raises:
-            LayoutError: the table is not there.
+            LayoutError: the table does not exist.
         """
         tables = self.tables()
         if table not in tables:
-            raise LayoutError(f"{self.root}: no table {table!r}; it has {', '.join(tables)}")
+            raise LayoutError(f"{self.root}: no table {table!r}. Tables are {', '.join(tables)}.")
         return self.stage(table, tables[table])
 
     def files(self) -> dict[str, int]:
-        """Every file below the root, and its bytes: one listing."""
+        """Return the size in bytes of every file below the root, by path, from one listing."""
         selector = FileSelector(self.storage.base, allow_not_found=True, recursive=True)
         found = [file for file in self.filesystem.get_file_info(selector) if file.type == FileType.File]
         return dict(sorted((file.path.removeprefix(f"{self.storage.base}/"), file.size) for file in found))
 
     def versions(self, files: Iterable[str] | None = None) -> dict[str, list[str]]:
-        """The fingerprints of each table's versions, current or not, finished or not.
+        """Return the fingerprints of each table's versions, current or not, finished or not.
 
         Args:
-            files: what `files` gave, where that was asked for already.
+            files: result of `files` to use instead of listing again.
         """
         found: dict[str, list[str]] = {}
         for path in self.files() if files is None else files:
@@ -205,25 +206,25 @@ class Dataset:
         return found
 
     def in_use(self) -> set[str]:
-        """Fingerprints of the current versions, and of those that they were made from.
+        """Return the fingerprints of the current versions and of all versions that they were made from.
 
         Raises:
-            LayoutError: there is no index, or a description is damaged.
+            LayoutError: there is no index, or a description is invalid.
         """
         found, waiting = set[str](), list(self.tables().items())
         while waiting:
             table, fingerprint = waiting.pop()
             if fingerprint not in found:
                 found.add(fingerprint)
-                about = self.read_json(table, fingerprint, STAGE) or {}  # a copy may hold the last tables alone
+                about = self.read_json(table, fingerprint, STAGE) or {}  # a partial copy may lack upstream tables
                 waiting += about.get("upstream", {}).items()
         return found
 
     def manifest(self, table: str, fingerprint: str, shard: int, shards: int) -> Manifest | None:
-        """A shard's manifest, or None where the shard is not committed.
+        """Return a shard's manifest, or None if the shard is not committed.
 
         Raises:
-            LayoutError: the manifest is damaged.
+            LayoutError: the manifest is invalid.
         """
         name = f"{shard_name(shard, shards)}.json"
         data = self.read_json(table, fingerprint, name)
@@ -233,10 +234,10 @@ class Dataset:
             raise LayoutError(f"{self.where(table, fingerprint, name)}: {error}") from error
 
     def committed(self, table: str, fingerprint: str, shards: int) -> dict[int, Manifest]:
-        """The manifests of a version that are there, by shard, in order: one listing, and a reading of each.
+        """Return the manifests of a version's committed shards by shard number, in order.
 
         Raises:
-            LayoutError: a manifest is damaged.
+            LayoutError: a manifest is invalid.
         """
         there = set(self.storage.list(f"{table}/{fingerprint}"))
         numbers = [number for number in range(shards) if f"{shard_name(number, shards)}.json" in there]
@@ -245,33 +246,34 @@ class Dataset:
         return {number: manifest for number, manifest in zip(numbers, found, strict=True) if manifest}
 
     def manifests(self, table: str) -> Iterator[Manifest]:
-        """The committed shards of a table's current version, in order.
+        """Yield the manifests of a table's current version, in shard order.
 
         Raises:
-            LayoutError: the table is not there.
+            LayoutError: the table does not exist.
         """
         info = self.current(table)
         yield from self.committed(table, info.fingerprint, info.shards).values()
 
     def open(self, path: str) -> pq.ParquetFile:
-        """A Parquet file by its path below the root, page checksums verified as it is read."""
-        storage = self.storage  # over a network, the columns of a row group are asked for in few requests
+        """Open a Parquet file by its path below the root; page checksums are verified as it is read."""
+        storage = self.storage  # pre_buffer fetches a row group's columns in few requests over a network
         return pq.ParquetFile(storage.open(path), page_checksum_verification=True, pre_buffer=storage.remote)
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """A table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""
+        """Return a table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""
         parts = [self.open(manifest.output.path).read(columns) for manifest in self.manifests(table)]
         return pa.concat_tables([part.unify_dictionaries() for part in parts])
 
 
 def must_be_readable(dataset: Dataset, table: str) -> None:
-    """Make sure that a table's current version is in the form that this code reads.
+    """Check that this code can read the schema version of a table's current version.
 
     Raises:
-        LayoutError: it is not, or the table is not there.
+        LayoutError: it can't, or the table does not exist.
     """
     there, wanted = dataset.current(table).schema_version, TABLES[table].version
     if there.split(".")[0] != wanted.split(".")[0]:
         raise LayoutError(
-            f"{dataset.root}: {table} has schema version {there}, this echo-targets reads {wanted}: run the job again"
+            f"{dataset.root}: {table} has schema version {there}, but this echo-targets reads {wanted}. Run the job "
+            "again."
         )

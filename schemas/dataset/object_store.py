@@ -1,4 +1,4 @@
-"""Object stores that fsspec reaches, as a file system for pyarrow: retried, bounded in time, with a disk's errors."""
+"""A pyarrow file system for object stores of fsspec, with retries, time limits, and the errors of a local disk."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from echo_targets.schemas.errors import UserError
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds; a pause is twice as long as the one before it, less a random part of up to a half."""
+"""Seconds. Pauses double, and are reduced by a random amount of up to one half."""
 
 LEAST_SECONDS, LEAST_BYTES_PER_SECOND = 60.0, 100_000
-"""An operation may last so long, and longer by what its bytes take at this rate: even a trickle ends."""
+"""Time limit of an operation: a constant plus its bytes at this rate, so that even the slowest transfer ends."""
 UNKNOWN_SIZE = 60_000_000
 
 S3_CONFIG = {
@@ -31,11 +31,11 @@ S3_CONFIG = {
     "max_pool_connections": 32,
     "retries": {"mode": "standard", "total_max_attempts": 3},
 }
-"""botocore's `Config`, where fsspec's configuration does not say otherwise."""
+"""Defaults of botocore's `Config`; fsspec's configuration overrides them."""
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 IN_ONE_GET = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}, "gs": {"concurrency": 1}}
-"""Keeps `cat_file` from asking for an object's size first, where it would."""
+"""Options that stop `cat_file` from requesting an object's size first."""
 
 NO_CREDENTIALS = {
     "NoCredentialsError",
@@ -60,20 +60,19 @@ NOT_ON_THE_WEB = {400, 404, 410, 414}
 DENIED_ON_THE_WEB = {401, 402, 403, 451}
 """Answers of a web server that are about one address. All others (408, 429, 5xx, …) are the server's or the network's
 fault, and are tried again."""
-LASTING = (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""What trying again does not mend."""
+PERMANENT = (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors that a retry cannot fix."""
 
 logger = logging.getLogger(__name__)
-_jitter = random.SystemRandom()  # not the generator that a seed is given to
+_jitter = random.SystemRandom()  # independent of the seeded global generator
 
 T = TypeVar("T")
 
 
 class Objects(FileSystemHandler):
-    """An object store that fsspec reaches, for pyarrow and for `Bucket`; paths begin with the bucket.
+    """An object store of fsspec, for pyarrow and for `Bucket`. Paths start with the bucket.
 
-    Each operation is tried again with growing pauses while the network or the server is at fault, and is bounded in
-    time.
+    Each operation has a time limit and is retried with growing pauses if the network or the server fails.
     """
 
     def __init__(self, root: str) -> None:
@@ -84,7 +83,7 @@ class Objects(FileSystemHandler):
 
     @property
     def fs(self) -> Any:
-        """fsspec's file system; a process that was forked makes its own."""
+        """fsspec's file system; a forked process connects again."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._fs, _ = _connect(self._root)
@@ -102,7 +101,7 @@ class Objects(FileSystemHandler):
             if self._protocol in WEB and len(data) > end - start:  # a server without ranges sends the whole file
                 data = data[start:end]
             if len(data) != end - start:
-                raise OSError(errno.EIO, f"{len(data)} bytes came of {start} to {end}")
+                raise OSError(errno.EIO, f"received {len(data)} bytes for the range {start} to {end}")
             return data
 
         return self._try(path, read)
@@ -117,7 +116,7 @@ class Objects(FileSystemHandler):
         def put() -> None:
             self._call("put_file", local, path, size=size)
             if (there := self._call("info", path)["size"]) != size:
-                raise OSError(errno.EIO, f"{there} bytes are there of {size}")
+                raise OSError(errno.EIO, f"stored {there} of {size} bytes")
 
         self._try(path, put)
 
@@ -138,14 +137,14 @@ class Objects(FileSystemHandler):
                 return operation()
             except Exception as raised:
                 error = _as_disk_error(raised, self.url(path))
-                if isinstance(error, LASTING) or attempt == ATTEMPTS:
+                if isinstance(error, PERMANENT) or attempt == ATTEMPTS:
                     raise error from raised
             pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * _jitter.uniform(0.5, 1)
-            logger.warning("%s; attempt %d of %d follows in %.1f s", error, attempt + 1, ATTEMPTS, pause)
+            logger.warning("%s; attempt %d of %d starts in %.1f s", error, attempt + 1, ATTEMPTS, pause)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    # what pyarrow asks of a file system
+    # pyarrow's FileSystemHandler interface
 
     def get_type_name(self) -> str:
         return f"fsspec+{self._protocol}"
@@ -190,17 +189,17 @@ class Objects(FileSystemHandler):
         self._try(path, lambda: self._call("rm_file", path))
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Folders are prefixes: there is nothing to make."""
+        """Do nothing: folders of an object store are only prefixes."""
 
-    def _not_here(self, *_: Any) -> Any:
-        raise NotImplementedError("an object store puts whole objects: use Storage.write and Storage.writing")
+    def _unsupported(self, *_: Any) -> Any:
+        raise NotImplementedError("an object store only stores whole objects; use Storage.write or Storage.writing")
 
-    open_output_stream = open_append_stream = copy_file = move = _not_here
-    delete_dir = delete_dir_contents = delete_root_dir_contents = _not_here
+    open_output_stream = open_append_stream = copy_file = move = _unsupported
+    delete_dir = delete_dir_contents = delete_root_dir_contents = _unsupported
 
 
 class _Ranges(io.RawIOBase):
-    """An object to read from anywhere in it, a request a read."""
+    """A seekable reader of an object that makes one range request per read."""
 
     def __init__(self, objects: Objects, path: str, size: int) -> None:
         super().__init__()
@@ -236,7 +235,7 @@ class _Ranges(io.RawIOBase):
 
 
 def _connect(root: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, shared by all of its kind in this process, and the URL's path on it."""
+    """Return fsspec's file system for a URL, which this process shares, and the URL's path on it."""
     from fsspec.config import conf
     from fsspec.core import url_to_fs
 
@@ -245,18 +244,18 @@ def _connect(root: str) -> tuple[Any, str]:
     if protocol in ("s3", "s3a"):
         given = {**conf.get("s3", {}), **conf.get("s3a", {})}
         options["config_kwargs"] = S3_CONFIG | given.get("config_kwargs", {})
-    if EXTRAS.get(protocol) == "gcs":  # or gcsfs asks for the bucket's kind over gRPC, a minute long where that fails
+    if EXTRAS.get(protocol) == "gcs":  # otherwise gcsfs queries the bucket type over gRPC, which may hang for a minute
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         fs, base = url_to_fs(root, **options)
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        how = f"pip install 'echo-targets[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
-        raise UserError(f"{root}: {protocol}:// is not installed here; {how}") from error
+        how = f"pip install 'echo-targets[{extra}]'" if extra else f"install the library that fsspec needs ({error})"
+        raise UserError(f"{root}: support for {protocol}:// is not installed: {how}") from error
     except ValueError as error:
         raise UserError(f"{root}: {error}") from error
     if hasattr(fs, "retries"):
-        fs.retries = 1  # s3fs would multiply botocore's own attempts by its own, without an end in sight
+        fs.retries = 1  # otherwise s3fs multiplies botocore's attempts by its own
     return fs, base
 
 
@@ -268,16 +267,16 @@ def _file_info(path: str, info: dict[str, Any]) -> FileInfo:
 
 
 def _as_disk_error(error: Exception, url: str) -> Exception:
-    """What a disk would raise, naming the URL; a UserError for credentials."""
+    """Translate an error into the one that a local disk would raise, with the URL; a UserError for credentials."""
     if url.split("://")[0] in WEB:
         return _of_the_web(error, url)
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
-    said = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error.strerror or str(error)
+    message = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error.strerror or str(error)
     if type(error).__name__ in NO_CREDENTIALS:
-        return UserError(f"{url}: no credentials ({error}); they are taken from the environment, see docs/STORAGE.md")
+        return UserError(f"{url}: no credentials ({error}). Set them in the environment; see docs/STORAGE.md.")
     if str(code) in BAD_CREDENTIALS:
-        return UserError(f"{url}: the server refuses the credentials ({said})")
+        return UserError(f"{url}: the server rejected the credentials ({message})")
     if type(error).__name__ == "ParamValidationError":
         return UserError(f"{url}: {error}")
     if code == "NoSuchBucket":
@@ -286,11 +285,11 @@ def _as_disk_error(error: Exception, url: str) -> Exception:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):
         return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
-    if isinstance(error, PermissionError) or said.startswith("Forbidden"):
-        return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} ({said})", url)
+    if isinstance(error, PermissionError) or message.startswith("Forbidden"):
+        return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} ({message})", url)
     if isinstance(error, TimeoutError):
         return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), url)
-    return OSError(errno.EIO, said, url)
+    return OSError(errno.EIO, message, url)
 
 
 def _of_the_web(error: Exception, url: str) -> OSError:

@@ -1,8 +1,8 @@
-"""Where files lie: a folder of this machine, or a bucket that fsspec reaches (`s3://`, `gs://`).
+"""Storage backends: a folder on this machine, or a bucket reached through fsspec (`s3://`, `gs://`).
 
-A file appears under its name whole or not at all. A folder gives that by a temporary name beside it and a rename; an
-object store, which has no rename, by one complete put. Errors are those of a disk: FileNotFoundError, PermissionError,
-or another OSError for whatever else a network or a server does wrong.
+A file appears under its name completely or not at all. A folder achieves this with a temporary file and a rename; an
+object store, which has no rename, with one complete put. All backends raise the errors of a local disk:
+FileNotFoundError, PermissionError, or another OSError for any other failure of a network or server.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ TEMPORARY = ".tmp-"
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL, not a path of this machine."""
+    """Return True if a place is a URL, and False if it is a local path."""
     return "://" in place
 
 
 def split(place: str) -> tuple[str, str]:
-    """A file's folder and its name; the folder of a bare name is `.`."""
+    """Return a file's folder and its name; the folder of a bare name is `.`."""
     if is_url(place):
         folder, _, name = place.rpartition("/")
         return folder, name
@@ -37,13 +37,13 @@ def split(place: str) -> tuple[str, str]:
 
 
 def open_root(root: str) -> tuple[FileSystem, str]:
-    """The file system that a root is on, and the root's path there. Cheap: connections are made when they are used.
+    """Return the file system of a root and the root's path on it. Connections are made on first use.
 
     Args:
-        root: a path of this machine or a URL. Credentials of a URL come from the environment.
+        root: local path or URL. Credentials for a URL come from the environment.
 
     Raises:
-        UserError: no such kind of URL, or what reaches it is not installed.
+        UserError: the protocol is unknown, or its library is not installed.
     """
     if is_url(root) and not root.startswith("file://"):
         objects = Objects(root)
@@ -54,24 +54,24 @@ def open_root(root: str) -> tuple[FileSystem, str]:
 
 
 def storage_of(filesystem: FileSystem, base: str) -> Storage:
-    """What `open_root` gives, as a storage."""
+    """Return the storage for a result of `open_root`."""
     if isinstance(filesystem, PyFileSystem) and isinstance(filesystem.handler, Objects):
         return Bucket(filesystem, base)
     return Folder(filesystem, base)
 
 
 def open_storage(root: str) -> Storage:
-    """The storage below a root; raises as `open_root` does."""
+    """Return the storage of a root; raises the errors of `open_root`."""
     return storage_of(*open_root(root))
 
 
 class Storage(ABC):
-    """Files below a root, by their paths below it. Nothing is cached: each call sees what is there now.
+    """Access to the files below a root, by their paths below it. Nothing is cached: each call sees the current state.
 
     Attributes:
-        filesystem: for pyarrow's readers.
-        base: the root's path on it.
-        remote: whether reading is asking over a network, in ranges.
+        filesystem: file system for pyarrow's readers.
+        base: path of the root on it.
+        remote: True if reads go over a network, as range requests.
     """
 
     remote: ClassVar[bool]
@@ -81,101 +81,101 @@ class Storage(ABC):
         self.base = base.rstrip("/")
 
     def path(self, *parts: str) -> str:
-        """A path on the file system."""
+        """Return a path on the file system."""
         return "/".join((self.base, *parts))
 
     def where(self, *parts: str) -> str:
-        """A file's place as a person would write it."""
+        """Return a file's path or URL for messages."""
         return self.path(*parts)
 
     def open(self, path: str) -> pa.NativeFile:
-        """A file to read from anywhere in it.
+        """Open a file for random access.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such file.
         """
         return self.filesystem.open_input_file(self.path(path))
 
     def read(self, path: str) -> bytes:
-        """A whole file.
+        """Return the contents of a file.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such file.
         """
         with self.open(path) as file:
             data: bytes = file.read()
         return data
 
     def size(self, path: str) -> int | None:
-        """Bytes of a file; None where there is none."""
+        """Return the size of a file in bytes, or None if there is no such file."""
         size: int | None = self.filesystem.get_file_info(self.path(path)).size
         return size
 
     def find(self, folder: str) -> list[str]:
-        """Paths of all files below a folder, in order; empty where there is no such folder."""
+        """Return the sorted paths of all files below a folder; empty if there is no such folder."""
         selector = FileSelector(self.path(folder), allow_not_found=True, recursive=True)
         found = self.filesystem.get_file_info(selector)
         return sorted(file.path.removeprefix(f"{self.base}/") for file in found if file.type == FileType.File)
 
     def list(self, folder: str) -> list[str]:
-        """Names of the files in a folder, in order; empty where there is no such folder."""
+        """Return the sorted names of the files in a folder; empty if there is no such folder."""
         found = self.filesystem.get_file_info(FileSelector(self.path(folder), allow_not_found=True))
         return sorted(file.base_name for file in found if file.type == FileType.File)
 
     def delete(self, path: str) -> None:
-        """Removes a file, if it is there."""
+        """Delete a file if it exists."""
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path(path))
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
-        """Puts a file in place in one step: a reader sees the old one or the new one."""
+        """Write a file atomically: a reader sees the old contents or the new."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Puts a file in place if there is none; of several that try at once, one does.
+        """Create a file if it does not exist; if several writers try at once, exactly one succeeds.
 
-        `data` must tell who writes: over a network, a file of the same bytes counts as one's own, since the answer
-        to a put can be lost.
+        `data` must identify the writer: over a network, where the response to a put can be lost, an existing file with
+        the same bytes counts as created by this call.
 
         Returns:
-            Whether the file is one's own.
+            True if this call created the file.
         """
 
     @abstractmethod
     def writing(self, path: str) -> Writing:
-        """A large file to be written, read back, and then put in place."""
+        """Start a large file that is written, read back and checked, and then put in place."""
 
     @abstractmethod
     def sweep(self, folder: str) -> None:
-        """Removes what killed processes left in a folder."""
+        """Delete temporary files that killed processes left in a folder."""
 
 
 class Writing(ABC):
-    """A file that is not yet in place. Ends with `put` or `discard`; `discard` after `put` does nothing."""
+    """A file that is not yet in place. Finish with `put` or `discard`; `discard` after `put` does nothing."""
 
     @abstractmethod
     def sink(self) -> pa.NativeFile:
-        """Where its bytes go."""
+        """Open the file for writing."""
 
     @abstractmethod
     def source(self) -> pa.NativeFile:
-        """Its bytes, read back from where they went."""
+        """Open the written bytes for reading."""
 
     @abstractmethod
     def put(self) -> None:
-        """Puts it under its name, whole."""
+        """Put the complete file in place under its name."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Gives it up."""
+        """Abandon the file and delete what was written."""
 
 
 # -- a folder ---------------------------------------------------------------------------------------------------------
 
 
 class Folder(Storage):
-    """A folder of this machine."""
+    """A folder on this machine."""
 
     remote = False
 
@@ -205,7 +205,7 @@ class Folder(Storage):
         return self._create_without_link(path, data)
 
     def _create_without_link(self, path: str, data: bytes) -> bool:
-        """For file systems without hard links; a reader may find the file empty for a moment."""
+        """Create a file on a file system without hard links; a reader may briefly see it empty."""
         try:
             with open(self.path(path), "xb") as file:
                 file.write(data)
@@ -224,7 +224,7 @@ class Folder(Storage):
 
 
 class _Renamed(Writing):
-    """Under a temporary name in the same folder, then moved."""
+    """A file written under a temporary name in the same folder, then renamed."""
 
     def __init__(self, storage: Folder, path: str) -> None:
         self._storage, self._path = storage, path
@@ -239,13 +239,13 @@ class _Renamed(Writing):
 
     def put(self) -> None:
         with open(self._storage.path(self.temporary), "rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave a manifest beside an empty shard
+            os.fsync(file.fileno())  # otherwise a power failure could leave a manifest with an empty shard
         self._storage.filesystem.move(self._storage.path(self.temporary), self._storage.path(self._path))
         self._over = True
 
     def discard(self) -> None:
         if not self._over:
-            with suppress(OSError):  # what can't be removed now is swept when the stage is opened again
+            with suppress(OSError):  # if this fails, `sweep` deletes the file the next time the stage is opened
                 self._storage.delete(self.temporary)
         self._over = True
 
@@ -285,11 +285,11 @@ class Bucket(Storage):
         return _Uploaded(self._objects, self.path(path))
 
     def sweep(self, folder: str) -> None:
-        """Nothing to do: what was not put whole never had a name."""
+        """Do nothing: an incomplete put never appears under a name."""
 
 
 class _Uploaded(Writing):
-    """In a local temporary file without a name, so that it is gone however the process ends; then one complete put."""
+    """A file spooled to an unnamed local temporary file, which vanishes with the process, then put as a whole."""
 
     def __init__(self, objects: Objects, path: str) -> None:
         self._objects, self._path = objects, path

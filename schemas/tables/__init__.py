@@ -1,1 +1,1 @@
-"""Tables: one file a table, with its schema and the rules that every row must keep."""
+"""Tables, one file each, with their schemas and the rules that every row must satisfy."""

@@ -1,4 +1,4 @@
-"""alignments: where each word of the text lies in the audio."""
+"""alignments: the position of each word of the text in the audio."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,8 +40,8 @@ def _misjudged(rows: pa.RecordBatch) -> pa.BooleanArray:
     is_failed, is_ok = pc.equal(status, "failed"), pc.equal(status, "ok")
     left_out = pc.or_(field_of(items, "interpolated"), pc.is_null(field_of(items, "start_sample")))
     incomplete = pc.or_(pc.less(coverage, 1), rows_with(items, left_out))
-    says_nothing = pc.and_(pc.equal(lengths(items), 0), pc.equal(coverage, 0))
-    wrongly_failed = pc.or_(pc.xor(is_failed, says_nothing), pc.xor(is_failed, pc.is_valid(rows["reason"])))
+    is_empty = pc.and_(pc.equal(lengths(items), 0), pc.equal(coverage, 0))
+    wrongly_failed = pc.or_(pc.xor(is_failed, is_empty), pc.xor(is_failed, pc.is_valid(rows["reason"])))
     return pc.or_(wrongly_failed, pc.and_(is_ok, incomplete))
 
 
@@ -68,14 +68,15 @@ ALIGNMENTS = Table(
     ),
     means={
         KEY: "the utterance whose text was aligned",
-        "tier": "what an item is: a word or a phone; of scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, "
+        "tier": "kind of item: word or phone; in scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, "
         "Burmese), each character with its marks counts as a word",
         "text_source": "which text was aligned: the reference or the transcript",
-        "items": "symbols in order: characters of the text from char_start to before char_end; samples at 16 kHz, null "
-        "without a place; score is a probability; interpolated says that its neighbours gave the times",
-        "coverage": "share of the items that were aligned and not interpolated",
-        "status": "ok (each item was aligned on audio of its own), partial or failed (no items)",
-        "reason": "why the alignment failed; null where it did not",
+        "items": "symbols in order: text[char_start:char_end] in characters; start_sample and end_sample at 16 kHz, "
+        "null if the item was not located; score is a probability; interpolated is true if the times were derived from "
+        "adjacent items",
+        "coverage": "share of the items that were aligned rather than interpolated",
+        "status": "ok (every item was aligned to its own audio), partial, or failed (no items)",
+        "reason": "why the alignment failed; null if it did not fail",
     },
     rules=(
         one_of_rule("tier", ("word", "phone")),
@@ -94,18 +95,18 @@ ALIGNMENTS = Table(
         ),
         Rule(
             "times_present",
-            "a timed item is at least a sample long",
+            "an item with times is at least one sample long",
             lambda rows: spans_empty(rows["items"], "start_sample", "end_sample"),
         ),
         Rule(
             "characters_present",
-            "an item has at least a character",
+            "an item has at least one character",
             lambda rows: spans_empty(rows["items"], "char_start", "char_end"),
         ),
         Rule(
             "status_fits",
-            "status is ok only where every item has a time and none is interpolated; it is failed, with a reason, "
-            "exactly where there are no items and coverage is 0",
+            "status is ok only if every item has times and none is interpolated; it is failed, with a reason, if and "
+            "only if there are no items and coverage is 0",
             _misjudged,
         ),
         Rule("times_paired", "an item has both a start and an end, or neither", _half_timed),
@@ -121,6 +122,6 @@ ALIGNMENTS = Table(
             "items end inside the audio",
             lambda rows: spans_beyond(rows["items"], "end_sample", rows["utterances.num_samples"]),
         ),
-        Rule("words_of_the_reference", "char_start and char_end cut reference_text into the words", _other_words),
+        Rule("words_of_the_reference", "char_start and char_end delimit the words of reference_text", _other_words),
     ),
 )

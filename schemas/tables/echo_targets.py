@@ -1,11 +1,11 @@
-"""echo_targets: for a user's turn, the reply's text and the speech units it should be spoken with, in segments."""
+"""echo_targets: for each user turn, the reply's text and its target speech units, in segments."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas.tables.base import CATEGORY, KEY, LARGEST_CODEBOOK, TURN, Rule, Table, column, list_of
 from echo_targets.schemas.tables.rules import (
-    equal_neighbours,
+    equal_neighbors,
     lengths,
     lengths_rule,
     list_range_rule,
@@ -22,7 +22,7 @@ STOP_REASONS = ("end", "length", "repetition")
 
 
 def _last(lists: pa.ListArray) -> pa.Array:
-    """The last element of each row's list; null for an empty one."""
+    """Return the last element of each row's list; null for an empty list."""
     ends = pc.cumulative_sum(lengths(lists))
     positions = pc.if_else(pc.equal(lengths(lists), 0), None, pc.subtract(ends, 1))
     return pc.take(pc.list_flatten(lists), positions)
@@ -32,10 +32,10 @@ def _segments_broken(name: str) -> Rule:
     def broken(rows: pa.RecordBatch) -> pa.BooleanArray:
         segments = pc.list_flatten(rows[name])
         units = pc.list_flatten(segments)
-        wrong = pc.or_(rows_with(segments, outside(units, 0, LARGEST_CODEBOOK)), equal_neighbours(segments))
+        wrong = pc.or_(rows_with(segments, outside(units, 0, LARGEST_CODEBOOK)), equal_neighbors(segments))
         return rows_with(rows[name], wrong)
 
-    return Rule(f"{name}_raw", f"{name} holds collapsed units from 0 up, without the trainer's offset", broken)
+    return Rule(f"{name}_raw", f"{name} holds collapsed units, numbered from 0, without the trainer's offset", broken)
 
 
 def _words_broken(rows: pa.RecordBatch) -> pa.BooleanArray:
@@ -78,30 +78,30 @@ ECHO_TARGETS = Table(
     ),
     means={
         **TURN,
-        KEY: "the user's turn that is answered",
-        "user_audio_ids": "the user's turns that are heard, in order, this one last",
-        "prompt_template_id": "the prompt's template",
-        "tokenizer_id": "the text tokenizer, by its digest",
-        "asr_target_ids": "tokens of what the user said",
-        "assistant_after_audio_shift": "positions from the audio's placeholder to the state that predicts the reply",
-        "response_text": "the reply",
-        "response_source": "whether the reply is the corpus's (reference) or the model's (generated)",
+        KEY: "the user turn that the row replies to",
+        "user_audio_ids": "the user turns whose audio the model receives, in order; this one is last",
+        "prompt_template_id": "the prompt template",
+        "tokenizer_id": "the text tokenizer: its digest",
+        "asr_target_ids": "tokens of the user's words",
+        "assistant_after_audio_shift": "positions from the audio placeholder to the state that predicts the reply",
+        "response_text": "text of the reply",
+        "response_source": "origin of the reply: reference (from the corpus) or generated (by the model)",
         "response_token_ids": "tokens of the reply",
-        "sub_lengths": "tokens of each segment of the reply",
-        "segment_char_ends": "where each segment ends in response_text, in characters",
-        "unit_targets": "units of each segment, 0 to K - 1, runs collapsed, without the trainer's offset",
+        "sub_lengths": "number of tokens of each segment of the reply",
+        "segment_char_ends": "end of each segment in response_text, in characters",
+        "unit_targets": "collapsed units of each segment, 0 to K - 1, without the trainer's offset",
         "unit_target_words": "unit_targets as words of the unit language",
-        "recorded_units": "units of the recorded reply, cut at the same segments",
-        "echo_model_id": "the model that answered, by its digest",
+        "recorded_units": "units of the recorded reply, cut into the same segments",
+        "echo_model_id": "the model that made the targets: its digest",
         "decode_id": "how units were decoded",
-        "codebook_id": "the codebook, by its encoder, layer, size and digest",
-        "seed": "seed of what was sampled, beside the key",
+        "codebook_id": "the codebook: its encoder, layer, size and digest",
+        "seed": "seed of sampling, combined with the key",
         "mean_logprob": "mean natural log-probability of each segment's units",
-        "hidden_text_agreement": "share of tokens that the hidden states spell as the reply does",
-        "denoising_cosine": "mean cosine of each segment's denoised states and its text's embeddings",
-        "unit_error_rate": "edits between unit_targets and recorded_units by length of the latter",
-        "target_cer": "character error rate of unit_targets read back to text, against response_text",
-        "stop_reason": "why each segment's decoding ended",
+        "hidden_text_agreement": "share of reply tokens that the hidden states predict",
+        "denoising_cosine": "mean cosine similarity of each segment's denoised states and its text's embeddings",
+        "unit_error_rate": "edit distance of unit_targets and recorded_units divided by the length of recorded_units",
+        "target_cer": "character error rate of unit_targets, read back as text, against response_text",
+        "stop_reason": "why decoding of each segment stopped",
     },
     rules=(
         one_of_rule("response_source", ("reference", "generated")),
@@ -119,7 +119,7 @@ ECHO_TARGETS = Table(
         list_range_rule("sub_lengths", 1, 2**31 - 1),
         Rule(
             "sub_lengths_sum",
-            "sub_lengths sum to the reply's tokens",
+            "sub_lengths sum to the number of response_token_ids",
             lambda rows: pc.not_equal(sums(rows["sub_lengths"]), lengths(rows["response_token_ids"])),
         ),
         lengths_rule(
@@ -132,17 +132,17 @@ ECHO_TARGETS = Table(
             "denoising_cosine",
             "stop_reason",
         ),
-        Rule("segments_advance", "segment_char_ends rise", lambda rows: not_increasing(rows["segment_char_ends"])),
+        Rule("segments_advance", "segment_char_ends increase", lambda rows: not_increasing(rows["segment_char_ends"])),
         Rule(
             "segments_cover_text",
-            "the last segment ends with the reply's text",
+            "the last segment ends at the end of response_text",
             lambda rows: pc.fill_null(
                 pc.not_equal(_last(rows["segment_char_ends"]), pc.utf8_length(rows["response_text"])), True
             ),
         ),
         _segments_broken("unit_targets"),
         _segments_broken("recorded_units"),
-        Rule("unit_target_words_range", "each of unit_target_words is a word's number, from 0", _words_broken),
+        Rule("unit_target_words_range", "each of unit_target_words is a word id, from 0", _words_broken),
         range_rule("unit_error_rate", 0, 1e4),
         range_rule("target_cer", 0, 1e4),
         range_rule("hidden_text_agreement", 0, 1),

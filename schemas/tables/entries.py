@@ -1,4 +1,4 @@
-"""entries: the plan of an ingest, one row for each item that a source lists, readable or not."""
+"""entries: the plan of an ingest, with one row for each item that a source lists, readable or not."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,19 +37,19 @@ ENTRIES = Table(
     means={
         **TURN,
         **ORIGIN,
-        "source": "position in the configuration's list of sources",
-        "where": "for a message: the manifest and its line, the file, the data set's row",
-        "locator": "what the source opens: a path, a row number, the text to speak",
-        "size": "bytes of the file: a changed file is a new plan",
-        "error_class": "a short word for why the item can't be read at all",
-        "error": "why the item can't be read at all",
-        "seconds": "estimated seconds of audio, for equal shards",
-        "start_seconds": "where the item begins in its file; null is at its beginning",
-        "section_seconds": "how long the item is; null is to the end of its file",
-        "declared_seconds": "how long the file is said to be; another length is rejected",
+        "source": "index into the configuration's list of sources",
+        "where": "origin for messages: the manifest and its line, the file, or the dataset's row",
+        "locator": "what the source opens: a path, a row number, or the text to speak",
+        "size": "size of the file in bytes; a changed size makes a new plan",
+        "error_class": "reason why the item can't be read, as a short word",
+        "error": "explanation why the item can't be read",
+        "seconds": "estimated duration of the audio in seconds, for balancing shards",
+        "start_seconds": "start of the item in its file; null means the beginning",
+        "section_seconds": "duration of the item; null means up to the end of its file",
+        "declared_seconds": "declared duration of the file; audio of another duration is rejected",
         "role": "who speaks: user, assistant or narrator",
-        "channel": "channel of the source to take; -1 is the mean of all",
-        "reference_text": "what the corpus says was said",
+        "channel": "channel of the source to use; -1 is the mean of all channels",
+        "reference_text": "text of the speech, as given by the corpus",
     },
     rules=(
         not_empty_rule(KEY),
@@ -61,7 +61,7 @@ ENTRIES = Table(
         range_rule("size", 0, 2**62),
         Rule(
             "error_worded",
-            "error and error_class are both there or both absent",
+            "error and error_class are both present or both null",
             lambda rows: pc.xor(pc.is_null(rows["error"]), pc.is_null(rows["error_class"])),
         ),
     ),

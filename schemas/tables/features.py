@@ -1,4 +1,4 @@
-"""features: encoder features of a sample of frames, which a codebook is fitted on."""
+"""features: encoder features of a sample of frames, from which a codebook is fitted."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,12 +30,12 @@ FEATURES = Table(
     ),
     means={
         KEY: "the utterance whose frames were sampled",
-        "encoder": "the encoder's name, such as whisper-tiny.en",
-        "layer": "blocks of the encoder before the features are taken",
-        "hop_samples": "samples at 16 kHz a frame",
-        "width": "numbers a frame",
-        "frames": "which frames of the utterance, from 0",
-        "features": "width numbers a frame, frame by frame",
+        "encoder": "name of the encoder, such as whisper-tiny.en",
+        "layer": "encoder blocks before the features are taken",
+        "hop_samples": "samples per frame, at 16 kHz",
+        "width": "numbers per frame",
+        "frames": "indices of the sampled frames of the utterance, from 0",
+        "features": "width numbers per frame, frame by frame",
     },
     rules=(
         not_empty_rule("encoder"),
@@ -44,9 +44,9 @@ FEATURES = Table(
         range_rule("width", 1, 1 << 20),
         list_range_rule("frames", 0, 2**31 - 1),
         Rule(
-            "frames_increase", "each frame comes after the one before it", lambda rows: not_increasing(rows["frames"])
+            "frames_increase", "frames are in increasing order, each once", lambda rows: not_increasing(rows["frames"])
         ),
-        Rule("features_size", "features has width numbers for each of frames", _wrong_size),
+        Rule("features_size", "features has width numbers for each entry of frames", _wrong_size),
         list_range_rule("features", -FINITE, FINITE),
     ),
     row_group_rows=100,

@@ -1,4 +1,4 @@
-"""measures: scores of the sound and of the text that filters need and no model's work gives by the way."""
+"""measures: scores of audio and text for filters that no other stage produces."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,17 +23,20 @@ MEASURES = Table(
         ]
     ),
     means={
-        KEY: "the utterance that was measured; its text is the reference where there is one, else the transcript",
-        "loudness_lufs": "integrated loudness (ITU-R BS.1770-4); null below its gate of -70 LUFS or its block of 0.4 s",
-        "speech_share": "share of the audio in which a voice activity detector hears speech",
-        "longest_silence_samples": "longest stretch in which it hears none, at the ends too, in samples at 16 kHz",
-        "chars_per_s": "characters of the text a second of audio; null, as all that follows, without text",
-        "unique_word_share": "different words by words of the text; of a text of more than 100 words, of the 100 that "
-        "follow each other with the fewest; of scripts without spaces, pairs of neighbouring characters are the words",
+        KEY: "the utterance that was measured; its text is the reference if there is one, otherwise the transcript",
+        "loudness_lufs": "integrated loudness (ITU-R BS.1770-4); null if below the gate of -70 LUFS or shorter than "
+        "the block of 0.4 s",
+        "speech_share": "share of the audio in which a voice activity detector finds speech",
+        "longest_silence_samples": "longest stretch without speech by the same detector, including the start and end, "
+        "in samples at 16 kHz",
+        "chars_per_s": "characters of the text per second of audio; null without text, as are all following columns",
+        "unique_word_share": "distinct words divided by all words of the text; for a text of more than 100 words, the "
+        "lowest value of any 100 consecutive words; for scripts without spaces, words are pairs of adjacent characters",
         "longest_word": "characters of the text's longest word; here and below, each character of a script without "
         "spaces is a word",
-        "longest_word_excess": "characters by which it exceeds the next longest, by those of that; null for one word",
-        "repeated_share": "share of the words' characters in runs of five words that stand in the text more than once",
+        "longest_word_excess": "longest_word minus the length of the second longest word, divided by the latter; null "
+        "for a single word",
+        "repeated_share": "share of the words' characters in runs of five words that occur in the text more than once",
     },
     rules=(
         range_rule("loudness_lufs", -70, 30),
@@ -48,7 +51,7 @@ MEASURES = Table(
     cross_rules=(
         Rule(
             "silence_inside_audio",
-            "longest_silence_samples is no longer than the audio",
+            "longest_silence_samples does not exceed the length of the audio",
             lambda rows: pc.greater(rows["longest_silence_samples"], rows["utterances.num_samples"]),
         ),
     ),

@@ -1,4 +1,4 @@
-"""rejects: every row that a stage refused, and why."""
+"""rejects: every row that a stage rejected, and why."""
 
 import pyarrow as pa
 
@@ -18,11 +18,11 @@ REJECTS = Table(
         ]
     ),
     means={
-        KEY: "the row that was refused",
-        "stage": "the stage that refused it",
-        "error_class": "a short, stable word to count by",
-        "message": "for a person: the file, what is wrong, what to do",
-        "attempts": "how often the row failed by itself",
+        KEY: "key of the rejected row",
+        "stage": "the stage that rejected it",
+        "error_class": "short, stable reason for counting",
+        "message": "explanation: the file, what is wrong, what to do",
+        "attempts": "how often the row was processed on its own and failed",
     },
     rules=(
         not_empty_rule(KEY),

@@ -1,6 +1,6 @@
-"""Building blocks of the rules: list columns looked at without a Python loop over rows.
+"""Building blocks of rules that examine list columns without a Python loop over rows.
 
-Each block takes a record batch's columns and gives one value or one mask a row.
+Each takes columns of a record batch and returns one value or one mask element per row.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from echo_targets.schemas.tables.base import BLANK, Mask, Rule
 
 
 def rows_with(lists: pa.ListArray, element_mask: pa.BooleanArray) -> pa.BooleanArray:
-    """Rows of which at least one list element is marked."""
+    """Mark rows with at least one marked list element."""
     return _marks(lists, pc.filter(pc.list_parent_indices(lists), element_mask))
 
 
 def sums(lists: pa.ListArray) -> pa.Int64Array:
-    """Sum of each row's list; 0 for an empty or null one."""
+    """Return the sum of each row's list; 0 for an empty or null list."""
     ends = pc.cumulative_sum(lengths(lists))
     total = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(pc.list_flatten(lists).cast(pa.int64()))])
     starts = pc.subtract(ends, lengths(lists))
@@ -27,20 +27,21 @@ def sums(lists: pa.ListArray) -> pa.Int64Array:
 
 
 def lengths(lists: pa.ListArray) -> pa.Int64Array:
-    """Length of each row's list; 0 for a null one."""
+    """Return the length of each row's list; 0 for a null list."""
     return pc.fill_null(pc.list_value_length(lists), 0).cast(pa.int64())
 
 
-def equal_neighbours(lists: pa.ListArray) -> pa.BooleanArray:
-    """Rows in which two list elements that follow each other are equal."""
+def equal_neighbors(lists: pa.ListArray) -> pa.BooleanArray:
+    """Mark rows in which two consecutive list elements are equal."""
     return _pairs(lists, pc.equal)
 
 
-def equal_neighbours_in_all(tracks: pa.ListArray, count: pa.Array) -> pa.BooleanArray:
-    """Rows in which, at some place, `count` of the row's lists have an element equal to the one before it.
+def equal_neighbors_in_all(tracks: pa.ListArray, count: pa.Array) -> pa.BooleanArray:
+    """Mark rows in which, at some index, `count` of the row's lists have an element equal to the previous one.
 
     Args:
-        tracks: a list of lists a row.
+        tracks: a list of lists per row.
+        count: a number per row.
     """
     lists = pc.list_flatten(tracks)
     values, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
@@ -56,7 +57,7 @@ def equal_neighbours_in_all(tracks: pa.ListArray, count: pa.Array) -> pa.Boolean
 
 
 def not_increasing(lists: pa.ListArray, field: str | None = None) -> pa.BooleanArray:
-    """Rows in which a list element, or a field of its structs, is not above that of the element before it."""
+    """Mark rows in which a list element, or a field of its structs, is not greater than that of the previous one."""
     return _pairs(lists, pc.greater_equal, field)
 
 
@@ -75,14 +76,14 @@ def _marks(lists: pa.ListArray, positions: pa.Int64Array) -> pa.BooleanArray:
 
 
 def field_of(lists: pa.ListArray, name: str) -> pa.Array:
-    """One field of the structs in a list column, flattened."""
+    """Return one field of the structs in a list column, flattened."""
     return pc.struct_field(pc.list_flatten(lists), name)
 
 
 def spans_disordered(lists: pa.ListArray, start: str, end: str) -> pa.BooleanArray:
-    """Rows with a span that starts below 0, ends before it starts, or starts before the one before it has ended.
+    """Mark rows with a span that starts below 0, ends before it starts, or starts before the previous span ends.
 
-    A span without a start or an end is passed over.
+    Spans without a start or an end are ignored.
     """
     starts, ends = field_of(lists, start), field_of(lists, end)
     timed = pc.and_(pc.is_valid(starts), pc.is_valid(ends))
@@ -93,17 +94,17 @@ def spans_disordered(lists: pa.ListArray, start: str, end: str) -> pa.BooleanArr
 
 
 def spans_empty(lists: pa.ListArray, start: str, end: str) -> pa.BooleanArray:
-    """Rows with a span that does not end after its start. A span without a start or an end is passed over."""
+    """Mark rows with a span that does not end after its start. Spans without a start or an end are ignored."""
     return rows_with(lists, pc.fill_null(pc.greater_equal(field_of(lists, start), field_of(lists, end)), False))
 
 
 def spans_beyond(lists: pa.ListArray, end: str, limit: pa.Array) -> pa.BooleanArray:
-    """Rows with a span that ends after the row's limit."""
+    """Mark rows with a span that ends after the row's limit."""
     return rows_with(lists, pc.fill_null(pc.greater(field_of(lists, end), per_element(limit, lists)), False))
 
 
 def cuts_differ(lists: pa.ListArray, texts: pa.StringArray) -> pa.BooleanArray:
-    """Rows with an item whose `symbol` is not the row's text from `char_start` to before `char_end`, in characters."""
+    """Mark rows with an item whose `symbol` differs from the row's text[char_start:char_end], in characters."""
     known = pc.fill_null(texts, "").to_pylist()
     fields = (field_of(lists, name).to_pylist() for name in ("symbol", "char_start", "char_end"))
     differs = [
@@ -114,18 +115,18 @@ def cuts_differ(lists: pa.ListArray, texts: pa.StringArray) -> pa.BooleanArray:
 
 
 def outside(values: pa.Array, low: float, high: float | pa.Array) -> pa.BooleanArray:
-    """Values below `low`, or at or above `high`, or not a number."""
+    """Mark values below `low`, at or above `high`, or NaN."""
     mask = pc.or_(pc.less(values, low), pc.greater_equal(values, high))
     return pc.fill_null(pc.or_(mask, pc.is_nan(values)) if pa.types.is_floating(values.type) else mask, False)
 
 
 def per_element(values: pa.Array, lists: pa.ListArray) -> pa.Array:
-    """A row's value repeated for each element of its list."""
+    """Repeat each row's value for every element of its list."""
     return pc.take(values, pc.list_parent_indices(lists))
 
 
 def range_rule(name: str, low: float, high: float, high_words: str = "") -> Rule:
-    """A numeric column stays in [low, high]; null is allowed where the schema allows it."""
+    """Return the rule that a numeric column is in [low, high]; null is allowed if the schema allows it."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         return pc.fill_null(_beyond(rows[name], low, high), False)
@@ -134,7 +135,7 @@ def range_rule(name: str, low: float, high: float, high_words: str = "") -> Rule
 
 
 def list_range_rule(name: str, low: float, high: float) -> Rule:
-    """Each element of a list column stays in [low, high]."""
+    """Return the rule that each element of a list column is in [low, high]."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         return rows_with(rows[name], pc.fill_null(_beyond(pc.list_flatten(rows[name]), low, high), False))
@@ -148,7 +149,7 @@ def _beyond(values: pa.Array, low: float, high: float) -> pa.BooleanArray:
 
 
 def one_of_rule(name: str, allowed: tuple[str, ...]) -> Rule:
-    """A category (or each of a list of categories) is one of the allowed words."""
+    """Return the rule that a category, or each of a list of categories, is one of the allowed words."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         values = rows[name]
@@ -161,7 +162,7 @@ def one_of_rule(name: str, allowed: tuple[str, ...]) -> Rule:
 
 
 def not_empty_rule(name: str) -> Rule:
-    """A string column is never the empty string."""
+    """Return the rule that a string column is never the empty string."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         return pc.equal(pc.utf8_length(rows[name].cast(pa.string())), 0)
@@ -170,7 +171,7 @@ def not_empty_rule(name: str) -> Rule:
 
 
 def trimmed_rule(name: str) -> Rule:
-    """A string column, where it is there, is not empty and neither begins nor ends with `BLANK`."""
+    """Return the rule that a string column, if not null, is not empty and neither begins nor ends with `BLANK`."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         trimmed = pc.utf8_trim(rows[name], characters=BLANK)
@@ -180,7 +181,7 @@ def trimmed_rule(name: str) -> Rule:
 
 
 def lengths_rule(name: str, *others: str) -> Rule:
-    """List columns of one row are of one length, where they are there at all."""
+    """Return the rule that a row's list columns, if not null, have equal lengths."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         wanted = lengths(rows[name])
@@ -190,4 +191,4 @@ def lengths_rule(name: str, *others: str) -> Rule:
             result = pc.or_(result, mask)
         return result
 
-    return Rule(f"{name}_lengths", f"{', '.join(others)} has one entry for each of {name}", broken)
+    return Rule(f"{name}_lengths", f"{', '.join(others)}: one entry for each entry of {name}", broken)

@@ -1,4 +1,4 @@
-"""training/*: what each stage of echo training reads. Joined from the other tables, filtered, nothing new in them."""
+"""training/*: the training sets of the stages of echo training, joined from the other tables and filtered."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from echo_targets.schemas.tables.units import UNITS
 
 SAME_AUDIO = Rule(
     "num_samples_agree",
-    "num_samples is the utterance's",
+    "num_samples equals that of the utterance",
     lambda rows: pc.not_equal(rows["num_samples"], rows["utterances.num_samples"]),
 )
 
@@ -47,8 +47,8 @@ S2T = Table(
         **TURN,
         **ORIGIN,
         **SOUND,
-        "text": "what was said: the reference where there is one, else the transcript",
-        "response_text": "the reply, where the turn was answered",
+        "text": "text of the speech: the reference if there is one, otherwise the transcript",
+        "response_text": "text of the reply; null if the turn has none",
         "wer_vs_reference": "as in transcripts",
         "alignment_coverage": "coverage, as in alignments",
     },
@@ -64,7 +64,7 @@ S2T = Table(
 )
 
 OF_THE_TOKENIZER = ("layer", "sampling_rate", "hop_samples")
-"""Columns of units that tell how, and not what."""
+"""Tokenizer metadata; not copied into training sets."""
 
 
 BORDER = pa.struct([column(name, pa.int32()) for name in ("char_start", "char_end", "frame")])
@@ -93,9 +93,9 @@ T2C = Table(
     means={
         **UNITS.means,
         **ORIGIN,
-        "text": "what was said: the reference where there is one, else the transcript",
-        "borders": "where text and units can be cut together, between two words: the text anywhere from char_start to "
-        "char_end, in characters, the units before the frame; empty where no alignment says",
+        "text": "text of the speech: the reference if there is one, otherwise the transcript",
+        "borders": "positions between two words where text and units can be cut together: the text anywhere from "
+        "char_start to char_end, in characters, and the units before the frame; empty without an alignment",
     },
     rules=(
         not_empty_rule("text"),
@@ -111,10 +111,10 @@ T2C = Table(
         ),
         Rule(
             "borders_inside_text",
-            "borders leave at least a character of the text after them",
+            "borders leave at least one character of the text after them",
             lambda rows: spans_beyond(rows["borders"], "char_end", pc.subtract(pc.utf8_length(rows["text"]), 1)),
         ),
-        Rule("borders_advance", "frames of borders rise", lambda rows: not_increasing(rows["borders"], "frame")),
+        Rule("borders_advance", "frames of borders increase", lambda rows: not_increasing(rows["borders"], "frame")),
         Rule("borders_inside_units", "frames of borders are in [1, num_frames - 1]", _frames_outside),
     ),
 )
@@ -137,7 +137,7 @@ ECHO = Table(
         **ECHO_TARGETS.means,
         **ORIGIN,
         **SOUND,
-        "text": "what the user said",
+        "text": "text of the user's speech: the reference if there is one, otherwise the transcript",
     },
     rules=(*ECHO_TARGETS.rules, not_empty_rule("text"), range_rule("num_samples", 1, 2**40)),
     cross_rules=(SAME_AUDIO,),

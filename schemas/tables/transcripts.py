@@ -1,4 +1,4 @@
-"""transcripts: what a recognizer heard, with the scores that a filter needs."""
+"""transcripts: the output of a speech recognizer, with scores for filtering."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,24 +45,25 @@ TRANSCRIPTS = Table(
         ]
     ),
     means={
-        KEY: "the utterance that was heard",
-        "text": "what the recognizer heard, as it wrote it",
-        "text_normalized": "the text as the error rate compares it, before it is cut into units",
-        "language": "language that was heard, or that the recognizer was told",
-        "language_prob": "probability of the language; null where it was told",
-        "segments": "stretches of text between two timestamps: samples at 16 kHz; and of the window that the segment "
-        "was decoded in: mean natural log-probability of the tokens, probability that nobody speaks, bytes of "
-        "the text by bytes of its zlib compression",
-        "speech_covered": "share of the speech, as a voice activity detector finds it, that lies inside segments; null "
-        "where it finds none",
-        "wer_vs_reference": "units substituted, deleted and inserted by units of the reference; null where it has none",
-        "wer_unit": "what the error rate counts, by the reference's script: word; character, in scripts without spaces "
-        "(Chinese, Japanese, Thai, Lao, Khmer, Burmese); or mixed, where such characters stand beside words of other "
-        "scripts and each counts once. Null where there is no rate",
-        "chars_per_s": "characters of the text a second of audio",
-        "flags": "what a person should look at, of the row or of a window: empty, fallback (decoded at a higher "
-        "temperature), low_logprob, no_speech, other_language (than Whisper was told), repetition, uncovered_speech "
-        "(over a second outside all segments, or one with little text for its speech)",
+        KEY: "the utterance that was transcribed",
+        "text": "the recognizer's transcript, unchanged",
+        "text_normalized": "the transcript, normalized for the error rate, before it is split into words or characters",
+        "language": "language that was detected, or that the recognizer was given",
+        "language_prob": "probability of the detected language; null if the language was given",
+        "segments": "stretches of text between two timestamps, in samples at 16 kHz, with the scores of the window in "
+        "which the segment was decoded: mean natural log-probability of its tokens, probability of no speech, and "
+        "bytes of its text divided by bytes of the zlib-compressed text",
+        "speech_covered": "share of the speech found by a voice activity detector that lies inside segments; null if "
+        "it finds none",
+        "wer_vs_reference": "substitutions, deletions and insertions divided by the reference's length, in words or "
+        "characters (see wer_unit); null without a reference",
+        "wer_unit": "what the error rate counts, depending on the reference's script: word; character, for scripts "
+        "without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese); or mixed, if a text has such characters and "
+        "words of other scripts, each counted once; null if there is no error rate",
+        "chars_per_s": "characters of the text per second of audio",
+        "flags": "possible problems of the row or of a window: empty, fallback (decoded at a higher temperature), "
+        "low_logprob, no_speech, other_language (than Whisper was given), repetition, uncovered_speech (more than a "
+        "second of continuous speech outside all segments, or a segment with little text for its speech)",
     },
     rules=(
         range_rule("language_prob", 0, 1),
@@ -71,7 +72,7 @@ TRANSCRIPTS = Table(
         one_of_rule("wer_unit", ("word", "character", "mixed")),
         Rule(
             "wer_unit_paired",
-            "wer_unit is there exactly where wer_vs_reference is",
+            "wer_unit and wer_vs_reference are both present or both null",
             lambda rows: pc.xor(pc.is_null(rows["wer_unit"]), pc.is_null(rows["wer_vs_reference"])),
         ),
         range_rule("chars_per_s", 0, 1e5),

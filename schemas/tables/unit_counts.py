@@ -1,4 +1,4 @@
-"""unit_counts: how often words of units occur in a shard of the table `units`; a unit language is fitted on them."""
+"""unit_counts: how often words of units occur in a shard of `units`; a unit language is fitted from these counts."""
 
 import pyarrow as pa
 
@@ -17,10 +17,10 @@ UNIT_COUNTS = Table(
         ]
     ),
     means={
-        KEY: "the first of the utterances whose units were counted",
-        "utterances": "number of utterances that were counted",
-        "words": "words, each a run of units as big-endian 16-bit integers, each word once, in increasing order",
-        "counts": "how often each word occurs",
+        KEY: "first of the utterances whose units were counted",
+        "utterances": "number of utterances whose units were counted",
+        "words": "words in increasing order, each once; a word is a run of units as big-endian 16-bit integers",
+        "counts": "number of occurrences of each word",
     },
     rules=(
         range_rule("utterances", 1, 2**31 - 1),

@@ -1,11 +1,11 @@
-"""units: speech as runs of codebook entries, and as words of units."""
+"""units: speech as collapsed codebook entries, and as words of units."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas.tables.base import CATEGORY, KEY, LARGEST_CODEBOOK, SAMPLE_RATE, Rule, Table, column, list_of
 from echo_targets.schemas.tables.rules import (
-    equal_neighbours_in_all,
+    equal_neighbors_in_all,
     lengths,
     list_range_rule,
     not_empty_rule,
@@ -28,8 +28,8 @@ def _of_another_length(rows: pa.RecordBatch) -> pa.BooleanArray:
     return rows_with(rows["units"], pc.not_equal(lengths(pc.list_flatten(rows["units"])), runs))
 
 
-def _frames_beside_audio(rows: pa.RecordBatch) -> pa.BooleanArray:
-    """In ticks of 1 / (16000 x sampling_rate) s, of which a frame and the audio have a whole number."""
+def _wrong_num_frames(rows: pa.RecordBatch) -> pa.BooleanArray:
+    # Integer arithmetic in ticks of 1 / (16000 x sampling_rate) s; a frame and the audio are whole numbers of ticks.
     audio = pc.multiply(rows["utterances.num_samples"], rows["sampling_rate"].cast(pa.int64()))
     frame = pc.multiply(rows["hop_samples"].cast(pa.int64()), SAMPLE_RATE)
     frames = rows["num_frames"].cast(pa.int64())
@@ -58,18 +58,18 @@ UNITS = Table(
         ]
     ),
     means={
-        KEY: "the utterance that was cut into units",
-        "codebook_id": "the codebook, by what made it, its size and its digest",
+        KEY: "the utterance that was tokenized",
+        "codebook_id": "the codebook: its origin, size and digest",
         "codebook_size": "K: units of each codebook are 0 to K - 1",
-        "num_codebooks": "units a frame, one of each codebook",
-        "layer": "blocks of the encoder before the features are taken, where there is an encoder",
-        "sampling_rate": "Hz in which hop_samples counts, the tokenizer's own",
-        "hop_samples": "samples at sampling_rate a frame",
-        "num_frames": "frames of the utterance, the last one perhaps in part",
-        "units": "codebook entries, a list a codebook, runs of frames that are equal in all codebooks collapsed",
-        "durations": "frames of each run",
+        "num_codebooks": "units per frame, one from each codebook",
+        "layer": "encoder blocks before the features are taken; null if there is no encoder",
+        "sampling_rate": "sampling rate of the tokenizer in Hz, to which hop_samples refers",
+        "hop_samples": "samples per frame, at sampling_rate",
+        "num_frames": "frames of the utterance; the last one may be partial",
+        "units": "collapsed units, one list per codebook: consecutive frames equal in all codebooks are merged",
+        "durations": "number of frames of each collapsed unit",
         "unit_words": "the units of a single codebook as words of the unit language",
-        "unit_language_id": "the unit language, by its digest",
+        "unit_language_id": "the unit language: its digest",
     },
     rules=(
         not_empty_rule("codebook_id"),
@@ -83,12 +83,12 @@ UNITS = Table(
             "units has one list for each codebook",
             lambda rows: pc.not_equal(lengths(rows["units"]), rows["num_codebooks"].cast(pa.int64())),
         ),
-        Rule("units_lengths", "each codebook has one unit for each of durations", _of_another_length),
+        Rule("units_lengths", "each codebook has one unit for each entry of durations", _of_another_length),
         Rule("units_in_codebook", "units are in [0, codebook_size)", _outside_codebook),
         Rule(
             "units_collapsed",
-            "no two frames that follow each other are equal in all codebooks",
-            lambda rows: equal_neighbours_in_all(rows["units"], rows["num_codebooks"]),
+            "no two consecutive collapsed units are equal in all codebooks",
+            lambda rows: equal_neighbors_in_all(rows["units"], rows["num_codebooks"]),
         ),
         list_range_rule("durations", 1, 2**31 - 1),
         list_range_rule("unit_words", 0, 2**31 - 1),
@@ -99,20 +99,20 @@ UNITS = Table(
         ),
         Rule(
             "unit_language_named",
-            "unit_words and unit_language_id are both there or both absent",
+            "unit_words and unit_language_id are both present or both null",
             lambda rows: pc.xor(pc.is_null(rows["unit_words"]), pc.is_null(rows["unit_language_id"])),
         ),
         Rule(
             "unit_words_codebook",
-            "unit_words are of a single codebook",
+            "unit_words are present only if num_codebooks is 1",
             lambda rows: pc.and_(pc.is_valid(rows["unit_words"]), pc.not_equal(rows["num_codebooks"], 1)),
         ),
     ),
     cross_rules=(
         Rule(
             "frames_cover_audio",
-            "num_frames is the audio's length by hop_samples / sampling_rate, rounded up",
-            _frames_beside_audio,
+            "num_frames is the duration of the audio divided by hop_samples / sampling_rate, rounded up",
+            _wrong_num_frames,
         ),
     ),
 )

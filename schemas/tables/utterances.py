@@ -1,4 +1,4 @@
-"""utterances: what was said, the audio itself and where it came from."""
+"""utterances: the audio, its reference text and its origin."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,10 +35,10 @@ UTTERANCES = Table(
         **SOUND,
         "role": "who speaks: user, assistant or narrator",
         "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers, 32 bytes",
-        "sampling_rate": "Hz, of the source",
-        "channel": "channel of the source; -1 is the mean of all",
-        "reference_text": "what the corpus says was said, without white space around it",
-        "synthetic": "whether a voice of ours spoke it",
+        "sampling_rate": "sampling rate of the source in Hz",
+        "channel": "channel of the source; -1 is the mean of all channels",
+        "reference_text": "text of the speech, as given by the corpus, without surrounding white space",
+        "synthetic": "true if the audio was synthesized by this pipeline",
     },
     rules=(
         not_empty_rule(KEY),
@@ -60,7 +60,7 @@ UTTERANCES = Table(
         ),
         Rule(
             "turn_of_dialogue",
-            "dialogue_id and turn are both there or both absent",
+            "dialogue_id and turn are both present or both null",
             lambda rows: pc.xor(pc.is_null(rows["dialogue_id"]), pc.is_null(rows["turn"])),
         ),
     ),

@@ -137,7 +137,7 @@ def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> N
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "the same command goes on" in stdout
+    assert "Run the same command again to resume" in stdout
     assert [path for path in root.rglob("*") if ".tmp-" in path.name or ".attempt" in path.name] == []
     assert list((root / "lease").iterdir()) == []
 
@@ -165,7 +165,7 @@ def test_two_drivers_at_once(manifest: Path, tmp_path: Path) -> None:
         codes = [driver.returncode for driver in drivers]
         if when_busy == "refuse" and codes != [0, 0]:  # both may do, one after the other
             assert sorted(codes) == [0, 2], said
-            assert "another driver is at work here (process" in said[codes.index(2)]
+            assert "another driver is running here (process" in said[codes.index(2)]
         else:
             assert codes == [0, 0], said
             assert sum("nothing to do" in text for text in said) == 1, said

@@ -1,4 +1,4 @@
-"""Configurations: what ships is valid, and every mistake is named with its key and its line."""
+"""Shipped configurations are valid, and every error names its key and its line."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def fails(config: str, *overrides: str) -> str:
 
 def test_a_missing_value_says_what_to_add() -> None:
     said = fails("folder", "root=out")
-    assert "folder.yaml, line" in said and "add manifest=…" in said
+    assert "folder.yaml, line" in said and "Add manifest=…" in said
 
 
 def test_no_such_configuration() -> None:
-    assert "there are demo, echox-6k, folder" in fails("foldr")
+    assert "Shipped ones are demo, echox-6k, folder" in fails("foldr")
 
 
 def test_an_unknown_key_on_the_command_line() -> None:
@@ -52,7 +52,7 @@ def test_an_unknown_key_on_the_command_line() -> None:
 
 
 def test_not_key_value() -> None:
-    assert "'workers' is not key=value" in fails("folder", "workers")
+    assert "'workers' is not of the form key=value" in fails("folder", "workers")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_not_key_value() -> None:
         ("  transcripe: {}", "line 3: stages.transcripe: unknown key; did you mean transcribe?"),
         ("  echo: {segments: {min_tokens: few}}", "line 3: stages.echo.segments.min_tokens"),
         ("  tokenize: [1]", "line 3: stages.tokenize"),
-        ("\tworkers: 2", "line 3: not YAML"),
+        ("\tworkers: 2", "line 3: invalid YAML"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:

@@ -93,7 +93,7 @@ def committed(dataset: Dataset, *windows: tuple[list[str], pa.Table, list[tuple[
 def test_counts_that_do_not_add_up_are_refused(
     dataset: Dataset, numbers: tuple[int, ...], out: tuple[int, ...], refused: tuple[int, ...]
 ) -> None:
-    with pytest.raises(CommitError, match=r"not one outcome each, for example .*utt-0000"):
+    with pytest.raises(CommitError, match=r"each row must have exactly one outcome, but not .*utt-0000"):
         committed(dataset, ([key(n) for n in numbers], rows(*out), [reject(n) for n in refused]))
     assert files(Path(dataset.root)) == {}
 

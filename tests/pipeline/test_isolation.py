@@ -57,7 +57,7 @@ def test_rows_that_kill_it_are_refused_and_the_others_are_not(tmp_path: Path) ->
     assert [row[KEY] for row in made] == [key(0), key(1), key(4), key(5)]
     assert [(reject.utterance_id, reject.error_class) for reject in rejects] == [(key(2), CRASHED), (key(3), CRASHED)]
     assert {reject.attempts for reject in rejects} == {2}
-    assert "died (signal SIGKILL, perhaps out of memory)" in rejects[0].message
+    assert "it crashed the process (signal SIGKILL, possibly out of memory)" in rejects[0].message
 
 
 def test_a_row_that_kills_it_once_is_not_refused(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_faults_of_the_device_are_not_the_rows(fault: dict[str, Any], error: typ
 @pytest.mark.parametrize(
     ("word", "error", "says"),
     [
-        ("dies", OSError, "double: died as it loaded its model .*SIGKILL"),
+        ("dies", OSError, "double: crashed while loading its model .*SIGKILL"),
         ("unreachable", OSError, "no model server"),
         ("missing", UserError, "no such model; write another"),
     ],

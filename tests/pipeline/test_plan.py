@@ -132,7 +132,7 @@ def test_an_empty_plan_takes_no_version_s_place(tmp_path: Path) -> None:
     dataset = Dataset(str(tmp_path))
     plan(samples("entries", 3), 1.0).commit(dataset)
     before = dataset.current("entries")
-    with pytest.raises(UserError, match="there are no items to plan; name sources that have some"):
+    with pytest.raises(UserError, match=r"there are no items to plan\. Name sources that have items"):
         plan([], 1.0).commit(dataset)
     assert dataset.current("entries") == before and dataset.read("entries").num_rows == 3
 

@@ -185,7 +185,7 @@ def test_an_operation_outlasts_a_fault(
         assert operation(remote) == expected
     assert fault in network.faults()
     if fault != "slow":
-        assert "attempt 2 of 6 follows" in caplog.text and remote.where() in caplog.text
+        assert "attempt 2 of 6 starts" in caplog.text and remote.where() in caplog.text
     network.choose = lambda *_: None
     there = [] if name == "delete" else ["here"]
     assert remote.list("") == (["here", "new"] if method == "PUT" else there)
@@ -300,7 +300,7 @@ def test_no_credentials(network: Network, bucket: str, monkeypatch: pytest.Monke
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(UserError, match=r"s3://bucket-.*: no credentials .*from the environment"):
+    with pytest.raises(UserError, match=r"s3://bucket-.*: no credentials .*in the environment"):
         open_storage(f"s3://{bucket}").read("x")
     assert network.seen == []
 

@@ -1,16 +1,16 @@
 "use strict";
-// The list: filtered, sorted, fifty rows at a time, so that its length does not matter.
+// The list of utterances: filtered, sorted, and drawn fifty rows at a time to stay fast at any length.
 
 const list = {
   PAGE: 50,
-  order: [],       // numbers of the rows that are shown, in their order
+  order: [],       // numbers of the rows that match, in display order
   page: 0,
-  place: 0,        // of the row that the keyboard is at, in `order`
+  place: 0,        // index into `order` of the row that the keyboard has selected
   search: "", sort: "", descending: false, corpus: "", role: "", audible: false,
 
   open() {
     const sort = document.getElementById("sort");
-    sort.append(el("option", { value: "" }, "their order"), el("option", { value: "id" }, "id"));
+    sort.append(el("option", { value: "" }, "dataset order"), el("option", { value: "id" }, "id"));
     for (const { name } of site.index.scores) sort.append(el("option", { value: name }, label(name)));
     const corpus = document.getElementById("corpus");
     corpus.append(el("option", { value: "" }, "all"));
@@ -26,7 +26,7 @@ const list = {
     this.find();
   },
 
-  /** Higher first, but for what is worse when it is low. */
+  /** Sorts by a score, worst or highest first: ascending if low values are worse, descending otherwise. */
   sortBy(name) {
     this.sort = name;
     this.descending = Boolean(site.scores[name]) && !/logprob|cosine|agreement|coverage|language_prob/.test(name);
@@ -92,7 +92,7 @@ const list = {
     const count = this.order.length.toLocaleString("en");
     document.getElementById("found").textContent = this.order.length
       ? `${(start + 1).toLocaleString("en")} to ${(start + rows.length).toLocaleString("en")} of ${count} utterances`
-      : "No utterance is like that: shorten the search, or choose another corpus or role.";
+      : "No utterance matches. Shorten the search, or choose another corpus or role.";
     const go = (text, page, off) => el("button", { type: "button", disabled: off, onclick: () => { this.turn(page); } }, text);
     const last = Math.max(0, Math.ceil(this.order.length / this.PAGE) - 1);
     document.getElementById("pager").replaceChildren(
@@ -118,7 +118,7 @@ const list = {
     this.moved = false;
   },
 
-  /** Moves the keyboard's place; gives the row that it comes to, or undefined at an end. */
+  /** Moves the keyboard selection; returns the selected row's number, or undefined at either end. */
   move(step) {
     const place = this.place + step;
     if (place < 0 || place >= this.order.length) return undefined;

@@ -1,5 +1,5 @@
 "use strict";
-// One utterance: its sound, what was heard of it, and, where it is a question, what the reply should be spoken with.
+// One utterance: its sound, its transcript and, for a user turn, the recorded reply and the echo targets.
 
 const row = {
   timelines: [], urls: [], playing: null, opened: 0,
@@ -13,13 +13,13 @@ const row = {
     const place = list.order.indexOf(number);
     if (place >= 0) { list.place = place; list.page = Math.floor(place / list.PAGE); list.draw(); }
     const detail = await site.detail(number);
-    const reply = detail.other?.says ? await site.detail(detail.other.number) : null;
+    const reply = detail.other?.is_reply ? await site.detail(detail.other.number) : null;
     const [sound, replySound] = await Promise.all([site.sound(number), reply ? site.sound(detail.other.number) : null]);
     const voices = detail.targets ? await site.voices(number) : [];
-    if (opened !== this.opened) return;  // another one was asked for meanwhile
+    if (opened !== this.opened) return;  // another row was opened meanwhile
     const parts = [this.head(detail, number, place), ...this.text(detail), this.timeline(detail, sound, null, "this utterance")];
-    if (detail.other && !detail.other.says) {
-      parts.push(el("p", {}, "Answers ", el("a", { href: rowLink(detail.other.id) }, detail.other.id), "."));
+    if (detail.other && !detail.other.is_reply) {
+      parts.push(el("p", {}, "Reply to ", el("a", { href: rowLink(detail.other.id) }, detail.other.id), "."));
     }
     if (reply) {
       const cut = (detail.targets || []).findIndex((target) => target?.borders?.length);
@@ -27,7 +27,7 @@ const row = {
       parts.push(el("h2", {}, "The recorded reply"),
         el("p", { class: "quote" }, reply.reference ?? reply.transcript ?? "", " ", el("a", { href: rowLink(reply.id) }, reply.id)),
         this.timeline(reply, replySound, borders, "the recorded reply"),
-        borders && detail.targets.length > 1 ? el("p", { class: "note" }, "Cut into segments as version ", el("code", {}, site.index.versions[cut].fingerprint), " cuts it.") : "");
+        borders && detail.targets.length > 1 ? el("p", { class: "note" }, "Segment borders are those of version ", el("code", {}, site.index.versions[cut].fingerprint), ".") : "");
     }
     if (detail.targets) parts.push(...this.targets(detail, voices));
     parts.push(el("h2", {}, "Scores"), this.scores(number));
@@ -70,28 +70,28 @@ const row = {
 
   text(detail) {
     if (!detail.diff) {
-      const [what, said] = detail.reference ? ["Reference", detail.reference] : ["Transcript", detail.transcript];
-      return said ? [el("h2", {}, what), el("p", { class: "quote" }, said)] : [];
+      const [what, text] = detail.reference ? ["Reference", detail.reference] : ["Transcript", detail.transcript];
+      return text ? [el("h2", {}, what), el("p", { class: "quote" }, text)] : [];
     }
-    const parts = detail.diff.flatMap(([edit, wanted, heard]) => [
-      edit === "=" ? document.createTextNode(`${heard} `) : null,
-      edit !== "=" && wanted ? el("del", { title: "in the reference, not heard" }, wanted) : null,
-      edit !== "=" && heard ? el("ins", { title: "heard, not in the reference" }, heard) : null,
+    const parts = detail.diff.flatMap(([edit, reference, transcript]) => [
+      edit === "=" ? document.createTextNode(`${transcript} `) : null,
+      edit !== "=" && reference ? el("del", { title: "only in the reference" }, reference) : null,
+      edit !== "=" && transcript ? el("ins", { title: "only in the transcript" }, transcript) : null,
       edit === "=" ? null : document.createTextNode(" "),
     ]).filter(Boolean);
     const same = detail.diff.every(([edit]) => edit === "=");
     const flags = detail.flags?.length ? ` Flags: ${detail.flags.join(", ")}.` : "";
     return [el("h2", {}, "Transcript against reference"), el("p", { class: "quote diff" }, ...parts),
-      el("p", { class: "note" }, same ? "Word for word the same." : el("span", {}, el("del", {}, "reference alone"), " ", el("ins", {}, "heard alone"), " Case and punctuation do not count."), flags)];
+      el("p", { class: "note" }, same ? "All words agree." : el("span", {}, el("del", {}, "only in the reference"), " ", el("ins", {}, "only in the transcript"), " Case and punctuation are ignored."), flags)];
   },
 
   targets(detail, voices) {
     const many = detail.targets.length > 1;
-    return [el("h2", {}, many ? "Echo targets, version beside version" : "Echo target"),
-      el("p", { class: "note legend" }, "Above each line the target, below it the recorded reply: ",
-        el("span", { class: "pair s" }, el("i", {}, "12"), el("i", {}, "34")), " another unit, ",
-        el("span", { class: "pair d" }, el("i", {}, "12"), el("i", {}, "")), " in the target alone, ",
-        el("span", { class: "pair i" }, el("i", {}, ""), el("i", {}, "34")), " in the recording alone."),
+    return [el("h2", {}, many ? "Echo targets by version" : "Echo target"),
+      el("p", { class: "note legend" }, "The target's units are above those of the recorded reply: ",
+        el("span", { class: "pair s" }, el("i", {}, "12"), el("i", {}, "34")), " substituted, ",
+        el("span", { class: "pair d" }, el("i", {}, "12"), el("i", {}, "")), " only in the target, ",
+        el("span", { class: "pair i" }, el("i", {}, ""), el("i", {}, "34")), " only in the recording."),
       el("div", { class: many ? "versions many" : "versions" }, ...detail.targets.map((target, version) => this.target(detail, target, version, voices[version])))];
   },
 
@@ -100,7 +100,7 @@ const row = {
     const title = el("h3", {}, el("code", {}, fingerprint), version === 0 ? el("span", { class: "badge" }, "current") : null);
     if (!target) return el("article", {}, title, el("p", { class: "note" }, "This version has no target for this turn."));
     const facts = Object.entries(target.scores).filter(([, value]) => value !== null).map(([score, value]) => [label(score), shown(score, value)]);
-    if (target.apart !== null) facts.push(["apart from current", shown("apart", target.apart)]);
+    if (target.apart !== null) facts.push(["unit error rate of current", shown("apart", target.apart)]);
     facts.push(["reply", target.source], ["model", target.model]);
     for (const [name, value] of Object.entries(differs)) facts.push([label(name), /^[0-9a-f]{60}$/.test(value) ? value.slice(0, 12) : value]);
     return el("article", {}, title, this.facts(facts), voice ? this.voice(voice) : this.sketch(target, detail), ...target.segments.map((segment, place) => this.segment(segment, place, target.segments.length)));
@@ -115,10 +115,10 @@ const row = {
         const kind = edit === "s" ? (step >= mine ? "i" : step >= theirs ? "d" : "s") : edit;
         const unit = step < mine ? segment.units[left + step] : "", recorded = step < theirs ? segment.recorded[right + step] : "";
         const top = el("i", {}, String(unit)), pair = el("span", { class: `pair ${kind === "=" ? "same" : kind}` }, top);
-        if (unit !== "") top.style.backgroundColor = unitColour(unit);
+        if (unit !== "") top.style.backgroundColor = unitColor(unit);
         if (segment.edits) {
           const below = el("i", {}, String(recorded));
-          if (recorded !== "") below.style.backgroundColor = unitColour(recorded);
+          if (recorded !== "") below.style.backgroundColor = unitColor(recorded);
           pair.append(below);
         }
         pairs.push(pair);
@@ -135,12 +135,12 @@ const row = {
       el("div", { class: "pairs" }, ...pairs));
   },
 
-  /** A target as a vocoder says it. */
+  /** A player for a target synthesized by a vocoder. */
   voice(flac) {
     const url = URL.createObjectURL(new Blob([bytesOf(flac)], { type: "audio/flac" }));
     this.urls.push(url);
-    return el("p", { class: "sketch" }, el("audio", { controls: true, src: url, "aria-label": "the target, said by a vocoder" }),
-      el("span", { class: "note" }, "Said by a vocoder, whose durations are its own."));
+    return el("p", { class: "sketch" }, el("audio", { controls: true, src: url, "aria-label": "the target, synthesized by a vocoder" }),
+      el("span", { class: "note" }, "Synthesized by a vocoder with predicted durations."));
   },
 
   sketch(target, detail) {
@@ -150,16 +150,16 @@ const row = {
     const button = el("button", { type: "button", onclick: async () => {
       button.disabled = true;
       button.textContent = "sketching…";
-      await new Promise((resolve) => setTimeout(resolve, 30));  // lets the button be drawn
+      await new Promise((resolve) => setTimeout(resolve, 30));  // lets the browser repaint the button
       const blob = await sketch.blob(units, detail.hop || 0.02);
-      if (!blob) { button.textContent = "none of its units was heard"; return; }
+      if (!blob) { button.textContent = "no spectra of these units"; return; }
       const url = URL.createObjectURL(blob);
       this.urls.push(url);
       const audio = el("audio", { controls: true, src: url, "aria-label": "sketch of the target" });
       button.replaceWith(audio);
-      audio.play().catch(() => {});  // a browser may want a click on the player itself
-    } }, "Hear a sketch");
-    holder.append(button, el("span", { class: "note" }, "Each unit's mean spectrum for its mean duration, by Griffin-Lim: a sketch, not a voice."));
+      audio.play().catch(() => {});  // some browsers require a click on the player itself
+    } }, "Play a sketch");
+    holder.append(button, el("span", { class: "note" }, "Each unit's mean spectrum for its mean duration, inverted with Griffin-Lim: a sketch, not a voice."));
     return holder;
   },
 

@@ -1,11 +1,11 @@
 "use strict";
-// The data of the page. A page that is opened as a file may not fetch: data come as scripts that call `site.put`.
+// The page's data. A page opened from a file may not fetch, so data files are scripts that call `site.put`.
 
 const site = {
   served: false,
   index: null,
   ids: [], texts: [], roles: "", sounds: "", corpora: [],
-  scores: {},        // by name: Float32Array, NaN where a row has none
+  scores: {},        // by name: Float32Array, NaN where missing
   waiting: new Map(),
   kept: new Map(),
 
@@ -15,7 +15,7 @@ const site = {
     if (wait) wait.resolve(value);
   },
 
-  /** A value by its name, such as `details/000012`. The last few dozen are kept. */
+  /** Loads a value by name, such as `details/000012`. The last 40 are cached. */
   get(name) {
     if (this.kept.has(name)) return this.kept.get(name);
     const value = new Promise((resolve, reject) => {
@@ -23,7 +23,7 @@ const site = {
       const fail = () => {
         this.waiting.delete(name);
         this.kept.delete(name);
-        reject(new Error(`data/${name}.js can't be read; write the page again`));
+        reject(new Error(`data/${name}.js can't be loaded. Write the page again with echo-targets inspect.`));
       };
       this.waiting.set(name, { resolve });
       script.src = `data/${name}.js`;
@@ -36,7 +36,7 @@ const site = {
     return value;
   },
 
-  /** Brings in what is searched and sorted. */
+  /** Loads everything that is searched and sorted. */
   async open() {
     const index = await this.get("index");
     for (const { name } of index.scores) this.scores[name] = new Float32Array(index.total).fill(NaN);
@@ -74,7 +74,7 @@ const site = {
     return this.hasSound(number) ? this.get(`sounds/${String(number).padStart(6, "0")}`) : null;
   },
 
-  /** What a row's targets sound like, by version, where a vocoder has said them. */
+  /** Loads a row's synthesized targets, by version; empty if the page has none for it. */
   async voices(number) {
     return this.index.voice && this.hasSound(number) ? this.get(`voices/${String(number).padStart(6, "0")}`) : [];
   },
@@ -92,7 +92,7 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** An element. What a data set says enters as text alone, never as HTML. */
+/** Creates an element. The dataset's contents enter only as text, never as HTML. */
 function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -118,6 +118,6 @@ function shown(name, value) {
 }
 
 const label = (name) => ({ wer_vs_reference: "WER", target_cer: "target CER" })[name] || name.replaceAll("_", " ");
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const unitColour = (unit) => `hsl(${(unit * 137.508) % 360} ${45 + (unit % 3) * 12}% ${dark.matches ? 42 : 72}%)`;
+const unitColor = (unit) => `hsl(${(unit * 137.508) % 360} ${45 + (unit % 3) * 12}% ${dark.matches ? 42 : 72}%)`;

@@ -1,25 +1,25 @@
 "use strict";
-// A target made audible: each unit's mean spectrum for its mean duration, phases by Griffin and Lim (1984).
-// A sketch: it has the rhythm and the timbre of units, not a voice.
+// Makes a target audible: each unit's mean spectrum for its mean duration, with phases by Griffin and Lim (1984).
+// The result is a sketch with the rhythm and timbre of the units, not a voice.
 
 const sketch = {
   RATE: 16000, FFT: 1024, ROUNDS: 24,
 
-  /** A WAV file's blob; null where no unit has a spectrum. */
+  /** Returns a WAV blob, or null if no unit has a spectrum. */
   async blob(units, hop) {
     const spectra = await site.get("spectra");
     const frames = this.frames(units, spectra);
     return frames.length ? this.wav(this.invert(frames, Math.round(hop * this.RATE))) : null;
   },
 
-  /** Magnitudes of each frame, (FFT / 2 + 1) each. */
+  /** Returns the magnitudes of each frame, FFT / 2 + 1 per frame. */
   frames(units, spectra) {
-    const bands = bytesOf(spectra.bands), width = spectra.centres.length, bins = this.FFT / 2 + 1;
+    const bands = bytesOf(spectra.bands), width = spectra.centers.length, bins = this.FFT / 2 + 1;
     const between = Array.from({ length: bins }, (_, bin) => {
       const hertz = (bin * this.RATE) / this.FFT;
       let band = 0;
-      while (band < width - 2 && spectra.centres[band + 1] < hertz) band++;
-      const share = (hertz - spectra.centres[band]) / (spectra.centres[band + 1] - spectra.centres[band]);
+      while (band < width - 2 && spectra.centers[band + 1] < hertz) band++;
+      const share = (hertz - spectra.centers[band]) / (spectra.centers[band + 1] - spectra.centers[band]);
       return [band, Math.min(1, Math.max(0, share))];
     });
     const made = new Map(), frames = [];
@@ -64,7 +64,7 @@ const sketch = {
     return signal.subarray(size / 2, Math.max(size / 2 + 1, length - size / 2)).map((value) => (0.7 * value) / most);
   },
 
-  /** The Fourier transform in place, by powers of two; backwards unscaled. */
+  /** In-place radix-2 Fourier transform; `sign` -1 is the inverse, unscaled. */
   transform(real, imaginary, sign) {
     const size = real.length;
     for (let at = 1, to = 0; at < size; at++) {

@@ -1,5 +1,5 @@
 "use strict";
-// Which part is shown follows the address: #home, #rows, #rows/<score>, #row/<id>. And the keyboard.
+// Routing by the address (#home, #rows, #rows/<score>, #row/<id>), and keyboard control.
 
 const sections = ["overview", "list", "row"];
 
@@ -16,7 +16,7 @@ async function follow() {
   row.close();
   if (hash.startsWith("row/")) {
     let id = hash.slice(4);
-    try { id = decodeURIComponent(id); } catch { /* typed by hand: taken as it stands */ }
+    try { id = decodeURIComponent(id); } catch { /* not valid encoding, perhaps typed by hand: use it as it is */ }
     show("row");
     window.scrollTo(0, 0);
     await row.open(id);

@@ -1,17 +1,17 @@
 "use strict";
-// One utterance on a time axis: waveform, spectrogram, units, words and segment borders, and a playhead over them all.
+// One utterance on a time axis: waveform, spectrogram, units, words and segment borders, with a playhead.
 
 const WAVE = 56, SPECTRUM = 96, UNITS = 26, TICKS = 18, GAP = 6;
 
 class Timeline {
-  /** `borders`: seconds at which segments end; `name`: what a screen reader calls it. */
+  /** `borders`: seconds at which segments end; `name`: name for screen readers. */
   constructor(detail, sound, borders, name) {
     this.detail = detail;
     this.sound = sound;
     this.borders = borders || [];
-    this.canvas = el("canvas", { role: "img", "aria-label": this.spoken(name) });
-    this.words = (detail.words || []).map(([word, start, end, guessed]) => el("button", {
-      type: "button", class: guessed ? "word guessed" : "word", title: `${word}: ${start} to ${end} s${guessed ? ", interpolated" : ""}`,
+    this.canvas = el("canvas", { role: "img", "aria-label": this.description(name) });
+    this.words = (detail.words || []).map(([word, start, end, interpolated]) => el("button", {
+      type: "button", class: interpolated ? "word interpolated" : "word", title: `${word}: ${start} to ${end} s${interpolated ? ", interpolated" : ""}`,
       onclick: () => this.seek(start),
     }, word));
     this.head = el("div", { class: "head", "aria-hidden": "true" });
@@ -25,23 +25,23 @@ class Timeline {
       for (const event of ["play", "seeked", "timeupdate", "pause"]) this.audio.addEventListener(event, () => this.follow());
     }
     this.element = el("figure", { class: "timeline" },
-      this.audio || el("p", { class: "note" }, "No sound here: the page holds that of a sample. Write it with more --sounds, or look at it with --serve."),
+      this.audio || el("p", { class: "note" }, "No sound here: the page has sound only for a sample of rows. Run inspect with a larger --sounds, or with --serve."),
       this.scroller, this.readout);
     this.axis.addEventListener("click", (event) => {
       if (!event.target.closest("button")) this.seek((event.clientX - this.axis.getBoundingClientRect().left) / this.scale);
     });
     this.axis.addEventListener("pointermove", (event) => {
-      if (!this.audio || this.audio.paused) this.say((event.clientX - this.axis.getBoundingClientRect().left) / this.scale);
+      if (!this.audio || this.audio.paused) this.describe((event.clientX - this.axis.getBoundingClientRect().left) / this.scale);
     });
   }
 
-  spoken(name) {
-    const units = this.detail.units ? `, ${this.detail.units.length} runs of units` : "";
+  description(name) {
+    const units = this.detail.units ? `, ${this.detail.units.length} collapsed units` : "";
     const borders = this.borders.length ? `, segments end at ${this.borders.join(", ")} s` : "";
     return `${name}: ${this.detail.seconds.toFixed(2)} seconds${units}${borders}`;
   }
 
-  /** Draws; once it is in the document, since its width is the document's. */
+  /** Draws the canvas. Call it once the element is in the document, which determines its width. */
   draw() {
     const seconds = this.detail.seconds, room = this.scroller.clientWidth || 600;
     this.scale = Math.max(room / seconds, Math.min(110, 12000 / seconds));
@@ -64,14 +64,14 @@ class Timeline {
     this.detail.words?.forEach(([, start, end], place) => {
       this.words[place].style.left = `${start * this.scale}px`;
       const wide = `${Math.max(4, (end - start) * this.scale - 1)}px`;
-      Object.assign(this.words[place].style, { minWidth: wide, maxWidth: wide });  // CSS lifts the latter for a pointer
+      Object.assign(this.words[place].style, { minWidth: wide, maxWidth: wide });  // CSS removes maxWidth on hover
     });
     this.follow();
   }
 
   wave(pen, width) {
     const peaks = bytesOf(this.sound.peaks), most = Math.max(24, ...peaks.slice(0, 60000));
-    pen.fillStyle = colour("accent");
+    pen.fillStyle = color("accent");
     const step = this.scale / 100;
     for (let at = 0; at < peaks.length; at++) {
       const high = Math.max(1, (peaks[at] / most) * WAVE);
@@ -94,9 +94,9 @@ class Timeline {
     }
     ink.putImageData(image, 0, 0);
     ink.globalCompositeOperation = "source-in";
-    ink.fillStyle = colour("text");
+    ink.fillStyle = color("text");
     ink.fillRect(0, 0, small.width, bands);
-    pen.fillStyle = colour("sunk");
+    pen.fillStyle = color("sunk");
     pen.fillRect(0, top, width, SPECTRUM);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(small, 0, top, (frames * this.sound.hop * this.scale) / 16000, SPECTRUM);
@@ -109,16 +109,16 @@ class Timeline {
     this.detail.units.forEach((unit, run) => {
       const x = time * this.scale, wide = this.detail.durations[run] * this.detail.hop * this.scale;
       this.starts.push(time);
-      pen.fillStyle = unitColour(unit);
+      pen.fillStyle = unitColor(unit);
       pen.fillRect(x, top, Math.max(0.5, wide - 0.5), UNITS - 4);
-      if (wide > 17) { pen.fillStyle = colour("text"); pen.fillText(unit, x + wide / 2, top + (UNITS - 4) / 2 + 0.5); }
+      if (wide > 17) { pen.fillStyle = color("text"); pen.fillText(unit, x + wide / 2, top + (UNITS - 4) / 2 + 0.5); }
       time += this.detail.durations[run] * this.detail.hop;
     });
   }
 
   ticks(pen, top, width) {
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300].find((value) => value * this.scale > 56) || 600;
-    pen.fillStyle = colour("quiet"); pen.textAlign = "left"; pen.textBaseline = "alphabetic"; pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = color("quiet"); pen.textAlign = "left"; pen.textBaseline = "alphabetic"; pen.font = "11px system-ui, sans-serif";
     for (let place = 0; place * step * this.scale < width - 24; place++) {
       const x = place * step * this.scale;
       pen.fillRect(x, top, 1, 5);
@@ -128,25 +128,25 @@ class Timeline {
 
   border(pen, border, place, bottom) {
     const x = Math.round(border * this.scale) + 0.5;
-    pen.strokeStyle = colour("mark"); pen.lineWidth = 2; pen.setLineDash([5, 4]);
+    pen.strokeStyle = color("mark"); pen.lineWidth = 2; pen.setLineDash([5, 4]);
     pen.beginPath(); pen.moveTo(x, 0); pen.lineTo(x, bottom); pen.stroke();
     pen.setLineDash([]);
-    pen.fillStyle = colour("mark"); pen.textAlign = "left"; pen.textBaseline = "top"; pen.font = "bold 11px system-ui, sans-serif";
+    pen.fillStyle = color("mark"); pen.textAlign = "left"; pen.textBaseline = "top"; pen.font = "bold 11px system-ui, sans-serif";
     pen.fillText(`segment ${place + 2}`, x + 4, 2);
   }
 
   seek(seconds) {
     const time = Math.min(Math.max(0, seconds), this.detail.seconds);
-    if (this.audio) { this.audio.currentTime = time; row.playing = this; } else { this.say(time); }
+    if (this.audio) { this.audio.currentTime = time; row.playing = this; } else { this.describe(time); }
   }
 
-  /** Puts the playhead where the sound is, and goes on while it plays. */
+  /** Moves the playhead to the audio's position, and keeps following it while the audio plays. */
   follow() {
     const time = this.audio ? this.audio.currentTime : 0, x = time * this.scale;
     this.head.style.transform = `translateX(${x}px)`;
     this.head.hidden = !this.audio;
     this.detail.words?.forEach(([, start, end], place) => this.words[place].classList.toggle("now", time > 0 && time >= start && time < end));
-    if (time > 0) this.say(time);
+    if (time > 0) this.describe(time);
     const { scrollLeft, clientWidth } = this.scroller;
     if (x < scrollLeft || x > scrollLeft + clientWidth - 24) this.scroller.scrollLeft = x - clientWidth / 4;
     if (this.audio && !this.audio.paused && this.element.isConnected) {
@@ -156,16 +156,17 @@ class Timeline {
     }
   }
 
-  say(time) {
-    const said = [`${Math.max(0, time).toFixed(2)} s`];
+  /** Shows in the readout what is at a time. */
+  describe(time) {
+    const parts = [`${Math.max(0, time).toFixed(2)} s`];
     const word = this.detail.words?.find(([, start, end]) => time >= start && time < end);
-    if (word) said.push(`“${word[0]}”`);
+    if (word) parts.push(`“${word[0]}”`);
     if (this.starts?.length) {
       let run = this.starts.findLastIndex((start) => start <= time);
-      if (run >= 0) said.push(`unit ${[this.detail.units, ...this.detail.others].map((units) => units[run]).join(" ")}, ${Math.round(this.detail.durations[run] * this.detail.hop * 1000)} ms`);
+      if (run >= 0) parts.push(`unit ${[this.detail.units, ...this.detail.others].map((units) => units[run]).join(" ")}, ${Math.round(this.detail.durations[run] * this.detail.hop * 1000)} ms`);
     }
-    if (this.borders.length) said.push(`segment ${this.borders.filter((border) => border <= time).length + 1}`);
-    this.readout.textContent = said.join(" · ");
+    if (this.borders.length) parts.push(`segment ${this.borders.filter((border) => border <= time).length + 1}`);
+    this.readout.textContent = parts.join(" · ");
   }
 
   toggle() {

@@ -1,1 +1,1 @@
-"""Shards on Apache Beam."""
+"""The Apache Beam runner."""

@@ -1,7 +1,7 @@
-"""Beam's direct runner, with worker processes that exit with the driver.
+"""Beam's direct runner with worker processes that exit with the driver.
 
-The only file that uses Beam's private classes and attributes; `constraints.txt` pins the version that it was tested
-with. Beam's own worker processes outlive a killed driver, and a pass whose worker has crashed waits forever.
+Beam's own worker processes outlive a killed driver, and a pass whose worker crashed waits forever. This is the only
+module that uses Beam's private classes and attributes; `constraints.txt` pins the version that was tested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from apache_beam.runners.portability.local_job_service import SubprocessSdkWorke
 from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment, python_sdk_capabilities
 from grpc import RpcError
 
-from echo_targets.pipeline.isolation import ending
+from echo_targets.pipeline.isolation import exit_status
 from echo_targets.pipeline.runners.base import WorkerDied
 from echo_targets.pipeline.runners.beam.in_progress import WORK
 
@@ -32,13 +32,13 @@ WATCHED = "echo_targets:environment:watched_process:v1"
 
 
 def watched_workers(lifeline: str, variables: Mapping[str, str]) -> SubprocessSDKEnvironment:
-    """Return worker processes that exit with the driver, and whose crash ends the pass.
+    """Return an environment of worker processes that exit with the driver and whose crash ends the pass.
 
     Args:
-        lifeline: a named pipe; workers stop when its writing end is closed.
+        lifeline: named pipe; workers exit when its write end is closed.
         variables: environment variables of the workers.
     """
-    logging.getLogger(SubprocessSdkWorker.__module__).setLevel(logging.ERROR)  # it repeats what workers warn of
+    logging.getLogger(SubprocessSdkWorker.__module__).setLevel(logging.ERROR)  # it repeats the workers' warnings
     path = pathsep.join(path for path in sys.path if path)
     given = [f"{name}={value}" for name, value in {**variables, "PYTHONPATH": path}.items()]
     command = ["exec", "env", *given, sys.executable, "-m", "echo_targets.pipeline.runners.beam.worker", lifeline]
@@ -79,15 +79,15 @@ class _WatchedHandler(SubprocessSdkWorkerHandler):
         try:
             process.run()
         except RuntimeError as error:
-            died = ending(int(str(error).rpartition(" ")[2]))
-            WORK.deaths.append(died)
-            while not self._closed.wait(0.2):  # what is asked of the dead process from now on fails too
-                with suppress(RuntimeError):  # something was asked in the midst of it; its turn is next
-                    self.control_conn.abort(WorkerDied(died))
+            status = exit_status(int(str(error).rpartition(" ")[2]))
+            WORK.deaths.append(status)
+            while not self._closed.wait(0.2):  # later requests to the crashed process must fail as well
+                with suppress(RuntimeError):  # a request was added meanwhile; the next round aborts it
+                    self.control_conn.abort(WorkerDied(status))
 
 
 def _without_rpc_errors(read: Callable[..., None]) -> Callable[..., None]:
-    """Read from a process without a traceback on the terminal when it crashes; `_run` reports the crash."""
+    """Wrap a read from a process so that its crash prints no traceback; `_run` reports the crash."""
 
     def reading(*given: Any) -> None:
         with suppress(RpcError):
@@ -97,7 +97,7 @@ def _without_rpc_errors(read: Callable[..., None]) -> Callable[..., None]:
 
 
 def direct_runner(options: PipelineOptions, workers: Environment | None = None) -> PipelineRunner:
-    """Return Beam's Python runner. `DirectRunner` by name would first try to download another runner."""
+    """Return Beam's Python runner. Beam's own `DirectRunner` would first try to download another runner."""
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
     from apache_beam.runners.portability.portable_runner import JobServiceHandle

@@ -1,4 +1,4 @@
-"""The shards under way in this process."""
+"""Track and stop the shards that run in this process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 
 class Stopped(SystemExit):
-    """Raised in the shards under way when the job is stopped; what they have begun is taken away as it passes."""
+    """Raised in running shards when the job is stopped, so that they delete their unfinished files."""
 
 
 class Work:
-    """The shards under way in this process, each in a thread.
+    """The shards that run in this process, each in its own thread.
 
     Attributes:
-        stopping: whether they are to stop.
-        deaths: how worker processes of this driver ended that should not have.
+        stopping: True if they must stop.
+        deaths: exit statuses of this driver's worker processes that crashed.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Work:
         self.begin()
 
     def begin(self) -> None:
-        """Starts anew, for another job."""
+        """Reset the state for another job."""
         with self._changed:
             self.stopping = False
             self.deaths: list[str] = []
@@ -34,7 +34,7 @@ class Work:
 
     @contextmanager
     def shard(self) -> Iterator[None]:
-        """Lasts as long as this thread works on a shard; raises Stopped in it."""
+        """Register this thread while it runs a shard; `stop` raises Stopped in it."""
         thread = threading.get_ident()
         with self._changed:
             if self.stopping:
@@ -49,7 +49,7 @@ class Work:
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Raises Stopped in the shards under way, as soon as they are in Python code."""
+        """Raise Stopped in the running shards as soon as they execute Python code."""
         with self._changed:
             if not self.stopping:
                 self.stopping = True
@@ -57,13 +57,13 @@ class Work:
                     _raise_in(thread, Stopped)
 
     def wait(self, seconds: float) -> None:
-        """Until no shard is under way, or time is up."""
+        """Wait until no shard is running, or until the time is up."""
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, seconds)
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Raises an exception in another thread; with None, takes back one that is not raised yet."""
+    """Schedule an exception in another thread; None cancels one that is not raised yet."""
     raised = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 

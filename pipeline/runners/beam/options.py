@@ -1,4 +1,4 @@
-"""Options of Apache Beam, as a configuration names them."""
+"""Apache Beam's options in a configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 NAMESPACE = "echo_targets"
 DIRECT = ("direct", "fnapi", "bundlebaseddirect", "switchingdirect")
-"""Beam's names for a runner on this machine, in small letters, without `runner`."""
+"""Beam's names of runners on this machine, in lower case and without the suffix `runner`."""
 
 
 class BeamOptions(BaseModel):
-    """Any of Beam's pipeline options, by its name: `beam: {runner: FlinkRunner, flink_master: "host:8081"}`.
+    """Any of Beam's pipeline options by name, for example `beam: {runner: FlinkRunner, flink_master: "host:8081"}`.
 
     Attributes:
         runner: Beam's name of the runner.
@@ -33,25 +33,25 @@ class BeamOptions(BaseModel):
     def values(self) -> dict[str, Any]:
         """The options by name."""
         values = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
-        if values.get("job_endpoint") == "embed":  # workers in the driver's process, as the rest of that job server
+        if values.get("job_endpoint") == "embed":  # workers run in the driver's process, like that job server
             values.setdefault("environment_type", "LOOPBACK")
         return {"runner": self.runner, **values}
 
     @property
     def is_direct(self) -> bool:
-        """Whether Beam's Python runner on this machine is meant."""
+        """True for Beam's Python runner on this machine."""
         return self.runner.lower().removesuffix("runner") in DIRECT
 
     @property
     def is_remote(self) -> bool:
-        """Whether the job is handed to another process, which goes on by itself."""
+        """True if the job is submitted to another process, which continues independently."""
         return not self.is_direct and self.values.get("job_endpoint") != "embed"
 
     def pipeline_options(self) -> PipelineOptions:
-        """Beam's form of the options.
+        """Return the options as Beam's PipelineOptions.
 
         Raises:
-            UserError: an option that Beam does not know, or a value that it can't take.
+            UserError: Beam does not know an option, or a value is invalid.
         """
         from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -59,18 +59,18 @@ class BeamOptions(BaseModel):
             known = {flag.lstrip("-") for flag in parser._option_string_actions}
             for name in self.values.keys() - known:
                 close = difflib.get_close_matches(name, sorted(known), 1)
-                _refuse(f"there is no pipeline option {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
-            parser.error = _refuse
+                _fail(f"there is no pipeline option {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+            parser.error = _fail
 
         options = PipelineOptions.from_dictionary(self.values)
         options.get_all_options(add_extra_args_fn=check)
         return options
 
     def pipeline_runner(self) -> PipelineRunner:
-        """Beam's runner.
+        """Return Beam's runner.
 
         Raises:
-            UserError: there is none of that name, or what it needs isn't installed.
+            UserError: Beam has no such runner, or its dependencies are not installed.
         """
         from apache_beam.runners.runner import create_runner
 
@@ -84,5 +84,5 @@ class BeamOptions(BaseModel):
             raise UserError(f"beam.runner: {error}") from None
 
 
-def _refuse(message: str) -> None:
+def _fail(message: str) -> None:
     raise UserError(f"beam: {message}")

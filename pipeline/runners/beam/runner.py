@@ -1,4 +1,4 @@
-"""Shards as the elements of an Apache Beam pipeline, on any of Beam's runners. How to start each: docs/BEAM.md."""
+"""Run shards as the elements of an Apache Beam pipeline on any of Beam's runners. See docs/BEAM.md."""
 
 from __future__ import annotations
 
@@ -27,20 +27,24 @@ if TYPE_CHECKING:
 
 
 class BeamRunner(Runner):
-    """Runs shards as the elements of one Beam pipeline of all stages, and follows it through storage.
+    """Runs shards as the elements of one Beam pipeline with all stages, and follows it through storage.
 
     Attributes:
-        result: Beam's result of the last pass that ended by itself, with its state and metrics.
+        result: Beam's result, with state and metrics, of the last pass that was not stopped.
     """
 
     def __init__(self, options: BeamOptions) -> None:
-        """Raises UserError where Beam is not installed, or has no such option or runner."""
+        """Check the options.
+
+        Raises:
+            UserError: Beam is not installed, or has no such option or runner.
+        """
         _import_quietly()
         options.pipeline_options()
         options.pipeline_runner()
         self.options = options
         self.result: PipelineResult | None = None
-        self._under_way: _Pass | None = None
+        self._running: _Pass | None = None
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
         from echo_targets.pipeline.runners.beam.in_progress import WORK
@@ -51,7 +55,7 @@ class BeamRunner(Runner):
 
     @property
     def counters(self) -> dict[str, dict[str, int]]:
-        """Counters of the last pass that ended by itself, by stage and name: shards, rows, rejects, samples."""
+        """Counters of the last pass that was not stopped, by stage and name: shards, rows, rejects, samples."""
         found: dict[str, dict[str, int]] = {}
         for counter in self.result.metrics().query()["counters"] if self.result else []:
             space, _, stage = counter.key.metric.namespace.partition(".")
@@ -61,27 +65,27 @@ class BeamRunner(Runner):
 
     def _run(self, build: Callable[[beam.Pipeline], None]) -> None:
         try:
-            with _Pass(self.options) as self._under_way:
-                self.result = self._under_way.run(build)
+            with _Pass(self.options) as self._running:
+                self.result = self._running.run(build)
         finally:
-            self._under_way = None
+            self._running = None
 
     def _stop(self) -> None:
         from echo_targets.pipeline.runners.beam.in_progress import WORK
 
-        WORK.stop()  # before the rest, so that a pass that has hardly begun sees it
-        if self._under_way:
-            self._under_way.stop()
+        WORK.stop()  # first, so that a pass that is just starting sees it
+        if self._running:
+            self._running.stop()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._under_way:
+        if self._running:
             self._stop()
 
 
 class _Pass:
-    """One job of Beam's."""
+    """One Beam job."""
 
     def __init__(self, options: BeamOptions) -> None:
         self._options = options
@@ -92,18 +96,18 @@ class _Pass:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the worker processes that are left, and waits for the shards of this process that are stopping."""
+        """Stop remaining worker processes, and wait for stopping shards of this process."""
         from echo_targets.pipeline.runners.beam.in_progress import WORK
 
         self._lifeline.close()
         WORK.wait(GRACE_SECONDS)
 
     def run(self, build: Callable[[beam.Pipeline], None]) -> PipelineResult | None:
-        """Runs the job to its end.
+        """Run the job until it ends.
 
         Raises:
-            UserError: the options don't go together, or lack something.
-            WorkerDied: a worker process of the direct runner died.
+            UserError: the options are inconsistent or incomplete.
+            WorkerDied: a worker process of the direct runner crashed.
         """
         import apache_beam as beam
 
@@ -129,10 +133,10 @@ class _Pass:
         return self._result
 
     def stop(self) -> None:
-        """Makes `run` end soon."""
+        """Make `run` return soon."""
         self._lifeline.close()
         if self._options.is_remote and self._result:
-            with suppress(Exception):  # it may just have ended, or be out of reach
+            with suppress(Exception):  # the job may have just ended, or be unreachable
                 self._result.cancel()
 
     def _runner(self, options: PipelineOptions) -> PipelineRunner:
@@ -145,24 +149,24 @@ class _Pass:
             return self._options.pipeline_runner()
         processors = os.cpu_count() or 1
         direct.direct_num_workers = direct.direct_num_workers or processors
-        direct.direct_running_mode = None  # else Beam's own kind of worker processes takes the place of this one
+        direct.direct_running_mode = None  # otherwise Beam replaces these workers with its own
         environment = worker_environment(max(1, processors // direct.direct_num_workers))
         return direct_runner(options, watched_workers(self._lifeline.open(), environment))
 
 
 class _Lifeline:
-    """A named pipe that is open for as long as worker processes are to live: until it is closed, or the driver dies."""
+    """A named pipe that stays open while workers should run: until it is closed or the driver exits."""
 
     def __init__(self) -> None:
         self._folder: str | None = None
         self._end = -1
 
     def open(self) -> str:
-        """Its path."""
+        """Create the pipe and return its path."""
         self._folder = tempfile.mkdtemp(prefix="echo-targets-")
         path = os.path.join(self._folder, "lifeline")
         os.mkfifo(path)
-        self._end = os.open(path, os.O_RDWR)  # for writing alone it would wait for the first worker
+        self._end = os.open(path, os.O_RDWR)  # O_WRONLY would block until the first worker opens it
         return path
 
     def close(self) -> None:
@@ -173,7 +177,7 @@ class _Lifeline:
 
 
 def _import_quietly() -> None:
-    """Imports Beam without its warnings of what this project does not ask for: Google's clients, a worker's folders."""
+    """Import Beam without warnings about features that are not used here: Google clients and workers' folders."""
     if find_spec("apache_beam") is None:
         raise UserError("runner=beam needs Apache Beam: pip install 'echo-targets[beam]'")
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""What Beam's workers run. Imported where Beam is: its classes derive from Beam's."""
+"""The code that Beam's workers run. Requires Beam, because its classes derive from Beam's."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from echo_targets.schemas.dataset.layout import StageInfo
 _LOGGER = logging.getLogger(__name__)
 
 Element = list[int]
-"""A shard's number, and the positions of the steps that are left for it."""
+"""A shard number, followed by the positions of its remaining steps."""
 
 
 class RunStep(beam.DoFn):
-    """Runs one stage's task of each shard that has got to it; hands on the shards that have more to come.
+    """Runs one stage on each shard that has reached it, and passes on shards with remaining steps.
 
-    A shard that fails is not handed on: the note that it left in storage says why. Counters, in the namespace
-    `echo_targets.<stage>`: shards, rows, rejects, samples (16 kHz); distributions: shard_ms, shard_rows.
+    A failed shard is not passed on; its attempt note in storage has the reason. Counters in the namespace
+    `echo_targets.<stage>`: shards, rows, rejects, samples (16 kHz). Distributions: shard_ms, shard_rows.
     """
 
     def __init__(self, position: int, step: str, run_shard: RunShard) -> None:
@@ -46,7 +46,7 @@ class RunStep(beam.DoFn):
             yield [shard, *left]
 
     def _run(self, shard: int) -> bool:
-        """Whether the shard is committed."""
+        """Run the step on a shard; return True if the shard is committed."""
         task = task_of(self.step, shard)
         name = f"{NAMESPACE}.{task.info.stage}"
         started = time.monotonic()
@@ -67,27 +67,27 @@ class RunStep(beam.DoFn):
 
 
 def build_chains(chains: Sequence[Chain], run_shard: RunShard, pipeline: beam.Pipeline) -> None:
-    """All stages of all chains as one pipeline; between two stages the shards are dealt out to the workers anew.
+    """Build one pipeline with all stages of all chains; shards are reshuffled over the workers before each stage.
 
-    The stages' descriptions are part of the steps, so that little more than its number travels with a shard.
+    The steps contain the descriptions of the stages, so elements hold little more than a shard number.
     """
-    steps: dict[str, str] = {}  # each step's stage by its description
+    steps: dict[str, str] = {}  # stage name by step description
     for chain in sorted(chains, key=len, reverse=True):
         steps.update((step_of(task), task.info.stage) for task in chain if step_of(task) not in steps)
     positions = {step: position for position, step in enumerate(steps)}
     elements = [[chain[0].shard, *(positions[step_of(task)] for task in chain)] for chain in chains]
     shards = pipeline | "shards" >> beam.Create(elements, reshuffle=False)
     for position, (step, stage) in enumerate(steps.items()):
-        shards |= f"deal out {position}" >> beam.Reshuffle()
+        shards |= f"reshuffle {position}" >> beam.Reshuffle()
         shards |= f"{position} {stage}" >> beam.ParDo(RunStep(position, step, run_shard))
 
 
 def step_of(task: ShardTask) -> str:
-    """A task without its shard, as JSON."""
+    """Return a task without its shard number, as JSON."""
     return json.dumps({"root": task.root, "spec": asdict(task.spec), "info": asdict(task.info)}, sort_keys=True)
 
 
 def task_of(step: str, shard: int) -> ShardTask:
-    """The task that a step runs on a shard."""
+    """Return the task that a step runs on a shard."""
     values: dict[str, Any] = json.loads(step)
     return ShardTask(values["root"], StageSpec(**values["spec"]), StageInfo(**values["info"]), shard)

@@ -1,6 +1,6 @@
 """`python -m echo_targets.pipeline.runners.beam.worker LIFELINE`: a worker process of Beam's direct runner.
 
-The lifeline is a named pipe that the driver holds open; when it is closed, the pass is over or the driver is gone.
+The lifeline is a named pipe that the driver holds open. It closes when the pass is over or the driver has exited.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import threading
 
 
 def main(lifeline: str) -> None:
-    """Works until the driver hangs up."""
-    logging.getLogger().addHandler(logging.NullHandler())  # its log goes to the driver, not to the terminal too
+    """Run Beam's worker until the lifeline closes."""
+    logging.getLogger().addHandler(logging.NullHandler())  # logs go to the driver; do not print them here as well
     from apache_beam.runners.worker import sdk_worker_main
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    signal.signal(signal.SIGTERM, lambda *_: _end())
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: _exit())
+    threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
     sdk_worker_main.main([])
 
 
-def _end_with(lifeline: str) -> None:
+def _exit_with(lifeline: str) -> None:
     try:
-        pipe = os.open(lifeline, os.O_RDONLY | os.O_NONBLOCK)  # not held up where nobody writes any more
+        pipe = os.open(lifeline, os.O_RDONLY | os.O_NONBLOCK)  # opening must not block if the driver has exited
         os.set_blocking(pipe, True)
         while os.read(pipe, 1):
             pass
     except FileNotFoundError:
         pass
-    shutil.rmtree(os.path.dirname(lifeline), ignore_errors=True)  # a killed driver could not
-    _end()
+    shutil.rmtree(os.path.dirname(lifeline), ignore_errors=True)  # in case the driver was killed
+    _exit()
 
 
-def _end() -> None:
-    """Ends the process; the shards under way take away what they have written."""
+def _exit() -> None:
+    """Stop the running shards, which delete their unfinished files, and exit the process."""
     from echo_targets.pipeline.orphans import GRACE_SECONDS
     from echo_targets.pipeline.runners.beam.in_progress import WORK
 

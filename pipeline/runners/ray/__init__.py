@@ -1,1 +1,1 @@
-"""Shards on Ray Data."""
+"""The Ray Data runner."""

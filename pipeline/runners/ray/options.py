@@ -1,4 +1,4 @@
-"""Options of Ray: where it runs, and what a worker takes."""
+"""Ray's options in a configuration."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 
 class RayOptions(BaseModel):
-    """Where Ray runs, and what a worker takes.
+    """Where Ray runs, and the resources of a worker.
 
     Attributes:
-        address: `host:port` of a cluster's head, from a machine that is a node of it; `auto` for the cluster that this
-            machine is a node of, as in a job that `ray job submit` started. By default a cluster is started on this
-            machine, and ended with the job.
-        min_workers: workers that each stage has from the beginning.
-        max_workers: most workers of a stage; by default as many as the cluster holds.
-        cpus_per_worker: CPUs that a worker reserves, and threads that its libraries take. A worker reserves less where
-            a node could otherwise not hold one of each stage.
-        gpus_per_worker: GPUs, or the share of one, that a worker reserves if its stage has a model that runs on a
-            device.
-        runtime_env: Ray's runtime environment of the workers, such as `{pip: [...]}`; the project and the limits of
-            threads are added to it.
+        address: `host:port` of the cluster's head, if this machine is a node of the cluster; `auto` for the cluster of
+            this machine, as in a job started with `ray job submit`. By default, a cluster is started on this machine
+            and stopped after the job.
+        min_workers: number of workers with which each stage starts.
+        max_workers: maximum number of workers of a stage; by default, as many as fit into the cluster.
+        cpus_per_worker: CPUs that a worker reserves and threads that its libraries use. A worker reserves less if a
+            node could not hold one worker of each stage otherwise.
+        gpus_per_worker: GPUs, possibly a fraction, that a worker reserves if its stage runs a model on a device.
+        runtime_env: Ray's runtime environment for the workers, such as `{pip: [...]}`; the project and thread limits
+            are added to it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Shards as the rows of a Ray Data pipeline, an actor pool a stage. How to run it on a cluster: docs/RAY.md."""
+"""Run shards as the rows of a Ray Data pipeline with one actor pool per stage. See docs/RAY.md for clusters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
-from echo_targets.pipeline.isolation import ending
+from echo_targets.pipeline.isolation import exit_status
 from echo_targets.pipeline.orphans import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import Chain, Events, Runner, RunShard
 from echo_targets.pipeline.runners.follow import follow
@@ -22,22 +22,26 @@ from echo_targets.schemas.errors import UserError
 
 
 class RayRunner(Runner):
-    """Runs shards in a Ray Data pipeline of all stages, and follows it through storage.
+    """Runs shards in a Ray Data pipeline with all stages, and follows it through storage.
 
-    Ray is driven by a process of its own: that of the job stays free of Ray's threads, signal handlers and settings,
-    and outlives a cluster that fails.
+    A child process drives Ray, so the job's process is unaffected by Ray's threads, signal handlers and settings, and
+    survives a failing cluster.
     """
 
     def __init__(self, options: RayOptions) -> None:
-        """Raises UserError where Ray is not installed or an option can't be."""
+        """Check the options.
+
+        Raises:
+            UserError: Ray is not installed, or an option is invalid.
+        """
         from importlib.util import find_spec
 
         if find_spec("ray") is None:
             raise UserError("runner=ray needs Ray: pip install 'echo-targets[ray]'")
         if options.address is not None and options.address.startswith("ray://"):
             raise UserError(
-                f"ray.address={options.address}: Ray Data is not driven through Ray Client; start the job on a node of "
-                "the cluster, with host:port or auto, or with `ray job submit`"
+                f"ray.address={options.address}: Ray Client is not supported. Start the job on a node of the cluster, "
+                "with host:port or auto, or with `ray job submit`."
             )
         if options.max_workers is not None and options.max_workers < options.min_workers:
             raise UserError(f"ray.max_workers={options.max_workers} is less than ray.min_workers={options.min_workers}")
@@ -56,7 +60,7 @@ class RayRunner(Runner):
         yield from follow(chains, lambda undone: self._drive(run_chains, undone, run_shard, here), self._stop)
 
     def _drive(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What `work` gives, called with the options and the arguments in the process that drives Ray."""
+        """Call `work` with the options and arguments in the process that drives Ray, and return its result."""
         with self._starting:
             if self._stopped:
                 return None
@@ -69,9 +73,9 @@ class RayRunner(Runner):
             outcome = pipe.recv()
         except (EOFError, OSError):
             driver.join()
-            outcome = RuntimeError(f"Ray's driver ended with {ending(driver.exitcode)}")
+            outcome = RuntimeError(f"Ray's driver exited with {exit_status(driver.exitcode)}")
         if isinstance(outcome, Exception):
-            self._driver = None  # it has ended, and what is next may find Ray well again
+            self._driver = None  # it has exited; the next call starts a new one
             driver.join()
             raise outcome
         return outcome
@@ -102,5 +106,5 @@ class RayRunner(Runner):
 
 
 def _absolute(root: str) -> str:
-    """A root for workers, which have other working directories."""
+    """Make a root absolute, because workers have other working directories."""
     return root if is_url(root) else os.path.abspath(root)

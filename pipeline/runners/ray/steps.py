@@ -1,4 +1,4 @@
-"""Inside of Ray: the process that drives a pass, and the workers of its stages."""
+"""The code that runs with Ray: the process that drives a pass, and the workers of its stages."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from echo_targets.pipeline.runners.ray.options import RayOptions
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a cluster of our own: shards' numbers are all that is in it, or counts, which Ray spills to disk where they are
-more; it would take a third of the memory by default."""
+"""Object store size of a cluster that this job starts. It only holds shard numbers or counts, and Ray spills more to
+disk; by default it would take a third of the memory."""
 CONNECT_SECONDS = 10.0
 PARTITIONS_PER_CPU = 2
 SHARD, PART = "shard", "part"
 
 
 def drive(pipe: Connection, parent: int, options: RayOptions) -> None:
-    """Does one work after the other on Ray, in a process of its own: sends what comes of each, or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Run calls received over a pipe on Ray, in a process of their own, and send back each result or error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     exit_with_parent(parent)
-    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or what is still under way when we disconnect starts another cluster
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # otherwise calls still running at disconnect start another cluster
     try:
         _connect(options)
         while True:
@@ -65,7 +65,7 @@ def drive(pipe: Connection, parent: int, options: RayOptions) -> None:
 
 
 def run_chains(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard, directory: str) -> None:
-    """A pass over the chains, in the driver's directory where a node has it."""
+    """Run one pass over the chains; workers use the driver's directory if their node has it."""
     for _ in _pipeline(options, chains, run_shard, directory).iter_internal_ref_bundles():
         pass
 
@@ -80,16 +80,16 @@ def _connect(options: RayOptions) -> None:
     else:
         try:
             place = {"address": canonicalize_bootstrap_address_or_die(options.address)}
-            socket.create_connection(extract_ip_port(place["address"]), CONNECT_SECONDS).close()  # Ray tries for ever
+            socket.create_connection(extract_ip_port(place["address"]), CONNECT_SECONDS).close()  # Ray retries forever
         except (OSError, ValueError) as error:
             raise UserError(f"ray.address={options.address}: {error}") from None
-        os.chdir(os.sep)  # Ray's workers import from their driver's directory first, whatever lies there on their node
+        os.chdir(os.sep)  # Ray's workers import from the driver's directory first, which may differ on their node
     ray.init(**place, runtime_env=environment, logging_level=logging.WARNING)
-    signal.signal(signal.SIGTERM, _disconnect)  # after Ray has set its own
+    signal.signal(signal.SIGTERM, _disconnect)  # replaces Ray's handler
 
 
 def _disconnect(*_: object) -> None:
-    """Ends the process and its actors: Ray sends them SIGTERM, and they clean up behind them."""
+    """Exit the process and stop its actors: Ray sends them SIGTERM, and they clean up."""
     import ray
 
     ray.shutdown()
@@ -97,7 +97,7 @@ def _disconnect(*_: object) -> None:
 
 
 def _runtime_env(options: RayOptions) -> dict[str, Any]:
-    """The workers' environment; where they may be on other machines the project goes with it."""
+    """Return the workers' runtime environment; it includes the project if workers may run on other machines."""
     given = options.runtime_env
     defaults = worker_environment(max(1, math.floor(options.cpus_per_worker)))
     environment = {**given, "env_vars": {**defaults, **given.get("env_vars", {})}}
@@ -108,23 +108,23 @@ def _runtime_env(options: RayOptions) -> dict[str, Any]:
 
 
 def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard, directory: str) -> RayDataset:
-    """A row a shard, an operator a stage: a row that comes out of one is committed, and goes on to the next."""
+    """Build a pipeline with a row per shard and an operator per stage; an operator outputs the committed shards."""
     import ray.data
 
     stages = _by_stage(chains)
     on_device = {stage: next(iter(tasks.values())).spec.transform_class().on_device for stage, tasks in stages.items()}
     cpus, gpus = _shares(options, len(stages), sum(on_device.values()))
     rows = _rows(SHARD, sorted(chain[0].shard for chain in chains))
-    context = rows.context  # a copy, which the operators inherit
-    context.execution_no_progress_timeout_s = -1  # a shard may well take longer than Ray Data's half an hour
-    context.max_errored_blocks = -1  # what is lost is found undone in storage
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # a task a worker is all that there ever is
-    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.4  # one of two busy ones may stay
+    context = rows.context  # a copy that the operators inherit
+    context.execution_no_progress_timeout_s = -1  # a shard may take longer than Ray Data's limit of half an hour
+    context.max_errored_blocks = -1  # lost shards are detected as unfinished in storage
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # a worker has at most one task
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.4  # keeps a pool in which one of two is busy
     for stage, tasks in stages.items():
         fewest = min(options.min_workers, len(tasks))
         most = min(options.max_workers or len(tasks), len(tasks))
         rows = rows.map_batches(
-            type(stage, (StageWorker,), {}),  # Ray's dashboard names operators and actors after it
+            type(stage, (StageWorker,), {}),  # gives operators and actors their names in the dashboard
             fn_constructor_args=(tasks, run_shard, directory),
             batch_size=1,
             batch_format="pyarrow",
@@ -132,26 +132,26 @@ def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard,
                 min_size=fewest,
                 max_size=max(fewest, most),
                 max_tasks_in_flight_per_actor=1,
-                enable_true_multi_threading=True,  # on the actor's main thread, where SIGTERM is heard
+                enable_true_multi_threading=True,  # runs on the actor's main thread, which receives SIGTERM
             ),
             num_cpus=cpus,
             num_gpus=gpus if on_device[stage] else 0,
-            max_task_retries=1,  # of a shard whose worker died: it goes on in a process set apart
+            max_task_retries=1,  # a shard whose worker crashed is retried in isolation
         )
     return rows
 
 
 def _rows(name: str, numbers: Sequence[int]) -> RayDataset:
-    """Rows of one number each, a block a row; Ray Data says no more than warnings of what is done with them."""
+    """Return a dataset with one number per row and one row per block; Ray Data's logging is limited to warnings."""
     import ray.data
     from ray.util.annotations import RayDeprecationWarning
     from ray.util.debug import log_once
 
-    warnings.simplefilter("ignore", RayDeprecationWarning)  # max_task_retries, which has no other place yet
+    warnings.simplefilter("ignore", RayDeprecationWarning)  # about max_task_retries, which has no replacement yet
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.WARNING)
-    log_once("ray_data_progress_manager_disabled")  # that there are no bars is no news
+    log_once("ray_data_progress_manager_disabled")  # suppresses the message that progress bars are off
     rows: RayDataset = ray.data.from_items([{name: number} for number in numbers], override_num_blocks=len(numbers))
     rows.context.enable_progress_bars = False
     rows.context.print_on_execution_start = False
@@ -159,7 +159,7 @@ def _rows(name: str, numbers: Sequence[int]) -> RayDataset:
 
 
 def _by_stage(chains: Sequence[Chain]) -> dict[str, dict[int, ShardTask]]:
-    """Each stage's tasks by shard, the stages in an order that is that of every chain."""
+    """Return each stage's tasks by shard, with the stages in an order that fits every chain."""
     order: TopologicalSorter[str] = TopologicalSorter()
     for chain in chains:
         for task in chain:
@@ -174,11 +174,11 @@ def _by_stage(chains: Sequence[Chain]) -> dict[str, dict[int, ShardTask]]:
 
 
 def _shares(options: RayOptions, stages: int, on_device: int) -> tuple[float, float]:
-    """CPUs and GPUs that a worker reserves, so that every stage has its fewest workers from the beginning.
+    """Return the CPUs and GPUs that a worker reserves, so that every stage can start with `min_workers` workers.
 
-    Stages wait for those before them: where some fill the cluster, and others have not one worker, none goes on. CPUs
-    are shared out, so that one of each stage fits the smallest node: a cluster may lose all its nodes but one. Models
-    that share a GPU must fit its memory together, so that is left to the user.
+    Stages wait for earlier ones: if some fill the cluster and others have no worker, none can continue. CPUs are shared
+    so that one worker of each stage fits on the smallest node, since a cluster may shrink to one node. GPUs are not
+    shared automatically, because models that share a GPU must fit into its memory together.
 
     Raises:
         UserError: the cluster has too few GPUs.
@@ -192,22 +192,22 @@ def _shares(options: RayOptions, stages: int, on_device: int) -> tuple[float, fl
     if gpus < needed:
         raise UserError(
             f"ray.gpus_per_worker={options.gpus_per_worker:g}: {on_device} stages run a model on a GPU and need "
-            f"{needed:g} in all, the cluster has {gpus:g}; give each a share that fits, or add nodes"
+            f"{needed:g} in total, but the cluster has {gpus:g}. Set a smaller fraction, or add nodes."
         )
     return math.floor(min(options.cpus_per_worker, room) * 10_000) / 10_000, options.gpus_per_worker
 
 
 class StageWorker:
-    """Runs shards of one stage, each in turn; what `run_shard` loads stays loaded."""
+    """Runs shards of one stage one after another; models stay loaded between shards."""
 
     def __init__(self, tasks: dict[int, ShardTask], run_shard: RunShard, directory: str) -> None:
-        with suppress(OSError):  # where a node has the driver's, the paths of a configuration mean the same
+        with suppress(OSError):  # if the node has the driver's directory, relative paths of a configuration work
             os.chdir(directory)
         self._tasks, self._run_shard = tasks, run_shard
         self._metrics = _Metrics()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """The rows whose shards are committed. Why the others are not is in the notes of their attempts."""
+        """Run the rows' shards and return the rows of committed ones. Failed shards leave attempt notes."""
         return rows.filter(pa.array([self._run(shard) for shard in rows[SHARD].to_pylist()], pa.bool_()))
 
     def _run(self, shard: int) -> bool:
@@ -218,7 +218,7 @@ class StageWorker:
             self._metrics.count(task.info.stage, self._run_shard(task, lambda samples: None))
         except Exception as error:
             if is_machine_error(error) and not isinstance(error, OSError):
-                os._exit(1)  # a failed accelerator fails its process for good: Ray tries again in another
+                os._exit(1)  # after an accelerator error this process can't use the device; Ray retries in another
             return False
         return True
 
@@ -232,7 +232,7 @@ def _committed(task: ShardTask) -> bool:
 
 
 class _Metrics:
-    """What the shards of a worker's stage came to, for Ray's dashboard and whoever scrapes its nodes."""
+    """Counters of a worker's stage, for Ray's dashboard and its metrics endpoints."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter
@@ -241,9 +241,9 @@ class _Metrics:
             return Counter(f"echo_targets_{name}", description, ("stage", *tags))
 
         self._shards = counter("shards", "Shards committed.")
-        self._hours = counter("hours", "Hours of audio in them.")
+        self._hours = counter("hours", "Hours of audio in committed shards.")
         self._rows = counter("rows", "Rows written.")
-        self._rejects = counter("rejects", "Rows refused or held back.", "error_class")
+        self._rejects = counter("rejects", "Rows rejected or dropped.", "error_class")
 
     def count(self, stage: str, manifest: Manifest) -> None:
         tags = {"stage": stage}

@@ -53,7 +53,7 @@ def test_all_of_them_grouped_by_stage() -> None:
 def test_help_and_unknown_names() -> None:
     assert "echo-targets backends fairseq2" in ask("--help").stdout
     done = ask("fairseq3")
-    assert done.returncode == 2 and "no backend 'fairseq3'; there are align, " in done.stderr
+    assert done.returncode == 2 and "no stage, package or extra 'fairseq3'. Known names are align, " in done.stderr
 
 
 def test_what_is_not_installed(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ metadata.MetadataPathFinder.find_distributions = find
         ),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-            "it ends its process by SIGSEGV",
+            "it crashes the process with SIGSEGV",
             f"pip install --force-reinstall --no-deps 'jiwer=={version('jiwer')}'",
         ),
     ],
@@ -107,7 +107,7 @@ def test_another_version_than_the_tested_one(tmp_path: Path) -> None:
     (tmp_path / "jiwer-3.0.0.dist-info").mkdir()
     (tmp_path / "jiwer-3.0.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: jiwer\nVersion: 3.0.0\n")
     done = ask("jiwer", site=tmp_path)
-    expected = f"jiwer 3.0.0 is installed, {pins()['jiwer']} is what was tested:\n    pip install -c constraints.txt"
+    expected = f"jiwer 3.0.0 is installed, but {pins()['jiwer']} was tested:\n    pip install -c constraints.txt"
     assert done.returncode == 0 and expected in done.stdout
 
 

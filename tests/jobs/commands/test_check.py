@@ -82,7 +82,7 @@ def test_what_a_program_reads_has_nothing_else_in_it(
 ) -> None:
     assert check_command(str(root.folder), style=style) == 0
     said = capsys.readouterr()
-    assert "2 tables, 2 shards, 6 rows, nothing to complain about" in said.err
+    assert "2 tables, 2 shards, 6 rows, no problems found" in said.err
     assert said.out == "" if style != "junit" else ElementTree.fromstring(said.out.encode()).get("failures") == "0"
 
 
@@ -107,7 +107,7 @@ def test_against_a_contract_beside_the_rows(root: Root, tmp_path: Path, capsys: 
     said = capsys.readouterr().out.splitlines()
     assert said == [
         "utterances: breaking: column channel was int64 not null and is int8 not null",
-        "utterances: schema_version: schema_version is 3.0.0; what breaks wants 4.0.0",
+        "utterances: schema_version: schema_version is 3.0.0; a breaking change requires 4.0.0",
     ]
     assert check_command(None, against=str(root.folder)) == 0
 
@@ -192,4 +192,4 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
 
 def test_units_of_an_unknown_tokenizer_are_a_remark(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_command(str(root.folder), level="deep") == 1  # the samples' audio is none
-    assert "units: units_recomputed: no units were computed again" in capsys.readouterr().out
+    assert "units: units_recomputed: no units were recomputed" in capsys.readouterr().out

@@ -95,7 +95,7 @@ def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None
     place = str(root.folder)
     assert diff_command(f"{place}@{OLD}", place, "echo_targets", as_json=False) == 0
     shown = capsys.readouterr().out
-    for text in ("8 the same, 2 changed, 1 added, 1 gone", "gone, in B: 1 too_short", "4-7 units", "utt-00007"):
+    for text in ("8 unchanged, 2 changed, 1 added, 1 removed", "removed, in B: 1 too_short", "4-7 units", "utt-00007"):
         assert text in shown, shown
     assert diff_command(f"{place}@{OLD}", f"@{NEW}", "echo_targets", as_json=True) == 0
     value = json.loads(capsys.readouterr().out)
@@ -106,7 +106,7 @@ def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("place", "table", "message"),
     [
-        ("@cccc", "echo_targets", "there are: a{16}, b{16}"),
+        ("@cccc", "echo_targets", "Versions: a{16}, b{16}"),
         ("", "nothing", "no table 'nothing'"),
         ("", "units", "units"),
     ],

@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def rubbish_in(root: Path) -> list[str]:
+def garbage_in(root: Path) -> list[str]:
     """Things of every kind that gc removes."""
     current = Dataset(str(root)).tables()["transcripts"]
     left = [
@@ -64,12 +64,12 @@ def test_it_deletes_what_it_said_and_nothing_else(root: Path, capsys: pytest.Cap
         "transcripts": 2,
         "alignments": 2,
     }
-    left, kept = rubbish_in(root), kept_in(root)
+    left, kept = garbage_in(root), kept_in(root)
     before = files(root)
     assert gc.gc_command(str(root), yes=False) == 0
     assert files(root) == before, "it only says what it would do"
     said = capsys.readouterr().out
-    assert "--yes deletes it" in said and "rejects/double/" in said and "not current; " in said
+    assert "Run again with --yes to delete" in said and "rejects/double/" in said and "not current; " in said
     assert gc.gc_command(str(root), yes=True) == 0
     after = files(root)
     assert before.keys() - after.keys() == {
@@ -105,7 +105,7 @@ class Killed(BaseException):
 def test_a_kill_leaves_no_shard_that_counts_without_its_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Dataset(str(root))
     delete, survived = Folder.delete, 0
-    while any(rubbish.what for rubbish in gc.rubbish(dataset)):
+    while any(garbage.what for garbage in gc.find_garbage(dataset)):
         left = [1]
 
         def once(storage: Folder, path: str, left: list[int] = left) -> None:

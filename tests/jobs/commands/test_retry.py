@@ -204,7 +204,7 @@ def test_a_mended_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     version = Dataset(str(tmp_path / "out")).tables()["utterances"]
     assert retry_command(str(config), []) == 0 and keys() == ["a", "b", "c"]
     assert Dataset(str(tmp_path / "out")).tables()["utterances"] == version
-    assert "ingest: 1 of 1 shards hold rows to try again" in capsys.readouterr().out
+    assert "ingest: 1 of 1 shards have rows to retry" in capsys.readouterr().out
     assert not (tmp_path / "out" / ASIDE).exists()
     soundfile.write(tmp_path / "d.wav", noise, SAMPLE_RATE)
     retry(listed())

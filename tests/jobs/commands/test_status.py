@@ -33,7 +33,7 @@ def test_what_a_run_would_do_and_why(tmp_path: Path) -> None:
     assert after["alignments"].why == [f"upstream.transcripts: {old}, now {after['transcripts'].info.fingerprint}"]
     (tmp_path / "transcripts" / old / "part-00001-of-00003.json").unlink()
     found = foreseen(tmp_path, "yes")["transcripts"]
-    assert (found.committed, found.why) == (2, ["the current version lacks shards"])
+    assert (found.committed, found.why) == (2, ["the current version is missing shards"])
 
 
 def test_versions_and_their_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,7 +154,7 @@ def test_sorts_searches_and_turns_pages(page: Page) -> None:
     page.until(lambda: page.texts("#table td.id a") == [name(17)])
     search.clear()
     search.send_keys("there is none")
-    page.until(lambda: page.texts("#found")[0].startswith("No utterance is like that"))
+    page.until(lambda: page.texts("#found")[0].startswith("No utterance matches"))
 
 
 def test_keyboard_walks_the_list_and_opens(page: Page) -> None:

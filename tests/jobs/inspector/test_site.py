@@ -21,7 +21,7 @@ import torch
 from echo_targets.jobs.commands.inspect import server
 from echo_targets.jobs.inspector.rows import diff, word_diff
 from echo_targets.jobs.inspector.site import Site, write_site
-from echo_targets.jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centres, peaks, spectrogram
+from echo_targets.jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centers, peaks, spectrogram
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.models.voices.vocoder import Vocoder
@@ -85,8 +85,8 @@ def test_every_row_is_there_with_what_the_tables_say(root: Root, site: Site) -> 
 
 def test_a_question_knows_its_reply_and_its_targets(site: Site) -> None:
     rows = details(site.folder)
-    assert rows[8]["other"] == {"number": 9, "id": name(9), "says": True}
-    assert rows[9]["other"] == {"number": 8, "id": name(8), "says": False}
+    assert rows[8]["other"] == {"number": 9, "id": name(9), "is_reply": True}
+    assert rows[9]["other"] == {"number": 8, "id": name(8), "is_reply": False}
     new, old = rows[8]["targets"]
     assert [segment["text"] for segment in new["segments"]] == ["hello", " there you"]
     assert [segment["edits"] for segment in new["segments"]] == [[["s", 1, 1], ["=", 5, 5]], [["=", 3, 3], ["d", 3, 0]]]
@@ -214,7 +214,7 @@ def test_peaks_and_spectrogram() -> None:
         heard = spectrogram(click, hop)
         assert heard.shape == (frames, 64) and (hop > 1024 or heard.sum(axis=1).argmax() == (8_000 - 1) // hop)
     middle = bands[25]
-    assert middle.argmax() == np.abs(centres() - 1000).argmin()
+    assert middle.argmax() == np.abs(centers() - 1000).argmin()
     assert -12 < FLOOR + STEP * middle.max() <= 0  # a full-scale sine, spread over a band
     assert peaks(waveform * 0.5).tolist() == [127] * 100
     heard = MeanSpectra()
@@ -237,7 +237,7 @@ def test_nothing_else_is_written_over(root: Root, tmp_path: Path) -> None:
 def test_the_command(root: Root, tmp_path: Path) -> None:
     result = run("inspect", str(root.folder), "--out", str(tmp_path / "page"), "--sounds", "0")
     assert result.returncode == 0, result.stderr
-    assert "70 rows, 0 of them with sound" in result.stdout
+    assert "70 rows, 0 with sound" in result.stdout
     for bad in ((str(tmp_path),), (str(root.folder), "--out", str(root.folder))):
         result = run("inspect", *bad)
         assert result.returncode == 2 and "Traceback" not in result.stderr and result.stderr.strip()

@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced_and_leaves_
             left.append(temporary(root))
     assert failures(events) == [("double", 0, False)]
     assert [event.reason for event in events if isinstance(event, Failed)] == [
-        "its worker died (signal SIGKILL, perhaps out of memory)"
+        "its worker crashed (signal SIGKILL, possibly out of memory)"
     ]
     assert max(map(len, left)) >= 1, "it had begun to write"
     assert len(list(notes.iterdir())) == 1

@@ -148,7 +148,7 @@ def test_one_death_that_ends_a_pass_costs_the_other_tasks_nothing(tmp_path: Path
         work_through(chains)
 
     events = list(follow(chains_of(tmp_path), launch, nothing, attempts=2 * ATTEMPTS))
-    died = "its worker died (signal SIGKILL)"
+    died = "its worker crashed (signal SIGKILL)"
     assert failures(events) == [("listen", number % 2, died, False) for number in range(1, 2 * ATTEMPTS)]
     assert passes == [3] * 2 * ATTEMPTS
     assert sum(isinstance(event, Done) for event in events) == 6
@@ -162,7 +162,7 @@ def test_a_task_that_keeps_dying_fails_for_good_and_the_others_are_done(tmp_path
         die_at(die)
 
     events = list(follow(chains_of(tmp_path), launch, nothing))
-    assert failures(events) == [("double", 1, "its worker died", attempts == 2) for attempts in range(ATTEMPTS)]
+    assert failures(events) == [("double", 1, "its worker crashed", attempts == 2) for attempts in range(ATTEMPTS)]
     assert sum(isinstance(event, Done) for event in events) == 5
 
 
@@ -192,7 +192,7 @@ def test_a_note_of_an_earlier_run_is_not_an_attempt_of_this_one(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(RuntimeError("no such host"), "RuntimeError: no such host"), (None, "the engine ended without having begun it")],
+    [(RuntimeError("no such host"), "RuntimeError: no such host"), (None, "the engine ended before starting it")],
 )
 def test_a_pass_of_which_nothing_comes_counts_for_every_task(
     tmp_path: Path, error: Exception | None, reason: str

@@ -350,7 +350,7 @@ def test_nobody_answers(tmp_path: Path, address: str, said: str) -> None:
 @pytest.mark.slow
 def test_too_few_gpus(tmp_path: Path, options: RayOptions) -> None:
     asking = options.model_copy(update={"gpus_per_worker": 0.5})
-    with pytest.raises(UserError, match=r"gpus_per_worker=0\.5: 1 stages .* need 0\.5 in all, the cluster has 0"):
+    with pytest.raises(UserError, match=r"gpus_per_worker=0\.5: 1 stages .* need 0\.5 in total, but the cluster has 0"):
         run(job(tmp_path, here(OnDevice)), asking)
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from echo_targets.schemas.tables.base import BLANK, CATEGORY, Rule, column, list_of
 from echo_targets.schemas.tables.rules import (
     cuts_differ,
-    equal_neighbours,
-    equal_neighbours_in_all,
+    equal_neighbors,
+    equal_neighbors_in_all,
     field_of,
     lengths,
     lengths_rule,
@@ -70,11 +70,11 @@ def test_rows_with(data: st.DataObject, rows: Lists) -> None:
 
 
 @given(st.data(), st.lists(st.lists(st.lists(st.integers(0, 1), max_size=6), max_size=3), max_size=8))
-def test_equal_neighbours_in_all(data: st.DataObject, rows: Lists) -> None:
+def test_equal_neighbors_in_all(data: st.DataObject, rows: Lists) -> None:
     """Also of lists of unequal lengths, and of more or fewer than are asked for."""
     array, expected = cut(data, list_of(pa.int16()), rows)
     counts = [data.draw(st.sampled_from([max(1, len(row or [])), 1, 2])) for row in expected]
-    found = equal_neighbours_in_all(array, pa.array(counts, pa.int8())).to_pylist()
+    found = equal_neighbors_in_all(array, pa.array(counts, pa.int8())).to_pylist()
     for row, count, marked in zip(expected, counts, found, strict=True):
         equal = [place for track in row or [] for place, pair in enumerate(pairwise(track)) if pair[0] == pair[1]]
         assert marked == any(equal.count(place) == count for place in equal)
@@ -92,8 +92,8 @@ def test_sums_do_not_overflow_the_element_type() -> None:
 
 
 @given(st.data(), lists_of_small)
-def test_equal_neighbours(data: st.DataObject, rows: Lists) -> None:
-    agree(equal_neighbours, lambda row: any(a == b for a, b in pairwise(row)))(data, rows, pa.int16())
+def test_equal_neighbors(data: st.DataObject, rows: Lists) -> None:
+    agree(equal_neighbors, lambda row: any(a == b for a, b in pairwise(row)))(data, rows, pa.int16())
 
 
 @given(st.data(), lists_of_small)
@@ -182,8 +182,8 @@ def test_nested_slices() -> None:
     nested = pa.array([[[9]], None, [[1, 1], []], [[2], [3, 4, 4]], []], list_of(list_of(pa.int16())))[1:4]
     inner = pc.list_flatten(nested)
     assert inner.to_pylist() == [[1, 1], [], [2], [3, 4, 4]]
-    assert equal_neighbours(inner).to_pylist() == [True, False, False, True]
-    assert rows_with(nested, equal_neighbours(inner)).to_pylist() == [False, True, True]
+    assert equal_neighbors(inner).to_pylist() == [True, False, False, True]
+    assert rows_with(nested, equal_neighbors(inner)).to_pylist() == [False, True, True]
     assert sums(inner).to_pylist() == [2, 0, 2, 11]
 
 

@@ -470,7 +470,7 @@ def test_a_source_s_language_is_a_code(folder: Path) -> None:
 def test_nothing_becomes_no_version(tmp_path: Path) -> None:
     empty = plan([], 1.0)
     assert empty.num_entries == 0  # a dry run may say so
-    with pytest.raises(UserError, match="there are no items to plan; name sources"):
+    with pytest.raises(UserError, match=r"there are no items to plan\. Name sources"):
         empty.commit(Dataset(str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
