@@ -32,6 +32,7 @@ from transforms.echox.model import EchoX
 from transforms.echox.s2t_training import S2TRecipe, S2TRow, train_s2t
 from transforms.echox.tokenizer import AUDIO_PATCH, END, PAD, byte_level_tokenizer
 from transforms.echox.training import tokenizer_of
+from transforms.models.t2c import SPELLED
 from transforms.prompts import PromptTemplate
 from transforms.segments import SegmentRule
 
@@ -161,6 +162,9 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
 
 
 def _echox(path: str) -> EchoX:
+    """Load a checkpoint that can be trained on rows of single units."""
+    if EchoXConfig.read(Path(path)).unit_spellings is not None:
+        raise ConfigError(f"{path}: {SPELLED}")
     echox = EchoX.load(Path(path))
     if echox.tokenizer is None:
         raise ConfigError(f"{path} has no tokenizer.json: name a directory that `train s2t` made")

@@ -50,7 +50,8 @@ def collate_kd(rows: Sequence[KDRow], config: EchoXConfig) -> dict[str, Tensor]:
         What is padded otherwise is -100, and the padding token in `input_ids`.
 
     Raises:
-        ValueError: a row's turns, prompt and segments do not fit each other.
+        ValueError: a row's turns, prompt and segments do not fit each other, or the model's unit decoder spells words
+            of units.
     """
     end = config.end_ids[0]
     header, first_unit = config.unit_middle_ids[1:], config.vocab_size

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 StopReason = Literal["end", "length", "repetition"]
 LOOP_WINDOW, LOOP_PERIOD = 32, 8
-SPELLED = "the decoder's ids are spelled by a tokenizer (`spellings`), and rows have units: train one without spellings"
+SPELLED = (
+    "the unit decoder's ids are words of units, such as `<|unit_837_81_194|>`, and training rows hold single units. "
+    "Take a model in which id k is unit k (`spellings: null`), such as one that `echo-targets train s2t` makes"
+)
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'.,?!-0123456789"
 SPECIALS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
 
