@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.transforms.released_echox import Shapes, echox_shapes, linear, norm
+from tests.transforms.released_echox import Shapes, echox_shapes, linear, norm, rope_of
 from transforms.echox.audio_tower import SIZES
 from transforms.echox.config import EchoXConfig
 from transforms.echox.network import EchoXNetwork
@@ -129,7 +129,7 @@ def test_both_decoders_turn_by_the_language_models_frequencies(llm: dict[str, An
     scaling = llm["rope_scaling"]
     for llama in (network.model, network.unit_translator.model):
         of_model = llama.config
-        assert (of_model.rope_theta, of_model.rms_norm_eps, of_model.hidden_act) == (500000.0, 1e-5, "silu")
+        assert (rope_of(of_model)[0], of_model.rms_norm_eps, of_model.hidden_act) == (500000.0, 1e-5, "silu")
         heads = 128 if llama is network.model or unit_model == "large" else 64
         assert of_model.head_dim == heads
         with torch.device("cpu"):

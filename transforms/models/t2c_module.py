@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaModel
 
-from transforms.models.decoding import RunningBatch
+from transforms.models.decoding import RunningBatch, llama_config
 from transforms.models.t2c import Chosen, T2CConfig, looping_tail
 
 
@@ -25,7 +25,7 @@ class T2CModule(nn.Module):
         super().__init__()
         self.config = config
         vocab = config.text_vocab_size + config.unit_vocab_size
-        llama = LlamaConfig(
+        llama = llama_config(
             vocab_size=1,
             hidden_size=config.hidden_size,
             intermediate_size=config.ffn_size,
