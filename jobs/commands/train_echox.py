@@ -30,6 +30,7 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.echox.tokenizer import AUDIO_PATCH, END, PAD, byte_level_tokenizer
+from echo_targets.transforms.models.t2c.config import SPELLED
 from echo_targets.transforms.segments.rule import SegmentRule
 from echo_targets.transforms.training.echo import (
     EchoRecipe,
@@ -167,6 +168,9 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
 
 
 def _echox(path: str) -> EchoX:
+    """Load a checkpoint that can be trained on rows of single units."""
+    if EchoXConfig.read(Path(path)).unit_spellings is not None:
+        raise ConfigError(f"{path}: {SPELLED}")
     echox = EchoX.load(Path(path))
     if echox.tokenizer is None:
         raise ConfigError(f"{path}: no tokenizer.json. Name a directory that `train s2t` wrote.")

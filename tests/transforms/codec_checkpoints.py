@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.transforms.bin_files import as_bin
+
 SIZES: dict[str, dict[str, Any]] = {
     "Encodec": {
         "num_filters": 6,
@@ -57,6 +59,8 @@ def make_codec(folder: Path, name: str, safe: bool = True, **more: Any) -> str:
         if name != "Dac":
             _spread(model, config)
     model.save_pretrained(folder, safe_serialization=safe)
+    if not safe:
+        as_bin(Path(folder))
     return str(folder)
 
 

@@ -7,11 +7,15 @@ written down here a second time; nothing of this project's network is asked.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -128,7 +132,11 @@ def write_released(folder: Path, words: list[str] = WORDS, shard_bytes: int = 40
     tokenizer = released_tokenizer(words)
     config = released_config(tokenizer, words, **changes)
     released = type("EchoXConfig", (LlamaConfig,), {"model_type": "EchoX"})
-    released(**config, architectures=["EchoXForCausalLM"], torch_dtype="float16").save_pretrained(folder)
+    released(**deepcopy(config), architectures=["EchoXForCausalLM"], torch_dtype="float16").save_pretrained(folder)
+    about = json.loads((folder / "config.json").read_text())
+    if about.pop("rope_parameters", None):  # transformers 5 wrote it, the release has transformers 4's keys
+        about |= {name: config[name] for name in ("rope_theta", "rope_scaling")}
+        (folder / "config.json").write_text(json.dumps(about))
     tokenizer.save_pretrained(folder)
     torch.manual_seed(5)
     state = {name: _drawn(name, shape) for name, shape in echox_shapes(config, 16).items()}
@@ -138,6 +146,15 @@ def write_released(folder: Path, words: list[str] = WORDS, shard_bytes: int = 40
     index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
+
+
+def rope_of(llama: LlamaConfig) -> tuple[float, dict[str, Any] | None]:
+    """`rope_theta` and `rope_scaling` of a configuration; transformers 5 has both in `rope_parameters`."""
+    rope = getattr(llama, "rope_parameters", None)
+    if rope is None:
+        return llama.rope_theta, llama.rope_scaling
+    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+    return rope["rope_theta"], None if scaling == {"rope_type": "default"} else scaling
 
 
 def _drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:

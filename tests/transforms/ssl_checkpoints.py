@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.transforms.bin_files import as_bin
+
 KINDS = ("hubert", "wav2vec2", "wavlm")
 SIZE = 40
 
@@ -30,6 +32,8 @@ def make_ssl(folder: Path, kind: str, norm: str = "group", safe: bool = True, he
         torch.manual_seed(7)
         model = getattr(transformers, f"{name}{'ForCTC' if head else 'Model'}")(config)
     model.save_pretrained(folder, safe_serialization=safe)
+    if not safe:
+        as_bin(Path(folder))
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=large, return_attention_mask=large)
     extractor.save_pretrained(folder)
     return str(folder)

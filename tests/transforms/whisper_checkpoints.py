@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
 from echo_targets.transforms.models.whisper.settings import Settings
 from echo_targets.transforms.models.whisper.weights import VOCABULARIES
+from tests.transforms.bin_files import as_bin
 
 if TYPE_CHECKING:
     from whisper.tokenizer import Tokenizer
@@ -38,6 +39,8 @@ def make_whisper(folder: Path, vocab_size: int = 51864, safe: bool = True, shard
     vars(model.generation_config).update(alignment_heads=[[0, 1], [1, 0]], **decoding(vocab_size))
     WhisperFeatureExtractor(model.config.num_mel_bins).save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=safe, max_shard_size=shard)
+    if not safe:
+        as_bin(Path(folder))
     write_vocabulary(folder, VOCABULARIES[vocab_size])
     return str(folder)
 
@@ -80,7 +83,7 @@ def decoding(vocab_size: int) -> dict[str, Any]:
 
 def write_vocabulary(folder: Path, name: str) -> None:
     """Writes `vocab.json`: the tokens of openai-whisper, as transformers spells their bytes."""
-    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
     from whisper.tokenizer import get_encoding
 
     encoding, letters = get_encoding(name), bytes_to_unicode()

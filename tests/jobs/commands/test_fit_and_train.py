@@ -22,6 +22,7 @@ from echo_targets.transforms.segments.rule import CLAUSE_END, SegmentRule
 from echo_targets.transforms.units.codebook import Codebook, fit_report
 from echo_targets.transforms.units.language import UnitLanguage
 from tests.schemas.samples import Root, sample
+from tests.transforms.released_echox import write_released
 from tests.transforms.rows import run_stages
 
 TEXTS = ["The cat sat down.", "It rains today.", "Seven and one are eight.", "Good morning.", "I like warm bread."]
@@ -193,6 +194,20 @@ def test_training_without_its_rows_says_what_to_run(dataset: Dataset, tmp_path: 
         train_s2t_command(dataset.root, str(tmp_path), "train-s2t", ["recipe.step=3"])
     with pytest.raises(ModelError, match=r"has no config\.json"):
         train_unit_translator_command(dataset.root, str(tmp_path), "train-unit-translator", [], str(tmp_path / "none"))
+
+
+def test_a_published_echox_of_words_of_units_is_refused_before_its_weights_are_read(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    model = write_released(tmp_path / "EchoX-3B")
+    for weights in model.glob("model*"):
+        weights.unlink()
+    said = "EchoX-3B: the unit decoder's ids are words of units, .* train s2t"
+    out = str(tmp_path / "out")
+    with pytest.raises(ConfigError, match=said):
+        train_unit_translator_command(dataset.root, out, "train-unit-translator", [], str(model))
+    with pytest.raises(ConfigError, match=said):
+        train_echo_command(dataset.root, str(model), out, "train-echo", [])
 
 
 def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:

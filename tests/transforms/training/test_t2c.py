@@ -120,6 +120,9 @@ def test_rows_that_cannot_be_trained_on_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=complaint):
             train_t2c(rows, [], CONFIG, TOKENIZER, tmp_path, RECIPE)
+    words = CONFIG.model_copy(update={"spellings": {CONFIG.text_vocab_size: "_3_4"}})
+    with pytest.raises(ValueError, match=r"words of units, .* hold single units\. .*spellings: null"):
+        train_t2c([Row("ae", [3, 4])], [], words, TOKENIZER, tmp_path, RECIPE)
 
 
 CLAUSES = SegmentRule(lookahead=1, min_tokens=1, max_tokens=40, threshold=0.2)

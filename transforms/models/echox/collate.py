@@ -50,7 +50,7 @@ def collate_kd(rows: Sequence[KDRow], config: EchoXConfig) -> dict[str, Tensor]:
         All else is padded with -100, and `input_ids` with the padding token.
 
     Raises:
-        ValueError: a row's turns, prompt and segments do not match.
+        ValueError: a row's turns, prompt and segments do not match, or the model's unit decoder decodes words of units.
     """
     end = config.end_ids[0]
     header, first_unit = config.unit_middle_ids[1:], config.vocab_size

@@ -346,7 +346,8 @@ def load_network(
         ) from error
     network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     for llama in (network.model, network.unit_translator.model):  # its frequencies are not weights
-        llama.rotary_emb = LlamaRotaryEmbedding(llama.config, device=network.lm_head.weight.device)
+        with network.lm_head.weight.device:  # transformers 5 has no argument for it
+            llama.rotary_emb = LlamaRotaryEmbedding(llama.config)
     return network
 
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaModel
 
 from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.t2c.decoding import llama_config
 from echo_targets.transforms.models.t2c.network import T2CModule
 
 CTC_CHUNK = 1 << 26
@@ -53,7 +54,7 @@ class SpeechLlama(LlamaModel):
     """A Llama with a front end that turns the frames of a Whisper encoder into input embeddings."""
 
     def __init__(self, config: EchoXConfig, audio_width: int) -> None:
-        super().__init__(LlamaConfig(**config.llama))
+        super().__init__(llama_config(**config.llama))
         width, heads = config.hidden_size, config.num_attention_heads
         self.mm_projector1 = nn.Linear(2 * audio_width, width)
         over_turns = nn.TransformerEncoderLayer(width, heads, 2 * width, norm_first=True)

@@ -21,7 +21,10 @@ from echo_targets.transforms.segments.rule import SegmentRule
 
 StopReason = Literal["end", "length", "repetition"]
 LOOP_WINDOW, LOOP_PERIOD = 32, 8
-SPELLED = "the decoder's ids have spellings in its tokenizer, but rows have units: train a decoder without `spellings`"
+SPELLED = (
+    "the unit decoder's ids are words of units, such as `<|unit_837_81_194|>`, and training rows hold single units. "
+    "Take a model in which id k is unit k (`spellings: null`), such as one that `echo-targets train s2t` makes"
+)
 
 
 class T2CConfig(BaseModel):

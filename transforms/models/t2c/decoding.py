@@ -5,15 +5,40 @@ Imports torch, so import this only where a model is set up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaModel
+from transformers import LlamaConfig, LlamaModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 ROOM = 64
 """Steps by which a cache grows."""
+
+
+def llama_config(
+    *,
+    hidden_size: int,
+    num_attention_heads: int,
+    head_dim: int | None,
+    rope_scaling: Mapping[str, Any] | None,
+    **sizes: Any,
+) -> LlamaConfig:
+    """Return a Llama's configuration, by the names of `config.json`.
+
+    transformers 5 writes into the `rope_scaling` that it is given, so it gets a copy. It also checks that `hidden_size`
+    divides into heads, even where `head_dim` makes that unnecessary, so the heads are set afterwards.
+    """
+    config = LlamaConfig(
+        hidden_size=hidden_size,
+        num_attention_heads=1,
+        head_dim=head_dim or hidden_size // num_attention_heads,
+        rope_scaling=None if rope_scaling is None else dict(rope_scaling),
+        **sizes,
+    )
+    config.num_attention_heads = num_attention_heads
+    return config
 
 
 class RunningBatch:
@@ -76,12 +101,12 @@ class RoomyLayer(DynamicLayer):
     A step writes its own into that room; transformers' layer copies the whole cache at each step.
     """
 
-    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: object = None) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Add (rows, heads, tokens, size) keys and values; return all of them."""
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if not start:
-            self.lazy_initialization(key_states)
+        if not start:  # not by `lazy_initialization`, whose arguments differ between transformers 4 and 5
+            self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
             self._all = key_states[:, :, :0], value_states[:, :, :0]
         if end > self._all[0].shape[-2]:
             self._all = _grown(self._all[0], start, end + ROOM), _grown(self._all[1], start, end + ROOM)

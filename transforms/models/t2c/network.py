@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaModel
 
 from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
-from echo_targets.transforms.models.t2c.decoding import RunningBatch
+from echo_targets.transforms.models.t2c.decoding import RunningBatch, llama_config
 
 
 class T2CModule(nn.Module):
@@ -25,7 +25,7 @@ class T2CModule(nn.Module):
         super().__init__()
         self.config = config
         vocab = config.text_vocab_size + config.unit_vocab_size
-        llama = LlamaConfig(
+        llama = llama_config(
             vocab_size=1,
             hidden_size=config.hidden_size,
             intermediate_size=config.ffn_size,

@@ -99,7 +99,7 @@ def test_fingerprints_see_every_file_of_the_vocabulary(tmp_path: Path) -> None:
     for name in ("vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         shutil.copytree(tmp_path / "whole", tmp_path / name)
         path = tmp_path / name / name
-        path.write_text(path.read_text() + "\n")
+        path.write_text((path.read_text() if path.exists() else "{}") + "\n")  # transformers 5 writes fewer files
         seen.add(SslCtc(str(tmp_path / name), "cpu").weight_digest())
     assert len(seen) == 5
 

@@ -76,3 +76,9 @@ def test_rows_that_do_not_fit_are_refused(row: KDRow, complaint: str) -> None:
 def test_audio_is_in_all_rows_or_in_none() -> None:
     with pytest.raises(ValueError, match="some rows have audio"):
         collate_kd([ROW, replace(ROW, audios=[torch.zeros(4, 6)])], CONFIG)
+
+
+def test_a_decoder_of_words_of_units_is_refused_with_the_remedy() -> None:
+    words = CONFIG.model_copy(update={"unit_spellings": {CONFIG.vocab_size: "_837_81_194"}})
+    with pytest.raises(ValueError, match=r"words of units, .* hold single units\. .*train s2t"):
+        collate_kd([ROW], words)

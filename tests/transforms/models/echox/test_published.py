@@ -18,7 +18,7 @@ from echo_targets.transforms.models.checkpoints.files import read_tensors
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX, tower_of
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
-from tests.transforms.released_echox import SIZES, SYSTEM, WORDS, released_tokenizer, write_released
+from tests.transforms.released_echox import SIZES, SYSTEM, WORDS, released_tokenizer, rope_of, write_released
 
 REQUIRED = {
     "vocab_size": 99,
@@ -62,8 +62,9 @@ def test_what_the_authors_tools_write_loads(written: Path) -> None:
     assert max(echox.tokenizer.encode(text).ids) < config.vocab_size, "text never spells units of the decoder"
     assert echox.tokenizer.encode("five").ids == tokenizer("five").input_ids
     for llama in (echox.network.model.config, echox.network.unit_translator.model.config):
-        assert (llama.rope_theta, llama.rms_norm_eps, llama.head_dim) == (30_000.0, 3e-5, 10)
-        assert llama.rope_scaling["original_max_position_embeddings"] == 64
+        theta, scaling = rope_of(llama)
+        assert (theta, llama.rms_norm_eps, llama.head_dim) == (30_000.0, 3e-5, 10)
+        assert scaling is not None and scaling["original_max_position_embeddings"] == 64
 
 
 def test_words_of_units_are_spelled_as_the_release_spells_them(written: Path) -> None:
@@ -276,13 +277,12 @@ def test_absent_keys_have_the_values_of_llama() -> None:
         "hidden_act",
         "attention_bias",
         "mlp_bias",
-        "rope_theta",
-        "rope_scaling",
         "rms_norm_eps",
         "max_position_embeddings",
         "tie_word_embeddings",
     ):
         assert getattr(config, key) == getattr(llama, key), key
+    assert (config.rope_theta, config.rope_scaling) == rope_of(llama)
     assert config.unit_decoder.num_layers == 6
     null = EchoXConfig.model_validate(REQUIRED | {"unit_model": None})
     assert null.unit_decoder.num_layers == 8, "to the release a key that is there is set"

@@ -14,7 +14,7 @@ from echo_targets.transforms.models.echox.audio_tower import SIZES
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.network import EchoXNetwork
 from echo_targets.transforms.models.whisper.names import from_transformers
-from tests.transforms.released_echox import Shapes, echox_shapes, linear, norm
+from tests.transforms.released_echox import Shapes, echox_shapes, linear, norm, rope_of
 
 ROPE = {
     "low_freq_factor": 1.0,
@@ -129,7 +129,7 @@ def test_both_decoders_turn_by_the_language_models_frequencies(llm: dict[str, An
     scaling = llm["rope_scaling"]
     for llama in (network.model, network.unit_translator.model):
         of_model = llama.config
-        assert (of_model.rope_theta, of_model.rms_norm_eps, of_model.hidden_act) == (500000.0, 1e-5, "silu")
+        assert (rope_of(of_model)[0], of_model.rms_norm_eps, of_model.hidden_act) == (500000.0, 1e-5, "silu")
         heads = 128 if llama is network.model or unit_model == "large" else 64
         assert of_model.head_dim == heads
         with torch.device("cpu"):

@@ -108,8 +108,10 @@ def test_features_of_a_fine_tuned_encoder(tmp_path: Path, waveforms: list[np.nda
     model, encoder = fine_tuned(tmp_path, kind, norm)
     for layer in (0, 2, 4):
         for waveform, found in zip(waveforms, open_encoder(model).features(layer, "cpu")(waveforms), strict=True):
+            encoder.output_all_hiddens = layer < 4  # with transformers 5, the last of all is not normed
             with torch.inference_mode():
-                expected = encoder(torch.from_numpy(waveform)[None])[layer, 0].numpy()
+                said = encoder(torch.from_numpy(waveform)[None])
+            expected = (said[layer, 0] if layer < 4 else said[0]).numpy()
             np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-4, atol=1e-5)
     assert open_encoder(model).name() == f"{kind}-{open_encoder(model).weight_digest()[:8]}"
 
