@@ -33,7 +33,6 @@ bench: .venv/dev  ## compare with other libraries (benchmarks/README.md)
 	$(BIN)/python -m benchmarks.align
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.echo
-	$(BIN)/python -m benchmarks.llama
 	$(BIN)/python -m benchmarks.write
 	$(BIN)/python -m benchmarks.whole
 	$(BIN)/python -m benchmarks.workers
