@@ -212,7 +212,7 @@ def test_a_missing_source_of_which_nothing_is_expected_is_an_error(tmp_path: Pat
         lambda: run_command("corpora/librispeech", arguments, dry_run=True),
         lambda: plan_command("corpora/librispeech", arguments, None, as_json=False),
     ):
-        with pytest.raises(SourceError, match="train-clean-100: no <speaker>"):
+        with pytest.raises(SourceError, match="train-clean-100: has no <speaker>"):
             command()
 
 

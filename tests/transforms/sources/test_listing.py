@@ -85,7 +85,7 @@ def test_absolute_paths_and_missing_files_are_listed(tmp_path: Path, wav: Path) 
         ({"id": "x", "audio": "a\0b"}, "has no audio path"),
         ({"id": "x", "audio": "audio/a.wav", "turn": 1}, "only one of dialogue_id and turn"),
         ({"id": "x", "audio": "audio/a.wav", "dialogue_id": "d", "turn": "one"}, "turn 'one' is not a number"),
-        ({"id": "x", "audio": "audio/a.wav", "role": "robot"}, "role 'robot' is none of"),
+        ({"id": "x", "audio": "audio/a.wav", "role": "robot"}, "role 'robot' is not one of"),
         ({"id": "x", "audio": "audio/a.wav", "duration": 1e9}, "duration 1000000000.0 is outside"),
         ({"id": "x", "audio": "audio/a.wav", "channel": 1000}, "channel 1000 is outside"),
     ],
@@ -402,5 +402,5 @@ def test_a_list_of_dialogues_that_is_none_is_an_error(tmp_path: Path, text: str,
 
 def test_archives_that_are_not_unpacked_say_so(tmp_path: Path) -> None:
     source, _ = dialogues(tmp_path, [{"conversations": TURNS}])
-    with pytest.raises(SourceError, match="other: no <archive>/data"):
+    with pytest.raises(SourceError, match="other: has no <archive>/data"):
         list(entries([source.model_copy(update={"subsets": ["set", "other"]})]))

@@ -242,7 +242,9 @@ def test_audio_longer_than_the_model_hears_is_a_reject_that_says_so(
 def test_a_model_of_more_units_than_the_codebook_has_is_refused(tmp_path: Path) -> None:
     folder = write_released(tmp_path / "EchoX-8B")
     parameters = EchoParameters(model=str(folder), prompt="embedded:prompts/echox.json")
-    with pytest.raises(ModelError, match=r"EchoX-8B says 1000 units, whisper-tiny\.en-l3-k100-.* has 100: name the"):
+    with pytest.raises(
+        ModelError, match=r"EchoX-8B has 1000 units, but whisper-tiny\.en-l3-k100-.* has 100: set echo.codebook to the"
+    ):
         Echo(parameters).setup()
 
 

@@ -310,7 +310,7 @@ def test_files_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="f: not a list of phrases in UTF-8, one per line"):
         PublishEcho(EchoSetParameters(phrases=str(file))).weight_digests()
     file.write_bytes(b"caf\xe9")
-    with pytest.raises(FencesError, match="f: not fences: "):
+    with pytest.raises(FencesError, match="f: not a fences file: "):
         PublishT2C(T2CParameters(rate_fences=str(file))).weight_digests()
     with pytest.raises(ModelError, match="f: not a list of phrases in UTF-8, one per line"):
         PublishEcho(EchoSetParameters(phrases=str(file))).weight_digests()

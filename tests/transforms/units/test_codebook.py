@@ -68,7 +68,7 @@ def test_quantize_finds_the_nearest_centroid(features: np.ndarray) -> None:
 
 def test_quantize_refuses_features_it_cannot_place() -> None:
     codebook, _ = fit(blobs())
-    with pytest.raises(ValueError, match="7 wide"):
+    with pytest.raises(ValueError, match="of width 7"):
         codebook.quantize(np.zeros((3, 6), np.float32))
     with pytest.raises(ValueError, match="not finite"):
         codebook.quantize(np.full((3, 7), np.nan, np.float32))

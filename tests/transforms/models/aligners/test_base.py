@@ -184,12 +184,12 @@ def test_letters_may_need_more_frames_than_there_are() -> None:
 
 
 def test_a_path_that_would_not_fit_into_memory_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from echo_targets.transforms.models.aligners import hama as hama_ctc
+    from echo_targets.transforms.models.aligners import ctc
 
-    monkeypatch.setattr(hama_ctc, "MOST_CELLS", 14)
-    alignment = hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2, 0), 0, noise(3))
+    monkeypatch.setattr(ctc, "MOST_CELLS", 14)
+    alignment = ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2, 0), 0, noise(3))
     assert alignment.status == "failed" and "cut the recording into shorter utterances" in alignment.reason
-    assert hama_ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, noise(2)).status == "ok"
+    assert ctc.align_tokens(words_of("ab"), [(1, 2)], heard(1, 2), 0, noise(2)).status == "ok"
 
 
 def test_the_path_is_the_likeliest_one() -> None:
@@ -413,6 +413,6 @@ def test_as_many_texts_as_waveforms(ctc: CtcAligner) -> None:
 def test_weights_are_the_pinned_files(ctc: CtcAligner, attention: Aligner) -> None:
     from echo_targets.transforms.models.aligners.hama import weight_files
 
-    assert ctc.weight_digest() == {file.path: file.sha256 for file in weight_files()}
+    assert ctc.weight_digests() == {file.path: file.sha256 for file in weight_files()}
     assert all(file.locate().is_file() for file in weight_files())
     assert [len(digest) for digest in attention.weight_digests().values()] == [64]

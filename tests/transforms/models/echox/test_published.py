@@ -184,7 +184,7 @@ def test_the_audio_tower_is_found_where_the_readme_downloads_it(checkpoint: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adapter_size": 1280}, "adapter_size is 1280, the audio tower .* is 16 wide"),
+        ({"adapter_size": 1280}, "adapter_size is 1280, but the audio tower .* has width 16"),
         ({"hidden_act": "swiglu"}, "hidden_act: .*'silu'.*'gelu'"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling: type 'dynamic' is not supported"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_scaling: type 'yarn'"),
@@ -199,7 +199,7 @@ def test_the_audio_tower_is_found_where_the_readme_downloads_it(checkpoint: Path
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config is .*bitsandbytes"),
         ({"embedding_multiplier": 12.0}, "embedding_multiplier is 12.0"),
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
-        ({"model_type": "qwen2"}, "model_type is 'qwen2', not EchoX"),
+        ({"model_type": "qwen2"}, "model_type is 'qwen2'; expected EchoX"),
         ({"unit_output": "pretrain"}, "unit_output: is 'pretrain', a checkpoint without a denoising adapter"),
         ({"num_key_value_heads": 4}, "6 attention heads do not divide into 4 key-value heads"),
         ({"num_attention_heads": 10}, "hidden_size 24 does not divide into the 10 heads"),
@@ -209,7 +209,7 @@ def test_the_audio_tower_is_found_where_the_readme_downloads_it(checkpoint: Path
         ({"unit_model": "Large"}, r"unit_model \('Large'\) a unit decoder of 8 layers of width 768: copy config.json"),
         ({"unit_model": {"num_layers": 2}}, "hidden_size: Field required|Field required"),
         ({"unit_model": {"end_id": 2}}, "unit_model: .*end_id"),
-        ({"num_hidden_layers": 4}, r"missing model.layers.3.* config.json has 4 layers 24 wide"),
+        ({"num_hidden_layers": 4}, r"missing model.layers.3.* config.json describes 4 layers of width 24"),
         ({"attention_bias": True}, "missing model.layers.0.self_attn.k_proj.bias"),
     ],
 )  # fmt: skip
@@ -335,7 +335,7 @@ def test_missing_and_surplus_tensors_are_one_message(checkpoint: Path) -> None:
     ("key", "value", "message"),
     [
         ("activation_function", "relu", "activation_function is 'relu'"),
-        ("num_mel_bins", 64, "num_mel_bins 64"),
+        ("num_mel_bins", 64, "num_mel_bins is 64"),
         ("max_source_positions", 300, "expected|fewer than audio_context"),
     ],
 )

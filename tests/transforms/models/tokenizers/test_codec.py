@@ -199,7 +199,7 @@ def test_words_of_units_want_a_single_codebook(codecs: dict[str, str], ingested:
 
 def test_words_of_another_codebooks_units_are_refused(codecs: dict[str, str]) -> None:
     language = "embedded:unit-language-k100.json"
-    message = r"has words of 100 units, mimi-.* has 128: fit one on its units"
+    message = r"is for 100 units, but mimi-.* has 128: fit one on its units"
     with pytest.raises(ModelError, match=message):
         Tokenize(TokenizeParameters(codebook=codecs["Mimi"], num_codebooks=1, unit_language=language)).setup()
     parameters = {"model": "embedded:nano-t2c", "text": "response", "codebook": codecs["Mimi"]}

@@ -148,8 +148,8 @@ REFUSED = {
     ),
     "no matrix": (lambda path: torch.save({"k": 9, "ids": torch.arange(9)[None]}, path), "no matrix of floats"),
     "a list": (lambda path: torch.save([1, 2], path), "no matrix of floats"),
-    "a vector": (lambda path: np.save(path.open("wb"), CENTROIDS[0]), r"float32 \(12,\), expected floats \(K, D\)"),
-    "units": (lambda path: np.save(path.open("wb"), np.ones((2, 2), int)), r"int64 \(2, 2\), not floats"),
+    "a vector": (lambda path: np.save(path.open("wb"), CENTROIDS[0]), r"float32 \(12,\); expected floats \(K, D\)"),
+    "units": (lambda path: np.save(path.open("wb"), np.ones((2, 2), int)), r"int64 \(2, 2\); expected floats"),
     "numbers that are not there": (
         lambda path: torch.save(torch.zeros(1).expand(1 << 20, 1 << 20), path),
         "claims more numbers than the file holds",

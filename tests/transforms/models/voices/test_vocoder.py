@@ -193,7 +193,7 @@ def test_echo_takes_it_as_its_reader(tmp_path: Path) -> None:
         echo(tmp_path / "b").fingerprint_parameters()
         == Echo(EchoParameters.model_validate(TEXT_ALONE)).fingerprint_parameters()
     )
-    with pytest.raises(ModelError, match=r"says 20 units, whisper-tiny\.en-l3-k100-.* has 100"):
+    with pytest.raises(ModelError, match=r"has 20 units, but whisper-tiny\.en-l3-k100-.* has 100"):
         echo(make_vocoder(tmp_path / "c", K + 1)).setup()
 
 

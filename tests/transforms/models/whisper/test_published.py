@@ -264,7 +264,11 @@ SAYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "other languages": ("generation_config.json", {"lang_to_id": {"<|de|>": 50259}}, "lang_to_id has 50259 for de"),
     "few languages": ("generation_config.json", {"lang_to_id": {"<|de|>": 50261}}, "has only 1 of the 99 languages"),
     "no list": ("generation_config.json", {"suppress_tokens": "1,2"}, "suppress_tokens is 1,2, not a list of tokens"),
-    "a token of none": ("generation_config.json", {"suppress_tokens": [51865]}, "token 51865 of 51865 is suppressed"),
+    "a token of none": (
+        "generation_config.json",
+        {"suppress_tokens": [51865]},
+        "suppresses token 51865, but there are only 51865",
+    ),
     "no first ones": (
         "generation_config.json",
         {"begin_suppress_tokens": [-1]},
