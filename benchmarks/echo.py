@@ -54,7 +54,7 @@ class Works:
         ids = [patch if token is None else token for token in template.ids(echox.tokenizer, [])]
         self.prompts: list[Prompt] = []
         for first in range(0, len(waveforms), BATCH):
-            heard = echox.hear([[waveform] for waveform in waveforms[first : first + BATCH]])
+            heard = echox.encode_audio([[waveform] for waveform in waveforms[first : first + BATCH]])
             self.prompts += [echox.prompt(ids, turns) for turns in heard]
 
     def generated_then_t2c(self, rows: slice) -> Ids:
@@ -77,7 +77,7 @@ class Works:
         return [row.units for row in said]
 
     def hearing(self, rows: slice) -> Ids:
-        heard = self.echox.hear([[waveform] for waveform in self.waveforms[rows]])
+        heard = self.echox.encode_audio([[waveform] for waveform in self.waveforms[rows]])
         return [turn.ctc.tolist() for turns in heard for turn in turns]
 
     def _spelled(self, rows: slice) -> Ids:

@@ -186,7 +186,7 @@ def ctc_texts(model: str, dialogues: Dialogues) -> list[str]:
     echox = EchoX.load(Path(model))
     assert echox.tokenizer is not None
     waveforms = [[decode_flac(audio)] for audio in dialogues.audio()]
-    batches = (echox.hear(waveforms[first : first + BATCH]) for first in range(0, len(waveforms), BATCH))
+    batches = (echox.encode_audio(waveforms[first : first + BATCH]) for first in range(0, len(waveforms), BATCH))
     turns = [dialogue[0] for batch in batches for dialogue in batch]
     return [echox.tokenizer.decode(ctc_ids(turn.ctc.tolist(), echox.config.audio_patch_id)) for turn in turns]
 

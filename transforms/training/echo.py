@@ -23,8 +23,8 @@ from echo_targets.transforms.segments.rule import SegmentRule
 from echo_targets.transforms.training.echox import (
     cached_frames,
     ctc_loss,
+    encode_for_training,
     forced_states,
-    hear_to_train,
     hidden_of,
     reply_loss,
     save_echox,
@@ -239,7 +239,7 @@ def reply_states(echox: EchoX, rows: Sequence[EchoRow]) -> list[Tensor]:
     """Return the states that predict each token of the rows' replies, (tokens, hidden_size) each."""
     batch = collate_kd([row.kd for row in rows], echox.config)
     prompts, replies, _ = _parts(batch, echox.config)
-    audio = echox.hear([[decode_flac(row.audio)] for row in rows])
+    audio = echox.encode_audio([[decode_flac(row.audio)] for row in rows])
     made = [echox.prompt(ids, turns) for ids, turns in zip(prompts, audio, strict=True)]
     return echox.states(made, replies)
 
@@ -289,7 +289,7 @@ def _speech(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Return the states of the replies to audio, and the speech-to-text losses."""
     prompts, replies, transcripts = _parts(batch, network.config)
-    audio, logits = hear_to_train(network, frames)
+    audio, logits = encode_for_training(network, frames)
     states = forced_states(network, prompts, audio, replies, recipe.dropout)
     ctc = ctc_loss(logits, [len(turn) // 2 for turn in frames], transcripts, network.config.audio_patch_id)
     parts = {"reply": reply_loss(network, states, replies), "ctc": ctc}

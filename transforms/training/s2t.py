@@ -24,8 +24,8 @@ from echo_targets.transforms.training.echox import (
     cached_frames,
     ctc_loss,
     digest,
+    encode_for_training,
     forced_states,
-    hear_to_train,
     hidden_of,
     prompt_ids,
     reply_loss,
@@ -150,14 +150,14 @@ def train_s2t(
         },
         "final_loss": final_loss,
         "held_out_rows": len(held_out),
-        **heard_and_answered(EchoX.load(out_dir), held_out, prompt),
+        **held_out_replies(EchoX.load(out_dir), held_out, prompt),
         "recipe": asdict(recipe),
     }
     (out_dir / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 
 
-def heard_and_answered(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplate) -> dict[str, float]:
+def held_out_replies(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplate) -> dict[str, float]:
     """Return the share of replies equal to the rows', and the CTC head's word error rate with case and punctuation."""
     import jiwer
 
@@ -166,7 +166,7 @@ def heard_and_answered(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTempl
     exact, read = 0, []
     for first in range(0, len(rows), HELD_OUT_BATCH):
         batch = rows[first : first + HELD_OUT_BATCH]
-        encoded = [turns[0] for turns in echox.hear([[decode_flac(row.audio)] for row in batch])]
+        encoded = [turns[0] for turns in echox.encode_audio([[decode_flac(row.audio)] for row in batch])]
         replies = echox.respond([echox.prompt(ids, [turn]) for turn in encoded], MAX_REPLY_TOKENS)
         texts = [tokenizer.decode(reply.ids) for reply in replies]
         exact += sum(reply == row.response_text for reply, row in zip(texts, batch, strict=True))
@@ -207,7 +207,7 @@ def _loss(network: EchoXNetwork, batch: Sequence[_Example], frames: Sequence[Ten
         inputs = [network.model.embed_tokens(torch.tensor(example.question)) for example in batch]
         if spoken:
             turns = [turn for turn in frames if turn is not None]
-            embeddings, logits = hear_to_train(network, turns)
+            embeddings, logits = encode_for_training(network, turns)
             for row, embedding in zip(spoken, embeddings, strict=True):
                 inputs[row] = embedding
         states = forced_states(network, [example.prompt for example in batch], inputs, replies, recipe.dropout)

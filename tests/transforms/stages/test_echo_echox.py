@@ -85,7 +85,7 @@ def test_one_thread_computes_so_that_last_bits_do_not_hang_on_how_many_there_are
 
         return spy
 
-    for name in ("hear", "states", "respond", "hidden_ids", "denoised", "denoising_cosines"):
+    for name in ("encode_audio", "states", "respond", "hidden_ids", "denoised", "denoising_cosines"):
         monkeypatch.setattr(EchoX, name, spied(name))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -94,7 +94,7 @@ def test_one_thread_computes_so_that_last_bits_do_not_hang_on_how_many_there_are
     finally:
         torch.set_num_threads(before)
     assert set().union(*numbers.values()) == {1}
-    assert {"hear", "hidden_ids", "denoising_cosines"} < set(numbers)
+    assert {"encode_audio", "hidden_ids", "denoising_cosines"} < set(numbers)
 
 
 def test_replies_that_are_given(corpus: Path, given: dict[str, dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from echo_targets.transforms.training.echo import (
     train_unit_translator,
 )
 from echo_targets.transforms.training.echox import prompt_ids
-from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, heard_and_answered, train_s2t
+from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, held_out_replies, train_s2t
 from echo_targets.transforms.training.t2c import Row
 
 REPLIES = ["Yes.", "No, not now.", "Go on then.", "That is so.", "I see. Well."]
@@ -149,7 +149,7 @@ def test_it_learns_to_answer_speech(stage1: Path, rows: list[S2TRow], prompt: Pr
     report = json.loads((stage1 / "report.json").read_text())
     assert report["held_out_exact_replies"] == 1.0
     assert report["held_out_ctc_word_error_rate"] < 0.5
-    assert heard_and_answered(EchoX.load(stage1), rows, prompt)["held_out_exact_replies"] == 1.0
+    assert held_out_replies(EchoX.load(stage1), rows, prompt)["held_out_exact_replies"] == 1.0
     curve = [json.loads(line) for line in (stage1 / "curve.jsonl").read_text().splitlines()]
     assert "ctc" not in curve[0] and curve[-1]["ctc"] < curve[2]["ctc"] / 2
     assert curve[-1]["loss"] == pytest.approx(curve[-1]["reply"] + 0.3 * curve[-1]["ctc"], abs=1e-3)
@@ -200,10 +200,10 @@ def test_training_computes_what_the_model_does(
     ids = prompt_ids(prompt, tokenizer, echox.config)
     replies = [tokenizer.encode(row.response_text, add_special_tokens=False).ids for row in rows]
     waveforms = [decode_flac(row.audio) for row in rows]
-    heard = [turns[0] for turns in echox.hear([[waveform] for waveform in waveforms])]
+    heard = [turns[0] for turns in echox.encode_audio([[waveform] for waveform in waveforms])]
     expected = echox.states([echox.prompt(ids, [turn]) for turn in heard], replies)
     with torch.inference_mode():
-        turns, _ = training.hear_to_train(echox.network, echox.tower.frames(waveforms))
+        turns, _ = training.encode_for_training(echox.network, echox.tower.frames(waveforms))
         states = training.forced_states(echox.network, [ids] * len(rows), turns, replies)
     for row, wanted, reply in zip(states, expected, replies, strict=True):
         assert len(row) == len(reply) + 1

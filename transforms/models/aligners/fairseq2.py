@@ -19,7 +19,7 @@ from echo_targets.transforms.models.checkpoints.fairseq2 import (
     layer_normed,
     start_fairseq2,
 )
-from echo_targets.transforms.models.encoders.hubert import hear
+from echo_targets.transforms.models.encoders.hubert import encode_utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,9 @@ class Fairseq2Ctc(LetterCtc):
         self._network.to(self.device)
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
-        return hear(self._forward, layer_normed(waveform) if self._normalize else waveform, False, self.device)
+        return encode_utterance(
+            self._forward, layer_normed(waveform) if self._normalize else waveform, False, self.device
+        )
 
     def _forward(self, waveform: Tensor) -> Tensor:
         from fairseq2.nn import BatchLayout

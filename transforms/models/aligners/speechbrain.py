@@ -27,7 +27,7 @@ from echo_targets.transforms.models.checkpoints.speechbrain import (
     need_speechbrain,
     read_state,
 )
-from echo_targets.transforms.models.encoders.hubert import check_every_frame, do_normalize, hear
+from echo_targets.transforms.models.encoders.hubert import check_every_frame, do_normalize, encode_utterance
 from echo_targets.transforms.models.encoders.speechbrain import EPS, SpeechbrainEncoder, checkpoint_of, load_encoder
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SpeechbrainCtc(LetterCtc):
         self.vocabulary().check_width(self._head[1].w.out_features)
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
-        return hear(self._forward, waveform, self._normalize, self.device, EPS)
+        return encode_utterance(self._forward, waveform, self._normalize, self.device, EPS)
 
     def _forward(self, waveform: Tensor) -> Tensor:
         import torch

@@ -24,7 +24,7 @@ from echo_targets.transforms.models.encoders.hubert import (
     SslEncoder,
     check_every_frame,
     do_normalize,
-    hear,
+    encode_utterance,
     is_ssl,
     load_ssl,
 )
@@ -70,7 +70,7 @@ class SslCtc(LetterCtc):
         self._network = network.to(self.device)
 
     def log_probs(self, waveform: np.ndarray) -> np.ndarray:
-        return hear(self._forward, waveform, self._normalize, self.device)
+        return encode_utterance(self._forward, waveform, self._normalize, self.device)
 
     def _forward(self, waveform: Tensor) -> Tensor:
         logits: Tensor = self._network(waveform).logits

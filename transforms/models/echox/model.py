@@ -100,7 +100,7 @@ class EchoX:
         """The network's device."""
         return self.network.lm_head.weight.device
 
-    def hear(self, dialogues: Sequence[Sequence[np.ndarray]]) -> list[list[EncodedAudio]]:
+    def encode_audio(self, dialogues: Sequence[Sequence[np.ndarray]]) -> list[list[EncodedAudio]]:
         """Encode the turns of dialogues as input embeddings.
 
         Args:
@@ -110,7 +110,7 @@ class EchoX:
 
         with torch.inference_mode():
             frames = iter(self.tower.frames([turn for dialogue in dialogues for turn in dialogue]))
-            return self.network.model.hear([[next(frames) for _ in dialogue] for dialogue in dialogues])
+            return self.network.model.encode_audio([[next(frames) for _ in dialogue] for dialogue in dialogues])
 
     def prompt(self, ids: Sequence[int], heard: Sequence[EncodedAudio]) -> Prompt:
         """Return input embeddings of a prompt's tokens, with each `audio_patch_id` replaced by a turn's audio.

@@ -88,7 +88,7 @@ class SpeechLlama(LlamaModel):
             for number, of_turns in enumerate(lengths)
         ]
 
-    def hear(self, dialogues: Sequence[Sequence[Tensor]]) -> list[list[EncodedAudio]]:
+    def encode_audio(self, dialogues: Sequence[Sequence[Tensor]]) -> list[list[EncodedAudio]]:
         """Encode turns of dialogues from an even number of encoder frames each, (frames, audio_width)."""
         projected = self.project(dialogues)
         turns = [turn for dialogue in projected for turn in dialogue]

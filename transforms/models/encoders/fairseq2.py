@@ -9,7 +9,7 @@ import numpy as np
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.fairseq2 import Fairseq2Checkpoint, layer_normed
 from echo_targets.transforms.models.encoders.base import Encoder
-from echo_targets.transforms.models.encoders.hubert import hear
+from echo_targets.transforms.models.encoders.hubert import encode_utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class Fairseq2Features:
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Return features of each waveform (float32, 16 kHz mono): (num_frames, D) float32, 50 frames per second."""
         prepared = (layer_normed(waveform) if self._normalize else waveform for waveform in waveforms)
-        return [hear(self._hidden, waveform, False, self._device) for waveform in prepared]
+        return [encode_utterance(self._hidden, waveform, False, self._device) for waveform in prepared]
 
     def _hidden(self, waveform: Tensor) -> Tensor:
         from fairseq2.nn import BatchLayout

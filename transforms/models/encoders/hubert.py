@@ -120,14 +120,16 @@ class SslFeatures:
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Return features of each waveform (float32, 16 kHz mono): (num_frames, D) float32, 50 frames per second."""
-        return [hear(self._hidden, waveform, self._normalize, self._device, self.eps) for waveform in waveforms]
+        return [
+            encode_utterance(self._hidden, waveform, self._normalize, self._device, self.eps) for waveform in waveforms
+        ]
 
     def _hidden(self, waveform: Tensor) -> Tensor:
         hidden: Tensor = self._encoder(waveform).last_hidden_state
         return hidden
 
 
-def hear(
+def encode_utterance(
     forward: Callable[[Tensor], Tensor], waveform: np.ndarray, normalize: bool, device: str, eps: float = 1e-7
 ) -> np.ndarray:
     """Return a model's output for each frame of a waveform, (num_frames, D) float32.

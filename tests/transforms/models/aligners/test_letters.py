@@ -49,7 +49,7 @@ def hear(aligner: LetterAligner, said: dict[int, str], frames: int, monkeypatch:
     heard = np.full((frames, len(letters) + 4), -20.0, np.float32)
     for frame in range(frames):
         heard[frame, letters[said.get(frame, "<pad>")]] = -0.01
-    monkeypatch.setattr("echo_targets.transforms.models.aligners.wav2vec2.hear", lambda *_: heard.copy())
+    monkeypatch.setattr("echo_targets.transforms.models.aligners.wav2vec2.encode_utterance", lambda *_: heard.copy())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -41,14 +41,14 @@ def ids_of(echox: EchoX, turns: int) -> list[int]:
 
 
 def prompts_of(echox: EchoX, dialogues: list[list[np.ndarray]]) -> list[Prompt]:
-    heard: list[list[EncodedAudio]] = echox.hear(dialogues)
+    heard: list[list[EncodedAudio]] = echox.encode_audio(dialogues)
     return [echox.prompt(ids_of(echox, len(turns)), turns) for turns in heard]
 
 
 def test_what_is_heard_does_not_depend_on_neighbours(echox: EchoX, dialogues: list[list[np.ndarray]]) -> None:
-    together = echox.hear(dialogues)
+    together = echox.encode_audio(dialogues)
     for dialogue, turns in zip(dialogues, together, strict=True):
-        (alone,) = echox.hear([dialogue])
+        (alone,) = echox.encode_audio([dialogue])
         for one, other in zip(alone, turns, strict=True):
             assert one.ctc.tolist() == other.ctc.tolist()
             torch.testing.assert_close(one.embeddings, other.embeddings, atol=1e-5, rtol=1e-4)
@@ -56,8 +56,8 @@ def test_what_is_heard_does_not_depend_on_neighbours(echox: EchoX, dialogues: li
 
 
 def test_a_turn_hears_the_other_turns_of_its_dialogue(echox: EchoX, dialogues: list[list[np.ndarray]]) -> None:
-    (alone,) = echox.hear([[dialogues[1][0]]])
-    (both,) = echox.hear([dialogues[1]])
+    (alone,) = echox.encode_audio([[dialogues[1][0]]])
+    (both,) = echox.encode_audio([dialogues[1]])
     frames = min(len(alone[0].embeddings), len(both[0].embeddings))
     assert not torch.allclose(alone[0].embeddings[:frames], both[0].embeddings[:frames], atol=1e-3)
 
@@ -152,7 +152,7 @@ def test_beams_find_what_greedy_search_misses(echox: EchoX) -> None:
 
 
 def test_a_prompt_needs_a_placeholder_for_each_turn(echox: EchoX, dialogues: list[list[np.ndarray]]) -> None:
-    (heard,) = echox.hear([dialogues[1]])
+    (heard,) = echox.encode_audio([dialogues[1]])
     with pytest.raises(ValueError, match="1 audio placeholders for 2 turns"):
         echox.prompt(ids_of(echox, 1), heard)
 

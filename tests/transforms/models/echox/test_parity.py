@@ -45,7 +45,7 @@ def echox(kind: str, tmp_path_factory: pytest.TempPathFactory) -> EchoX:
 def heard(echox: EchoX, kind: str) -> list[EncodedAudio]:
     with torch.inference_mode():
         frames = [encode(echox.tower.encoder, log_mel(case))[0] for case in AUDIO[kind]]
-        return [turns[0] for turns in echox.network.model.hear([[turn] for turn in frames])]
+        return [turns[0] for turns in echox.network.model.encode_audio([[turn] for turn in frames])]
 
 
 @pytest.fixture(scope="module")

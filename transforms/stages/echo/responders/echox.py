@@ -87,7 +87,7 @@ class EchoXResponder(Responder):
         return Reject(turn.key, "audio_too_long", message)
 
     def encode_audio(self, turns: Sequence[UserTurn]) -> list[list[EncodedAudio]]:
-        return in_parallel(self._echox.hear, [turn.audio for turn in turns], self.device)
+        return in_parallel(self._echox.encode_audio, [turn.audio for turn in turns], self.device)
 
     def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[EncodedAudio]]) -> list[Answer]:
         if not turns:
