@@ -55,7 +55,8 @@ def prompt_ids(prompt: PromptTemplate, tokenizer: Tokenizer, config: EchoXConfig
 def encode_for_training(network: EchoXNetwork, turns: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Map encoder frames of turns, one per dialogue, to embeddings and CTC logits (turns, frames / 2, vocabulary).
 
-    Unlike `SpeechLlama.encode_audio` it returns the logits. Gradients flow through the kept frames, not through their choice.
+    Unlike `SpeechLlama.encode_audio` it returns the logits. Gradients flow through the kept frames, not
+    through their choice.
     """
     from torch.nn.utils.rnn import pad_sequence
 
