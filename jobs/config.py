@@ -111,7 +111,8 @@ def load(config: str, overrides: list[str]) -> JobConfig:
     stages: dict[str, dict[str, Any]] = {}
     for name, parameters in parsed.stages.items():
         if name not in STAGES and not is_import_path(name):
-            raise ConfigError(_place(path, overrides, ("stages", name)) + _unknown(name, STAGES))
+            own = "; a stage of your own is named module:Class" if "." in name else ""
+            raise ConfigError(_place(path, overrides, ("stages", name)) + _unknown(name, STAGES) + own)
         try:
             kind = transform_of(name).Parameters
         except UserError as error:
@@ -122,6 +123,10 @@ def load(config: str, overrides: list[str]) -> JobConfig:
             raise _explain(error, path, overrides, ("stages", name), kind) from None
     if "ingest" not in stages:
         raise ConfigError(f"{path}: stages.ingest is missing. Add it with the sources to ingest.")
+    try:
+        in_order(stages)
+    except UserError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return parsed.model_copy(update={"stages": stages})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.schemas import TABLES
+from echo_targets.schemas import ENTRIES, KEY, TABLES
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Transform
 
@@ -34,33 +34,67 @@ def transform_of(name: str) -> type[Transform]:
         name: one of `STAGES`, or the import path of a `Transform`.
 
     Raises:
-        UserError: the path leads to no transform, or to one that writes a table of this package.
+        UserError: the path leads to no transform, or to one that is not complete or not new.
     """
     if not is_import_path(name):
         return StageSpec(STAGES[name], {}).transform_class()
+    module, _, attribute = name.partition(":")
     try:
         found: object = StageSpec(name, {}).transform_class()
-    except (ImportError, AttributeError, ValueError) as error:
+    except ModuleNotFoundError as error:
         raise UserError(f"{error}; install the package, or add its folder to PYTHONPATH") from error
+    except AttributeError as error:
+        raise UserError(f"{module} has no {attribute}; name the transform's class as module:Class") from error
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise UserError(f"{type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Transform)):
-        raise UserError("is not a Transform (echo_targets.transforms.base)")
-    table = getattr(found, "writes", None)
-    if table is None or table.name in TABLES:
-        what = "no table" if table is None else f"{table.name}, a table of echo_targets"
-        raise UserError(f"writes {what}; give it a Table of its own as `writes`")
+        raise UserError("is not a Transform; make it a subclass of echo_targets.transforms.base.Transform")
+    missing = [each for each in ("name", "version", "reads", "writes") if not hasattr(found, each)]
+    if missing or not found.reads:
+        raise UserError(f"{attribute} must set {', '.join(missing or ['reads'])}")
+    if found.name in STAGES:
+        raise UserError(f"its name is {found.name!r}, which is a stage of echo_targets; choose another")
+    if found.writes.name in TABLES:
+        raise UserError(f"writes {found.writes.name}, a table of echo_targets; give it a Table of its own as `writes`")
+    if not found.writes.columns or found.writes.columns[0] != KEY:
+        raise UserError(f"the first column of its table {found.writes.name} must be {KEY}")
     return found
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Return the stages of a job in the order in which they run.
 
-    Stages of this package run in their own order. A stage named by import path runs after the last stage before it that
-    writes a table it reads.
+    Stages of this package run in their own order. A stage named by import path runs after the stages that write the
+    tables it reads.
+
+    Raises:
+        UserError: two stages have the same name or table, wait for each other, or lack the table that gives their rows.
     """
     names = list(names)
-    ordered = [name for name in STAGES if name in names]
-    for name in filter(is_import_path, names):
-        reads = {table.name for table in transform_of(name).reads}
-        makers = [place for place, other in enumerate(ordered) if transform_of(other).writes.name in reads]
-        ordered.insert(max(makers, default=-1) + 1, name)
+    kinds = {name: transform_of(name) for name in [*(name for name in STAGES if name in names), *names]}
+    writers: dict[str, str] = {}
+    for name, kind in kinds.items():
+        for what, value in (("name", kind.name), ("table", kind.writes.name)):
+            if (other := writers.setdefault(f"{what} {value}", name)) != name:
+                raise UserError(f"stages.{name}: has the same {what}, {value}, as stages.{other}; choose another")
+    made = {kind.writes.name for kind in kinds.values()} | {ENTRIES.name}
+    ordered: list[str] = []
+    waiting = list(kinds)
+    while waiting:
+        ready = next((name for name in waiting if not _missing(kinds[name], made, kinds, ordered)), None)
+        if ready is None:
+            raise UserError(f"stages {', '.join(waiting)} wait for each other's tables")
+        if is_import_path(ready) and kinds[ready].reads[0].name not in made:
+            first = kinds[ready].reads[0].name
+            raise UserError(
+                f"stages.{ready}: its rows come from {first}, which no stage of this job makes; add the stage"
+            )
+        waiting.remove(ready)
+        ordered.append(ready)
     return ordered
+
+
+def _missing(kind: type[Transform], made: set[str], kinds: dict[str, type[Transform]], ordered: list[str]) -> set[str]:
+    """Return the tables that a stage reads and a later stage of the job makes."""
+    done = {kinds[name].writes.name for name in ordered} | {ENTRIES.name}
+    return {table.name for table in kind.reads} & made - done

@@ -1,4 +1,4 @@
-"""Whose fault an exception is: the data's, the machine's, or our own code's. Only bad data rejects a row."""
+"""Tell errors of the data from errors of the machine and of code, which reject no row."""
 
 from __future__ import annotations
 

@@ -197,9 +197,10 @@ class Job:
             yield report
             if report.rows_in and report.rejects / report.rows_in > self.max_reject_fraction:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common())
+                rejects = dataset.where(f"rejects/{report.info.stage}/{report.info.fingerprint}")
                 raise JobFailed(
                     f"{report.info.stage}: {report.rejects} of {report.rows_in} rows were rejected ({reasons}), more "
-                    f"than max_reject_fraction={self.max_reject_fraction:g} allows. `echo-targets status` lists them.",
+                    f"than max_reject_fraction={self.max_reject_fraction:g} allows. They are in {rejects}.",
                     1,
                 )
             set_current(dataset, report.info)

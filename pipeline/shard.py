@@ -163,8 +163,8 @@ class _Budget:
                     self._first = self._first or f"{reject.utterance_id}: {reject.unexpected}"
             if self._failed > self._most:
                 raise TooManyFailures(
-                    f"more than {self._most} rows failed with unexpected errors, so this is no fault of the data; the "
-                    f"first, {self._first}"
+                    f"more than {self._most} of its rows failed unexpectedly, so the data is probably not at fault; "
+                    f"first {self._first}"
                 )
             yield output
 

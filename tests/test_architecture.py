@@ -16,7 +16,7 @@ PACKAGES = ("schemas", "transforms", "pipeline", "jobs")
 MAY_IMPORT = {
     "schemas": ("schemas",),
     "transforms": ("schemas", "transforms"),
-    "pipeline": ("schemas", "transforms.base", "pipeline"),
+    "pipeline": ("schemas", "transforms.base", "transforms.errors", "pipeline"),
     "jobs": PACKAGES,
 }
 LEVELS = ({"units"}, {"segments"}, {"models"}, {"sources", "training", "loading"}, {"stages"})

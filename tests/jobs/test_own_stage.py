@@ -9,11 +9,63 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from echo_targets.jobs.config import ConfigError, load
+from echo_targets.jobs.stages import in_order
+from echo_targets.schemas import KEY, MEASURES, UNITS, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
+from echo_targets.schemas.tables.base import Table, column
+from echo_targets.transforms.base import Output, Transform
 from tests.jobs.test_cli import REPOSITORY
+
+UNITS_ALONE = Table("a", "1.0.0", pa.schema([column(KEY, pa.string())]), {})
+
+
+class SameTable(Transform):
+    """Writes a table of this project."""
+
+    name, version, reads, writes = "mine", 1, (UTTERANCES,), MEASURES
+
+    def __call__(self, batch: pa.Table) -> Output:
+        raise NotImplementedError
+
+
+class WithoutKey(SameTable):
+    """Writes a table without keys."""
+
+    writes = Table("keyless", "1.0.0", pa.schema([column("peak", pa.float32())]), {})
+
+
+class WithoutName(Transform):
+    """Has no name and no version."""
+
+    reads, writes = (UTTERANCES,), UNITS_ALONE
+
+    def __call__(self, batch: pa.Table) -> Output:
+        raise NotImplementedError
+
+
+class First(SameTable):
+    """Writes a table that `Second` reads."""
+
+    name, writes = "first", UNITS_ALONE
+
+
+class Second(SameTable):
+    """Reads the table of `First`."""
+
+    name, reads = "second", (UTTERANCES, UNITS_ALONE)
+    writes = Table("b", "1.0.0", UNITS_ALONE.schema, {})
+
+
+class Units(SameTable):
+    """Gets its rows from a table that another stage must make."""
+
+    name, reads, writes = "third", (UNITS,), Second.writes
+
 
 PAGE = REPOSITORY / "docs" / "STAGES.md"
 
@@ -67,9 +119,12 @@ def test_its_files_are_checked(project: Path) -> None:
     ("path", "message"),
     [
         ("nowhere.peaks:Peaks", r"No module named 'nowhere'; install the package, or add its folder to PYTHONPATH"),
-        ("json:JSONDecoder", r"is not a Transform"),
-        ("json:Missing", r"has no attribute 'Missing'"),
-        ("echo_targets.transforms.stages.measure:Measure", r"writes measures, a table of echo_targets"),
+        ("json:JSONDecoder", r"is not a Transform; make it a subclass"),
+        ("json:Missing", r"json has no Missing; name the transform's class"),
+        ("echo_targets.transforms.stages.measure:Measure", r"its name is 'measure', which is a stage of echo_targets"),
+        (f"{__name__}:SameTable", r"writes measures, a table of echo_targets"),
+        (f"{__name__}:WithoutKey", r"the first column of its table keyless must be utterance_id"),
+        (f"{__name__}:WithoutName", r"WithoutName must set name, version"),
     ],
 )
 def test_a_path_that_leads_to_no_stage_of_ones_own(tmp_path: Path, path: str, message: str) -> None:
@@ -77,4 +132,28 @@ def test_a_path_that_leads_to_no_stage_of_ones_own(tmp_path: Path, path: str, me
     source = "{kind: manifest, corpus: c, manifest: m.jsonl}"
     config.write_text(f"root: {tmp_path}\nstages:\n  ingest:\n    sources: [{source}]\n  {path}:\n")
     with pytest.raises(ConfigError, match=rf"c\.yaml, line 5: stages\.{path}: .*{message}"):
+        load(str(config), [])
+
+
+def test_stages_run_after_those_whose_tables_they_read() -> None:
+    first, second = f"{__name__}:First", f"{__name__}:Second"
+    assert in_order([second, "transcribe", first, "ingest"]) == ["ingest", "transcribe", first, second]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ingest", f"{__name__}:Second", f"{__name__}:Units"], r"has the same table, b, as"),
+        (["ingest", f"{__name__}:Units"], r"its rows come from units, which no stage of this job makes"),
+    ],
+)
+def test_stages_that_do_not_go_together(names: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        in_order(names)
+
+
+def test_a_class_is_named_behind_a_colon(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"root: {tmp_path}\nstages:\n  my_stages.peaks.Peaks:\n")
+    with pytest.raises(ConfigError, match="a stage of your own is named module:Class"):
         load(str(config), [])
