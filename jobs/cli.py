@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make training data for echo-trained speech-to-speech models: speech in, checked Parquet shards of "
     "semantically aligned unit targets out.\n\nExit codes: 0 success; 1 a check failed or too many rows were "
-    "rejected; 2 wrong usage or configuration, or another driver is running on the same root; 3 some shards failed "
+    "rejected; 2 invalid usage or configuration, or another driver is running on the same root; 3 some shards failed "
     "or storage was unavailable.",
 )
 train = typer.Typer(no_args_is_help=True, help="Train a model on published training sets.")

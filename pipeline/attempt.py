@@ -78,8 +78,9 @@ def forget_stopped(dataset: Dataset, info: StageInfo) -> None:
 
 
 def error_text(error: Exception) -> str:
-    """Return an error's class, message and the line that raised it, as one line."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    """Return an error's class, message and the last line outside of libraries that it passed, as one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
     return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
 
 

@@ -57,11 +57,11 @@ def _job(settings: JobConfig, sources: list[Source]) -> Job:
 
 
 def say_ignored(sources: list[Source], console: Console) -> None:
-    """Prints the keys of each source that was listed and that mean nothing: some may be misspelled."""
+    """Print each listed source's unrecognized keys, which may be misspellings."""
     for source in sources:
         if found := [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in source.ignored.items()]:
             are = "these keys are" if len(found) > 1 else "this key is"
-            said = f"{source.place}: {are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists those that are not"
+            said = f"{source.place}: {are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists the recognized keys"
             console.print(said, markup=False, soft_wrap=True)
 
 

@@ -191,7 +191,7 @@ def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
             continue
         info = dataset.stage(name, fingerprint)
         if table is None:
-            said = "is not a table of this version: its files, schema and keys are checked, its rules are not known"
+            said = "note: is not a table of this package; its files, schema and keys are checked, but not its rules"
             yield Finding(name, "-", "known_table", said, breaks=False)
             table = _foreign(dataset, info)
         if info.schema_version != table.version:

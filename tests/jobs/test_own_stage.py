@@ -100,7 +100,7 @@ def test_the_page_works_as_written(project: Path, runner: str) -> None:
     peaks = dataset.read("peaks")["peak_dbfs"].to_pylist()
     assert len(peaks) == 3 and all(-40 <= peak <= 0 for peak in peaks)
     checked = echo_targets(project, "check", "out/peaks")
-    assert checked.returncode == 0 and "peaks: known_table: is not a table of this version" in checked.stdout
+    assert checked.returncode == 0 and "peaks: known_table: note: is not a table of this package" in checked.stdout
     assert "peaks" in echo_targets(project, "status", "out/peaks").stdout
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(REPOSITORY)])}
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "my_stages/test_peaks.py"]

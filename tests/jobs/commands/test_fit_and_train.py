@@ -227,7 +227,7 @@ def test_missing_weights_are_named() -> None:
     from echo_targets.transforms.stages.echo.parameters import EchoParameters
     from echo_targets.transforms.stages.echo.stage import Echo
 
-    with pytest.raises(ModelError, match=r"nowhere has no config\.json"):
+    with pytest.raises(ModelError, match=r"nowhere has no readable config\.json"):
         Echo(EchoParameters(model="nowhere")).weight_digests()
 
 

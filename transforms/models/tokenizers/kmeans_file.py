@@ -38,7 +38,7 @@ def read_centroids(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             start = file.read(len(OLD_TORCH))
     except OSError as error:
-        raise ModelError(f"{path}: no such k-means file ({error.strerror})") from error
+        raise ModelError(f"{path}: can't read the k-means file ({error.strerror})") from error
     if start.startswith(FAISS):
         raise ModelError(_faiss_remedy(path))
     try:

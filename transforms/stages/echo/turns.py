@@ -27,8 +27,12 @@ def with_dialogue(users: pa.Table, shard: Mapping[str, pa.Table]) -> tuple[pa.Ta
         shard: the shard's tables by name.
 
     Returns:
-        The rows with columns `transcripts`, `user_audio_ids` (keys of the user turns so far), `earlier` (the replies to
-        all turns but this one) and `reply`, both structs of the replies' rows by table; and `user_audio_ids` as lists.
+        The rows, and for each row the keys of the user turns so far. New columns:
+
+        - `transcripts`: the turn's own.
+        - `user_audio_ids`: the keys of the user turns so far.
+        - `earlier`: the replies to all turns but this one, a list of structs of their rows by table.
+        - `reply`: the reply to this turn, such a struct.
     """
     users = joined(users, TRANSCRIPTS, shard.get("transcripts"))
     turns = {
