@@ -50,7 +50,7 @@ def train_unit_reader(
     """Train a model and write it, its curve and its report. An interrupted run resumes from its last checkpoint.
 
     Args:
-        rows: texts and the units of their recordings. Texts without `readable` characters are skipped, and those with more
+        rows: texts and the units of their recordings. Skipped are texts without `readable` characters or with more
             letters than CTC can place in the frames of their units.
         held_out: rows of the same kind to read at the end, not trained on.
         config: the network's sizes and codebook.

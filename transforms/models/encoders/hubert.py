@@ -185,7 +185,7 @@ def load_pretrained(kind: Any, model: str) -> Any:
         raise
     except Exception as error:  # safetensors, torch and transformers each raise their own errors
         raise ModelError(
-            f"{model}: transformers can't load the checkpoint ({error}); the files may be damaged, or of a version that it does not know"
+            f"{model}: transformers can't load the checkpoint ({error}); damaged, or too new for it"
         ) from error
     missing = [*sorted(about["missing_keys"]), *map(str, about["mismatched_keys"])]
     if missing := [name for name in missing if not name.endswith("masked_spec_embed")]:  # used only in training

@@ -81,7 +81,7 @@ class Publish(Transform):
         """Return the columns of the training row that come from joined tables."""
 
     def costs(self, rows: pa.Table) -> list[int]:
-        """Return small costs: nothing is padded or encoded; a batch holds FLAC, about a byte per sample, or no audio."""
+        """Return small costs: nothing is padded or encoded; a batch holds FLAC, a byte per sample, or no audio."""
         return [cost // FLAC_SHARE for cost in super().costs(rows)] if self.wants_audio else [0] * len(rows)
 
     def __call__(self, batch: pa.Table) -> Output:
