@@ -166,7 +166,7 @@ def test_through_the_whole_stage(
 
 
 def test_half_precision_is_for_encoders(codecs: dict[str, str]) -> None:
-    with pytest.raises(ModelError, match="dtype=bfloat16 is for encoders"):
+    with pytest.raises(ModelError, match="remove dtype=bfloat16, which is for encoders"):
         Tokenize(TokenizeParameters(codebook=next(iter(codecs.values())), dtype="bfloat16")).weight_digests()
 
 
@@ -189,7 +189,7 @@ def test_words_of_units_want_a_single_codebook(codecs: dict[str, str], ingested:
     fitted = [collapse(np.array(row)[:, None])[0][:, 0].tolist() for row in said]
     UnitLanguage.fit(fitted, num_units=128, vocab_size=150).save(language)
     several = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], unit_language=str(language)))
-    with pytest.raises(ModelError, match=r"5 units a frame.*num_codebooks=1"):
+    with pytest.raises(ModelError, match=r"5 units per frame.*num_codebooks=1"):
         several.setup()
     one = Tokenize(TokenizeParameters(codebook=codecs["Mimi"], num_codebooks=1, unit_language=str(language)))
     one.setup()

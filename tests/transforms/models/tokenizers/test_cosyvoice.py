@@ -114,5 +114,5 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "s3tokenizer.model_v2", None)
     tokenizer = open_tokenizer(str(path), EMBEDDED)
     assert tokenizer.codebook_id.startswith("s3v2-") and tokenizer.codebook_size == 6561
-    with pytest.raises(ModelError, match=r"'\.\[cosyvoice\]'"):
+    with pytest.raises(ModelError, match=r"'echo-targets\[cosyvoice\]'"):
         tokenizer.setup("cpu")
