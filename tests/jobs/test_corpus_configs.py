@@ -232,7 +232,7 @@ def test_the_whole_through_every_stage(tmp_path: Path, speech: Speech, capsys: p
     given = [f"data={tmp_path}", f"root={tmp_path}/out", *models, *brief, "stages.ingest.sources.1.share=1"]
     assert run_command("echox-6k", [*given, "max_reject_fraction=0"], dry_run=False) == 1
     said = capsys.readouterr().out
-    assert len(re.findall(r": ingest stored 3 items and 0\.0\d hours; ", said)) == 7, said
+    assert len(re.findall(r": ingest stored 3 items and 0\.0\d hours, but ", said)) == 7, said
     assert list(check_dataset(f"{tmp_path}/out")) == []
     dataset = Dataset(f"{tmp_path}/out")
     sets = {name: dataset.read(f"training/{name}").to_pylist() for name in ("s2t", "t2c", "echo")}

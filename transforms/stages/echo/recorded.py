@@ -42,7 +42,7 @@ def recorded_units(reply: dict[str, Any], char_ends: list[int], codebook_id: str
 
 
 def unit_error_rate(targets: list[list[int]], recorded: list[list[int]] | None) -> float | None:
-    """Return the edits from targets to recorded units, segment by segment, per recorded unit; None without a recording."""
+    """Return edits from targets to recorded units, by segment, per recorded unit; None without a recording."""
     from rapidfuzz.distance import Levenshtein
 
     length = sum(map(len, recorded or []))
