@@ -62,8 +62,8 @@ TRANSCRIPTS = Table(
         "words of other scripts, each counted once; null if there is no error rate",
         "chars_per_s": "characters of the text per second of audio",
         "flags": "possible problems of the row or of a window: empty, fallback (decoded at a higher temperature), "
-        "low_logprob, no_speech, other_language (than Whisper was given), repetition, uncovered_speech (more than a "
-        "second of continuous speech outside all segments, or a segment with little text for its speech)",
+        "low_logprob, no_speech, other_language (than Whisper was given), repetition, uncovered_speech (over a "
+        "second of speech outside all segments, or little text for it)",
     },
     rules=(
         range_rule("language_prob", 0, 1),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import PositiveInt
 
-from echo_targets.schemas import KEY, UNIT_COUNTS, UNITS
+from echo_targets.schemas import KEY, SAMPLE_RATE, UNIT_COUNTS, UNITS
 from echo_targets.transforms.base import Output, Parameters, Transform
 from echo_targets.transforms.units.language import UnitLanguage, count_words
 
@@ -51,7 +51,11 @@ class CountUnits(Transform):
         """Return the window's units as one row, under the key of its first utterance."""
         units = pc.list_flatten(window["units"]).combine_chunks()  # a unit language covers a single codebook
         row = pa.ListArray.from_arrays(pa.array([0, len(units)], pa.int32()), units)
-        return pa.table({KEY: window[KEY].slice(0, 1).combine_chunks(), "units": row})
+        rates = pc.divide(pc.multiply(window["hop_samples"].cast(pa.int64()), SAMPLE_RATE), window["sampling_rate"])
+        samples = pc.sum(pc.multiply(window["num_frames"].cast(pa.int64()), rates))  # for the progress
+        return pa.table(
+            {KEY: window[KEY].slice(0, 1).combine_chunks(), "units": row, "num_samples": pa.array([samples.as_py()])}
+        )
 
     def costs(self, rows: pa.Table) -> list[int]:
         costs: list[int] = pc.list_value_length(rows["units"]).to_pylist()
