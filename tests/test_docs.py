@@ -400,7 +400,7 @@ BAD_FAULTS = [
     "echo-targets rerun --only rejects: no command rerun",
     "diff out/calls@1 --table: ",
     "check out --level everything: ",
-    "foldr: no such file, and no configuration of that name",
+    "foldr: neither a file nor a shipped configuration",
     "max_werr: unknown key",
     "runner=spark: ",
     "No such option: --sise",
