@@ -325,7 +325,7 @@ def test_reading_ahead_keeps_order_and_raises() -> None:
 
 
 def test_what_is_not_there(root: Root, tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="no table 'unit'\. Tables are units"):
+    with pytest.raises(LayoutError, match=r"no table 'unit'\. Tables are units"):
         EchoTargetDataset(str(root.folder), "unit")
     with pytest.raises(UserError, match="there is no rank 2 in a world of 2"):
         EchoTargetDataset(str(root.folder), "units", rank=2, world_size=2)
