@@ -134,7 +134,7 @@ def test_a_codebook_of_other_weights_is_refused_by_both_their_names(tmp_path: Pa
     TransformersConverter(other).convert(str(ct2))
     for model, name in ((other, open_encoder(other).name()), (str(ct2), "whisper-faster-whisper-tiny")):
         transform = Tokenize(TokenizeParameters(model=model))
-        for use in (transform.weights, transform.setup):
+        for use in (transform.weight_digests, transform.setup):
             with pytest.raises(
                 ModelError, match=rf"fitted on whisper-tiny\.en with weights 1a5afae0, `model` is {name} "
             ):

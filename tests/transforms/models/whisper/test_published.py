@@ -100,7 +100,7 @@ def test_each_kind_goes_through_each_stage(kind: str, waveform: np.ndarray, inge
     for path, file in ((model, "generation_config.json"), (converted, "config.json")):
         align = Align(AlignParameters(method="attention", model=str(path), language="en"))
         if KINDS[kind].get("heads"):
-            for use in (align.weights, align.setup) if path == model else (align.setup,):
+            for use in (align.weight_digests, align.setup) if path == model else (align.setup,):
                 with pytest.raises(ModelError, match=rf"{file}: alignment_heads names \[\d+, \d+\] .* Remove the key"):
                     use()
             change(path / file, alignment_heads=...)
@@ -115,7 +115,7 @@ def test_heads_that_cannot_be_stop_alignment_alone(tmp_path: Path, heads: Any) -
     change(model / "generation_config.json", alignment_heads=heads)
     load_whisper(str(model))
     aligner = AttentionAligner(str(model))
-    for use in (aligner.weights, aligner.setup):
+    for use in (aligner.weight_digests, aligner.setup):
         with pytest.raises(ModelError, match=r"alignment_heads (names .* 2 layers with 8 heads|is .* not pairs)"):
             use()
 
