@@ -136,7 +136,7 @@ def test_a_codebook_of_other_weights_is_refused_by_both_their_names(tmp_path: Pa
         transform = Tokenize(TokenizeParameters(model=model))
         for use in (transform.weight_digests, transform.setup):
             with pytest.raises(
-                ModelError, match=rf"fitted on whisper-tiny\.en with weights 1a5afae0, `model` is {name} "
+                ModelError, match=rf"fitted on whisper-tiny\.en with weights 1a5afae0, but `model` is {name} "
             ):
                 use()
 

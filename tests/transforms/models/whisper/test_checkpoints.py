@@ -317,7 +317,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, safe: bool) -> None
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="is not a Whisper"):
         weights_of(str(folder))
-    with pytest.raises(ModelError, match="is not there"):
+    with pytest.raises(ModelError, match="does not exist"):
         weights_of(str(tmp_path / "nowhere"))
 
 
