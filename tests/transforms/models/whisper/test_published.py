@@ -253,8 +253,8 @@ def test_suppressed_tokens_are_the_checkpoint_s(backend: str, waveform: np.ndarr
 
 
 SAYS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "another start": ("generation_config.json", {"decoder_start_token_id": 7}, "decoder_start_token_id is 7, but a model"),
-    "one language": ("generation_config.json", {"is_multilingual": False}, "is_multilingual is False, but a model with 51865"),
+    "another start": ("generation_config.json", {"decoder_start_token_id": 7}, "decoder_start_token_id is 7, but"),
+    "one language": ("generation_config.json", {"is_multilingual": False}, "is_multilingual is False, but"),
     "a translator": ("generation_config.json", {"task": "translate"}, "the model translates"),
     "a forced task": (
         "generation_config.json",
