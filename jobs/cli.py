@@ -181,9 +181,9 @@ def status(
 def diff(
     a: Annotated[
         str,
-        typer.Argument(help="ROOT for its current version, or ROOT@FINGERPRINT (the first four digits are enough)."),
+        typer.Argument(help="ROOT for its current version, or ROOT@VERSION: a label, a recipe or RECIPE@SNAPSHOT."),
     ],
-    b: Annotated[str, typer.Argument(help="Like A; @FINGERPRINT without a root is a version in A's root.")],
+    b: Annotated[str, typer.Argument(help="Like A; @VERSION without a root is a version in A's root.")],
     table: Annotated[str, typer.Option(help="Table to compare.")] = "echo_targets",
     format: Annotated[
         ReportFormat, typer.Option(help="text: readable tables; json: one JSON object.")
@@ -230,10 +230,10 @@ def retry(
     config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
     overrides: Overrides = None,
 ) -> None:
-    """Retry rejected rows after their files were fixed or a limit of ingest or publish was changed.
+    """Retry rejected rows, for example after their files were replaced by files of the same size.
 
-    The shards equal those of a full run, but models process only rows that are new, changed or previously rejected,
-    and their dialogues. A fixed file of a different size, or a changed limit, makes new versions; the old ones stay.
+    Only the shards that hold such rows are computed, and in them only these rows and their dialogues. Rows that a
+    filter dropped are not retried: change the filter and use `run`.
 
     Example: echo-targets retry folder manifest=calls/manifest.jsonl root=out/calls
     """
@@ -246,14 +246,49 @@ def retry(
 def gc(
     root: Root,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list what would be deleted.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option(help="Keep versions that were current until less than this many hours ago.", min=0)
+    ] = 24.0,
 ) -> None:
-    """Delete versions that are neither current nor inputs of a current one, and the leftovers of killed processes.
+    """Delete shards of versions that are neither current nor labeled, and the leftovers of killed processes.
+
+    Versions that others were made from are kept with them. A training may read a version that was replaced a while ago:
+    label it, or give it time with --grace-hours.
 
     Example: echo-targets gc out/calls --yes
     """
     from echo_targets.jobs.commands.gc import gc_command
 
-    raise typer.Exit(gc_command(root, yes))
+    raise typer.Exit(gc_command(root, yes, grace_hours))
+
+
+@app.command()
+def promote(
+    root: Root,
+    version: Annotated[str, typer.Argument(help="A label, RECIPE@SNAPSHOT or a recipe, as `status` shows them.")],
+) -> None:
+    """Make an earlier version current again: all tables of a label, or one table and those that it was made from.
+
+    Example: echo-targets promote out/calls before-cleaning
+    """
+    from echo_targets.jobs.commands.promote import promote_command
+
+    raise typer.Exit(promote_command(root, version))
+
+
+@app.command()
+def label(
+    root: Root,
+    name: Annotated[str, typer.Argument(help="Label: letters, digits, `-`, `_` and `.`.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the label instead.")] = False,
+) -> None:
+    """Name the current versions of all tables, so that `gc` keeps them and trainers and `diff` can ask for them.
+
+    Example: echo-targets label out/calls 2026-12
+    """
+    from echo_targets.jobs.commands.promote import label_command
+
+    raise typer.Exit(label_command(root, name, remove))
 
 
 @app.command()

@@ -75,13 +75,16 @@ class JobConfig(ExecutionConfig):
     Attributes:
         root: folder or URL that the tables are written to.
         shard_hours: hours of audio per shard.
-        max_reject_fraction: the job exits with code 1 if a stage rejects more than this fraction of its rows.
+        max_reject_fraction: a shard of which a stage rejects more than this fraction is not committed, and the job
+            exits with code 1.
+        allow_empty: True if a table may become current though filters dropped all of its rows.
         stages: parameters of each stage to run.
     """
 
     root: str
     shard_hours: PositiveFloat = 30.0
     max_reject_fraction: float = Field(0.05, ge=0, le=1)
+    allow_empty: bool = False
     stages: dict[str, dict[str, Any]]
 
     def specs(self) -> list[StageSpec]:

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from echo_targets.pipeline.job import JobEvent, StageReport, StageStarted, Waiting
 from echo_targets.pipeline.runners.base import Done, Event, Worked
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.schemas.dataset.layout import StageInfo
+from echo_targets.schemas.dataset.versions import Recipe
 
 LINE_EVERY = 10.0
 PLAIN_WIDTH = 160
@@ -30,7 +30,8 @@ def open_console() -> Console:
 class _Stage:
     """Progress of a stage; `samples`, `shards` and `rejects` count this run only."""
 
-    info: StageInfo
+    recipe: Recipe
+    of: int
     total: int
     committed: int
     bar: TaskID
@@ -44,7 +45,7 @@ class _Stage:
         factor = f", real-time factor {elapsed * SAMPLE_RATE / self.samples:.3f}" if self.samples else ""
         return (
             f"{self.samples / SAMPLE_RATE / 3600:.2f} of {self.total / SAMPLE_RATE / 3600:.2f} h{factor}, "
-            f"{self.committed + self.shards} of {self.info.shards} shards, {self.rejects} rejects"
+            f"{self.committed + self.shards} of {self.of} shards, {self.rejects} rejects"
         )
 
     def time_left(self) -> str:
@@ -84,8 +85,9 @@ class Screen:
         if isinstance(event, Waiting):
             self.console.print(f"waiting for another driver to finish: {event.driver}", markup=False)
         elif isinstance(event, StageStarted):
-            bar = self._live.add_task(event.info.stage, total=max(event.samples, 1), progress="", visible=False)
-            self._stages[event.info.stage] = _Stage(event.info, event.samples, event.committed, bar)
+            bar = self._live.add_task(event.recipe.stage, total=max(event.samples, 1), progress="", visible=False)
+            stage = _Stage(event.recipe, event.shards, event.samples, event.committed, bar)
+            self._stages[event.recipe.stage] = stage
         elif isinstance(event, StageReport):
             self._finish(event)
         else:
@@ -111,32 +113,31 @@ class Screen:
             self.console.print(f"{event.stage}: {stage.progress()}{stage.time_left()}")
 
     def _finish(self, report: StageReport) -> None:
-        stage = self._stages[report.info.stage]
+        stage = self._stages[report.recipe.stage]
         self._live.remove_task(stage.bar)
         self.reports.append(report)
-        if stage.committed == stage.info.shards:
+        if stage.committed == stage.of:
             summary = "nothing to do, all shards are committed"
         else:
             hours = report.samples / SAMPLE_RATE / 3600
             elapsed = time.monotonic() - (stage.started or time.monotonic())
             summary = f"{report.rows} rows, {sum(report.reasons.values())} rejected, {hours:.2f} h in {elapsed:.1f} s"
-            if report.shards < report.info.shards:
-                summary += f", {report.info.shards - report.shards} of {report.info.shards} shards are missing"
-        self.console.print(f"[bold]{report.info.stage}[/]: {summary}")
+            if report.shards < report.of:
+                summary += f", {report.of - report.shards} of {report.of} shards are missing"
+        self.console.print(f"[bold]{report.recipe.stage}[/]: {summary}")
 
 
 def funnel(reports: list[StageReport]) -> RichTable:
     """Return a table of the rows into and out of each stage, with the reject reasons."""
     table = RichTable("stage", "table", "rows in", "rows", "rejected", "why", title="Funnel")
     for report in reports:
-        why = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common())
         table.add_row(
-            report.info.stage,
-            f"{report.info.table}/{report.info.fingerprint}",
+            report.recipe.stage,
+            f"{report.recipe.table}/{report.recipe.fingerprint}",
             str(report.rows_in),
             str(report.rows),
             str(sum(report.reasons.values())),
-            why,
+            report.why,
         )
     return table
 

@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass, replace
 
 from echo_targets.pipeline.commit import write_whole
 from echo_targets.pipeline.failures import is_machine_error
-from echo_targets.schemas.dataset.layout import Dataset, LayoutError, StageInfo, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError
+from echo_targets.schemas.dataset.versions import Recipe
+
+NOTE = ".attempt.json"
 
 
 @dataclass(frozen=True)
@@ -34,47 +37,58 @@ class Attempt:
     final: bool = False
 
 
-def last_attempt(dataset: Dataset, info: StageInfo, shard: int) -> Attempt | None:
+def last_attempt(dataset: Dataset, recipe: Recipe, shard: str) -> Attempt | None:
     """Return the note of the last attempt at a shard, or None if there is none."""
     try:
-        data = dataset.read_json(_path(info, shard))
+        data = dataset.read_json(_path(recipe, shard))
         return None if data is None else Attempt(**data)
     except (LayoutError, TypeError):  # a partly written note: the machine crashed
         return Attempt("")
 
 
 @contextmanager
-def attempt(dataset: Dataset, info: StageInfo, shard: int) -> Iterator[Attempt | None]:
+def attempt(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Attempt | None]:
     """Keep a note of an attempt at a shard during the block, with the reason if it fails. Yield the previous note.
 
     The block must call `forget` before it commits, so that no note remains next to a manifest.
     """
-    last = last_attempt(dataset, info, shard)
+    last = last_attempt(dataset, recipe, shard)
     this = Attempt(uuid.uuid4().hex)
-    _write(dataset, info, shard, this)
+    _write(dataset, recipe, shard, this)
     try:
         yield last
     except Exception as error:
-        _write(dataset, info, shard, replace(this, reason=error_text(error), final=not is_machine_error(error)))
+        _write(dataset, recipe, shard, replace(this, reason=error_text(error), final=not is_machine_error(error)))
         raise
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        forget(dataset, info, shard)
+        forget(dataset, recipe, shard)
         raise
 
 
-def forget(dataset: Dataset, info: StageInfo, shard: int) -> None:
+def forget(dataset: Dataset, recipe: Recipe, shard: str) -> None:
     """Delete the note of a shard."""
-    dataset.storage.delete(_path(info, shard))
+    dataset.storage.delete(_path(recipe, shard))
 
 
-def forget_stopped(dataset: Dataset, info: StageInfo) -> None:
+def failed_attempts(dataset: Dataset, recipe: Recipe) -> dict[str, str]:
+    """Return why attempts at a recipe's shards failed, by shard."""
+    names = dataset.storage.list(f"{recipe.table}/{recipe.fingerprint}")
+    found = {}
+    for shard in (name.removesuffix(NOTE) for name in names if name.endswith(NOTE)):
+        note = last_attempt(dataset, recipe, shard)
+        if note is not None and f"{shard}.json" not in names:
+            found[shard] = note.reason or "its worker crashed, or is still at work"
+    return found
+
+
+def forget_stopped(dataset: Dataset, recipe: Recipe) -> None:
     """Delete the notes of interrupted attempts. Call it when no worker is running any more."""
-    there = set(dataset.storage.list(f"{info.table}/{info.fingerprint}"))
-    for shard in range(info.shards):
-        if _path(info, shard).rpartition("/")[2] in there:
-            note = last_attempt(dataset, info, shard)
+    for name in dataset.storage.list(f"{recipe.table}/{recipe.fingerprint}"):
+        if name.endswith(NOTE):
+            shard = name.removesuffix(NOTE)
+            note = last_attempt(dataset, recipe, shard)
             if note is not None and note.reason is None:
-                forget(dataset, info, shard)
+                forget(dataset, recipe, shard)
 
 
 def error_text(error: Exception) -> str:
@@ -84,9 +98,9 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
 
 
-def _path(info: StageInfo, shard: int) -> str:
-    return f"{info.table}/{info.fingerprint}/{shard_name(shard, info.shards)}.attempt.json"
+def _path(recipe: Recipe, shard: str) -> str:
+    return f"{recipe.table}/{recipe.fingerprint}/{shard}{NOTE}"
 
 
-def _write(dataset: Dataset, info: StageInfo, shard: int, note: Attempt) -> None:
-    write_whole(dataset, _path(info, shard), json.dumps(asdict(note)).encode())
+def _write(dataset: Dataset, recipe: Recipe, shard: str, note: Attempt) -> None:
+    write_whole(dataset, _path(recipe, shard), json.dumps(asdict(note)).encode())

@@ -7,19 +7,20 @@ A kill at any moment leaves only temporary files, and shards without a manifest,
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from echo_targets.schemas import KEY, REJECTS, Table
 from echo_targets.schemas.dataset.check import check_file, metadata
-from echo_targets.schemas.dataset.layout import INDEX, STAGE, Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas.dataset.layout import INDEX, RECIPE, SNAPSHOTS, Dataset, FileEntry, Index, Manifest
 from echo_targets.schemas.dataset.storage import Writing
+from echo_targets.schemas.dataset.versions import Recipe, Snapshot, Version
 from echo_targets.transforms.base import Reject, table_of
 
 
@@ -33,14 +34,11 @@ class ShardWriter:
     Use it as a context manager: leaving the block before `commit` deletes the temporary files.
     """
 
-    def __init__(self, dataset: Dataset, table: Table, info: StageInfo, shard: int) -> None:
-        self.dataset = dataset
-        self.info = info
-        self.shard = shard
-        self.name = shard_name(shard, info.shards)
-        self.table = table
-        self._output = _File(dataset, self.table, f"{info.table}/{info.fingerprint}/{self.name}.parquet", info)
-        self._rejects = _File(dataset, REJECTS, f"rejects/{info.stage}/{info.fingerprint}/{self.name}.parquet", info)
+    def __init__(self, dataset: Dataset, table: Table, recipe: Recipe, shard: str) -> None:
+        self.dataset, self.table, self.recipe, self.shard = dataset, table, recipe, shard
+        place = f"{recipe.fingerprint}/{shard}.parquet"
+        self._output = _File(dataset, table, f"{recipe.table}/{place}", recipe)
+        self._rejects = _File(dataset, REJECTS, f"rejects/{recipe.stage}/{place}", recipe)
         self._reasons: Counter[str] = Counter()
         self._rows_in = 0
         self._samples = 0
@@ -73,7 +71,7 @@ class ShardWriter:
         if outcome != expected:
             odd = sorted(key for key in outcome.keys() | expected.keys() if outcome[key] != expected[key])
             raise CommitError(
-                f"{self.info.stage} {self.name}: {len(keys)} rows in, {len(out)} out and {len(rejected)} rejected; "
+                f"{self.recipe.stage} {self.shard}: {len(keys)} rows in, {len(out)} out and {len(rejected)} rejected; "
                 f"each row must have exactly one outcome, but not {odd[:3]}"
             )
         self._rows_in += len(keys)
@@ -82,7 +80,7 @@ class ShardWriter:
         in_order = order == list(range(len(out)))
         self._output.write(rows if in_order else rows.take(pa.array(order, pa.int64())))
         if rejected:
-            self._rejects.write(table_of((_reject_row(reject, self.info.stage) for reject in rejected), REJECTS))
+            self._rejects.write(table_of((_reject_row(reject, self.recipe.stage) for reject in rejected), REJECTS))
             self._reasons.update(reject.error_class for reject in rejected)
 
     def commit(self) -> Manifest:
@@ -94,10 +92,9 @@ class ShardWriter:
         self._output.open()
         entries = [file.close() for file in (self._output, self._rejects) if file.is_open]
         manifest = Manifest(
-            table=self.info.table,
-            fingerprint=self.info.fingerprint,
+            table=self.recipe.table,
+            fingerprint=self.recipe.fingerprint,
             shard=self.shard,
-            shards=self.info.shards,
             rows_in=self._rows_in,
             samples=self._samples,
             output=entries[0],
@@ -106,18 +103,20 @@ class ShardWriter:
         )
         rejected = manifest.rejects.rows if manifest.rejects else 0
         if manifest.rows_in != manifest.output.rows + rejected:
-            raise CommitError(f"{self.info.stage} {self.name}: {self._rows_in} rows in, {entries} out")
+            raise CommitError(f"{self.recipe.stage} {self.shard}: {self._rows_in} rows in, {entries} out")
         self._rejects.put()
         self._output.put()
-        write_whole(self.dataset, f"{self.info.table}/{self.info.fingerprint}/{self.name}.json", manifest.to_json())
+        write_whole(
+            self.dataset, f"{self.recipe.table}/{self.recipe.fingerprint}/{self.shard}.json", manifest.to_json()
+        )
         return manifest
 
 
 class _File:
     """One Parquet file of a shard, temporary until `put`."""
 
-    def __init__(self, dataset: Dataset, table: Table, path: str, info: StageInfo) -> None:
-        self.dataset, self.table, self.path, self.info = dataset, table, path, info
+    def __init__(self, dataset: Dataset, table: Table, path: str, recipe: Recipe) -> None:
+        self.dataset, self.table, self.path, self.recipe = dataset, table, path, recipe
         self._writing: Writing | None = None
         self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
@@ -130,8 +129,8 @@ class _File:
     def open(self) -> None:
         if self.is_open:
             return
-        about = metadata(self.table, self.info.fingerprint) | {
-            f"weights.{name}": digest for name, digest in sorted(self.info.weights.items())
+        about = metadata(self.table, self.recipe.fingerprint) | {
+            f"weights.{name}": digest for name, digest in sorted(self.recipe.weights.items())
         }
         self._writing = self.dataset.storage.writing(self.path)
         self._sink = self._writing.sink()
@@ -179,7 +178,7 @@ class _File:
             self._writing.source() as source,
             pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file,
         ):
-            findings = list(check_file(file, self.table, os.path.basename(self.path), self.info.fingerprint))
+            findings = list(check_file(file, self.table, os.path.basename(self.path), self.recipe.fingerprint))
             count = file.metadata.num_rows
         if findings:
             more = f" (and {len(findings) - 3} more)" if len(findings) > 3 else ""
@@ -236,21 +235,38 @@ def write_whole(dataset: Dataset, path: str, data: bytes) -> None:
     dataset.storage.write(path, data)
 
 
-def open_stage(dataset: Dataset, info: StageInfo) -> None:
-    """Write a version's description, and delete temporary files in its folders and in the root."""
-    write_whole(dataset, f"{info.table}/{info.fingerprint}/{STAGE}", info.to_json())
-    sweep(dataset, info)
+def open_recipe(dataset: Dataset, recipe: Recipe) -> None:
+    """Write a recipe's description, and delete temporary files in its folders and in the root."""
+    write_whole(dataset, f"{recipe.table}/{recipe.fingerprint}/{RECIPE}", recipe.to_json())
+    sweep(dataset, recipe)
 
 
-def sweep(dataset: Dataset, info: StageInfo) -> None:
-    """Delete temporary files that killed workers left in a version's folders, and a killed driver in the root."""
-    for folder in (f"{info.table}/{info.fingerprint}", f"rejects/{info.stage}/{info.fingerprint}", ""):
+def sweep(dataset: Dataset, recipe: Recipe) -> None:
+    """Delete temporary files that killed workers left in a recipe's folders, and a killed driver in the root."""
+    for folder in (f"{recipe.table}/{recipe.fingerprint}", f"rejects/{recipe.stage}/{recipe.fingerprint}", ""):
         dataset.storage.sweep(folder)
 
 
-def set_current(dataset: Dataset, info: StageInfo) -> None:
-    """Make a finished version the current one in the index."""
-    index = dataset.read_json(INDEX) or {"tables": {}}
-    tables = {table: fingerprint for table, fingerprint in index["tables"].items() if table != info.table}
-    index["tables"] = {**tables, info.table: info.fingerprint}
-    write_whole(dataset, INDEX, json.dumps(index, indent=1).encode())
+def write_snapshot(dataset: Dataset, snapshot: Snapshot) -> None:
+    """Write a snapshot, unless it is there."""
+    path = f"{SNAPSHOTS}/{snapshot.id}.json"
+    if dataset.storage.size(path) is None:
+        write_whole(dataset, path, snapshot.to_json())
+
+
+def set_current(dataset: Dataset, versions: Mapping[str, Version]) -> None:
+    """Make whole versions of tables the current ones, with one change of the index."""
+    index = dataset.index() or Index()
+    changed = {table: version for table, version in versions.items() if index.tables.get(table) != version}
+    if not changed:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    tables = {table: version for table, version in index.tables.items() if table not in changed} | changed
+    replaced = {table: dict(times) for table, times in index.replaced.items()}
+    for table, version in changed.items():
+        times = replaced.setdefault(table, {})
+        times.pop(version, None)
+        if before := index.tables.get(table):
+            times[before] = now
+    kept = {table: times for table, times in replaced.items() if times}
+    write_whole(dataset, INDEX, Index(tables, index.labels, kept).to_json())

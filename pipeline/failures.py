@@ -20,6 +20,15 @@ class TooManyFailures(Exception):
     """More rows of a shard failed with unexpected errors than bad data explains: the worker may be sick."""
 
 
+class TooManyRejects(Exception):
+    """More rows of a shard were rejected than the job allows."""
+
+
+def blames_the_data(reason: str) -> bool:
+    """Return True if an attempt's reason says that too many rows were rejected."""
+    return reason.startswith(TooManyRejects.__name__)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if a smaller batch may help."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -38,6 +47,9 @@ def fails_the_shard(error: BaseException) -> bool:
     return is_machine_error(error) or isinstance(error, (UserError, *BUGS))
 
 
-def most_unexpected(rows: int) -> int:
-    """Return how many of a shard's rows may fail unexpectedly: 3 or 1 %; of a small shard half, but at least 1."""
-    return max(1, min(rows // 2, max(3, rows // 100)))
+def most_failed(rows: int, fraction: float) -> int:
+    """Return how many of a shard's rows may fail: a fraction, or if that is more, 3 rows or half of a small shard.
+
+    A single bad row must not fail a small shard, and a shard must not be lost as a whole. A fraction of 0 means none.
+    """
+    return int(max(fraction * rows, min(3, max(1, rows // 2)))) if fraction else 0

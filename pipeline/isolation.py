@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.failures import is_machine_error, is_out_of_memory
-from echo_targets.pipeline.retry import reject_single, try_batch
+from echo_targets.pipeline.halving import reject_single, try_batch
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Output, Reject
@@ -45,7 +45,7 @@ class Isolated:
             self._exit_status()
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """Implement `retry.Worker.try_batch`; a batch that crashes the child counts as failed."""
+        """Implement `halving.Worker.try_batch`; a batch that crashes the child counts as failed."""
         for _ in range(1 if len(batch) > 1 else CRASHES):
             child = self._started()
             try:

@@ -8,14 +8,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from echo_targets.pipeline.attempt import forget_stopped
-from echo_targets.pipeline.commit import open_stage, set_current, sweep
+from echo_targets.pipeline.commit import open_recipe, set_current, sweep
+from echo_targets.pipeline.failures import blames_the_data
 from echo_targets.pipeline.lease import Driver, Lease, WhenBusy
-from echo_targets.pipeline.plan import Committed, Plan
+from echo_targets.pipeline.plan import RECIPE, Committed, Plan
 from echo_targets.pipeline.runners.base import Done, Event, Failed, Runner
 from echo_targets.pipeline.shard import ShardTask, run_shard
-from echo_targets.pipeline.stage import StageSpec, changes, stage_info
-from echo_targets.schemas.dataset.layout import INDEX, Dataset, LayoutError, Manifest, StageInfo
-from echo_targets.transforms.base import NO_FAILURES
+from echo_targets.pipeline.stage import StageSpec, changes, recipe_of
+from echo_targets.pipeline.takeover import Donors, find_donors
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError, Manifest
+from echo_targets.schemas.dataset.versions import Recipe, Version
+from echo_targets.transforms.base import FILTERED, NO_FAILURES
+
+SICK = 5
+"""A stage of which this many shards have failed, and more than were committed, is stopped."""
 
 
 class JobFailed(Exception):
@@ -38,19 +45,38 @@ class Waiting:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage may start: its description, its number of committed shards, and the estimated samples to process."""
+    """A stage may start.
 
-    info: StageInfo
+    Attributes:
+        recipe: recipe of the stage.
+        shards: number of its shards, of which `committed` are there.
+        samples: estimated samples to process.
+    """
+
+    recipe: Recipe
+    shards: int
     committed: int
     samples: int
 
 
 @dataclass(frozen=True)
 class StagePreview:
-    """What a run would do to a table: the version it makes, its number of committed shards, and why there is work."""
+    """What a run would do to a table.
 
-    info: StageInfo
+    Attributes:
+        recipe: recipe of the stage.
+        shards: number of its shards, of which `committed` are there.
+        hours: estimated hours of audio in the others.
+        rows, unchanged: number of entries in the others, and how many of them have an outcome that is taken over.
+        why: why there is work.
+    """
+
+    recipe: Recipe
+    shards: int
     committed: int
+    hours: float
+    rows: int
+    unchanged: int
     why: list[str]
 
 
@@ -58,7 +84,8 @@ class StagePreview:
 class StageReport:
     """Sums over a stage's committed shards, including those of earlier runs; `shards_run` counts only this run's."""
 
-    info: StageInfo
+    recipe: Recipe
+    of: int
     shards: int = 0
     shards_run: int = 0
     rows_in: int = 0
@@ -78,6 +105,11 @@ class StageReport:
         """Number of rejected rows, without those that a filter dropped and turns without a reply."""
         return sum(count for reason, count in self.reasons.items() if not reason.startswith(NO_FAILURES))
 
+    @property
+    def why(self) -> str:
+        """The reject reasons with their counts, most frequent first."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
+
 
 JobEvent = Waiting | StageStarted | Event | StageReport
 
@@ -90,8 +122,9 @@ class Job:
         root: folder or URL that the tables are written to.
         plan: shards of the sources' entries, or the committed tables that the stages start from.
         stages: stages in order; each reads tables of earlier ones.
-        max_reject_fraction: the job fails if a stage rejects more than this fraction of its rows.
+        max_reject_fraction: a shard fails if a stage rejects more than this fraction of its rows.
         when_busy: what to do if another driver is running on the root: wait for it or refuse to start.
+        allow_empty: True if a table may become current though filters dropped all of its rows.
     """
 
     root: str
@@ -99,37 +132,50 @@ class Job:
     stages: list[StageSpec]
     max_reject_fraction: float
     when_busy: WhenBusy = "refuse"
+    allow_empty: bool = False
 
-    def describe(self) -> Iterator[tuple[StageSpec, StageInfo]]:
-        """Yield each stage with the description of its future table, including the fingerprint; runs nothing.
+    def describe(self) -> Iterator[tuple[StageSpec, Recipe]]:
+        """Yield each stage with its recipe; runs nothing.
 
         Raises:
             UserError: a stage's model is missing or damaged, or unsuitable for the corpus.
         """
-        upstream = dict(self.plan.tables)
+        upstream = dict(self.plan.recipes)
         for spec in self.stages:
             transform = spec.build()
             if isinstance(self.plan, Plan):
                 transform.check_entries(self.plan.shards())
-            read = {table.name: upstream[table.name] for table in transform.reads if table.name in upstream}
-            info = stage_info(transform, read, self.plan.num_shards)
-            upstream[info.table] = info.fingerprint
-            yield spec, info
+            recipe = recipe_of(
+                transform, {each.name: upstream[each.name] for each in transform.reads if each.name in upstream}
+            )
+            upstream[recipe.table] = recipe.fingerprint
+            yield spec, recipe
 
     def preview(self) -> Iterator[StagePreview]:
         """Yield what `run` would do to each table, starting with that of the plan; writes nothing."""
-        dataset = Dataset(self.root)
-        current = (dataset.read_json(INDEX) or {}).get("tables", {})
-        planned = [self.plan.info] if isinstance(self.plan, Plan) else []
-        for info in [*planned, *(info for _, info in self.describe())]:
-            committed = len(dataset.committed(info.table, info.fingerprint, info.shards))
-            yield StagePreview(info, committed, _why(dataset, info, committed, current.get(info.table)))
+        dataset, snapshot = Dataset(self.root), self.plan.snapshot
+        current = (dataset.index() or Index()).tables
+        donors = find_donors(dataset, self.plan) if isinstance(self.plan, Plan) else {}
+        planned = [RECIPE] if isinstance(self.plan, Plan) else []
+        for recipe in [*planned, *(recipe for _, recipe in self.describe())]:
+            there = dataset.there(recipe.table, recipe.fingerprint)
+            left = [shard for shard in snapshot.shards if shard.id not in there]
+            yield StagePreview(
+                recipe,
+                len(snapshot.shards),
+                len(snapshot.shards) - len(left),
+                sum(shard.samples for shard in left) / SAMPLE_RATE / 3600,
+                sum(shard.rows for shard in left),
+                sum(_taken_over(donors.get(shard.id, Donors()), there) for shard in left),
+                _why(dataset, Version(recipe.fingerprint, snapshot.id), recipe, len(left), current.get(recipe.table)),
+            )
 
     def run(self, runner: Runner) -> Iterator[JobEvent]:
         """Run all stages and yield events.
 
         Raises:
-            JobFailed: a shard failed in all of its attempts, or too many rows were rejected.
+            JobFailed: a shard failed in all of its attempts, or rejected too many rows; or a table lost all of its rows
+                to filters.
         """
         dataset = Dataset(self.root)
         stages = list(self.describe())
@@ -139,27 +185,31 @@ class Job:
             yield from self._run(dataset, stages, runner, lease)
 
     def _run(
-        self, dataset: Dataset, stages: list[tuple[StageSpec, StageInfo]], runner: Runner, lease: Lease
+        self, dataset: Dataset, stages: list[tuple[StageSpec, Recipe]], runner: Runner, lease: Lease
     ) -> Iterator[JobEvent]:
+        donors = find_donors(dataset, self.plan) if isinstance(self.plan, Plan) else {}
         self.plan.commit(dataset)
-        chains: list[list[ShardTask]] = [[] for _ in range(self.plan.num_shards)]
+        shards = self.plan.snapshot.ids
+        chains: list[list[ShardTask]] = [[] for _ in shards]
         reports = list[StageReport]()
-        known = {name: dataset.committed(name, version, len(chains)) for name, version in self.plan.tables.items()}
-        for spec, info in stages:
-            open_stage(dataset, info)
-            report, samples = StageReport(info), 0
-            done = known[info.table] = dataset.committed(info.table, info.fingerprint, info.shards)
-            for shard, chain in enumerate(chains):
+        known = {name: dataset.committed(name, made, shards) for name, made in self.plan.recipes.items()}
+        for spec, recipe in stages:
+            open_recipe(dataset, recipe)
+            report, samples = StageReport(recipe, len(shards)), 0
+            done = known[recipe.table] = dataset.committed(recipe.table, recipe.fingerprint, shards)
+            for position, shard in enumerate(shards):
                 if shard in done:
                     report.add(done[shard])
                 else:
-                    chain.append(ShardTask(self.root, spec, info, shard))
-                    samples += _samples_upstream(known, [*info.upstream, *self.plan.tables], shard)
+                    givers = donors.get(shard, Donors()).shards
+                    task = ShardTask(self.root, spec, recipe, shard, position, givers, self.max_reject_fraction)
+                    chains[position].append(task)
+                    samples += _samples_upstream(known, [*recipe.upstream, *self.plan.recipes], shard)
             reports.append(report)
-            yield StageStarted(info, report.shards, samples)
+            yield StageStarted(recipe, len(shards), report.shards, samples)
         unfinished = deque(reports)
         yield from self._finish(dataset, unfinished)
-        by_stage = {report.info.stage: report for report in reports}
+        by_stage = {report.recipe.stage: report for report in reports}
         failed: list[Failed] = []
         try:
             with closing(runner.map(chains, run_shard)) as events:
@@ -167,56 +217,97 @@ class Job:
                     lease.check()
                     yield event
                     if isinstance(event, Done):
-                        by_stage[event.stage].add(event.manifest)
-                        by_stage[event.stage].shards_run += 1
+                        report = by_stage[event.stage]
+                        report.add(event.manifest)
+                        report.shards_run += 1
+                        self._check_rejects(dataset, report, sum(shard.rows for shard in self.plan.snapshot.shards))
                         yield from self._finish(dataset, unfinished)
                     elif isinstance(event, Failed) and event.final:
                         failed.append(event)
+                        if _is_sick(by_stage[event.stage], failed):
+                            break
         except (GeneratorExit, KeyboardInterrupt):  # the engine may have killed its workers before they cleaned up
             for report in unfinished:
-                sweep(dataset, report.info)
-                forget_stopped(dataset, report.info)
+                sweep(dataset, report.recipe)
+                forget_stopped(dataset, report.recipe)
             raise
         for report in unfinished:
-            sweep(dataset, report.info)
+            sweep(dataset, report.recipe)
             yield report
         if failed:
-            first = min(failed, key=lambda event: list(by_stage).index(event.stage))
-            raise JobFailed(
-                f"{first.stage}: {len(failed)} of {self.plan.num_shards} shards failed, for example shard "
-                f"{first.shard}: {first.reason}. The others are committed. Run the same command again to retry the "
-                "failed ones.",
-                3,
-            )
+            raise self._failure(failed, list(by_stage))
+
+    def _failure(self, failed: list[Failed], stages: list[str]) -> JobFailed:
+        first = min(failed, key=lambda event: stages.index(event.stage))
+        rejects = all(blames_the_data(event.reason) for event in failed)
+        remedy = (
+            "Correct the data or the stage's settings, or raise max_reject_fraction, and run the same command again"
+            if rejects
+            else "Run the same command again to retry"
+        )
+        return JobFailed(
+            f"{first.stage}: {len(failed)} of {len(self.plan.snapshot.shards)} shards failed and were not committed, "
+            f"for example {first.shard}: {first.reason}. {remedy}; shards that are committed are kept.",
+            1 if rejects else 3,
+        )
 
     def _finish(self, dataset: Dataset, unfinished: deque[StageReport]) -> Iterator[StageReport]:
         """Finish the stages whose shards are all committed, in order."""
-        while unfinished and unfinished[0].shards == unfinished[0].info.shards:
+        while unfinished and unfinished[0].shards == unfinished[0].of:
             report = unfinished.popleft()
-            sweep(dataset, report.info)
+            recipe = report.recipe
+            sweep(dataset, recipe)
             yield report
-            if report.rows_in and report.rejects / report.rows_in > self.max_reject_fraction:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common())
-                rejects = dataset.where(f"rejects/{report.info.stage}/{report.info.fingerprint}")
+            self._check_rejects(dataset, report, report.rows_in)
+            if _is_emptied(report) and not self.allow_empty:
                 raise JobFailed(
-                    f"{report.info.stage}: {report.rejects} of {report.rows_in} rows were rejected ({reasons}), more "
-                    f"than max_reject_fraction={self.max_reject_fraction:g} allows. They are in {rejects}.",
+                    f"{recipe.stage}: all {report.rows_in} rows were dropped ({report.why}), so {recipe.table} is "
+                    "empty and did not become current. Correct the filters, or set allow_empty=true.",
                     1,
                 )
-            set_current(dataset, report.info)
+            set_current(dataset, {recipe.table: Version(recipe.fingerprint, self.plan.snapshot.id)})
+
+    def _check_rejects(self, dataset: Dataset, report: StageReport, rows: int) -> None:
+        """Raise JobFailed if more rejects were committed than a stage may have in all, of so many rows."""
+        recipe = report.recipe
+        if report.rejects > self.max_reject_fraction * rows:
+            raise JobFailed(
+                f"{recipe.stage}: {report.rejects} of {report.rows_in} rows were rejected ({report.why}), more than "
+                f"max_reject_fraction={self.max_reject_fraction:g} allows. They are in "
+                f"{dataset.where(f'rejects/{recipe.stage}/{recipe.fingerprint}')}. Correct the data and use "
+                "`echo-targets retry`, or raise max_reject_fraction.",
+                1,
+            )
 
 
-def _why(dataset: Dataset, info: StageInfo, committed: int, current: str | None) -> list[str]:
-    if current == info.fingerprint:
-        return [] if committed == info.shards else ["the current version is missing shards"]
+def _is_emptied(report: StageReport) -> bool:
+    """Return True if filters dropped all rows of a table."""
+    return report.rows_in > 0 and not report.rows and any(reason.startswith(FILTERED) for reason in report.reasons)
+
+
+def _is_sick(report: StageReport, failed: list[Failed]) -> bool:
+    """Return True if so many shards of a stage failed that the others would probably fail, too."""
+    mine = sum(event.stage == report.recipe.stage for event in failed)
+    return mine >= SICK and mine > report.shards_run
+
+
+def _taken_over(donors: Donors, there: set[str]) -> int:
+    return donors.rows if there.intersection(donors.shards) else 0
+
+
+def _why(dataset: Dataset, version: Version, recipe: Recipe, left: int, current: Version | None) -> list[str]:
     if current is None:
         return ["the table has no finished version yet"]
+    if current.recipe == version.recipe:
+        if not left:
+            return []
+        return ["the current version is missing shards" if current == version else "the corpus changed"]
     try:
-        return changes(dataset.stage(info.table, current), info)
+        return changes(dataset.recipe(recipe.table, current.recipe), recipe)
     except LayoutError as error:
         return [f"the current version can't be read: {error}"]
 
 
-def _samples_upstream(known: dict[str, dict[int, Manifest]], tables: list[str], shard: int) -> int:
+def _samples_upstream(known: dict[str, dict[str, Manifest]], tables: list[str], shard: str) -> int:
     """Return the samples of a shard in the first of `tables` in which it is committed; 0 if there is none."""
     return next((known[table][shard].samples for table in tables if shard in known[table]), 0)

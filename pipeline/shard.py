@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from threading import Lock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from echo_targets.pipeline.attempt import attempt, forget
 from echo_targets.pipeline.commit import ShardWriter
-from echo_targets.pipeline.failures import TooManyFailures, most_unexpected
-from echo_targets.pipeline.isolation import Isolated
+from echo_targets.pipeline.failures import TooManyRejects, most_failed
 from echo_targets.pipeline.pack import pack
 from echo_targets.pipeline.prefetch import prefetch
-from echo_targets.pipeline.retry import try_batch, work
+from echo_targets.pipeline.second_opinion import ShardWorker
 from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.takeover import TakenOver
 from echo_targets.schemas import KEY, SAMPLE_RATE, Table
-from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo
-from echo_targets.transforms.base import Output, Reject, Transform
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
+from echo_targets.schemas.dataset.versions import Recipe
+from echo_targets.transforms.base import NO_FAILURES, Output, Reject, Transform
 
 WINDOW_BYTES = 1 << 28
 """A window ends at this size even if it has few rows, since rows may be hours long."""
@@ -33,12 +35,24 @@ PREFETCH = 2
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Description of the work on one shard; everything that is sent to a worker."""
+    """Description of the work on one shard; everything that is sent to a worker.
+
+    Attributes:
+        root: root of the dataset.
+        spec, recipe: the stage.
+        shard: id of the shard.
+        position: number of the shard in its snapshot, from 0.
+        donors: ids of earlier shards that may hold the outcomes of unchanged rows.
+        max_reject_fraction: a shard of which more rows are rejected fails; `most_failed` has the limit for few rows.
+    """
 
     root: str
     spec: StageSpec
-    info: StageInfo
-    shard: int
+    recipe: Recipe
+    shard: str
+    position: int = 0
+    donors: tuple[str, ...] = ()
+    max_reject_fraction: float = 1.0
 
 
 def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Manifest:
@@ -56,75 +70,35 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
 
     Raises:
         CommitError: the result violates the contract.
+        TooManyRejects: more of its rows were rejected than the job allows.
         OSError, or an accelerator error: storage or the device failed; the shard can be retried.
     """
-    dataset = Dataset(task.root)
-    info = task.info
-    if done := dataset.manifest(info.table, info.fingerprint, task.shard, info.shards):
+    dataset, recipe = Dataset(task.root), task.recipe
+    if done := dataset.manifest(recipe.table, recipe.fingerprint, task.shard):
         return done
-    with attempt(dataset, info, task.shard) as last, ExitStack() as stack:
+    with attempt(dataset, recipe, task.shard) as last, ExitStack() as stack:
+        transform = task.spec.build()  # reads and prepares; the worker has the model
         crashed = last is not None and last.reason is None
-        worker = stack.enter_context(_isolated(task.spec)) if crashed else load_transform(task.spec)
-        writer = stack.enter_context(ShardWriter(dataset, worker.transform.writes, info, task.shard))
-        outcome, budget = _Outcome(worker.transform), _Budget(dataset, task, worker.transform)
-        batches = stack.enter_context(closing(prefetch(_batches(dataset, worker, task), PREFETCH)))
-        for batch in batches:
-            outcome.add(budget.spent(work(worker, batch.rows, batch.prepared)))
+        taken = TakenOver(dataset, recipe, transform, task.shard, task.donors)
+        rows = _ShardTables(dataset, task, transform.reads).file(transform.reads[0].name).metadata.num_rows
+        worker = stack.enter_context(ShardWorker(task.spec, rows, isolated=crashed))
+        writer = stack.enter_context(ShardWriter(dataset, transform.writes, recipe, task.shard))
+        outcome, limit = _Outcome(transform), _Limit(task.max_reject_fraction)
+        reading = _batches(dataset, transform, taken, task, ahead=not crashed)
+        for batch in stack.enter_context(closing(prefetch(reading, PREFETCH))):
+            window = batch.window
+            outcome.add(
+                [taken.outcomes(window.keys)] if batch.rows is None else worker.outputs(batch.rows, batch.prepared)
+            )
             progress(batch.samples)
             if batch.last:
-                window = batch.window
+                outcome.add(worker.second_opinions())
                 writer.write(window.keys, window.samples, outcome.table(), outcome.rejects)
-                outcome = _Outcome(worker.transform)
-        forget(dataset, info, task.shard)
+                limit.add(len(window.keys), outcome.rejects)
+                outcome = _Outcome(transform)
+        limit.check()
+        forget(dataset, recipe, task.shard)
         return writer.commit()
-
-
-class Loaded:
-    """A transform with a loaded model. Threads of a process share it and take turns batch by batch."""
-
-    def __init__(self, spec: StageSpec) -> None:
-        self.spec = spec
-        self.transform = spec.build()
-        self.transform.setup()
-        self._turn = Lock()
-
-    def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """Implement `retry.Worker.try_batch`."""
-        with self._turn:
-            return try_batch(self.transform, batch, prepared)
-
-
-_loaded: Loaded | None = None
-"""The transform of this process. Its model is loaded once, and released when another stage starts."""
-_loading = Lock()
-
-
-def load_transform(spec: StageSpec) -> Loaded:
-    """Load a stage's transform in this process, or return it if it is already loaded."""
-    global _loaded
-    with _loading:
-        if _loaded is None or _loaded.spec != spec:
-            _loaded = None  # release it first, so that memory never holds two models
-            _loaded = Loaded(spec)
-        return _loaded
-
-
-def loaded_transform() -> Transform | None:
-    """Return the transform that this process has loaded, or None."""
-    return _loaded.transform if _loaded else None
-
-
-def unload_transform() -> None:
-    """Release the process's transform and its model."""
-    global _loaded
-    with _loading:
-        _loaded = None
-
-
-def _isolated(spec: StageSpec) -> Isolated:
-    """Return the transform in a child process; first unload this process's, so that the device never holds two."""
-    unload_transform()
-    return Isolated(spec)
 
 
 class _Outcome:
@@ -143,30 +117,30 @@ class _Outcome:
         return pa.concat_tables(self.parts)
 
 
-class _Budget:
-    """Fails a shard of which more rows failed with unexpected errors than bad data explains."""
+class _Limit:
+    """Fails a shard of which more rows were rejected than the job allows."""
 
-    def __init__(self, dataset: Dataset, task: ShardTask, transform: Transform) -> None:
-        rows = _ShardTables(dataset, task, transform.reads).file(transform.reads[0].name).metadata.num_rows
-        self._most, self._failed, self._first = most_unexpected(rows), 0, ""
+    def __init__(self, fraction: float) -> None:
+        self._fraction, self._rows, self._rejects = fraction, 0, list[Reject]()
 
-    def spent(self, outputs: Iterable[Output]) -> Iterator[Output]:
-        """Pass outputs on.
+    def add(self, rows: int, rejects: list[Reject]) -> None:
+        self._rows += rows
+        self._rejects += [reject for reject in rejects if not reject.error_class.startswith(NO_FAILURES)]
+
+    def check(self) -> None:
+        """Check the whole shard.
 
         Raises:
-            TooManyFailures: the budget is spent.
+            TooManyRejects: more rows were rejected than the job allows.
         """
-        for output in outputs:
-            for reject in output.rejects:
-                if reject.unexpected:
-                    self._failed += 1
-                    self._first = self._first or f"{reject.utterance_id}: {reject.unexpected}"
-            if self._failed > self._most:
-                raise TooManyFailures(
-                    f"more than {self._most} of its rows failed unexpectedly, so the data is probably not at fault; "
-                    f"first {self._first}"
-                )
-            yield output
+        if len(self._rejects) > most_failed(self._rows, self._fraction):
+            reasons = Counter(reject.error_class for reject in self._rejects).most_common()
+            raise TooManyRejects(
+                f"{len(self._rejects)} of its {self._rows} rows were rejected "
+                f"({', '.join(f'{count} {reason}' for reason, count in reasons)}), more than "
+                f"max_reject_fraction={self._fraction:g} allows; first {self._rejects[0].utterance_id}: "
+                f"{self._rejects[0].message}"
+            )
 
 
 @dataclass(frozen=True)
@@ -179,27 +153,34 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Batch:
-    rows: pa.Table
+    """Rows to process; None stands for all rows of the window that are taken over."""
+
+    rows: pa.Table | None
     prepared: pa.Table | None
     samples: int
     window: _Window
     last: bool
 
 
-def _batches(dataset: Dataset, worker: Loaded | Isolated, task: ShardTask) -> Iterator[_Batch]:
-    """Yield the batches of each window, prepared for the model."""
-    transform = worker.transform
+def _batches(
+    dataset: Dataset, transform: Transform, taken: TakenOver, task: ShardTask, ahead: bool
+) -> Iterator[_Batch]:
+    """Yield the batches of each window, prepared for the model if `ahead` is True."""
     budget = int(task.spec.batch_seconds * SAMPLE_RATE)
     for rows in _windows(dataset, transform, task):
         costs = transform.costs(rows)
         samples = rows["num_samples"].to_pylist() if "num_samples" in rows.column_names else costs
         window = _Window(rows[KEY].to_pylist(), sum(samples))
-        packed = list(pack(costs, budget, transform.equal_costs))
+        known = taken.mask(rows[KEY]).to_numpy(zero_copy_only=False)
+        fresh = np.flatnonzero(~known)
+        packed = list(pack([costs[place] for place in fresh], budget, transform.equal_costs))
+        if known.any():
+            yield _Batch(None, None, sum(samples[place] for place in np.flatnonzero(known)), window, not packed)
         for number, positions in enumerate(packed, 1):
-            batch = rows.take(positions)
-            prepared = _prepared(transform, batch) if isinstance(worker, Loaded) else None
-            batch_samples = sum(samples[position] for position in positions)
-            yield _Batch(batch, prepared, batch_samples, window, number == len(packed))
+            places = fresh[positions]
+            batch = rows.take(places)
+            prepared = _prepared(transform, batch) if ahead else None
+            yield _Batch(batch, prepared, sum(samples[place] for place in places), window, number == len(packed))
 
 
 def _prepared(transform: Transform, batch: pa.Table) -> pa.Table | None:
@@ -260,14 +241,14 @@ class _ShardTables(Mapping[str, pa.Table]):
         self._tables: dict[str, pa.Table] = {}
 
     def file(self, name: str) -> pq.ParquetFile:
-        fingerprint = self._task.info.upstream[name]
-        manifest = self._dataset.manifest(name, fingerprint, self._task.shard, self._task.info.shards)
+        fingerprint = self._task.recipe.upstream[name]
+        manifest = self._dataset.manifest(name, fingerprint, self._task.shard)
         if manifest is None:
             raise LayoutError(f"{name} {fingerprint}: shard {self._task.shard} is not committed")
         return self._dataset.open(manifest.output.path)
 
     def __getitem__(self, name: str) -> pa.Table:
-        if name not in self._task.info.upstream:
+        if name not in self._task.recipe.upstream:
             raise KeyError(name)
         if name not in self._tables:
             with self.file(name) as file:
@@ -275,10 +256,10 @@ class _ShardTables(Mapping[str, pa.Table]):
         return self._tables[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._task.info.upstream)
+        return iter(self._task.recipe.upstream)
 
     def __len__(self) -> int:
-        return len(self._task.info.upstream)
+        return len(self._task.recipe.upstream)
 
 
 def _without_audio(table: Table) -> list[str]:

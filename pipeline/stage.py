@@ -1,15 +1,13 @@
-"""Describe a stage as a plain value that is sent to workers, and compute its fingerprint."""
+"""Describe a stage as a plain value that is sent to workers, and compute its recipe."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from echo_targets.schemas.dataset.layout import StageInfo
+from echo_targets.schemas.dataset.versions import Recipe
 from echo_targets.transforms.base import Transform
 
 
@@ -41,27 +39,27 @@ class StageSpec:
         return kind(kind.Parameters.model_validate(self.parameters), self.device)
 
 
-def stage_info(transform: Transform, upstream: dict[str, str], shards: int) -> StageInfo:
-    """Return the description of a version of a table, with its fingerprint.
+def recipe_of(transform: Transform, upstream: dict[str, str]) -> Recipe:
+    """Return a stage's recipe, with its fingerprint.
 
     The fingerprint covers the transform's name and version, the schema version, the fingerprint parameters, the weight
-    digests and the upstream fingerprints, but not the device, workers or batch size.
+    digests and the recipes upstream, but not the data, the device, workers or batch size.
     """
-    identity: dict[str, Any] = {
-        "stage": transform.name,
-        "version": transform.version,
-        "schema_version": transform.writes.version,
-        "parameters": transform.fingerprint_parameters(),
-        "weights": transform.weight_digests(),
-        "upstream": upstream,
-    }
-    return StageInfo(**identity, table=transform.writes.name, shards=shards, fingerprint=fingerprint_of(identity))
+    return Recipe(
+        stage=transform.name,
+        version=transform.version,
+        table=transform.writes.name,
+        schema_version=transform.writes.version,
+        parameters=transform.fingerprint_parameters(),
+        weights=transform.weight_digests(),
+        upstream=upstream,
+    )
 
 
-def changes(before: StageInfo, after: StageInfo) -> list[str]:
-    """Return the differences between the descriptions of two versions, like `parameters.max_wer: 0.5, now 0.3`."""
-    old, new = (dict(_flat("", asdict(info))) for info in (before, after))
-    names = (name for name in old | new if name not in ("fingerprint", "table", "shards"))
+def changes(before: Recipe, after: Recipe) -> list[str]:
+    """Return the differences between two recipes of a table, like `parameters.max_wer: 0.5, now 0.3`."""
+    old, new = (dict(_flat("", asdict(recipe))) for recipe in (before, after))
+    names = (name for name in old | new if name not in ("fingerprint", "table"))
     pairs = ((name, old.get(name), new.get(name)) for name in names)
     return [f"{name}: {_short(one)}, now {_short(other)}" for name, one, other in pairs if one != other]
 
@@ -77,9 +75,3 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
-
-
-def fingerprint_of(identity: dict[str, Any]) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -144,7 +144,7 @@ class Transform(ABC):
         return costs
 
     def prepare(self, batch: pa.Table) -> pa.Table:
-        """Prepare a batch for the model: decode its audio. Runs in its own thread, ahead of the model."""
+        """Prepare a batch for the model: decode its audio. Runs in its own thread, in an instance without a model."""
         return batch
 
     @abstractmethod

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from echo_targets.schemas import KEY, SAMPLE_RATE, TABLES, UNITS, UTTERANCES
 from echo_targets.schemas.dataset.check import UNREADABLE, Finding, shortened
-from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
 from echo_targets.schemas.dataset.storage import split
+from echo_targets.schemas.dataset.versions import Recipe
 from echo_targets.transforms.assets import PREFIX, asset
 from echo_targets.transforms.audio.waveforms import with_waveforms
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
@@ -40,20 +41,25 @@ def check_deep(root: str) -> Iterator[Finding]:
     import soundfile  # noqa: F401 (fails here rather than in the threads)
 
     dataset = Dataset(root)
-    infos = [dataset.stage(name, made) for name, made in dataset.tables().items() if name in TABLES]
-    for info in infos:
-        if info.table == UTTERANCES.name:
-            with_audio = [other for other in infos if "audio" in TABLES[other.table].columns and other is not info]
-            same = [other for other in with_audio if other.upstream.get(info.table) == info.fingerprint]
+    made = [
+        (dataset.recipe(name, version.recipe), version) for name, version in dataset.tables().items() if name in TABLES
+    ]
+    for recipe, version in made:
+        shards = dataset.snapshot(version.snapshot).ids
+        if recipe.table == UTTERANCES.name:
+            same = [other for other, at in made if at.snapshot == version.snapshot and _holds_audio_of(other, recipe)]
             pool = ThreadPoolExecutor(os.cpu_count())
             try:
-                shards = range(info.shards)
-                for found in pool.map(lambda shard, info=info, same=same: _audio(dataset, info, same, shard), shards):
+                for found in pool.map(lambda shard, of=recipe, same=same: _audio(dataset, of, same, shard), shards):
                     yield from found
             finally:
                 pool.shutdown(cancel_futures=True)
-        if info.table == UNITS.name:
-            yield from _units(dataset, info)
+        if recipe.table == UNITS.name:
+            yield from _units(dataset, recipe, shards)
+
+
+def _holds_audio_of(recipe: Recipe, utterances: Recipe) -> bool:
+    return "audio" in TABLES[recipe.table].columns and recipe.upstream.get(utterances.table) == utterances.fingerprint
 
 
 def check_deep_file(path: str) -> Iterator[Finding]:
@@ -67,25 +73,24 @@ def check_deep_file(path: str) -> Iterator[Finding]:
         return  # the other levels report unreadable files
 
 
-def _audio(dataset: Dataset, info: StageInfo, training: list[StageInfo], shard: int) -> list[Finding]:
+def _audio(dataset: Dataset, utterances: Recipe, training: list[Recipe], shard: str) -> list[Finding]:
     """Return the findings of one shard of utterances and of the training sets that hold its audio."""
     digests: dict[str, bytes] = {}
     found: list[Finding] = []
-    for other in (info, *training):
+    for recipe in (utterances, *training):
         try:
-            manifest = _manifest(dataset, other, shard)
-            with dataset.open(manifest.output.path) as file:
-                name = shard_name(shard, info.shards)
-                found += _decoded(file, name, digests) if other is info else _same(file, other.table, name, digests)
+            with dataset.open(_manifest(dataset, recipe, shard).output.path) as file:
+                of_utterances = recipe is utterances
+                found += _decoded(file, shard, digests) if of_utterances else _same(file, recipe.table, shard, digests)
         except (LayoutError, *UNREADABLE) as error:
-            found.append(Finding(other.table, shard_name(shard, info.shards), "readable", str(error)))
+            found.append(Finding(recipe.table, shard, "readable", str(error)))
     return found
 
 
-def _manifest(dataset: Dataset, info: StageInfo, shard: int) -> Manifest:
-    manifest = dataset.manifest(info.table, info.fingerprint, shard, info.shards)
+def _manifest(dataset: Dataset, recipe: Recipe, shard: str) -> Manifest:
+    manifest = dataset.manifest(recipe.table, recipe.fingerprint, shard)
     if manifest is None:
-        raise LayoutError(f"{info.table}/{info.fingerprint} has no manifest of {shard_name(shard, info.shards)}")
+        raise LayoutError(f"{recipe.table}/{recipe.fingerprint} has no manifest of {shard}")
     return manifest
 
 
@@ -127,27 +132,26 @@ def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
         yield from file.read_row_group(group, columns).to_pylist()
 
 
-def _units(dataset: Dataset, info: StageInfo) -> Iterator[Finding]:
+def _units(dataset: Dataset, recipe: Recipe, shards: list[str]) -> Iterator[Finding]:
     """Yield findings about a recomputed sample of units, or a notice if the tokenizer is not a shipped one."""
-    tokenize = tokenizer_of(info)
+    tokenize = tokenizer_of(recipe)
     if tokenize is None:
-        message = f"no units were recomputed: no shipped tokenizer has the digests {shortened(info.weights)}"
-        yield Finding(info.table, "-", "units_recomputed", message, breaks=False)
+        message = f"no units were recomputed: no shipped tokenizer has the digests {shortened(recipe.weights)}"
+        yield Finding(recipe.table, "-", "units_recomputed", message, breaks=False)
         return
     tokenize.setup()
-    for shard in range(info.shards):
-        name = shard_name(shard, info.shards)
+    for shard in shards:
         try:
-            rows, audio = _sample(dataset, info, shard)
+            rows, audio = _sample(dataset, recipe, shard)
         except (LayoutError, *UNREADABLE) as error:
-            yield Finding(info.table, name, "readable", str(error))
+            yield Finding(recipe.table, shard, "readable", str(error))
             continue
         again = {row[KEY]: row for row in _computed(tokenize, audio)}
         for row in rows:
             for column, expected in again.get(row[KEY], {}).items():
                 if row[column] != expected:
                     message = f"{column} should be {shortened(expected)}"
-                    yield Finding(info.table, name, "units_recomputed", message, row[KEY], shortened(row[column]))
+                    yield Finding(recipe.table, shard, "units_recomputed", message, row[KEY], shortened(row[column]))
 
 
 def _computed(tokenize: Tokenize, audio: pa.Table) -> Iterator[dict[str, Any]]:
@@ -159,25 +163,29 @@ def _computed(tokenize: Tokenize, audio: pa.Table) -> Iterator[dict[str, Any]]:
             yield from tokenize(with_waveforms(audio.slice(number, 1))).rows.to_pylist()
 
 
-def tokenizer_of(info: StageInfo) -> Tokenize | None:
+def tokenizer_of(recipe: Recipe) -> Tokenize | None:
     """Return the shipped tokenizer whose digests match a version of `units`, or None. Its model is not loaded yet."""
     folder = asset(PREFIX)
     languages = (None, *(f"{PREFIX}{path.name}" for path in sorted(folder.glob("unit-language-*.json"))))
     for codebook in sorted(folder.glob("codebook-*.safetensors")):
         for language in languages:
             tokenize = Tokenize(TokenizeParameters(codebook=f"{PREFIX}{codebook.name}", unit_language=language))
-            if (info.stage, info.version, info.weights) == (tokenize.name, tokenize.version, tokenize.weight_digests()):
+            if (recipe.stage, recipe.version, recipe.weights) == (
+                tokenize.name,
+                tokenize.version,
+                tokenize.weight_digests(),
+            ):
                 return tokenize
     return None
 
 
-def _sample(dataset: Dataset, info: StageInfo, shard: int) -> tuple[list[dict[str, Any]], pa.Table]:
+def _sample(dataset: Dataset, recipe: Recipe, shard: str) -> tuple[list[dict[str, Any]], pa.Table]:
     """Return sampled rows of units, the same at every check of a version, and their utterances with audio."""
-    with dataset.open(_manifest(dataset, info, shard).output.path) as file:
+    with dataset.open(_manifest(dataset, recipe, shard).output.path) as file:
         units = file.read()
-    chosen = random.Random(f"{info.fingerprint} {shard}").sample(range(len(units)), min(SAMPLE, len(units)))
+    chosen = random.Random(f"{recipe.fingerprint} {shard}").sample(range(len(units)), min(SAMPLE, len(units)))
     units = units.take(pa.array(sorted(chosen), pa.int64()))
-    utterances = dataset.stage(UTTERANCES.name, info.upstream[UTTERANCES.name])
+    utterances = dataset.recipe(UTTERANCES.name, recipe.upstream[UTTERANCES.name])
     parts = []
     with dataset.open(_manifest(dataset, utterances, shard).output.path) as file:
         for group in range(file.num_row_groups):

@@ -85,6 +85,8 @@ def _summary(path: str | None) -> str:
         with Dataset(folder).open(name) as file:
             return f"{file.metadata.num_rows} rows"
     dataset = Dataset(path)
-    manifests = [manifest for table in dataset.tables() for manifest in dataset.manifests(table)]
+    manifests = [
+        manifest for table, version in dataset.tables().items() for manifest in dataset.manifests(table, version)
+    ]
     rows = sum(manifest.output.rows for manifest in manifests)
     return f"{len(dataset.tables())} tables, {len(manifests)} shards, {rows} rows"

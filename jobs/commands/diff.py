@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.versions.difference import QUANTILES, UNITS, Difference, Tally, difference
-from echo_targets.jobs.versions.parts import Side, side, together
+from echo_targets.jobs.versions.parts import Side, side
 from echo_targets.pipeline.stage import changes
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.layout import LayoutError
@@ -42,11 +42,11 @@ def _rated(tallies: Iterable[tuple[str, Tally]]) -> dict[str, dict[str, Any]]:
 def _plain(a: Side, b: Side, found: Difference) -> dict[str, Any]:
     """Return the difference as JSON values."""
     return {
-        "table": a.info.table,
-        "a": {"root": a.dataset.root, "fingerprint": a.info.fingerprint, "rows": a.rows},
-        "b": {"root": b.dataset.root, "fingerprint": b.info.fingerprint, "rows": b.rows},
-        "versions": changes(a.info, b.info),
-        "same_plan": together(a, b),
+        "table": a.recipe.table,
+        "a": {"root": a.dataset.root, "version": str(a.version), "rows": a.rows},
+        "b": {"root": b.dataset.root, "version": str(b.version), "rows": b.rows},
+        "versions": changes(a.recipe, b.recipe),
+        "shards": {"a": len(a.manifests), "b": len(b.manifests), "equal": found.equal_shards},
         "rows": {name: getattr(found, name) for name in ("added", "gone", "same", "changed", "added_why", "gone_why")},
         "columns": {name: count for name, count in found.columns.items() if count},
         "unit_error_rate": {
@@ -54,7 +54,7 @@ def _plain(a: Side, b: Side, found: Difference) -> dict[str, Any]:
             "by_corpus": _rated(sorted(found.by_corpus.items())),
             "by_length": _rated((_length(bits), tally) for bits, tally in sorted(found.by_length.items())),
         }
-        if a.info.table in UNITS
+        if a.recipe.table in UNITS
         else None,
         "scores": found.quantiles(),
         "worst": [row for *_, row in found.worst],
@@ -67,23 +67,24 @@ def _show(a: Side, b: Side, found: Difference) -> None:
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
-    say(f"{a.info.table}\n  A: {a}, {a.rows} rows\n  B: {b}, {b.rows} rows")
-    for line in changes(a.info, b.info):
+    say(f"{a.recipe.table}\n  A: {a}, {a.rows} rows\n  B: {b}, {b.rows} rows")
+    for line in changes(a.recipe, b.recipe):
         say(f"  {line}")
     for name, one in (("A", a), ("B", b)):
-        if len(one.manifests) < one.info.shards:
-            say(f"  {name} is unfinished: {len(one.manifests)} of {one.info.shards} shards are committed")
-    if not together(a, b):
-        say("  The plans differ or are unknown: rows are joined by key over all shards instead of shard by shard")
-    elif a.manifests.keys() != b.manifests.keys():
-        say(f"  Only the {len(a.manifests.keys() & b.manifests.keys())} shards that both have are compared")
+        if len(one.manifests) < one.shards:
+            say(f"  {name} is unfinished: {len(one.manifests)} of {one.shards} shards are committed")
+    if found.equal_shards:
+        say(
+            f"  {found.equal_shards} of {len(a.manifests)} shards of A are the same in B and were skipped; the figures "
+            "below are about the others"
+        )
     say(f"Rows: {found.same} unchanged, {found.changed} changed, {found.added} added, {found.gone} removed")
     for name, where, why in (("added", "in A", found.added_why), ("removed", "in B", found.gone_why)):
         if why:
             say(f"  {name}, {where}: " + ", ".join(f"{count} {reason}" for reason, count in why.most_common()))
     differ = ", ".join(f"{name} {count}" for name, count in found.columns.most_common() if count)
     say(f"Rows that differ, by column: {differ or 'none'}")
-    if a.info.table in UNITS:
+    if a.recipe.table in UNITS:
         table = RichTable("", "rows", "units of A", "edits", "rate", title="Unit error rate of B against A")
         lengths = [(f"{_length(bits)} units", tally) for bits, tally in sorted(found.by_length.items())]
         for name, tally in [("all", found.total), *sorted(found.by_corpus.items()), *lengths]:

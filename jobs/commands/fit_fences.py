@@ -13,6 +13,7 @@ from echo_targets.jobs.config import ConfigError
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import KEY, MEASURES, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.stages.publish.fences import Group, RateFences
 
 
@@ -50,13 +51,14 @@ def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
     """
     if MEASURES.name not in dataset.tables():
         raise ConfigError(f"{dataset.root}: no table {MEASURES.name}. Run a job with the stage measure first.")
-    info = dataset.current(MEASURES.name)
-    spoken = dataset.committed(UTTERANCES.name, info.upstream[UTTERANCES.name], info.shards)
+    version = dataset.current(MEASURES.name)
+    upstream = dataset.recipe(MEASURES.name, version.recipe).upstream
+    spoken = dataset.manifests(UTTERANCES.name, Version(upstream[UTTERANCES.name], version.snapshot))
     parts = []
-    for shard, manifest in dataset.committed(MEASURES.name, info.fingerprint, info.shards).items():
+    for manifest, utterances in zip(dataset.manifests(MEASURES.name, version), spoken, strict=True):
         with dataset.open(manifest.output.path) as file:
             measured = file.read([KEY, "chars_per_s"]).drop_null()
-        with dataset.open(spoken[shard].output.path) as file:
+        with dataset.open(utterances.output.path) as file:
             labels = file.read([KEY, "corpus", "language"])
         labels = labels.take(pc.index_in(measured[KEY], value_set=labels[KEY].combine_chunks()))
         groups = {name: labels[name].cast(pa.string()) for name in ("corpus", "language")}

@@ -1,22 +1,25 @@
-"""`echo-targets gc`: delete versions that no reader needs, and the leftovers of killed processes."""
+"""`echo-targets gc`: delete shards that no kept version needs, and the leftovers of killed processes."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from echo_targets.jobs.screen import open_console
+from echo_targets.pipeline.attempt import NOTE
+from echo_targets.pipeline.commit import write_whole
 from echo_targets.pipeline.lease import FOLDER, Lease
 from echo_targets.schemas import TABLES
-from echo_targets.schemas.dataset.layout import ASIDE, STAGE, VERSIONED, Dataset
+from echo_targets.schemas.dataset.layout import INDEX, RECIPE, SNAPSHOTS, VERSIONED, Dataset, Index, LayoutError
 from echo_targets.schemas.dataset.storage import TEMPORARY
+from echo_targets.schemas.dataset.versions import Version
 
 REJECTS = "rejects/"
-NOTE = ".attempt.json"
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,22 @@ class Garbage:
     files: dict[str, int]
 
 
-def gc_command(root: str, yes: bool) -> int:
+def gc_command(root: str, yes: bool, grace_hours: float) -> int:
     """Print what is unneeded; also delete it if `yes` is True."""
     console = open_console()
     dataset = Dataset(root)
+    grace = timedelta(hours=grace_hours)
     if not yes:
-        if _print(find_garbage(dataset), console):
+        if _print(find_garbage(dataset, grace), console):
             console.print("Nothing was deleted. Run again with --yes to delete.")
         return 0
     dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
     with Lease(dataset) as lease:
         for _ in lease.take("refuse"):
             pass
-        found = find_garbage(dataset)  # listed under the lease, so no driver is writing any of these files
+        found = find_garbage(dataset, grace)  # listed under the lease, so no driver is writing any of these files
         _print(found, console)
+        _forget_replaced(dataset, grace)
         for one in found:
             for path in one.files:
                 lease.check()
@@ -56,65 +61,95 @@ def gc_command(root: str, yes: bool) -> int:
     return 0
 
 
-def find_garbage(dataset: Dataset) -> list[Garbage]:
-    """Return versions that are neither current nor inputs of a current one, temporary files, and stale attempt notes.
+def find_garbage(dataset: Dataset, grace: timedelta) -> list[Garbage]:
+    """Return shards that no kept version needs, snapshots of none, temporary files, and stale attempt notes.
 
-    Only files that a job writes are considered: those of versions and of the lease, and temporary files in the root
-    itself. Files behind a link that leads out of the root are never deleted.
+    Kept are the current versions, the labeled ones, those that were current until less than `grace` ago, and all that
+    they were made from. Only files that a job writes are considered: those of recipes, snapshots and the lease, and
+    temporary files in the root itself. Files behind a link that leads out of the root are never deleted.
 
     Raises:
-        LayoutError: there is no index, or a version that it names is missing, so unneeded files can't be determined.
+        LayoutError: there is no index, or something that it names is missing, so unneeded files can't be determined.
     """
-    used = dataset.in_use()
-    current = dataset.tables()
-    files = {path: size for path, size in dataset.files().items() if _inside(dataset, path)}
-    tables = TABLES.keys() | dataset.versions(files).keys()  # stages of other packages have tables of their own
-    old: dict[tuple[str, str], dict[str, int]] = {}
-    temporary: dict[str, int] = {}
-    notes: dict[str, int] = {}
-    aside: dict[str, int] = {}
+    kept = _kept(dataset, grace)
+    needed = {(table, version.recipe): set[str]() for table, version in kept}
+    for table, version in kept:
+        needed[table, version.recipe] |= set(dataset.snapshot(version.snapshot).ids)
+    folders = {**needed}
+    for table, recipe in needed:
+        stage = dataset.read_json(table, recipe, RECIPE) or {}
+        folders[f"{REJECTS}{stage.get('stage')}", recipe] = needed[table, recipe]
+    snapshots = {version.snapshot for _, version in kept}
+    files = {path: stat.size for path, stat in dataset.files().items() if _inside(dataset, path)}
+    tables = TABLES.keys() | dataset.recipes(files).keys()  # stages of other packages have tables of their own
+    groups: dict[str, dict[str, int]] = {}
     for path, size in files.items():
         match = VERSIONED.fullmatch(path)
         if match and (match[1] in tables or match[1].startswith(REJECTS)):
-            if match[2] not in used:
-                old.setdefault((match[1], match[2]), {})[path] = size
-            elif TEMPORARY in match[3]:
-                temporary[path] = size
-            elif match[3].endswith(NOTE) and path.removesuffix(NOTE) + ".json" in files:
-                notes[path] = size
-        elif path.startswith(f"{ASIDE}/"):
-            aside[path] = size
-        elif TEMPORARY in path and os.path.dirname(path) in ("", FOLDER):
-            temporary[path] = size
-    found = []
+            what = _useless(match[1], match[2], match[3], folders, files, path)
+        elif TEMPORARY in path and os.path.dirname(path) in ("", FOLDER, SNAPSHOTS):
+            what = "temporary files"
+        elif os.path.dirname(path) == SNAPSHOTS:
+            unneeded = os.path.basename(path).removesuffix(".json") not in snapshots
+            what = "snapshots of no kept version" if unneeded else None
+        else:
+            what = None
+        if what:
+            groups.setdefault(what, {})[path] = size
     # Tables go before their rejects: a shard's manifest covers both, and a shard counts while its manifest exists.
-    for (folder, fingerprint), parts in sorted(old.items(), key=lambda item: item[0][0].startswith(REJECTS)):
-        ordered = dict(sorted(parts.items(), key=lambda item: _turn(item[0])))
-        found.append(Garbage(f"{folder}/{fingerprint} ({_state(dataset, folder, fingerprint, current)})", ordered))
-    kinds = {
-        "temporary files": temporary,
-        "attempt notes of committed shards": notes,
-        "shards that an interrupted retry set aside; running retry again would reuse them": aside,
+    ordered = sorted(groups.items(), key=lambda group: (group[0].startswith(REJECTS), group[0]))
+    return [Garbage(what, dict(sorted(paths.items(), key=lambda item: _turn(item[0])))) for what, paths in ordered]
+
+
+def _kept(dataset: Dataset, grace: timedelta) -> set[tuple[str, Version]]:
+    tables = dataset.tables()  # fails if there is no index
+    index = dataset.index() or Index()
+    kept = [*tables.items(), *(item for labeled in index.labels.values() for item in labeled.items())]
+    since = datetime.now(UTC) - grace
+    for table, versions in index.replaced.items():
+        kept += [(table, version) for version, when in versions.items() if datetime.fromisoformat(when) > since]
+    for table, version in kept:
+        if dataset.read_json(table, version.recipe, RECIPE) is None:
+            raise LayoutError(f"{dataset.where(table, version.recipe, RECIPE)}: no such file")
+    return dataset.lineage(kept)
+
+
+def _useless(
+    folder: str,
+    recipe: str,
+    name: str,
+    needed: dict[tuple[str, str], set[str]],
+    files: dict[str, int],
+    path: str,
+) -> str | None:
+    """Return why a recipe's file is not needed; None if it is."""
+    if (folder, recipe) not in needed:
+        return f"{folder}/{recipe} (a recipe of no kept version)"
+    if TEMPORARY in name:
+        return "temporary files"
+    if name.endswith(NOTE):
+        return "attempt notes of committed shards" if path.removesuffix(NOTE) + ".json" in files else None
+    if name != RECIPE and name.partition(".")[0] not in needed[folder, recipe]:
+        return f"{folder}/{recipe} (shards of no kept version)"
+    return None
+
+
+def _forget_replaced(dataset: Dataset, grace: timedelta) -> None:
+    """Drop from the index the dates of versions that are no longer spared."""
+    index, since = dataset.index() or Index(), datetime.now(UTC) - grace
+    left = {
+        table: {version: when for version, when in versions.items() if datetime.fromisoformat(when) > since}
+        for table, versions in index.replaced.items()
     }
-    return [*found, *(Garbage(what, paths) for what, paths in kinds.items() if paths)]
+    left = {table: versions for table, versions in left.items() if versions}
+    if left != index.replaced:
+        write_whole(dataset, INDEX, Index(index.tables, index.labels, left).to_json())
 
 
 def _turn(path: str) -> int:
-    """Return the deletion order: manifests first, so that a kill leaves no shard that counts; the description last."""
+    """Return the deletion order: manifests first, so that a kill leaves no shard that counts; the recipe last."""
     name = path.rpartition("/")[2]
-    return 2 if name == STAGE else 0 if name.endswith(".json") and not name.endswith(NOTE) else 1
-
-
-def _state(dataset: Dataset, folder: str, fingerprint: str, current: dict[str, str]) -> str:
-    if folder.startswith(REJECTS):
-        return "rejects of a version that is not current"
-    if f"{folder}/{fingerprint}/{STAGE}" not in dataset.storage.find(f"{folder}/{fingerprint}"):
-        return "partly deleted"
-    info = dataset.stage(folder, fingerprint)
-    done = len(dataset.committed(folder, fingerprint, info.shards))
-    if done < info.shards:
-        return f"unfinished: {done} of {info.shards} shards; running its configuration again would resume it"
-    return f"not current; the current version is {current[folder]}" if folder in current else "not current"
+    return 2 if name == RECIPE else 0 if name.endswith(".json") and not name.endswith(NOTE) else 1
 
 
 def _inside(dataset: Dataset, path: str) -> bool:

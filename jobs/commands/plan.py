@@ -21,7 +21,7 @@ from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.stages import STAGES, in_order, transform_of
 from echo_targets.pipeline.plan import Plan
 from echo_targets.schemas import ENTRIES, SAMPLE_RATE
-from echo_targets.schemas.dataset.layout import INDEX, Dataset
+from echo_targets.schemas.dataset.layout import Dataset, Index
 
 THROUGHPUTS = Path(__file__).parents[1] / "throughputs.yaml"
 USER_TURN_STAGES = ("echo", "publish_echo")
@@ -144,8 +144,8 @@ def load_throughputs(path: str | None) -> Throughputs:
 def measured_densities(dataset: Dataset) -> dict[str, Density]:
     """Return the measured density, in bytes per second of speech, of each table that a root already holds."""
     found = {}
-    for table, fingerprint in ((dataset.read_json(INDEX) or {}).get("tables", {})).items():
-        shards = dataset.committed(table, fingerprint, dataset.stage(table, fingerprint).shards).values()
+    for table, version in (dataset.index() or Index()).tables.items():
+        shards = dataset.committed(table, version.recipe, dataset.snapshot(version.snapshot).ids).values()
         if samples := sum(manifest.samples for manifest in shards):
             found[table] = Density(second=sum(manifest.output.size for manifest in shards) / samples * SAMPLE_RATE)
     return found

@@ -11,11 +11,11 @@ from echo_targets.jobs.expected import print_differences
 from echo_targets.jobs.screen import Screen, funnel, open_console
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.job import Job, JobFailed
-from echo_targets.pipeline.plan import Plan, plan
+from echo_targets.pipeline.plan import Plan, current_attempts, plan
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.sources.base import Expected, Source, SourceError
-from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.sources.registry import entries, named
 from echo_targets.transforms.stages.ingest import IngestParameters
 
 FAILED = 3
@@ -52,8 +52,15 @@ def job_of(settings: JobConfig) -> Job:
 
 
 def _job(settings: JobConfig, sources: list[Source]) -> Job:
-    planned = plan(entries(sources), settings.shard_hours)
-    return Job(settings.root, planned, settings.specs(), settings.max_reject_fraction, settings.when_busy)
+    planned = plan(entries(sources), settings.shard_hours, current_attempts(Dataset(settings.root)))
+    return Job(
+        settings.root,
+        planned,
+        settings.specs(),
+        settings.max_reject_fraction,
+        settings.when_busy,
+        settings.allow_empty,
+    )
 
 
 def say_ignored(sources: list[Source], console: Console) -> None:
@@ -145,7 +152,9 @@ def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
 def dry_run_command(settings: JobConfig, console: Console) -> None:
     """Print what a run would do and why, or, if sources are missing, which ones and the stages that need them."""
     seen = survey(settings)
-    for source, (items, hours) in zip(seen.found, _listed(seen), strict=True):
+    listed = _listed(seen)
+    for name, source in named(seen.found).items():
+        items, hours = listed.get(name, (0, 0.0))
         if wanted := source.expected:
             what = f"{items:,} items and {hours:,.2f} hours listed, {wanted}"
             console.print(f"{source.corpus}: {what}", markup=False)
@@ -168,13 +177,13 @@ def dry_run_command(settings: JobConfig, console: Console) -> None:
             console.print(f"  missing: {error}", style="red", markup=False, soft_wrap=True)
 
 
-def _listed(seen: Survey) -> list[tuple[int, float]]:
-    """Return the items and hours of each source that was found."""
-    counts = [(0, 0.0)] * len(seen.found)
+def _listed(seen: Survey) -> dict[str, tuple[int, float]]:
+    """Return the items and hours of each source that was found, by its name."""
+    counts = dict[str, tuple[int, float]]()
     for shard in seen.plan.shards():
         sums = shard.group_by("source").aggregate([("seconds", "count"), ("seconds", "sum")])
         for row in sums.to_pylist():
-            items, hours = counts[row["source"]]
+            items, hours = counts.get(row["source"], (0, 0.0))
             counts[row["source"]] = items + row["seconds_count"], hours + row["seconds_sum"] / 3600
     return counts
 
@@ -186,12 +195,14 @@ def print_plan(job: Job, console: Console) -> None:
     console.print(
         f"{planned.num_entries} items ({planned.num_bad} of them unreadable lines), "
         f"about {planned.seconds / 3600:.2f} hours, "
-        f"in {planned.info.shards} shards, to {job.root}",
+        f"in {planned.num_shards} shards, to {job.root}",
         markup=False,
     )
     for table in job.preview():
-        info, left = table.info, table.info.shards - table.committed
-        what = f"{left} of {info.shards} shards to run" if left else "nothing to do"
-        console.print(f"{info.stage}: {info.table}/{info.fingerprint}: {what}", markup=False)
+        recipe, left = table.recipe, table.shards - table.committed
+        what = f"{left} of {table.shards} shards to run, about {table.hours:.2f} hours" if left else "nothing to do"
+        if table.unchanged:
+            what += f"; {table.unchanged} of their {table.rows} items are unchanged and are not computed again"
+        console.print(f"{recipe.stage}: {recipe.table}/{recipe.fingerprint}: {what}", markup=False)
         for reason in table.why:
             console.print(f"  {reason}", markup=False)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from echo_targets.jobs.screen import open_console
+from echo_targets.pipeline.attempt import failed_attempts
 from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
-from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.layout import SNAPSHOTS, Dataset, Index, LayoutError, Stat
+from echo_targets.schemas.dataset.versions import Version
 
 SHOWN = 20
+COLUMNS = ("table", "version", "state", "changed", "stage", "shards", "rows", "hours", "rejected", "MiB")
 
 
 def status_command(root: str, config: str | None = None, overrides: Sequence[str] = ()) -> int:
     """Print the versions of the tables and the rejects; given a configuration, also what running it here would do."""
     console = open_console()
     dataset = Dataset(root)
-    current, used = dataset.tables(), dataset.in_use()
-    table = RichTable("table", "version", "state", "stage", "shards", "rows", "hours", "rejected", "MiB", title=root)
-    versions = dataset.versions()
-    for name in sorted(versions, key=[*current, *versions].index):
-        for fingerprint in sorted(versions[name], key=lambda version: version != current.get(name)):
-            table.add_row(name, fingerprint, *_about(dataset, name, fingerprint, current.get(name), used))
+    files = dataset.files()
+    index = dataset.index() or Index()
+    if not dataset.recipes(files):
+        raise LayoutError(f"{dataset.where()}: holds no table; is this the root of a run?")
+    used = dataset.lineage(index.tables.items())
+    table = RichTable(*COLUMNS, title=root)
+    recipes = dataset.recipes(files)
+    for name in sorted(recipes, key=[*index.tables, *recipes].index):
+        for version in _versions(dataset, name, recipes[name], index, files):
+            table.add_row(name, str(version), *_about(dataset, name, version, index, used, files))
     console.print(table)
+    for label, tables in index.labels.items():
+        console.print(f"label {label}: {', '.join(tables)}", markup=False)
     show_rejects(dataset, console)
+    show_failures(dataset, console, index, recipes)
     if config is not None:
         from echo_targets.jobs.commands.run import dry_run_command, sources_of
         from echo_targets.jobs.config import load
@@ -35,34 +47,75 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
         console.print(f"\n[bold]Running {escape(config)} here would do this[/]")
         settings = load(config, [*overrides, f"root={root}"])
         dry_run_command(settings, console)
-        if UTTERANCES.name in current:
+        if UTTERANCES.name in index.tables:
             print_differences(sources_of(settings), dataset, console)
     return 0
 
 
-def _about(dataset: Dataset, name: str, fingerprint: str, current: str | None, used: set[str]) -> tuple[str, ...]:
-    info = dataset.stage(name, fingerprint)
-    manifests = list(dataset.committed(name, fingerprint, info.shards).values())
-    files = [file for manifest in manifests for file in (manifest.output, manifest.rejects) if file]
-    if len(manifests) < info.shards:
-        state = "current, unfinished" if fingerprint == current else "unfinished"
-    else:
-        state = "current" if fingerprint == current else "read by current" if fingerprint in used else "old"
+def _versions(dataset: Dataset, table: str, recipes: list[str], index: Index, files: dict[str, Stat]) -> list[Version]:
+    """Return a table's versions to show: current and labeled ones, and the most complete one of each other recipe."""
+    current = index.tables.get(table)
+    kept = [tables[table] for tables in index.labels.values() if table in tables]
+    shown = dict.fromkeys([*([current] if current else []), *kept])
+    snapshots = sorted(dataset.snapshots(), key=lambda name: _date(files, f"{SNAPSHOTS}/{name}.json"), reverse=True)
+    for recipe in recipes:
+        if snapshots and not any(version.recipe == recipe for version in shown):
+            there = dataset.there(table, recipe)
+            best = max(snapshots, key=lambda name: len(there.intersection(dataset.snapshot(name).ids)))
+            shown[Version(recipe, best)] = None
+    return list(shown)
+
+
+def _about(
+    dataset: Dataset,
+    name: str,
+    version: Version,
+    index: Index,
+    used: set[tuple[str, Version]],
+    files: dict[str, Stat],
+) -> tuple[str, ...]:
+    recipe, ids = dataset.recipe(name, version.recipe), dataset.snapshot(version.snapshot).ids
+    manifests = list(dataset.committed(name, version.recipe, ids).values())
+    listed = [file for manifest in manifests for file in (manifest.output, manifest.rejects) if file]
+    labels = [label for label, tables in index.labels.items() if tables.get(name) == version]
+    is_current, is_whole = index.tables.get(name) == version, len(manifests) == len(ids)
+    state = "current" if is_current else "read by current" if (name, version) in used and is_whole else "old"
+    if not is_whole:
+        state = "current, unfinished" if is_current else "unfinished"
+    changed = max((_date(files, file.path) for file in listed), default="")
     return (
-        state,
-        f"{info.stage} v{info.version}",
-        f"{len(manifests)}/{info.shards}",
+        ", ".join([state, *labels]),
+        changed,
+        f"{recipe.stage} v{recipe.version}",
+        f"{len(manifests)}/{len(ids)}",
         str(sum(manifest.output.rows for manifest in manifests)),
         f"{sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600:.2f}",
-        str(sum(sum(manifest.reasons.values()) for manifest in manifests)),
-        f"{sum(file.size for file in files) / 2**20:.1f}",
+        _reasons(sum((Counter(manifest.reasons) for manifest in manifests), Counter())),
+        f"{sum(file.size for file in listed) / 2**20:.1f}",
     )
+
+
+def _reasons(counts: Counter[str]) -> str:
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    return f"{counts.total()}: {why}" if counts else "0"
+
+
+def _date(files: dict[str, Stat], path: str) -> str:
+    modified = files[path].modified if path in files else None
+    return "" if modified is None else _local(modified)
+
+
+def _local(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def show_rejects(dataset: Dataset, console: Console) -> None:
     """Print the first rejects of each stage, and where to find the others."""
-    for name in dataset.tables():
-        files = [manifest.rejects for manifest in dataset.manifests(name) if manifest.rejects]
+    index = dataset.index() or Index()
+    for name, version in index.tables.items():
+        ids = dataset.snapshot(version.snapshot).ids
+        manifests = dataset.committed(name, version.recipe, ids).values()
+        files = [manifest.rejects for manifest in manifests if manifest.rejects]
         total, left = sum(file.rows for file in files), SHOWN
         for file in files:
             for row in dataset.open(file.path).read().slice(0, left).to_pylist():
@@ -72,3 +125,13 @@ def show_rejects(dataset: Dataset, console: Console) -> None:
         if total > SHOWN:
             folder = files[0].path.rsplit("/", 1)[0]
             console.print(f"and {total - SHOWN} more rejects of {name} in {dataset.where(folder)}", markup=False)
+
+
+def show_failures(dataset: Dataset, console: Console, index: Index, recipes: dict[str, list[str]]) -> None:
+    """Print why shards of stopped runs were not committed."""
+    for table, fingerprints in recipes.items():
+        for fingerprint in fingerprints:
+            recipe = dataset.recipe(table, fingerprint)
+            for shard, reason in list(failed_attempts(dataset, recipe).items())[:SHOWN]:
+                line = f"{recipe.stage}: shard {shard} is not committed: {reason}"
+                console.print(line, style="red", markup=False, soft_wrap=True)

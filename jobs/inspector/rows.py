@@ -11,7 +11,8 @@ from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
-from echo_targets.schemas.dataset.layout import STAGE, Dataset, LayoutError, Manifest, StageInfo, must_be_readable
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, must_be_readable
+from echo_targets.schemas.dataset.versions import Recipe
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.segments.rule import borders_of, frames_of
 from echo_targets.transforms.text import normalize, words_of
@@ -59,10 +60,10 @@ SCORES = (
 
 @dataclass(frozen=True)
 class Part:
-    """A version of a table: the description of its stage, and its committed shards."""
+    """A recipe of a table, and its committed shards by id."""
 
-    info: StageInfo
-    manifests: dict[int, Manifest]
+    recipe: Recipe
+    manifests: dict[str, Manifest]
 
 
 @dataclass(frozen=True)
@@ -104,31 +105,32 @@ class Source:
         current = self.dataset.tables()
         if UTTERANCES.name not in current:
             raise UserError(f"{root}: no table 'utterances' to show. Finish `echo-targets run` first.")
-        of = current[UTTERANCES.name]
+        of = current[UTTERANCES.name].recipe
+        self._ids = self.dataset.snapshot(current[UTTERANCES.name].snapshot).ids
         self.parts = {UTTERANCES.name: self._part(UTTERANCES.name, of)}
         self.left_out: list[str] = []
         for name in (TRANSCRIPTS.name, MEASURES.name, ALIGNMENTS.name, UNITS.name):
             if name in current:
                 must_be_readable(self.dataset, name)
-                part = self._part(name, current[name])
-                fits = part.info.upstream.get(UTTERANCES.name) == of
+                part = self._part(name, current[name].recipe)
+                fits = part.recipe.upstream.get(UTTERANCES.name) == of
                 self.parts.update({name: part} if fits else {})
                 self.left_out += [] if fits else [name]
-        found = {path.split("/")[1] for path in self.dataset.storage.find(ECHO_TARGETS.name) if path.endswith(STAGE)}
-        ordered = sorted(found, key=lambda version: (version != current.get(ECHO_TARGETS.name), version))
-        versions = [self._part(ECHO_TARGETS.name, fingerprint) for fingerprint in ordered]
-        self.targets = [part for part in versions if part.info.upstream.get(UTTERANCES.name) == of and part.manifests]
+        first = current[ECHO_TARGETS.name].recipe if ECHO_TARGETS.name in current else None
+        ordered = sorted(self.dataset.recipes_of(ECHO_TARGETS.name), key=lambda recipe: (recipe != first, recipe))
+        made = [self._part(ECHO_TARGETS.name, recipe) for recipe in ordered]
+        self.targets = [part for part in made if part.recipe.upstream.get(UTTERANCES.name) == of and part.manifests]
         rows = {shard: manifest.output.rows for shard, manifest in self._shards.items()}
         self.firsts = dict(zip(rows, accumulate(rows.values(), initial=0), strict=False))
         self.total = sum(rows.values())
 
     @property
-    def _shards(self) -> dict[int, Manifest]:
+    def _shards(self) -> dict[str, Manifest]:
         return self.parts[UTTERANCES.name].manifests
 
     def _part(self, table: str, fingerprint: str) -> Part:
-        info = self.dataset.stage(table, fingerprint)
-        return Part(info, self.dataset.committed(table, fingerprint, info.shards))
+        recipe = self.dataset.recipe(table, fingerprint)
+        return Part(recipe, self.dataset.committed(table, fingerprint, self._ids))
 
     def shards(self) -> Iterator[list[PageRow]]:
         """Yield the rows of each shard in order, holding one shard in memory at a time."""
@@ -152,7 +154,7 @@ class Source:
                             yield number, column[number - first]["bytes"].as_py()
                     first = end
 
-    def _read(self, part: Part | None, shard: int, columns: list[str] | None = None) -> list[Row]:
+    def _read(self, part: Part | None, shard: str, columns: list[str] | None = None) -> list[Row]:
         if part is None or shard not in part.manifests:
             return []
         path = part.manifests[shard].output.path
@@ -165,7 +167,7 @@ class Source:
                 f"{where}: the shard is missing, though its manifest exists. Run `echo-targets check` for details."
             ) from error
 
-    def _rows(self, shard: int, first: int) -> list[PageRow]:
+    def _rows(self, shard: str, first: int) -> list[PageRow]:
         columns = [name for name in UTTERANCES.columns if name not in ("audio", "audio_sha256")] + ["audio.path"]
         utterances = self._read(self.parts[UTTERANCES.name], shard, columns)
         tables = {

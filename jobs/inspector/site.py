@@ -202,12 +202,12 @@ def _chunk(rows: list[PageRow], names: dict[str, int], share: float) -> dict[str
 
 def _versions(source: Source) -> list[dict[str, Any]]:
     """Return the versions of echo targets with the parameters and weights in which they differ."""
-    made = [part.info.parameters | part.info.weights for part in source.targets]
+    made = [part.recipe.parameters | part.recipe.weights for part in source.targets]
     differ = [
         name for name in {name: None for of in made for name in of} if len({str(of.get(name)) for of in made}) > 1
     ]
     return [
-        {"fingerprint": part.info.fingerprint, "differs": {name: str(of.get(name, "none"))[:60] for name in differ}}
+        {"fingerprint": part.recipe.fingerprint, "differs": {name: str(of.get(name, "none"))[:60] for name in differ}}
         for part, of in zip(source.targets, made, strict=True)
     ]
 
@@ -230,18 +230,17 @@ def _corpora(sums: dict[tuple[str, str, str], list[float]]) -> list[dict[str, An
 def _funnel(source: Source) -> list[dict[str, Any]]:
     """Return the rows into and out of each stage, with reject reasons and examples."""
     made = []
-    for name, fingerprint in source.dataset.tables().items():
-        manifests = list(source.dataset.manifests(name))
+    for name, version in source.dataset.tables().items():
+        manifests = source.dataset.manifests(name, version)
         reasons: Counter[str] = Counter()
         for manifest in manifests:
             reasons.update(manifest.reasons)
         made.append(
             {
-                "stage": source.dataset.stage(name, fingerprint).stage,
+                "stage": source.dataset.recipe(name, version.recipe).stage,
                 "table": name,
-                "fingerprint": fingerprint,
+                "fingerprint": version.recipe,
                 "shards": len(manifests),
-                "of": source.dataset.stage(name, fingerprint).shards,
                 "rows_in": sum(manifest.rows_in for manifest in manifests),
                 "rows_out": sum(manifest.output.rows for manifest in manifests),
                 "hours": sum(manifest.samples for manifest in manifests) / SAMPLE_RATE / 3600,
@@ -283,7 +282,7 @@ def _write_shell(site: Site, sounding: int, corpora: list[dict[str, Any]]) -> No
         sounding=sounding,
         corpora=corpora,
         funnel=_funnel(site.source),
-        versions=[part.info for part in site.source.targets],
+        versions=[part.recipe for part in site.source.targets],
         left_out=site.source.left_out,
     )
     shutil.copytree(HERE / "static", site.folder / "static", dirs_exist_ok=True)

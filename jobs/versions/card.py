@@ -10,6 +10,7 @@ import pyarrow as pa
 from echo_targets.pipeline.commit import write_whole
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.versions import Version
 
 CARD = "README.md"
 TRAINING = "training/"
@@ -34,11 +35,13 @@ def card(dataset: Dataset) -> str:
     return "\n".join(parts)
 
 
-def _front_matter(dataset: Dataset, tables: dict[str, str]) -> str:
+def _front_matter(dataset: Dataset, tables: dict[str, Version]) -> str:
+    """Return the configurations of the training sets: their files by name, since a folder may hold other snapshots."""
     lines = ["---", "configs:"]
-    for name, fingerprint in tables.items():
+    for name, version in tables.items():
         if name.startswith(TRAINING):
-            lines += [f"- config_name: {name.removeprefix(TRAINING)}", f"  data_files: {name}/{fingerprint}/*.parquet"]
+            lines += [f"- config_name: {name.removeprefix(TRAINING)}", "  data_files:"]
+            lines += [f"  - {manifest.output.path}" for manifest in dataset.manifests(name, version)]
     return "\n".join([*lines, "---\n"]) if len(lines) > 2 else ""
 
 
@@ -60,41 +63,41 @@ def _corpora(dataset: Dataset) -> str:
     )
 
 
-def _tables(dataset: Dataset, tables: dict[str, str]) -> str:
+def _tables(dataset: Dataset, tables: dict[str, Version]) -> str:
     body = []
-    for name, fingerprint in tables.items():
-        manifests = list(dataset.manifests(name))
+    for name, version in tables.items():
+        manifests = dataset.manifests(name, version)
         rows = sum(manifest.output.rows for manifest in manifests)
         size = sum(manifest.output.size for manifest in manifests) / 2**20
-        body.append([f"`{name}`", str(rows), str(len(manifests)), f"{size:.1f}", f"`{name}/{fingerprint}/`"])
-    return _markdown(["table", "rows", "shards", "MiB", "folder"], body)
+        body.append([f"`{name}`", str(rows), str(len(manifests)), f"{size:.1f}", f"`{version}`"])
+    return _markdown(["table", "rows", "shards", "MiB", "version"], body)
 
 
-def _funnel(dataset: Dataset, tables: dict[str, str]) -> str:
+def _funnel(dataset: Dataset, tables: dict[str, Version]) -> str:
     body = []
-    for name, fingerprint in tables.items():
-        manifests = list(dataset.manifests(name))
+    for name, version in tables.items():
+        manifests = dataset.manifests(name, version)
         reasons: Counter[str] = Counter()
         for manifest in manifests:
             reasons.update(manifest.reasons)
         rows_in = sum(manifest.rows_in for manifest in manifests)
         rows_out = sum(manifest.output.rows for manifest in manifests)
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        body.append([dataset.stage(name, fingerprint).stage, str(rows_in), str(rows_out), why])
+        body.append([dataset.recipe(name, version.recipe).stage, str(rows_in), str(rows_out), why])
     return _markdown(["stage", "rows in", "rows out", "rejected or dropped"], body)
 
 
-def _lineage(dataset: Dataset, tables: dict[str, str]) -> str:
+def _lineage(dataset: Dataset, tables: dict[str, Version]) -> str:
     body = []
-    for name, fingerprint in tables.items():
-        info = dataset.stage(name, fingerprint)
+    for name, version in tables.items():
+        recipe = dataset.recipe(name, version.recipe)
         body.append(
             [
                 f"`{name}`",
-                f"{info.stage} v{info.version}",
-                f"`{json.dumps(info.parameters, sort_keys=True)}`",
-                ", ".join(f"{weight} `{digest[:12]}`" for weight, digest in info.weights.items()),
-                ", ".join(f"`{table}/{upstream}`" for table, upstream in info.upstream.items()),
+                f"{recipe.stage} v{recipe.version}",
+                f"`{json.dumps(recipe.parameters, sort_keys=True)}`",
+                ", ".join(f"{weight} `{digest[:12]}`" for weight, digest in recipe.weights.items()),
+                ", ".join(f"`{table}/{upstream}`" for table, upstream in recipe.upstream.items()),
             ]
         )
     return _markdown(["table", "stage", "parameters", "weights", "inputs"], body)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.jobs.versions.parts import Part, Side, parts
+from echo_targets.jobs.versions.parts import Part, Side, equal_shards, parts
 from echo_targets.pipeline.compare import differing
 from echo_targets.schemas import KEY, TABLES
 
@@ -47,6 +47,8 @@ class Difference:
         added: number of rows that only B has.
         gone: number of rows that only A has.
         added_why, gone_why: why the other version rejected these rows, by error class.
+        equal_shards: number of shards of which both have the same bytes. They are not read, and only `same` counts their
+            rows.
         same: number of rows that are equal in both, apart from columns that name the model or file they came from.
         changed: number of rows in both that differ.
         columns: number of rows in both that differ, by column.
@@ -60,6 +62,7 @@ class Difference:
     gone: int = 0
     added_why: Counter[str] = field(default_factory=Counter)
     gone_why: Counter[str] = field(default_factory=Counter)
+    equal_shards: int = 0
     same: int = 0
     changed: int = 0
     columns: Counter[str] = field(default_factory=Counter)
@@ -81,11 +84,12 @@ class Difference:
 def difference(a: Side, b: Side) -> Difference:
     """Compare two versions of a table, one part of the rows at a time.
 
-    Memory holds one shard of each version if both have the same plan, otherwise `PASS_ROWS` rows of each; plus four
-    bytes per score and row.
+    Memory holds one shard of each version, or `PASS_ROWS` rows of the shards that only one has; plus four bytes per
+    score and row.
     """
-    found = Difference()
-    table = TABLES[a.info.table]
+    equal = equal_shards(a, b)
+    found = Difference(equal_shards=len(equal), same=sum(a.manifests[shard].output.rows for shard in equal))
+    table = TABLES[a.recipe.table]
     columns = [name for name in table.columns if f"{name}.bytes" not in table.unchecked and name != KEY]
     for one, other in parts(a, b, columns):
         _compare(found, one, other, columns, UNITS.get(table.name))

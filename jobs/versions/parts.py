@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.pipeline.compare import plain_strings
-from echo_targets.schemas import ENTRIES, KEY, UTTERANCES
-from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, StageInfo
+from echo_targets.schemas import KEY, UTTERANCES
+from echo_targets.schemas.dataset.layout import Dataset, Manifest
+from echo_targets.schemas.dataset.versions import Recipe, Version
 
-AT = re.compile(r"(.*)@([0-9a-f]{4,16})")
+AT = re.compile(r"(.*?)@([0-9a-f]+@[0-9a-f]+|[\w.-]+)")
 PASS_ROWS = 100_000
-"""Rows held in memory at once if the versions can't be compared shard by shard."""
+"""Rows of shards that only one version has that are held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -25,50 +26,42 @@ class Side:
 
     Attributes:
         dataset: dataset that holds it.
-        info: description of the stage that made it.
-        manifests: manifests of its committed shards, by shard number.
-        plan: fingerprint of the entries that its shards were cut from; None if unknown.
+        recipe, version: what identifies it.
+        shards: number of its shards.
+        manifests: manifests of its committed shards, by id.
     """
 
     dataset: Dataset
-    info: StageInfo
-    manifests: dict[int, Manifest]
-    plan: str | None
+    recipe: Recipe
+    version: Version
+    shards: int
+    manifests: dict[str, Manifest]
 
     @property
     def rows(self) -> int:
         return sum(manifest.output.rows for manifest in self.manifests.values())
 
     def __str__(self) -> str:
-        return f"{self.dataset.root}@{self.info.fingerprint}"
+        return f"{self.dataset.root}@{self.version}"
 
 
 def side(place: str, table: str, root: str) -> Side:
-    """Return the version of a table that `ROOT` (its current version) or `ROOT@FINGERPRINT` names.
+    """Return the version of a table that `ROOT` (its current version) or `ROOT@VERSION` names.
 
     Args:
-        place: `ROOT`, `ROOT@FINGERPRINT`, or `@FINGERPRINT` for a version in `root`; the first four digits or more of
-            the fingerprint.
+        place: `ROOT`, `ROOT@VERSION`, or `@VERSION` for a version in `root`; `Dataset.named` says what names a version.
         table: name of the table.
-        root: root that `@FINGERPRINT` refers to.
+        root: root that `@VERSION` refers to.
 
     Raises:
         LayoutError: no version, or more than one, matches.
     """
     match = AT.fullmatch(place)
     dataset = Dataset((match[1] if match else place) or root)
-    if match:
-        known = dataset.versions().get(table, [])
-        found = [fingerprint for fingerprint in known if fingerprint.startswith(match[2])]
-        if len(found) != 1:
-            there = ", ".join(known) or "none"
-            raise LayoutError(
-                f"{place}: {len(found)} versions of {table} start with {match[2]}, expected one. Versions: {there}"
-            )
-        info = dataset.stage(table, found[0])
-    else:
-        info = dataset.current(table)
-    return Side(dataset, info, dataset.committed(table, info.fingerprint, info.shards), _plan_of(dataset, info))
+    version = dataset.named(table, match[2]) if match else dataset.current(table)
+    ids = dataset.snapshot(version.snapshot).ids
+    committed = dataset.committed(table, version.recipe, ids)
+    return Side(dataset, dataset.recipe(table, version.recipe), version, len(ids), committed)
 
 
 @dataclass(frozen=True)
@@ -79,23 +72,39 @@ class Part:
     rejected: dict[str, str]
 
 
-def together(a: Side, b: Side) -> bool:
-    """Return True if both have the same plan, so that equal shard numbers hold the same utterances."""
-    return a.plan is not None and a.plan == b.plan
+def equal_shards(a: Side, b: Side) -> list[str]:
+    """Return the ids of the shards of which both versions have the same bytes."""
+    return [
+        shard
+        for shard in _shared(a, b)
+        if a.manifests[shard].output.sha256 == b.manifests[shard].output.sha256
+        and a.manifests[shard].reasons == b.manifests[shard].reasons
+    ]
 
 
 def parts(a: Side, b: Side, columns: list[str]) -> Iterator[tuple[Part, Part]]:
-    """Yield corresponding rows of two versions: shard by shard, or in passes over all shards, partitioned by key."""
-    if together(a, b):
-        for shard in sorted(a.manifests.keys() & b.manifests.keys()):
+    """Yield corresponding rows of the shards that are not equal.
+
+    Shards that both versions have are read side by side, all others in passes, partitioned by key.
+    """
+    equal, shared = set(equal_shards(a, b)), _shared(a, b)
+    for shard in shared:
+        if shard not in equal:
             yield _read(a, [shard], columns), _read(b, [shard], columns)
-        return
-    passes = max(1, -(-max(a.rows, b.rows) // PASS_ROWS))
+    others = [[shard for shard in one.manifests if shard not in set(shared)] for one in (a, b)]
+    rows = max(
+        sum(one.manifests[shard].output.rows for shard in mine) for one, mine in zip((a, b), others, strict=True)
+    )
+    passes = -(-rows // PASS_ROWS)
     for number in range(passes):
-        yield tuple(_read(one, one.manifests, columns, (number, passes)) for one in (a, b))  # type: ignore[misc]
+        yield _read(a, others[0], columns, (number, passes)), _read(b, others[1], columns, (number, passes))
 
 
-def _read(one: Side, shards: Iterable[int], columns: list[str], of: tuple[int, int] = (0, 1)) -> Part:
+def _shared(a: Side, b: Side) -> list[str]:
+    return [shard for shard in a.manifests if shard in b.manifests]
+
+
+def _read(one: Side, shards: Iterable[str], columns: list[str], of: tuple[int, int] = (0, 1)) -> Part:
     """Return the rows of some shards, limited to one key partition: `of` is (number, count of partitions)."""
     number, passes = of
     read, rejected = list[pa.Table](), dict[str, str]()
@@ -119,26 +128,13 @@ def _read(one: Side, shards: Iterable[int], columns: list[str], of: tuple[int, i
     return Part(pa.concat_tables(read or [empty], promote_options="default").combine_chunks(), rejected)
 
 
-def _corpora(one: Side, shard: int, keys: pa.ChunkedArray) -> pa.Array:
+def _corpora(one: Side, shard: str, keys: pa.ChunkedArray) -> pa.Array:
     """Return the corpus of each row, from the utterances of its shard; `?` if they are missing."""
-    fingerprint = one.info.upstream.get(UTTERANCES.name)
-    manifest = fingerprint and one.dataset.manifest(UTTERANCES.name, fingerprint, shard, one.info.shards)
+    fingerprint = one.recipe.upstream.get(UTTERANCES.name)
+    manifest = fingerprint and one.dataset.manifest(UTTERANCES.name, fingerprint, shard)
     if not manifest:
         return pa.repeat("?", len(keys))
     with one.dataset.open(manifest.output.path) as file:
         utterances = plain_strings(file.read([KEY, "corpus"])).combine_chunks()
     places = pc.index_in(keys.combine_chunks(), value_set=utterances[KEY].combine_chunks())
     return pc.fill_null(utterances["corpus"].combine_chunks().take(places), "?")
-
-
-def _plan_of(dataset: Dataset, info: StageInfo) -> str | None:
-    """Return the fingerprint of the entries that a version's shards were cut from; None if unknown."""
-    while info.table != ENTRIES.name:
-        table = next((name for name in (ENTRIES.name, UTTERANCES.name) if name in info.upstream), None)
-        try:
-            if table is None or table == info.table:
-                return None
-            info = dataset.stage(table, info.upstream[table])
-        except LayoutError:  # the upstream version was deleted
-            return None
-    return info.fingerprint

@@ -27,7 +27,7 @@ class Worked:
     """A worker processed this many 16 kHz samples of a shard."""
 
     stage: str
-    shard: int
+    shard: str
     samples: int
 
 
@@ -36,7 +36,7 @@ class Done:
     """A shard of a stage is committed."""
 
     stage: str
-    shard: int
+    shard: str
     manifest: Manifest
 
 
@@ -45,7 +45,7 @@ class Failed:
     """An attempt at a shard of a stage failed; `final` is True if it is not retried."""
 
     stage: str
-    shard: int
+    shard: str
     reason: str
     final: bool
 

@@ -13,22 +13,20 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from echo_targets.pipeline.attempt import Attempt, last_attempt
+from echo_targets.pipeline.attempt import NOTE, Attempt, last_attempt
 from echo_targets.pipeline.orphans import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
 from echo_targets.pipeline.shard import ShardTask
-from echo_targets.schemas.dataset.layout import Dataset, Manifest, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, Manifest
 from echo_targets.schemas.errors import UserError
 
 LOCAL_POLL_SECONDS = 0.2
 REMOTE_POLL_SECONDS = 3.0
 
-NOTE = ".attempt.json"
-
 Folder = tuple[str, str, str]
-"""Root, table and fingerprint."""
+"""Root, table and recipe."""
 Place = tuple[Folder, str]
-"""A folder and the name of a shard in it."""
+"""A folder and the id of a shard in it."""
 
 T = TypeVar("T")
 
@@ -62,7 +60,7 @@ def follow(
     storage = _Storage()
     followed = [_Followed(chain) for chain in chains]
     for task, manifest in storage.committed(followed):
-        yield Done(task.info.stage, task.shard, manifest)
+        yield Done(task.recipe.stage, task.shard, manifest)
     while undone := [one for one in followed if not one.over]:
         positions, before = _positions(undone), storage.notes(undone)
         engine = Launched(partial(launch, [one.rest for one in undone]))
@@ -82,7 +80,7 @@ def follow(
             note = after[one.place] if tried else None
             one.tries += 1
             one.failed = one.tries >= attempts or (note is not None and note.final)
-            yield Failed(one.task.info.stage, one.task.shard, _reason(note, engine.error), one.failed)
+            yield Failed(one.task.recipe.stage, one.task.shard, _reason(note, engine.error), one.failed)
 
 
 class _Followed:
@@ -116,8 +114,8 @@ def _positions(followed: Sequence[_Followed]) -> list[int]:
 
 def _news(storage: _Storage, followed: Sequence[_Followed]) -> Iterator[Event]:
     for task, manifest in storage.committed(followed):
-        yield Worked(task.info.stage, task.shard, manifest.samples)
-        yield Done(task.info.stage, task.shard, manifest)
+        yield Worked(task.recipe.stage, task.shard, manifest.samples)
+        yield Done(task.recipe.stage, task.shard, manifest)
 
 
 def _reason(note: Attempt | None, error: BaseException | None) -> str:
@@ -203,11 +201,11 @@ class _Storage:
         return found
 
     def _note(self, task: ShardTask) -> Attempt | None:
-        return _with_retries(lambda: last_attempt(self._dataset(task.root), task.info, task.shard))
+        return _with_retries(lambda: last_attempt(self._dataset(task.root), task.recipe, task.shard))
 
     def _manifest(self, task: ShardTask) -> Manifest | None:
-        dataset, info = self._dataset(task.root), task.info
-        return _with_retries(lambda: dataset.manifest(info.table, info.fingerprint, task.shard, info.shards))
+        dataset, recipe = self._dataset(task.root), task.recipe
+        return _with_retries(lambda: dataset.manifest(recipe.table, recipe.fingerprint, task.shard))
 
     def _files(self, root: str, table: str, fingerprint: str) -> set[str]:
         storage = self._dataset(root).storage
@@ -215,11 +213,11 @@ class _Storage:
 
 
 def _place(task: ShardTask) -> Place:
-    return _folder(task), shard_name(task.shard, task.info.shards)
+    return _folder(task), task.shard
 
 
 def _folder(task: ShardTask) -> Folder:
-    return task.root, task.info.table, task.info.fingerprint
+    return task.root, task.recipe.table, task.recipe.fingerprint
 
 
 def _with_retries(read: Callable[[], T]) -> T:

@@ -59,7 +59,7 @@ class LocalRunner(Runner):
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
         waiting = [deque(chain) for chain in chains if chain]
-        tries: Counter[tuple[str, int]] = Counter()
+        tries: Counter[tuple[str, str]] = Counter()
         try:
             while waiting or any(worker.chain for worker in self._pool):
                 for worker in self._ready(len(waiting)):
@@ -67,7 +67,7 @@ class LocalRunner(Runner):
                     waiting.remove(worker.chain)
                     task = worker.chain[0]
                     worker.spec = task.spec
-                    tries[task.info.stage, task.shard] += 1
+                    tries[task.recipe.stage, task.shard] += 1
                     with suppress(ConnectionError):  # a crashed idle worker is detected when its pipe is read
                         worker.pipe.send((task, run_shard))
                 for worker in self._readable():
@@ -117,7 +117,7 @@ class LocalRunner(Runner):
             worker.process.join()
             self._pool.remove(worker)
             reason = f"its worker crashed ({exit_status(worker.process.exitcode)})"
-            return Failed(task.info.stage, task.shard, reason, False)
+            return Failed(task.recipe.stage, task.shard, reason, False)
         if exits:
             self._pool.remove(worker)
         if not isinstance(event, Worked):
@@ -157,7 +157,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 def _next_for(worker: _Worker, waiting: list[deque[ShardTask]]) -> deque[ShardTask]:
     """Return a chain for the model that a worker has loaded, else the one with most tasks left (keeps stage order)."""
-    return max(waiting, key=lambda chain: (chain[0].spec == worker.spec, len(chain), -chain[0].shard))
+    return max(waiting, key=lambda chain: (chain[0].spec == worker.spec, len(chain), -chain[0].position))
 
 
 def _work(pipe: Connection, driver: int) -> None:
@@ -171,9 +171,9 @@ def _work(pipe: Connection, driver: int) -> None:
             task, run_shard = pipe.recv()
         except EOFError:
             return
-        stage, shard = task.info.stage, task.shard
+        stage, shard = task.recipe.stage, task.shard
 
-        def progress(samples: int, stage: str = stage, shard: int = shard) -> None:
+        def progress(samples: int, stage: str = stage, shard: str = shard) -> None:
             pipe.send((Worked(stage, shard, samples), False))
 
         try:

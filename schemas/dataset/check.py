@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pyarrow as pa
@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from echo_targets.schemas import TABLES
 from echo_targets.schemas.dataset.layout import (
     READERS,
-    STAGE,
+    RECIPE,
+    SNAPSHOTS,
     Dataset,
     FileEntry,
     LayoutError,
     Manifest,
-    StageInfo,
-    shard_name,
 )
+from echo_targets.schemas.dataset.versions import Recipe, Snapshot, entry_digest, shard_id
 from echo_targets.schemas.tables.base import KEY, Rule, Table, column
 from echo_targets.schemas.tables.entries import ENTRIES
 from echo_targets.schemas.tables.rejects import REJECTS
@@ -184,31 +184,38 @@ def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
     """
     dataset = Dataset(root)
     threads = READERS if dataset.storage.remote and not rows else os.cpu_count() or 1
-    for name, fingerprint in dataset.tables().items():
+    snapshots: dict[str, Snapshot | Finding] = {}
+    for name, version in dataset.tables().items():
         table = TABLES.get(name)
-        if table is None and dataset.read_json(name, fingerprint, STAGE) is None:
-            yield Finding(name, "-", "known_table", f"is not a table of this version, and has no {STAGE}")
+        if table is None and dataset.read_json(name, version.recipe, RECIPE) is None:
+            yield Finding(name, "-", "known_table", f"is not a table of this version, and has no {RECIPE}")
             continue
-        info = dataset.stage(name, fingerprint)
+        recipe = dataset.recipe(name, version.recipe)
+        if version.snapshot not in snapshots:
+            snapshots[version.snapshot] = _snapshot(dataset, version.snapshot)
+        snapshot = snapshots[version.snapshot]
+        if isinstance(snapshot, Finding):
+            yield replace(snapshot, table=name)
+            continue
         if table is None:
             said = "note: is not a table of this package; its files, schema and keys are checked, but not its rules"
             yield Finding(name, "-", "known_table", said, breaks=False)
-            table = _foreign(dataset, info)
-        if info.schema_version != table.version:
-            yield Finding(name, "-", "schema_version", f"is {info.schema_version}, this version reads {table.version}")
-        if (info.table, info.fingerprint) != (name, fingerprint):
-            yield Finding(name, "-", "description", f"describes {info.table}/{info.fingerprint} instead")
-        if not (isinstance(info.shards, int) and info.shards > 0 and isinstance(info.upstream, dict)):
-            message = (
-                f"shards is {info.shards!r}, expected a positive integer; upstream is {info.upstream!r}, expected an "
-                "object"
+            table = _foreign(dataset, recipe, snapshot)
+        if recipe.schema_version != table.version:
+            yield Finding(
+                name, "-", "schema_version", f"is {recipe.schema_version}, this version reads {table.version}"
             )
-            yield Finding(name, "-", "description", message)
+        if (recipe.table, recipe.fingerprint) != (name, version.recipe):
+            yield Finding(name, "-", "description", f"describes {recipe.table}/{recipe.fingerprint} instead")
+        elif recipe.digest != recipe.fingerprint:
+            yield Finding(name, "-", "description", f"its digest is {recipe.digest}, so it was changed")
+        if not isinstance(recipe.upstream, dict):
+            yield Finding(name, "-", "description", f"upstream is {recipe.upstream!r}, expected an object")
             continue
         seen: list[pa.Array] = []
         pool = ThreadPoolExecutor(threads)
         try:
-            for found, keys in pool.map(_Shards(dataset, table, info, fingerprint, rows), range(info.shards)):
+            for found, keys in pool.map(_Shards(dataset, table, recipe, version.recipe, rows), snapshot.ids):
                 yield from found
                 seen += keys
         finally:
@@ -216,103 +223,118 @@ def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
         yield from _check_unique(pa.chunked_array(seen, pa.string()), table, "all")
 
 
-def _foreign(dataset: Dataset, info: StageInfo) -> Table:
+def _snapshot(dataset: Dataset, name: str) -> Snapshot | Finding:
+    try:
+        snapshot = dataset.snapshot(name)
+    except LayoutError as error:
+        return Finding("", "-", "snapshot", str(error))
+    if snapshot.id != name or not snapshot.shards:
+        message = f"{SNAPSHOTS}/{name}.json lists {len(snapshot.shards)} shards of the digest {snapshot.id}"
+        return Finding("", "-", "snapshot", message)
+    return snapshot
+
+
+def _foreign(dataset: Dataset, recipe: Recipe, snapshot: Snapshot) -> Table:
     """Return a table that a stage of another package wrote, as its first shard has it, without rules.
 
     The stage's own `Table` is not imported: a dataset must not decide which code runs.
     """
     schema = pa.schema([column(KEY, pa.string())])
-    for manifest in dataset.manifests(info.table):
+    for shard in snapshot.ids:
         try:
-            with dataset.open(manifest.output.path) as file:
-                schema = file.schema_arrow.remove_metadata()
-            break
-        except (OSError, *UNREADABLE):
+            manifest = dataset.manifest(recipe.table, recipe.fingerprint, shard)
+            if manifest is not None:
+                with dataset.open(manifest.output.path) as file:
+                    schema = file.schema_arrow.remove_metadata()
+                break
+        except (OSError, *UNREADABLE, LayoutError):
             continue
-    return Table(info.table, info.schema_version, schema, {})
+    return Table(recipe.table, recipe.schema_version, schema, {})
 
 
 @dataclass(frozen=True)
 class _Shards:
-    """Checks the shards of one version of a table: calling it with a number returns that shard's findings and keys."""
+    """Checks the shards of one version of a table: calling it with an id returns that shard's findings and keys."""
 
     dataset: Dataset
     table: Table
-    info: StageInfo
+    recipe: Recipe
     fingerprint: str
     rows: bool
 
-    def __call__(self, shard: int) -> tuple[list[Finding], list[pa.Array]]:
+    def __call__(self, shard: str) -> tuple[list[Finding], list[pa.Array]]:
         keys: list[pa.Array] = []
         return list(self._check(shard, keys)), keys
 
-    def _check(self, shard: int, keys: list[pa.Array]) -> Iterator[Finding]:
-        table, info, name = self.table, self.info, shard_name(shard, self.info.shards)
+    def _check(self, shard: str, keys: list[pa.Array]) -> Iterator[Finding]:
+        table = self.table
         try:
-            manifest = self.dataset.manifest(table.name, self.fingerprint, shard, info.shards)
+            manifest = self.dataset.manifest(table.name, self.fingerprint, shard)
         except (LayoutError, OSError) as error:
-            yield Finding(table.name, name, "manifest", str(error))
+            yield Finding(table.name, shard, "manifest", str(error))
             return
         if manifest is None:
-            yield Finding(table.name, name, "committed", "has no manifest. Run the same command again to finish it.")
+            yield Finding(table.name, shard, "committed", "has no manifest. Run the same command again to finish it.")
             return
-        named = (manifest.table, manifest.fingerprint, manifest.shard, manifest.shards)
-        if named != (table.name, self.fingerprint, shard, info.shards):
-            yield Finding(table.name, name, "manifest", f"belongs to another shard: {named}")
+        named = (manifest.table, manifest.fingerprint, manifest.shard)
+        if named != (table.name, self.fingerprint, shard):
+            yield Finding(table.name, shard, "manifest", f"belongs to another shard: {named}")
         try:
-            yield from self._check_counts(manifest, name)
+            yield from self._check_counts(manifest, shard)
         except (TypeError, AttributeError) as error:
-            yield Finding(table.name, name, "manifest", f"a value has the wrong type: {error}")
+            yield Finding(table.name, shard, "manifest", f"a value has the wrong type: {error}")
             return
-        place = f"{self.fingerprint}/{name}.parquet"
+        place = f"{self.fingerprint}/{shard}.parquet"
         yield from self._check_file(manifest.output, table, f"{table.name}/{place}", manifest, shard, keys)
         if manifest.rejects:
-            expected = f"{REJECTS.name}/{info.stage}/{place}"
+            expected = f"{REJECTS.name}/{self.recipe.stage}/{place}"
             yield from self._check_file(manifest.rejects, REJECTS, expected, manifest, shard, keys)
 
-    def _check_counts(self, manifest: Manifest, name: str) -> Iterator[Finding]:
+    def _check_counts(self, manifest: Manifest, shard: str) -> Iterator[Finding]:
         rejected, reasons = manifest.rejects.rows if manifest.rejects else 0, sum(manifest.reasons.values())
         if manifest.rows_in != manifest.output.rows + rejected or rejected != reasons:
             message = (
                 f"{manifest.rows_in} rows in, but {manifest.output.rows} out and {rejected} rejected; the reject "
                 f"reasons add up to {reasons}"
             )
-            yield Finding(self.table.name, name, "rows_add_up", message)
+            yield Finding(self.table.name, shard, "rows_add_up", message)
 
     def _check_file(
-        self, entry: FileEntry, kind: Table, expected: str, manifest: Manifest, shard: int, keys: list[pa.Array]
+        self, entry: FileEntry, kind: Table, expected: str, manifest: Manifest, shard: str, keys: list[pa.Array]
     ) -> Iterator[Finding]:
         """Yield the findings of one file that a manifest lists; the table's own file appends its keys to `keys`."""
-        name = shard_name(shard, self.info.shards)
         if entry.path != expected:
-            yield Finding(kind.name, name, "manifest", f"names {entry.path}, expected {expected}")
+            yield Finding(kind.name, shard, "manifest", f"names {entry.path}, expected {expected}")
             return
-        findings = list(check_bytes(self.dataset, entry, kind, name, digest=self.rows))
+        findings = list(check_bytes(self.dataset, entry, kind, shard, digest=self.rows))
         yield from findings
         if findings:
             return
         try:
             with self.dataset.open(entry.path) as file:
                 if file.metadata.num_rows != entry.rows:
-                    yield Finding(kind.name, name, "rows", f"{file.metadata.num_rows} rows, manifest says {entry.rows}")
+                    yield Finding(
+                        kind.name, shard, "rows", f"{file.metadata.num_rows} rows, manifest says {entry.rows}"
+                    )
                 fits = self.rows and file.schema_arrow.equals(kind.schema)
                 if kind is self.table and fits:
-                    yield from _check_schema(file, kind, name, self.fingerprint)
+                    yield from _check_schema(file, kind, shard, self.fingerprint)
                     yield from self._check_against_upstream(file, manifest, shard, keys)
                 else:
-                    yield from check_file(file, kind, name, self.fingerprint, self.rows)
+                    yield from check_file(file, kind, shard, self.fingerprint, self.rows)
                     if kind is REJECTS and fits:
-                        yield from self._check_rejects(file, manifest, name, keys)
+                        yield from self._check_rejects(file, manifest, shard, keys)
         except UNREADABLE as error:
-            yield Finding(kind.name, name, "readable", str(error))
+            yield Finding(kind.name, shard, "readable", str(error))
 
     def _check_against_upstream(
-        self, file: pq.ParquetFile, manifest: Manifest, shard: int, keys: list[pa.Array]
+        self, file: pq.ParquetFile, manifest: Manifest, shard: str, keys: list[pa.Array]
     ) -> Iterator[Finding]:
-        """Compare a shard with its utterances and entries, which are in the shards of the same number."""
-        name = shard_name(shard, self.info.shards)
+        """Compare a shard with its utterances and entries, which are in the shards of the same id."""
+        if self.table is ENTRIES:
+            yield from _check_id(file, shard)
         utterances, missing = self._upstream(UTTERANCES, [KEY, *UTTERANCE_COLUMNS], shard)
-        yield from _check_rows(file, self.table, name, keys, utterances)
+        yield from _check_rows(file, self.table, shard, keys, utterances)
         yield from missing
         if self.table is not UTTERANCES:
             return
@@ -321,42 +343,48 @@ class _Shards:
         if entries is not None:
             if manifest.rows_in != len(entries):
                 yield Finding(
-                    self.table.name, name, "rows_in", f"{manifest.rows_in} rows in, but {len(entries)} entries"
+                    self.table.name, shard, "rows_in", f"{manifest.rows_in} rows in, but {len(entries)} entries"
                 )
-            yield from _unknown(pa.chunked_array(keys, pa.string()), entries[KEY], self.table, name, ENTRIES)
+            yield from _unknown(pa.chunked_array(keys, pa.string()), entries[KEY], self.table, shard, ENTRIES)
 
-    def _upstream(self, table: Table, columns: list[str], shard: int) -> tuple[pa.Table | None, list[Finding]]:
+    def _upstream(self, table: Table, columns: list[str], shard: str) -> tuple[pa.Table | None, list[Finding]]:
         """Return columns of this shard in an upstream table; None if the table is not upstream or can't be read."""
-        fingerprint, name = self.info.upstream.get(table.name), shard_name(shard, self.info.shards)
+        fingerprint = self.recipe.upstream.get(table.name)
         if fingerprint is None:
             return None, []
         try:
-            manifest = self.dataset.manifest(table.name, fingerprint, shard, self.info.shards)
+            manifest = self.dataset.manifest(table.name, fingerprint, shard)
             if manifest is None:
-                raise LayoutError(f"{table.name}/{fingerprint} has no manifest of {name}")
+                raise LayoutError(f"{table.name}/{fingerprint} has no manifest of {shard}")
             with self.dataset.open(manifest.output.path) as file:
                 if not file.schema_arrow.equals(table.schema):
                     raise LayoutError(f"{manifest.output.path} does not have the schema of {table.name}")
                 return file.read(columns), []
         except (LayoutError, TypeError, *UNREADABLE) as error:
-            return None, [Finding(self.table.name, name, "upstream", f"its {table.name} can't be read: {error}")]
+            return None, [Finding(self.table.name, shard, "upstream", f"its {table.name} can't be read: {error}")]
 
     def _check_rejects(
-        self, file: pq.ParquetFile, manifest: Manifest, name: str, keys: list[pa.Array]
+        self, file: pq.ParquetFile, manifest: Manifest, shard: str, keys: list[pa.Array]
     ) -> Iterator[Finding]:
         """Check that rejects are of this stage, have the manifest's reason counts, and are not also output rows."""
         rejects = file.read([KEY, "stage", "error_class"])
         counted = {str(item["values"]): item["counts"] for item in _counts(rejects["error_class"])}
         if counted != manifest.reasons:
             message = f"{shortened(counted)}, manifest says {shortened(manifest.reasons)}"
-            yield Finding(REJECTS.name, name, "reasons", message)
+            yield Finding(REJECTS.name, shard, "reasons", message)
         for item in _counts(rejects["stage"]):
-            if item["values"] != self.info.stage:
-                message = f"{item['counts']} rows are of {item['values']!r}, not {self.info.stage!r}"
-                yield Finding(REJECTS.name, name, "stage", message)
+            if item["values"] != self.recipe.stage:
+                message = f"{item['counts']} rows are of {item['values']!r}, not {self.recipe.stage!r}"
+                yield Finding(REJECTS.name, shard, "stage", message)
         both = pc.is_in(rejects[KEY], value_set=pa.chunked_array(keys, pa.string()).combine_chunks())
         for key in pc.filter(rejects[KEY], both)[:SHOWN_PER_RULE].to_pylist():
-            yield Finding(REJECTS.name, name, "key_once", f"is both rejected and in {self.table.name}", key)
+            yield Finding(REJECTS.name, shard, "key_once", f"is both rejected and in {self.table.name}", key)
+
+
+def _check_id(file: pq.ParquetFile, shard: str) -> Iterator[Finding]:
+    found = shard_id(ENTRIES.version, map(entry_digest, file.read().to_pylist()))
+    if found != shard:
+        yield Finding(ENTRIES.name, shard, "shard_id", f"the digest of its entries is {found}")
 
 
 def _counts(categories: pa.ChunkedArray) -> list[dict[str, object]]:

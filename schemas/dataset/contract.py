@@ -147,9 +147,7 @@ def _of_shard(dataset: Dataset, path: str) -> Contract:
 
 def _of_dataset(dataset: Dataset) -> Iterator[Contract]:
     for table in dataset.tables():
-        manifest = next(dataset.manifests(table), None)
-        if manifest is not None:
-            yield _of_shard(dataset, manifest.output.path)
+        yield _of_shard(dataset, dataset.manifests(table)[0].output.path)
 
 
 def compare(old: Contract, new: Contract) -> list[Change]:

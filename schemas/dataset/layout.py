@@ -1,52 +1,50 @@
 """Layout of a dataset on disk, and how to read it.
 
-    <root>/index.json                                    current fingerprint of each table
-    <root>/<table>/<fingerprint>/stage.json              description: stage, parameters, weights, upstream, shards
-    <root>/<table>/<fingerprint>/part-00003-of-00012.json     manifest of the shard; its commit mark
-    <root>/<table>/<fingerprint>/part-00003-of-00012.parquet
-    <root>/<table>/<fingerprint>/part-00003-of-00012.attempt.json     attempts; exists while the shard is processed
-                                                                      and after a failure
-    <root>/lease/000001.json                             lease of the running driver, if any
-    <root>/retry/<table>/<fingerprint>/part-…            previous shards, while `retry` recomputes them
-    <root>/rejects/<stage>/<fingerprint>/part-00003-of-00012.parquet   only if rows were rejected
+    <root>/index.json                          current version of each table, and labeled versions
+    <root>/snapshots/<snapshot>.json           shards of the corpus at one time, in order
+    <root>/<table>/<recipe>/recipe.json        description: stage, parameters, weights, upstream recipes
+    <root>/<table>/<recipe>/<shard>.json       manifest of the shard; its commit mark
+    <root>/<table>/<recipe>/<shard>.parquet
+    <root>/<table>/<recipe>/<shard>.attempt.json    attempts; exists while the shard is processed and after a failure
+    <root>/rejects/<stage>/<recipe>/<shard>.parquet   only if rows were rejected
+    <root>/lease/000001.json                   lease of the running driver, if any
 
-A shard without a manifest does not exist. File names are computed from the index, never globbed.
+A version of a table is `recipe@snapshot`: the shards that a snapshot lists, made by a recipe. A shard without a
+manifest does not exist. Names of files are computed from the index and the snapshot, never globbed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType
 
-from echo_targets.schemas import TABLES
+from echo_targets.schemas import REJECTS, TABLES
 from echo_targets.schemas.dataset.storage import Storage, open_root, storage_of
+from echo_targets.schemas.dataset.versions import Recipe, Snapshot, Version
 from echo_targets.schemas.errors import UserError
 
 INDEX = "index.json"
-STAGE = "stage.json"
-ASIDE = "retry"
-"""Folder in which a retry keeps the previous shards and manifests until it ends, under their paths below the root."""
+RECIPE = "recipe.json"
+SNAPSHOTS = "snapshots"
 VERSIONED = re.compile(r"(.+)/([0-9a-f]{16})/([^/]+)")
-"""Path of a version's file. Groups: table or a stage's reject folder, fingerprint, file name."""
+"""Path of a file of a recipe. Groups: table or a stage's reject folder, recipe, file name."""
+SHARD = re.compile(r"[0-9a-f]{16}\.json")
+"""Name of a shard's manifest."""
 READERS = 16
 """Number of manifests to read concurrently over a network."""
 
 
 class LayoutError(UserError):
     """A file of the dataset is missing or invalid; the message names the file."""
-
-
-def shard_name(index: int, count: int) -> str:
-    """Return the name of a shard without its extension, like `part-00003-of-00012`."""
-    return f"part-{index:05d}-of-{count:05d}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Manifest:
     """Contents of one committed shard.
 
     Attributes:
-        table, fingerprint, shard, shards: identify the shard.
+        table, fingerprint, shard: identify the shard: its table, recipe and id.
         rows_in: number of input rows; always equals output rows plus rejects.
         samples: 16 kHz samples of the input rows; 0 if the stage does not read audio lengths.
         output: the shard's Parquet file.
@@ -74,8 +72,7 @@ class Manifest:
 
     table: str
     fingerprint: str
-    shard: int
-    shards: int
+    shard: str
     rows_in: int
     samples: int
     output: FileEntry
@@ -93,21 +90,55 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class StageInfo:
-    """Description of a version of a table: everything its fingerprint is computed from, and the number of shards."""
+class Index:
+    """Contents of `index.json`.
 
-    stage: str
-    version: int
-    table: str
-    schema_version: str
-    parameters: dict[str, Any]
-    weights: dict[str, str]
-    upstream: dict[str, str]
-    shards: int
-    fingerprint: str
+    Attributes:
+        tables: current version of each table, in the order in which they were made.
+        labels: by name, versions of tables that are kept.
+        replaced: by table and version, when another version became current in its place: UTC, ISO 8601.
+    """
+
+    tables: dict[str, Version] = field(default_factory=dict)
+    labels: dict[str, dict[str, Version]] = field(default_factory=dict)
+    replaced: dict[str, dict[Version, str]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        texts = {
+            "tables": {table: str(version) for table, version in self.tables.items()},
+            "labels": {
+                label: {table: str(version) for table, version in tables.items()}
+                for label, tables in self.labels.items()
+            },
+            "replaced": {
+                table: {str(version): when for version, when in versions.items()}
+                for table, versions in self.replaced.items()
+            },
+        }
+        return json.dumps(
+            {name: value for name, value in texts.items() if value or name == "tables"}, indent=1
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Index:
+        return cls(
+            {table: Version.parse(version) for table, version in data["tables"].items()},
+            {
+                label: {table: Version.parse(version) for table, version in tables.items()}
+                for label, tables in data.get("labels", {}).items()
+            },
+            {
+                table: {Version.parse(version): when for version, when in versions.items()}
+                for table, versions in data.get("replaced", {}).items()
+            },
+        )
+
+
+class Stat(NamedTuple):
+    """Size of a file in bytes, and when it was last changed, as far as the storage knows."""
+
+    size: int
+    modified: datetime | None
 
 
 class Dataset:
@@ -148,36 +179,34 @@ class Dataset:
             raise LayoutError(f"{self.where(path)}: expected a JSON object")
         return value
 
-    def tables(self) -> dict[str, str]:
-        """Return the current fingerprint of each table, in the order in which they were made.
+    def index(self) -> Index | None:
+        """Return the index, or None if there is none yet.
+
+        Raises:
+            LayoutError: it is invalid.
+        """
+        data = self.read_json(INDEX)
+        try:
+            return None if data is None else Index.from_json(data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LayoutError(
+                f"{self.where(INDEX)}: does not name a version of each table as recipe@snapshot ({error}); run the "
+                "job again, in a new root if another version of echo-targets made this one"
+            ) from error
+
+    def tables(self) -> dict[str, Version]:
+        """Return the current version of each table, in the order in which they were made.
 
         Raises:
             LayoutError: there is no index, or it is invalid.
         """
-        index = self.read_json(INDEX)
+        index = self.index()
         if index is None:
             raise LayoutError(f"{self.where(INDEX)}: no such file; is this the root of a finished run?")
-        tables = index.get("tables")
-        if not isinstance(tables, dict):
-            raise LayoutError(f"{self.where(INDEX)}: 'tables' is missing or not an object")
-        return tables
+        return index.tables
 
-    def stage(self, table: str, fingerprint: str) -> StageInfo:
-        """Return the description of a version of a table.
-
-        Raises:
-            LayoutError: the version does not exist, or its description is invalid.
-        """
-        data = self.read_json(table, fingerprint, STAGE)
-        if data is None:
-            raise LayoutError(f"{self.where(table, fingerprint, STAGE)}: no such file")
-        try:
-            return StageInfo(**data)
-        except TypeError as error:
-            raise LayoutError(f"{self.where(table, fingerprint, STAGE)}: {error}") from error
-
-    def current(self, table: str) -> StageInfo:
-        """Return the description of a table's current version.
+    def current(self, table: str) -> Version:
+        """Return a table's current version.
 
         Raises:
             LayoutError: the table does not exist.
@@ -185,93 +214,204 @@ class Dataset:
         tables = self.tables()
         if table not in tables:
             raise LayoutError(f"{self.root}: no table {table!r}. Tables are {', '.join(tables)}.")
-        return self.stage(table, tables[table])
+        return tables[table]
 
-    def files(self) -> dict[str, int]:
-        """Return the size in bytes of every file below the root, by path, from one listing."""
+    def named(self, table: str, name: str) -> Version:
+        """Return the version of a table that a name stands for.
+
+        Args:
+            table: name of the table.
+            name: a label, `recipe@snapshot`, or a recipe; of ids, the first four digits are enough. A recipe stands for
+                its current version, else for the only whole one.
+
+        Raises:
+            LayoutError: no version, or more than one, has this name.
+        """
+        index = self.index() or Index()
+        if name in index.labels:
+            if table not in index.labels[name]:
+                raise LayoutError(f"{self.root}: the label {name} has no version of {table}")
+            return index.labels[name][table]
+        recipe, _, snapshot = name.partition("@")
+        found = [
+            version
+            for version in self.versions(table)
+            if version.recipe.startswith(recipe) and version.snapshot.startswith(snapshot)
+        ]
+        current = [version for version in found if version == index.tables.get(table)]
+        if len(name) < 4 or len(current or found) != 1:
+            there = ", ".join(map(str, self.versions(table))) or "none"
+            raise LayoutError(
+                f"{self.root}: {len(found)} versions of {table} are named {name}, expected one. Whole versions: "
+                f"{there}; labels: {', '.join(index.labels) or 'none'}"
+            )
+        return (current or found)[0]
+
+    def versions(self, table: str) -> list[Version]:
+        """Return the whole versions of a table, current or not."""
+        snapshots = {name: set(self.snapshot(name).ids) for name in self.snapshots()}
+        found = []
+        for recipe in self.recipes_of(table):
+            there = self.there(table, recipe)
+            found += [Version(recipe, name) for name, shards in snapshots.items() if shards <= there]
+        return found
+
+    def recipe(self, table: str, fingerprint: str) -> Recipe:
+        """Return a recipe of a table.
+
+        Raises:
+            LayoutError: it does not exist, or is invalid.
+        """
+        data = self.read_json(table, fingerprint, RECIPE)
+        if data is None:
+            raise LayoutError(f"{self.where(table, fingerprint, RECIPE)}: no such file")
+        try:
+            return Recipe(**data)
+        except TypeError as error:
+            raise LayoutError(f"{self.where(table, fingerprint, RECIPE)}: {error}") from error
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Return a snapshot by its id.
+
+        Raises:
+            LayoutError: it does not exist, or is invalid.
+        """
+        path = f"{SNAPSHOTS}/{name}.json"
+        data = self.read_json(path)
+        if data is None:
+            raise LayoutError(f"{self.where(path)}: no such file")
+        try:
+            return Snapshot.from_json(data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LayoutError(f"{self.where(path)}: {error!r}") from error
+
+    def snapshots(self) -> list[str]:
+        """Return the ids of all snapshots."""
+        return [name.removesuffix(".json") for name in self.storage.list(SNAPSHOTS) if name.endswith(".json")]
+
+    def files(self) -> dict[str, Stat]:
+        """Return the size and date of every file below the root, by path, from one listing."""
         selector = FileSelector(self.storage.base, allow_not_found=True, recursive=True)
         found = [file for file in self.filesystem.get_file_info(selector) if file.type == FileType.File]
-        return dict(sorted((file.path.removeprefix(f"{self.storage.base}/"), file.size) for file in found))
+        stats = {file.path.removeprefix(f"{self.storage.base}/"): Stat(file.size, file.mtime) for file in found}
+        return dict(sorted(stats.items()))
 
-    def versions(self, files: Iterable[str] | None = None) -> dict[str, list[str]]:
-        """Return the fingerprints of each table's versions, current or not, finished or not.
+    def recipes(self, files: Iterable[str] | None = None) -> dict[str, list[str]]:
+        """Return the fingerprints of each table's recipes, current or not, finished or not.
 
         Args:
             files: result of `files` to use instead of listing again.
         """
         found: dict[str, list[str]] = {}
         for path in self.files() if files is None else files:
-            if (match := VERSIONED.fullmatch(path)) and match[3] == STAGE:
+            if (match := VERSIONED.fullmatch(path)) and match[3] == RECIPE:
                 found.setdefault(match[1], []).append(match[2])
         return found
 
-    def in_use(self) -> set[str]:
-        """Return the fingerprints of the current versions and of all versions that they were made from.
+    def recipes_of(self, table: str) -> list[str]:
+        """Return the fingerprints of a table's recipes, sorted."""
+        return sorted(path.split("/")[-2] for path in self.storage.find(table) if path.endswith(f"/{RECIPE}"))
+
+    def lineage(self, versions: Iterable[tuple[str, Version]]) -> set[tuple[str, Version]]:
+        """Return versions with all versions that they were made from, each with its table.
 
         Raises:
-            LayoutError: there is no index, or a description is invalid.
+            LayoutError: a recipe is invalid.
         """
-        found, waiting = set[str](), list(self.tables().items())
+        found, waiting = set[tuple[str, Version]](), list(versions)
         while waiting:
-            table, fingerprint = waiting.pop()
-            if fingerprint not in found:
-                found.add(fingerprint)
-                about = self.read_json(table, fingerprint, STAGE) or {}  # a partial copy may lack upstream tables
-                waiting += about.get("upstream", {}).items()
+            table, version = waiting.pop()
+            if (table, version) not in found:
+                found.add((table, version))
+                about = self.read_json(table, version.recipe, RECIPE) or {}  # a partial copy may lack upstream tables
+                waiting += [
+                    (name, Version(recipe, version.snapshot)) for name, recipe in about.get("upstream", {}).items()
+                ]
         return found
 
-    def manifest(self, table: str, fingerprint: str, shard: int, shards: int) -> Manifest | None:
+    def manifest(self, table: str, fingerprint: str, shard: str) -> Manifest | None:
         """Return a shard's manifest, or None if the shard is not committed.
 
         Raises:
             LayoutError: the manifest is invalid.
         """
-        name = f"{shard_name(shard, shards)}.json"
-        data = self.read_json(table, fingerprint, name)
+        data = self.read_json(table, fingerprint, f"{shard}.json")
         try:
             return None if data is None else Manifest.from_json(data)
         except (TypeError, KeyError) as error:
-            raise LayoutError(f"{self.where(table, fingerprint, name)}: {error}") from error
+            raise LayoutError(f"{self.where(table, fingerprint, shard)}.json: {error}") from error
 
-    def committed(self, table: str, fingerprint: str, shards: int) -> dict[int, Manifest]:
-        """Return the manifests of a version's committed shards by shard number, in order.
+    def there(self, table: str, fingerprint: str) -> set[str]:
+        """Return the ids of a recipe's committed shards, from one listing."""
+        names = self.storage.list(f"{table}/{fingerprint}")
+        return {name.removesuffix(".json") for name in names if SHARD.fullmatch(name)}
+
+    def committed(self, table: str, fingerprint: str, shards: Iterable[str]) -> dict[str, Manifest]:
+        """Return the manifests of those of the given shards that are committed, by id, in the given order.
 
         Raises:
             LayoutError: a manifest is invalid.
         """
-        there = set(self.storage.list(f"{table}/{fingerprint}"))
-        numbers = [number for number in range(shards) if f"{shard_name(number, shards)}.json" in there]
+        there = self.there(table, fingerprint)
+        ids = [shard for shard in shards if shard in there]
         with ThreadPoolExecutor(READERS if self.storage.remote else 1) as pool:
-            found = list(pool.map(lambda number: self.manifest(table, fingerprint, number, shards), numbers))
-        return {number: manifest for number, manifest in zip(numbers, found, strict=True) if manifest}
+            found = list(pool.map(lambda shard: self.manifest(table, fingerprint, shard), ids))
+        return {shard: manifest for shard, manifest in zip(ids, found, strict=True) if manifest}
 
-    def manifests(self, table: str) -> Iterator[Manifest]:
-        """Yield the manifests of a table's current version, in shard order.
+    def manifests(self, table: str, version: Version | None = None) -> list[Manifest]:
+        """Return the manifests of a version of a table, in the snapshot's order.
+
+        Args:
+            version: None means the current one.
 
         Raises:
-            LayoutError: the table does not exist.
+            LayoutError: the table does not exist, or the version is not whole.
         """
-        info = self.current(table)
-        yield from self.committed(table, info.fingerprint, info.shards).values()
+        version = version or self.current(table)
+        shards = self.snapshot(version.snapshot).ids
+        found = self.committed(table, version.recipe, shards)
+        if lost := [shard for shard in shards if shard not in found]:
+            raise LayoutError(
+                f"{self.where(table, version.recipe)}: {len(lost)} of {len(shards)} shards of {version} are missing, "
+                f"for example {lost[0]}. Run the job again to complete them."
+            )
+        return list(found.values())
 
     def open(self, path: str) -> pq.ParquetFile:
         """Open a Parquet file by its path below the root; page checksums are verified as it is read."""
         storage = self.storage  # pre_buffer fetches a row group's columns in few requests over a network
         return pq.ParquetFile(storage.open(path), page_checksum_verification=True, pre_buffer=storage.remote)
 
-    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """Return a table's current version as one Arrow table; `columns` as in `pyarrow.parquet.read_table`."""
-        parts = [self.open(manifest.output.path).read(columns) for manifest in self.manifests(table)]
+    def read(self, table: str, columns: Sequence[str] | None = None, version: Version | None = None) -> pa.Table:
+        """Return a version of a table as one Arrow table.
+
+        Args:
+            table: a table, or `rejects`: the rows that the stages of all current tables rejected.
+            columns: as in `pyarrow.parquet.read_table`.
+            version: None means the current one.
+
+        Raises:
+            LayoutError: the table does not exist, or the version is not whole.
+        """
+        if table == REJECTS.name:
+            manifests = [manifest for name, made in self.tables().items() for manifest in self.manifests(name, made)]
+            files = [manifest.rejects for manifest in manifests if manifest.rejects]
+        else:
+            files = [manifest.output for manifest in self.manifests(table, version)]
+        parts = [self.open(file.path).read(columns) for file in files]
+        if not parts:
+            return REJECTS.schema.empty_table().select(columns or REJECTS.columns)
         return pa.concat_tables([part.unify_dictionaries() for part in parts])
 
 
-def must_be_readable(dataset: Dataset, table: str) -> None:
-    """Check that this code can read the schema version of a table's current version.
+def must_be_readable(dataset: Dataset, table: str, version: Version | None = None) -> None:
+    """Check that this code can read the schema version of a version of a table; None means the current one.
 
     Raises:
         LayoutError: it can't, or the table does not exist.
     """
-    there, wanted = dataset.current(table).schema_version, TABLES[table].version
+    version = version or dataset.current(table)
+    there, wanted = dataset.recipe(table, version.recipe).schema_version, TABLES[table].version
     if there.split(".")[0] != wanted.split(".")[0]:
         raise LayoutError(
             f"{dataset.root}: {table} has schema version {there}, but this echo-targets reads {wanted}. Run the job "

@@ -8,11 +8,12 @@ from echo_targets.schemas.tables.rules import not_empty_rule, range_rule
 
 ENTRIES = Table(
     name="entries",
-    version="1.1.0",
+    version="1.2.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
-            column("source", pa.int32()),
+            column("source", pa.string()),
+            column("source_fingerprint", pa.string()),
             column("where", pa.string()),
             column("locator", pa.string()),
             column("size", pa.int64(), nullable=True),
@@ -32,15 +33,17 @@ ENTRIES = Table(
             column("speaker_id", pa.string(), nullable=True),
             column("reference_text", pa.string(), nullable=True),
             column("license", pa.string()),
+            column("attempt", pa.int16()),
         ]
     ),
     means={
         **TURN,
         **ORIGIN,
-        "source": "index into the configuration's list of sources",
-        "where": "origin for messages: the manifest and its line, the file, or the dataset's row",
+        "source": "name of the source in the configuration: its corpus and split",
+        "source_fingerprint": "digest of what else shapes the source's audio, such as the voice that speaks it",
+        "where": "origin for messages: the manifest, file or dataset; for an unreadable item, with its line or row",
         "locator": "what the source opens: a path, a row number, or the text to speak",
-        "size": "size of the file in bytes; a changed size makes a new plan",
+        "size": "size of the file in bytes; a changed size makes a new entry",
         "error_class": "reason why the item can't be read, as a short word",
         "error": "explanation why the item can't be read",
         "seconds": "estimated duration of the audio in seconds, for balancing shards",
@@ -50,6 +53,7 @@ ENTRIES = Table(
         "role": "who speaks: user, assistant or narrator",
         "channel": "channel of the source to use; -1 is the mean of all channels",
         "reference_text": "text of the speech, as given by the corpus",
+        "attempt": "how often the item was retried",
     },
     rules=(
         not_empty_rule(KEY),
@@ -57,7 +61,8 @@ ENTRIES = Table(
         range_rule("start_seconds", 0, 1e9),
         range_rule("section_seconds", 0, 1e9),
         range_rule("declared_seconds", 0, 1e9),
-        range_rule("source", 0, 2**31 - 1),
+        not_empty_rule("source"),
+        range_rule("attempt", 0, 2**15 - 1),
         range_rule("size", 0, 2**62),
         Rule(
             "error_worded",

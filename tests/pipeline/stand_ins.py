@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.job import Job
-from echo_targets.pipeline.plan import plan
+from echo_targets.pipeline.plan import Plan, plan
 from echo_targets.pipeline.runners.base import Chain, Done, Events, Failed, Runner, RunShard
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.pipeline.stage import StageSpec
@@ -57,7 +58,8 @@ class Faults(Parameters):
         raises: keys that raise a ValueError, alone or in a batch.
         most_rows: batches of more rows run out of memory.
         unreachable, broken_device: keys that raise an OSError, or an error of CUDA.
-        sick_from, sick_with: all keys from this one on raise this error, `RuntimeError: CUDA error`.
+        sick_from, sick_with: from the first such key on, the machine raises this error for every row, in every process
+            that shares `folder`.
         refuses, filters: keys that are rejected, and keys that a threshold holds back.
         drops, repeats, breaks: keys of which there is no row, two rows, a row that breaks a rule.
         kills: how often each key kills its worker.
@@ -110,7 +112,7 @@ class Double(Transform):
                 raise ValueError(f"cannot double {key}")
             if key in faults.unreachable:
                 raise ConnectionResetError(f"lost the connection at {key}")
-            if key >= faults.sick_from:
+            if self._is_sick(key):
                 name, _, message = faults.sick_with.partition(": ")
                 raise getattr(builtins, name)(message)
             if key in faults.broken_device:
@@ -134,6 +136,12 @@ class Double(Transform):
         changed = {KEY: row[KEY], "text": text, "language": row["language"], "flags": [row["corpus"]], "segments": []}
         broken = {"chars_per_s": -1.0} if row[KEY] in self.parameters.breaks else {}
         return sample("transcripts") | changed | broken
+
+    def _is_sick(self, key: str) -> bool:
+        note = Path(self.parameters.folder) / "sick"
+        if key >= self.parameters.sick_from and self.parameters.folder:
+            note.touch()
+        return key >= self.parameters.sick_from or (bool(self.parameters.folder) and note.exists())
 
     def _kill_or_wait(self, key: str) -> None:
         notes = Path(self.parameters.folder)
@@ -191,10 +199,10 @@ class Inline(Runner):
             chain = max(waiting, key=len)
             task = chain.pop(0)
             try:
-                yield Done(task.info.stage, task.shard, run_shard(task, lambda samples: None))
+                yield Done(task.recipe.stage, task.shard, run_shard(task, lambda samples: None))
             except Exception as error:
                 chain.clear()
-                yield Failed(task.info.stage, task.shard, str(error), True)
+                yield Failed(task.recipe.stage, task.shard, error_text(error), True)
             waiting = [chain for chain in waiting if chain]
 
 
@@ -204,10 +212,25 @@ def stage(kind: type[Transform], batch_seconds: float = 8.0, **parameters: Any) 
 
 
 def job(root: Path, *stages: StageSpec, rows: int = 12, shards: int = 3, allowed: float = 0.05) -> Job:
-    """A job over `rows` entries of one second to three, in about `shards` shards."""
+    """A job over `rows` entries of one second to three, in `shards` shards."""
     entries = [sample("entries", number) | {"seconds": 1.0 + number % 3} for number in range(rows)]
-    hours = sum(entry["seconds"] for entry in entries) / 3600
-    return Job(str(root), plan(entries, hours / shards or 1.0), [stage(Listen), *stages], allowed)
+    return Job(str(root), in_shards(entries, shards), [stage(Listen), *stages], allowed)
+
+
+def in_shards(entries: list[Row], shards: int) -> Plan:
+    """A plan of so many shards."""
+    hours = sum(entry["seconds"] for entry in entries) / 3600 or 1.0
+    for percent in range(40, 300):
+        planned = plan([dict(entry) for entry in entries], hours / shards * percent / 100)
+        if planned.num_shards == shards:
+            return planned
+    raise AssertionError(f"{len(entries)} entries in {shards} shards?")
+
+
+def ids(root: Path | str, table: str = "entries") -> list[str]:
+    """The ids of a table's shards, in order."""
+    dataset = Dataset(str(root))
+    return dataset.snapshot(dataset.current(table).snapshot).ids
 
 
 def files(root: Path) -> dict[str, bytes]:

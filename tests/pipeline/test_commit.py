@@ -11,6 +11,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from echo_targets.pipeline.commit import CommitError, ShardWriter, open_stage, set_current, write_whole
+from echo_targets.pipeline.commit import CommitError, ShardWriter, open_recipe, set_current, write_snapshot, write_whole
 from echo_targets.schemas import KEY, REJECTS, TABLES
 from echo_targets.schemas.dataset.check import check_dataset
-from echo_targets.schemas.dataset.layout import Dataset, Manifest, StageInfo
+from echo_targets.schemas.dataset.layout import Dataset, Manifest
+from echo_targets.schemas.dataset.versions import Recipe, ShardEntry, Snapshot, Version
 from echo_targets.transforms.base import Reject
 from tests.pipeline.stand_ins import files, temporary
 from tests.schemas.samples import Row, arrow, key, sample, samples
 
-FINGERPRINT = "0123456789abcdef"
+SHARD = "fedcba9876543210"
+SNAPSHOT = Snapshot((ShardEntry(SHARD, 5, 0),))
 
 
-def about(table: str, **changes: Any) -> StageInfo:
+def about(table: str, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
         "stage": "hear",
         "version": 1,
@@ -40,13 +43,18 @@ def about(table: str, **changes: Any) -> StageInfo:
         "parameters": {},
         "weights": {"ears": "abc"},
         "upstream": {},
-        "shards": 1,
-        "fingerprint": FINGERPRINT,
     }
-    return StageInfo(**(values | changes))
+    return Recipe(**(values | changes))
 
 
-INFO = about("transcripts")
+RECIPE = about("transcripts")
+FINGERPRINT = RECIPE.fingerprint
+
+
+def make_current(dataset: Dataset, recipe: Recipe, snapshot: Snapshot = SNAPSHOT) -> None:
+    open_recipe(dataset, recipe)
+    write_snapshot(dataset, snapshot)
+    set_current(dataset, {recipe.table: Version(recipe.fingerprint, snapshot.id)})
 
 
 def keys(count: int, first: int = 0) -> list[str]:
@@ -67,7 +75,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def committed(dataset: Dataset, *windows: tuple[list[str], pa.Table, list[tuple[Reject, int]]]) -> Manifest:
-    with ShardWriter(dataset, TABLES[INFO.table], INFO, 0) as writer:
+    with ShardWriter(dataset, TABLES[RECIPE.table], RECIPE, SHARD) as writer:
         for names, out, refused in windows:
             writer.write(names, 100 * len(names), out, refused)
         return writer.commit()
@@ -114,7 +122,7 @@ def test_the_manifest_says_what_became_of_the_rows(dataset: Dataset) -> None:
     assert (manifest.rows_in, manifest.samples, manifest.output.rows) == (6, 600, 3)
     assert manifest.rejects is not None and manifest.rejects.rows == 3
     assert manifest.reasons == {"filtered_dull": 1, "too_short": 2}
-    assert dataset.manifest("transcripts", FINGERPRINT, 0, 1) == manifest
+    assert dataset.manifest("transcripts", FINGERPRINT, SHARD) == manifest
     for entry in (manifest.output, manifest.rejects):
         data = (Path(dataset.root) / entry.path).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.size, entry.sha256)
@@ -123,9 +131,7 @@ def test_the_manifest_says_what_became_of_the_rows(dataset: Dataset) -> None:
 def test_nothing_but_rejects_and_nothing_at_all(dataset: Dataset) -> None:
     manifest = committed(dataset, (keys(2), rows(), [reject(0), reject(1)]))
     assert (manifest.rows_in, manifest.output.rows, manifest.reasons) == (2, 0, {"too_short": 2})
-    with ShardWriter(
-        dataset, TABLES[about("transcripts", fingerprint="b" * 16).table], about("transcripts", fingerprint="b" * 16), 0
-    ) as writer:
+    with ShardWriter(dataset, TABLES["transcripts"], RECIPE, "0" * 16) as writer:
         manifest = writer.commit()
     assert (manifest.rows_in, manifest.output.rows, manifest.rejects) == (0, 0, None)
 
@@ -154,7 +160,7 @@ def echo_rows(count: int) -> list[Row]:
 def written_in_batches(root: Path, varied: list[Row], order: list[int], size: int) -> dict[str, bytes]:
     """The files of a shard whose rows came out in another order and in batches of `size`."""
     dataset, info = Dataset(str(root)), about("echo_targets")
-    with ShardWriter(dataset, TABLES[info.table], info, 0) as writer:
+    with ShardWriter(dataset, TABLES[info.table], info, SHARD) as writer:
         for start in range(0, len(varied), 700):
             window = [number for number in order if start <= number < start + 700]
             parts = [arrow("echo_targets", [varied[n] for n in window[i : i + size]]) for i in range(0, 700, size)]
@@ -209,8 +215,7 @@ def test_row_groups_are_of_the_tables_size_whatever_the_windows(dataset: Dataset
     with dataset.open(manifest.output.path) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     assert sizes == [1000, 1000, 500]
-    set_current(dataset, INFO)
-    open_stage(dataset, INFO)
+    make_current(dataset, RECIPE)
     assert dataset.read("transcripts").equals(everything.unify_dictionaries())
 
 
@@ -266,7 +271,7 @@ def test_a_null_where_there_can_be_none_is_refused_not_made_empty(
 ) -> None:
     out = arrow(table, [sample(table, 0), sample(table, 1) | {name: value}])
     with (
-        ShardWriter(dataset, TABLES[table], about(table), 0) as writer,
+        ShardWriter(dataset, TABLES[table], about(table), SHARD) as writer,
         pytest.raises(CommitError, match=f"{name}.*must not be null"),
     ):
         writer.write(keys(2), 0, out, [])
@@ -277,13 +282,13 @@ def test_a_null_where_there_can_be_none_is_refused_not_made_empty(
 @pytest.mark.parametrize("table", sorted(TABLES.keys() - {"rejects"}))
 def test_every_table_comes_back_as_it_went_in(dataset: Dataset, table: str) -> None:
     info = about(table)
-    with ShardWriter(dataset, TABLES[info.table], info, 0) as writer:
+    with ShardWriter(dataset, TABLES[info.table], info, SHARD) as writer:
         writer.write(keys(5), 0, arrow(table, samples(table, 5)), [])
         writer.commit()
-    open_stage(dataset, info)
-    set_current(dataset, info)
+    make_current(dataset, info)
     assert dataset.read(table).to_pylist() == arrow(table, samples(table, 5)).to_pylist()
-    assert list(check_dataset(dataset.root)) == []
+    found = [finding.rule for finding in check_dataset(dataset.root)]
+    assert found == (["shard_id"] if table == "entries" else []), "this id is no digest of its entries"
 
 
 def test_columns_of_another_schema_are_refused(dataset: Dataset) -> None:
@@ -295,7 +300,7 @@ def test_columns_of_another_schema_are_refused(dataset: Dataset) -> None:
 
 
 def test_an_exception_anywhere_leaves_nothing(dataset: Dataset) -> None:
-    with pytest.raises(KeyboardInterrupt), ShardWriter(dataset, TABLES[INFO.table], INFO, 0) as writer:
+    with pytest.raises(KeyboardInterrupt), ShardWriter(dataset, TABLES[RECIPE.table], RECIPE, SHARD) as writer:
         writer.write(keys(2_000), 0, arrow("transcripts", samples("transcripts", 1_999)), [reject(1_999)])
         assert len(temporary(Path(dataset.root))) == 2
         raise KeyboardInterrupt
@@ -313,7 +318,7 @@ def test_the_manifest_comes_last(dataset: Dataset, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("echo_targets.pipeline.commit.write_whole", watched)
     committed(dataset, (keys(2), rows(0), [reject(1)]))
-    part = f"{FINGERPRINT}/part-00000-of-00001"
+    part = f"{FINGERPRINT}/{SHARD}"
     assert seen == [[f"rejects/hear/{part}.parquet", f"transcripts/{part}.parquet"]]
     assert list(files(Path(dataset.root))) == [
         f"rejects/hear/{part}.parquet",
@@ -388,7 +393,7 @@ def test_a_full_disk_leaves_nothing_at_whatever_byte(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             committed(dataset, *windows)
         assert temporary(root) == []
-        assert dataset.manifest("transcripts", FINGERPRINT, 0, 1) is None
+        assert dataset.manifest("transcripts", FINGERPRINT, SHARD) is None
         assert committed(Dataset(str(root)), *windows) == manifest, "there is room again"
     dataset = on_small_disk(tmp_path / "enough", needed)
     assert committed(dataset, *windows) == manifest
@@ -396,17 +401,36 @@ def test_a_full_disk_leaves_nothing_at_whatever_byte(tmp_path: Path) -> None:
 
 
 def test_the_index_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
-    set_current(Dataset(str(tmp_path)), INFO)
+    make_current(Dataset(str(tmp_path)), RECIPE)
     before = files(tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        set_current(on_small_disk(tmp_path, 10), about("transcripts", fingerprint="f" * 16))
+        set_current(on_small_disk(tmp_path, 10), {"transcripts": Version("f" * 16, SNAPSHOT.id)})
     assert files(tmp_path) == before
 
 
 def test_a_newly_current_table_is_named_last_and_once(dataset: Dataset) -> None:
-    for table, fingerprint in (("units", "1"), ("transcripts", "2"), ("units", "3")):
-        set_current(dataset, about(table, fingerprint=fingerprint))
-    assert list(dataset.tables().items()) == [("transcripts", "2"), ("units", "3")]
+    versions = [Version(digit * 16, SNAPSHOT.id) for digit in "123"]
+    for table, version in zip(("units", "transcripts", "units"), versions, strict=True):
+        set_current(dataset, {table: version})
+    assert list(dataset.tables().items()) == [("transcripts", versions[1]), ("units", versions[2])]
+
+
+def test_the_index_says_when_a_version_was_replaced_until_it_is_current_again(dataset: Dataset) -> None:
+    first, second = (Version(digit * 16, SNAPSHOT.id) for digit in "12")
+    set_current(dataset, {"units": first})
+    before = files(Path(dataset.root))
+    set_current(dataset, {"units": first})
+    assert files(Path(dataset.root)) == before
+    index = dataset.index()
+    assert index is not None and index.replaced == {}
+    set_current(dataset, {"units": second})
+    index = dataset.index()
+    assert index is not None and list(index.replaced["units"]) == [first]
+    since = datetime.now(UTC) - datetime.fromisoformat(index.replaced["units"][first])
+    assert timedelta(seconds=-2) < since < timedelta(minutes=5)
+    set_current(dataset, {"units": first})
+    index = dataset.index()
+    assert index is not None and list(index.replaced["units"]) == [second]
 
 
 def test_opening_a_stage_sweeps_what_killed_workers_left_there_and_nothing_else(dataset: Dataset) -> None:
@@ -417,13 +441,13 @@ def test_opening_a_stage_sweeps_what_killed_workers_left_there_and_nothing_else(
     other.mkdir()
     left = [
         root / f"{manifest.output.path}.tmp-1",
-        root / "rejects" / "hear" / FINGERPRINT / "part-00000-of-00001.parquet.tmp-2",
+        root / "rejects" / "hear" / FINGERPRINT / f"{SHARD}.parquet.tmp-2",
         root / "index.json.tmp-4",
-        other / "part-00000-of-00001.parquet.tmp-3",
+        other / f"{SHARD}.parquet.tmp-3",
     ]
     for path in left:
         path.write_bytes(b"PAR1")
-    open_stage(dataset, INFO)
+    open_recipe(dataset, RECIPE)
     assert [path.exists() for path in left] == [False, False, False, True]
     assert files(root).items() >= whole.items()
 
@@ -431,7 +455,7 @@ def test_opening_a_stage_sweeps_what_killed_workers_left_there_and_nothing_else(
 def test_a_shard_written_again_replaces_what_an_unfinished_commit_left(dataset: Dataset) -> None:
     manifest = committed(dataset, (keys(2), rows(0), [reject(1)]))
     whole = files(Path(dataset.root))
-    (Path(dataset.root) / "transcripts" / FINGERPRINT / "part-00000-of-00001.json").unlink()
+    (Path(dataset.root) / "transcripts" / FINGERPRINT / f"{SHARD}.json").unlink()
     (Path(dataset.root) / manifest.output.path).write_bytes(b"half")
     assert committed(dataset, (keys(2), rows(0), [reject(1)])) == manifest
     assert files(Path(dataset.root)) == whole

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from echo_targets.pipeline.failures import fails_the_shard, is_machine_error, is_out_of_memory, most_unexpected
+from echo_targets.pipeline.failures import fails_the_shard, is_machine_error, is_out_of_memory, most_failed
 from echo_targets.pipeline.job import JobFailed
 from echo_targets.pipeline.runners.base import Runner
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.errors import BadData, ModelError
-from tests.pipeline.stand_ins import Double, Inline, files, job, stage
+from tests.pipeline.stand_ins import Double, Inline, files, ids, job, stage
 from tests.schemas.samples import key
 
 LINES = (Path(__file__).parent / "data" / "device_errors.txt").read_text().splitlines()
@@ -29,7 +29,9 @@ def straight(tmp_path: Path) -> dict[str, bytes]:
 def run_sick(root: Path, runner: Runner, line: str) -> str:
     """Run a job whose machine is sick from the third row on; return what the failure says."""
     with pytest.raises(JobFailed) as failure:
-        list(job(root, stage(Double, sick_from=key(2), sick_with=line)).run(runner))
+        notes = str(root.with_name("notes"))
+        Path(notes).mkdir()
+        list(job(root, stage(Double, sick_from=key(2), sick_with=line, folder=notes)).run(runner))
     return str(failure.value)
 
 
@@ -42,8 +44,8 @@ def test_a_sick_machine_rejects_no_row(tmp_path: Path, straight: dict[str, bytes
     said = run_sick(tmp_path / "sick", Inline(), line)
     assert line.partition(": ")[2] in said
     dataset = Dataset(str(tmp_path / "sick"))
-    (fingerprint,) = dataset.versions()["transcripts"]
-    whole = dataset.committed("transcripts", fingerprint, 3)
+    (fingerprint,) = dataset.recipes()["transcripts"]
+    whole = dataset.committed("transcripts", fingerprint, ids(tmp_path / "sick"))
     assert len(whole) < 3 and all(manifest.rejects is None for manifest in whole.values())
     list(job(tmp_path / "sick", stage(Double)).run(Inline()))
     assert files(tmp_path / "sick") == straight
@@ -73,7 +75,9 @@ def test_one_more_fails_the_shard_and_names_the_first(tmp_path: Path) -> None:
 
 
 def test_the_budget_grows_with_the_shard() -> None:
-    assert [most_unexpected(rows) for rows in (1, 2, 4, 12, 300, 499, 5_000)] == [1, 1, 2, 3, 3, 4, 50]
+    assert [most_failed(rows, 0.01) for rows in (1, 2, 4, 12, 300, 499, 5_000)] == [1, 1, 2, 3, 3, 4, 50]
+    assert [most_failed(rows, 0.2) for rows in (1, 4, 12, 300)] == [1, 2, 3, 60]
+    assert most_failed(1_000, 0.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from echo_targets.pipeline.job import JobFailed
 from echo_targets.pipeline.runners.base import Failed
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.schemas.dataset.check import check_dataset
-from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage
+from tests.pipeline.stand_ins import Double, Follow, Inline, files, ids, job, stage
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,11 +34,11 @@ def test_the_driver_is_killed_between_a_shard_and_its_manifest(
 import os, signal
 from pathlib import Path
 from echo_targets.pipeline import commit
-from tests.pipeline.stand_ins import Double, Follow, Inline, job, stage
+from tests.pipeline.stand_ins import Double, Follow, Inline, ids, job, stage
 
 write = commit.write_whole
 def dying(dataset, path, data):
-    if path.startswith({table!r}) and path.endswith("part-00001-of-00003.json"):
+    if path.startswith({table!r}) and path.endswith(ids(Path({str(tmp_path)!r}))[1] + ".json"):
         os.kill(os.getpid(), signal.SIGKILL)
     write(dataset, path, data)
 commit.write_whole = dying
@@ -47,7 +47,8 @@ list(job(Path({str(tmp_path)!r}), stage(Double), stage(Follow)).run(Inline()))
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False)
     assert done.returncode == -9
     left = {path.rpartition("/")[2] for path in files(tmp_path) if path.startswith(table)}
-    assert "part-00001-of-00003.parquet" in left and "part-00001-of-00003.json" not in left
+    second = ids(tmp_path)[1]
+    assert f"{second}.parquet" in left and f"{second}.json" not in left
     list(job(tmp_path, stage(Double), stage(Follow)).run(Inline()))
     assert files(tmp_path) == straight
     assert list(check_dataset(str(tmp_path))) == []
@@ -86,7 +87,7 @@ def test_memory_that_is_refused(tmp_path: Path) -> None:
     script = f"""
 import os, resource
 from pathlib import Path
-from echo_targets.pipeline.shard import loaded_transform
+from echo_targets.pipeline.loaded import loaded_transform
 from tests.pipeline.stand_ins import Greedy, Inline, job, stage
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from echo_targets.pipeline.halving import try_batch, work
 from echo_targets.pipeline.isolation import CRASHED, Isolated
-from echo_targets.pipeline.retry import try_batch, work
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas import KEY
 from echo_targets.schemas.errors import UserError

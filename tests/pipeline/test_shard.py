@@ -19,15 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_targets.pipeline import shard as shard_module
-from echo_targets.pipeline.commit import CommitError, open_stage, set_current
+from echo_targets.pipeline.commit import CommitError, open_recipe, set_current
 from echo_targets.pipeline.failures import is_machine_error
-from echo_targets.pipeline.shard import ShardTask, loaded_transform, run_shard, unload_transform
-from echo_targets.pipeline.stage import StageSpec, stage_info
+from echo_targets.pipeline.loaded import loaded_transform, unload_transform
+from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.pipeline.stage import StageSpec, recipe_of
 from echo_targets.schemas import KEY, TRANSCRIPTS, UTTERANCES
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
+from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.base import Output, Transform, joined
-from tests.pipeline.stand_ins import Double, Faults, Follow, Listen, files, job, stage, temporary, texts
+from tests.pipeline.stand_ins import Double, Faults, Follow, Listen, files, ids, job, stage, temporary, texts
 from tests.schemas.samples import arrow, key, sample
 
 
@@ -44,18 +46,23 @@ def prepared(root: Path, *stages: StageSpec, rows: int = 12) -> list[ShardTask]:
     work = job(root, *stages, rows=rows, shards=1)
     work.plan.commit(Dataset(str(root)))
     tasks = []
-    for spec, info in work.describe():
-        open_stage(Dataset(str(root)), info)
-        tasks.append(ShardTask(str(root), spec, info, 0))
+    for spec, recipe in work.describe():
+        open_recipe(Dataset(str(root)), recipe)
+        tasks.append(ShardTask(str(root), spec, recipe, work.plan.snapshot.ids[0]))
     run_shard(tasks[0])
-    set_current(Dataset(str(root)), tasks[0].info)
+    make_current(root, tasks[0])
     return tasks[1:]
+
+
+def make_current(root: Path, task: ShardTask) -> None:
+    dataset = Dataset(str(root))
+    set_current(dataset, {task.recipe.table: Version(task.recipe.fingerprint, dataset.current("entries").snapshot)})
 
 
 def doubled(root: Path, rows: int = 12, batch_seconds: float = 8.0, **faults: Any) -> Manifest:
     (task,) = prepared(root, stage(Double, batch_seconds, **faults), rows=rows)
     manifest = run_shard(task)
-    set_current(Dataset(str(root)), task.info)
+    make_current(root, task)
     return manifest
 
 
@@ -72,7 +79,7 @@ def refused(root: Path, manifest: Manifest) -> list[dict[str, Any]]:
 def noted(root: Path, before: dict[str, bytes]) -> dict[str, Any]:
     """The note of an attempt that failed, the one file that it left."""
     (name,) = files(root).keys() - before.keys()
-    assert name.endswith("/part-00000-of-00001.attempt.json")
+    assert name.endswith(f"/{ids(root)[0]}.attempt.json")
     note: dict[str, Any] = json.loads(files(root)[name])
     return note
 
@@ -291,7 +298,7 @@ def test_neighbours_of_one_value_are_held_together(groups: list[list[str | None]
 def follow(root: Path, *stages: StageSpec, rows: int = 12) -> dict[str, str]:
     for task in prepared(root, *stages, stage(Follow), rows=rows):
         run_shard(task)
-        set_current(Dataset(str(root)), task.info)
+        make_current(root, task)
     table = Dataset(str(root)).read("alignments", [KEY, "text_source"])
     return dict(zip(table[KEY].to_pylist(), table["text_source"].to_pylist(), strict=True))
 
@@ -332,7 +339,7 @@ def sampled(number: int) -> dict[str, Any]:
 
 def test_a_shard_whose_input_is_not_committed_says_so(tmp_path: Path) -> None:
     (task,) = prepared(tmp_path, stage(Double))
-    (tmp_path / "utterances" / task.info.upstream["utterances"] / "part-00000-of-00001.json").unlink()
+    (tmp_path / "utterances" / task.recipe.upstream["utterances"] / f"{task.shard}.json").unlink()
     with pytest.raises(LayoutError, match=r"utterances .* is not committed"):
         run_shard(task)
 
@@ -345,8 +352,8 @@ class Louder(Double):
 
 
 def test_a_fingerprint_is_of_what_shapes_the_output_and_of_nothing_else() -> None:
-    def fingerprint(spec: StageSpec, upstream: str = "1", shards: int = 1) -> str:
-        return stage_info(spec.build(), {"utterances": upstream}, shards).fingerprint
+    def fingerprint(spec: StageSpec, upstream: str = "1") -> str:
+        return recipe_of(spec.build(), {"utterances": upstream}).fingerprint
 
     base = fingerprint(stage(Double))
     assert fingerprint(stage(Double, batch_seconds=1.0)) == base
@@ -435,7 +442,7 @@ def test_a_panic_is_a_death_and_its_row_is_refused_next_time(tmp_path: Path) -> 
 @pytest.mark.parametrize("content", ["", "{", '{"id": "x", "colour": "red"}', "[]"])
 def test_half_a_note_is_taken_for_a_death(tmp_path: Path, content: str) -> None:
     (task,) = prepared(tmp_path, stage(Double))
-    note = tmp_path / task.info.table / task.info.fingerprint / "part-00000-of-00001.attempt.json"
+    note = tmp_path / task.recipe.table / task.recipe.fingerprint / f"{task.shard}.attempt.json"
     note.write_text(content)
     assert run_shard(task).output.rows == 12
     assert not note.exists()

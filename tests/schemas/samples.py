@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from echo_targets.schemas import REJECTS, TABLES, Table
 from echo_targets.schemas.dataset.check import metadata
-from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest
+from echo_targets.schemas.dataset.versions import Recipe, ShardEntry, Snapshot, Version, entry_digest, shard_id
 
 HOP = 320
 Row = dict[str, Any]
@@ -40,8 +41,9 @@ def samples(name: str, count: int, first: int = 0) -> list[Row]:
 
 def _entry(number: int) -> Row:
     return {
-        "source": 0,
-        "where": f"calls.jsonl:{number}",
+        "source": "calls/train",
+        "source_fingerprint": "44136fa355b3678a",
+        "where": "calls.jsonl",
         "locator": f"/corpus/{number}.wav",
         "size": 32_044,
         "error_class": None,
@@ -59,6 +61,7 @@ def _entry(number: int) -> Row:
         "speaker_id": None,
         "reference_text": "hello there",
         "license": "CC-BY-4.0",
+        "attempt": 0,
     }
 
 
@@ -281,34 +284,41 @@ class Root:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tables: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+        self.ids = [hashlib.sha256(f"shard {number}".encode()).hexdigest()[:16] for number in range(16)]
         self.dataset = Dataset(str(folder))
 
-    def put(self, name: str, *shards: list[Row] | pa.Table, fingerprint: str = "", **about: str) -> None:
-        """Commits shards of a table, and makes them its current version."""
-        fingerprint = fingerprint or hashlib.sha256(name.encode()).hexdigest()[:16]
-        upstream = {"utterances": self.tables["utterances"]} if "utterances" in self.tables else {}
-        info = StageInfo(
+    def put(self, name: str, *shards: list[Row] | pa.Table, variant: str = "", **about: str) -> None:
+        """Commits shards of a table, and makes them its current version; `variant` makes it one of another recipe."""
+        above = {"entries": None, "utterances": "entries"}.get(name, "utterances")
+        recipe = Recipe(
             stage=name.replace("/", "_"),
             version=1,
             table=name,
             schema_version=TABLES[name].version,
-            parameters={},
+            parameters={"variant": variant} if variant else {},
             weights={},
-            upstream={} if name in ("entries", "utterances") else upstream,
-            shards=len(shards),
-            fingerprint=fingerprint,
+            upstream={above: self.tables[above]} if above in self.tables else {},
         )
-        self.tables[name] = fingerprint
-        for number, rows in enumerate(shards):
-            table = rows if isinstance(rows, pa.Table) else arrow(name, rows)
-            self.put_file(name, number, parquet(table, TABLES[name], fingerprint, about), len(table), len(shards))
-        (self.folder / name / fingerprint / "stage.json").write_bytes(info.to_json())
-        (self.folder / "index.json").write_text(json.dumps({"tables": self.tables}))
+        tables = [rows if isinstance(rows, pa.Table) else arrow(name, rows) for rows in shards]
+        if name == "entries" and self.tables.keys() <= {name}:
+            self.ids = [shard_id(TABLES[name].version, map(entry_digest, table.to_pylist())) for table in tables]
+        self.tables[name] = recipe.fingerprint
+        for number, table in enumerate(tables):
+            self.put_file(
+                name, number, parquet(table, TABLES[name], recipe.fingerprint, about), len(table), len(shards)
+            )
+        (self.folder / name / recipe.fingerprint / "recipe.json").write_bytes(recipe.to_json())
+        snapshot = Snapshot(tuple(ShardEntry(shard, 0, 0) for shard in self.ids[: len(shards)]))
+        self.versions[name] = str(Version(recipe.fingerprint, snapshot.id))
+        (self.folder / "snapshots").mkdir(exist_ok=True)
+        (self.folder / "snapshots" / f"{snapshot.id}.json").write_bytes(snapshot.to_json())
+        (self.folder / "index.json").write_text(json.dumps({"tables": self.versions}))
 
     def put_file(self, name: str, shard: int, data: bytes, rows: int, shards: int = 1) -> None:
         """A shard's file with a manifest that vouches for it, whatever is in it."""
-        entry = self._write(f"{name}/{self.tables[name]}/{shard_name(shard, shards)}.parquet", data, rows)
-        manifest = Manifest(name, self.tables[name], shard, shards, rows_in=rows, samples=0, output=entry)
+        entry = self._write(f"{name}/{self.tables[name]}/{self.ids[shard]}.parquet", data, rows)
+        manifest = Manifest(name, self.tables[name], self.ids[shard], rows_in=rows, samples=0, output=entry)
         self.manifest(name, shard, shards).write_bytes(manifest.to_json())
 
     def put_rejects(self, name: str, refused: list[Row], shard: int = 0, shards: int = 1) -> None:
@@ -316,7 +326,7 @@ class Root:
         stage, fingerprint = name.replace("/", "_"), self.tables[name]
         refused = [row | {"stage": stage} for row in refused]
         data = parquet(arrow("rejects", refused), REJECTS, fingerprint)
-        entry = self._write(f"rejects/{stage}/{fingerprint}/{shard_name(shard, shards)}.parquet", data, len(refused))
+        entry = self._write(f"rejects/{stage}/{fingerprint}/{self.ids[shard]}.parquet", data, len(refused))
         rejects = {"path": entry.path, "size": entry.size, "sha256": entry.sha256, "rows": entry.rows}
         reasons = {"too_short": len(refused)}
         rows_in = self.read_manifest(name, shard, shards)["rows_in"] + len(refused)
@@ -328,7 +338,7 @@ class Root:
         return FileEntry(path, len(data), hashlib.sha256(data).hexdigest(), rows)
 
     def file(self, name: str, shard: int = 0, shards: int = 1) -> Path:
-        return self.folder / name / self.tables[name] / f"{shard_name(shard, shards)}.parquet"
+        return self.folder / name / self.tables[name] / f"{self.ids[shard]}.parquet"
 
     def manifest(self, name: str, shard: int = 0, shards: int = 1) -> Path:
         return self.file(name, shard, shards).with_suffix(".json")

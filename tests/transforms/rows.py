@@ -26,7 +26,7 @@ def run_stages(
     specs = [StageSpec(STAGES[name], parameters) for name, parameters in stages.items()]
     job = Job(str(root), plan(entries(sources), shard_hours), specs, max_reject_fraction)
     events = list(job.run(Inline()))
-    reports = {event.info.stage: event for event in events if isinstance(event, StageReport)}
+    reports = {event.recipe.stage: event for event in events if isinstance(event, StageReport)}
     return Dataset(str(root)), reports
 
 

@@ -20,7 +20,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
     epoch, or continues from a loaded state; the end of an epoch increments `epoch`.
 
     Args:
-        root, table, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetStream`.
+        root, table, version, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetStream`.
         rank, world_size: None uses those of torch.distributed if it is initialized by now, else 0 and 1.
 
     Attributes:
@@ -36,6 +36,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         root: str,
         table: str = "training/echo",
         *,
+        version: str | None = None,
         columns: Sequence[str] | None = None,
         filters: Sequence[Filter] = (),
         lengths: Sequence[str] | None = None,
@@ -48,6 +49,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         self.reader = TargetStream(
             root,
             table,
+            version=version,
             columns=columns,
             filters=filters,
             lengths=lengths,

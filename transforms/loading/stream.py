@@ -56,13 +56,15 @@ Item = TypeVar("Item")
 
 
 class TargetStream:
-    """Reads a table's current version, as of construction.
+    """Reads one version of a table, even if another becomes current meanwhile.
 
     Page checksums are not verified, which would take as long as loading the audio; `echo-targets check` verifies them.
 
     Args:
         root: a dataset's folder or URL.
         table: such as `training/echo`.
+        version: a label, `recipe@snapshot` or a recipe, as `echo-targets status` shows them; None for the current one.
+            Label the version that a long training reads, so that `gc` keeps it.
         columns: columns of the rows; None for all. Audio is most of a row's bytes.
         filters: conditions on the rows, as for `pyarrow.parquet.read_table`: `[("unit_error_rate", "<=", 0.3)]`. A null
             fulfills none. Row groups that the statistics exclude are not loaded.
@@ -74,7 +76,7 @@ class TargetStream:
         seed: seed of the order. None reads the shards in stored order, and each window's longest rows first.
 
     Raises:
-        LayoutError: there is no such table, or another version of the code wrote it.
+        LayoutError: there is no such table or version, it is not whole, or another version of the code wrote it.
         UserError: it has no such column.
     """
 
@@ -83,6 +85,7 @@ class TargetStream:
         root: str,
         table: str = "training/echo",
         *,
+        version: str | None = None,
         columns: Sequence[str] | None = None,
         filters: Sequence[Filter] = (),
         lengths: Sequence[str] | None = None,
@@ -91,9 +94,9 @@ class TargetStream:
         seed: int | None = 0,
     ) -> None:
         dataset = Dataset(root)
-        must_be_readable(dataset, table)
-        info = dataset.current(table)
-        committed = dataset.committed(table, info.fingerprint, info.shards).values()
+        made = dataset.named(table, version) if version else dataset.current(table)
+        must_be_readable(dataset, table, made)
+        committed = dataset.manifests(table, made)
         self._root = root
         self._files = [(manifest.output.path, manifest.output.rows) for manifest in committed]
         self._lengths = tuple(LENGTHS.get(table, ()) if lengths is None else lengths)
@@ -108,7 +111,7 @@ class TargetStream:
         self.rows = sum(rows for _, rows in self._files)
         self.stream = {
             "table": table,
-            "fingerprint": info.fingerprint,
+            "version": str(made),
             "shards": len(self._files),
             "rows": self.rows,
             "filters": str(self._filter),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from echo_targets.schemas import KEY
+from echo_targets.schemas.dataset.versions import fingerprint_of
 from echo_targets.transforms.sources.base import Item, Source, SourceError
 from echo_targets.transforms.sources.dialogues import DialoguesSource
 from echo_targets.transforms.sources.huggingface import HuggingFaceSource
@@ -21,8 +24,21 @@ AnySource = Annotated[
     Field(discriminator="kind"),
 ]
 
+NUMBER = re.compile(r"(:| row )\d+$")
+"""Line or row at the end of `Item.where`."""
 
-def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
+
+def named(sources: Sequence[Source]) -> dict[str, Source]:
+    """Return sources by a name that stays the same if others are added: the corpus, the split, and `#2` if repeated."""
+    found, counts = dict[str, Source](), Counter[str]()
+    for source in sources:
+        name = f"{source.corpus}/{source.split}"
+        counts[name] += 1
+        found[f"{name}#{counts[name]}" if counts[name] > 1 else name] = source
+    return found
+
+
+def entries(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
     """Yield rows of the table `entries`: all items of all sources, in order. Repeated ids and turns become errors.
 
     Raises:
@@ -31,7 +47,8 @@ def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
     """
     first_seen: dict[str, str] = {}
     turns: dict[tuple[str, int], str] = {}
-    for number, source in enumerate(sources):
+    for name, source in named(sources).items():
+        fingerprint = fingerprint_of([source.fingerprint_parameters(), source.weight_digests()])
         count, readable, first_error = 0, False, ""
         without_role: set[int] = set()
         for item in source.items():
@@ -40,7 +57,7 @@ def entries(sources: Iterable[Source]) -> Iterator[dict[str, Any]]:
                 item = _checked_turn(item, turns)
             if item.turn is not None and not item.role:
                 without_role.add(item.turn)
-            yield _entry(number, source, item, first_seen)
+            yield _entry(source, item, first_seen) | {"source": name, "source_fingerprint": fingerprint}
         if without_role and 0 not in without_role:
             raise SourceError(
                 f"{source.corpus}: no dialogue of {source.place} has a turn 0, so it is unclear who speaks first: "
@@ -68,7 +85,7 @@ def _checked_turn(item: Item, turns: dict[tuple[str, int], str]) -> Item:
     return Item(id=item.where, where=item.where, error_class="duplicate_turn", error=message)
 
 
-def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
+def _entry(source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
     error = (item.error_class, item.error)
     key = item.id
     if item.error is None and key in first_seen:
@@ -80,8 +97,8 @@ def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) 
     role = item.role or ("narrator" if item.turn is None else ("user", "assistant")[item.turn % 2])
     return {
         KEY: key,
-        "source": number,
-        "where": item.where,
+        # Without its number, since another line or row before it would change the entry.
+        "where": item.where if error[1] else NUMBER.sub("", item.where),
         "locator": item.locator,
         "size": item.size,
         "error_class": error[0],
@@ -100,6 +117,7 @@ def _entry(number: int, source: Source, item: Item, first_seen: dict[str, str]) 
         "speaker_id": item.speaker_id,
         "reference_text": item.text,
         "license": source.license,
+        "attempt": 0,
     }
 
 

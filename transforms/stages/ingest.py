@@ -13,7 +13,7 @@ from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
 from echo_targets.transforms.sources.base import is_missing, may_be_credentials
-from echo_targets.transforms.sources.registry import AnySource
+from echo_targets.transforms.sources.registry import AnySource, named
 
 OPENERS = 8
 """Threads that open and decode. More than there are processors, because remote files spend time in transfer."""
@@ -44,18 +44,18 @@ class Ingest(Transform):
     """Load each entry of the plan."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads = (ENTRIES,)
     writes = UTTERANCES
     Parameters = IngestParameters
     parameters: IngestParameters
 
-    def fingerprint_parameters(self) -> dict[str, Any]:
-        sources = [source.fingerprint_parameters() for source in self.parameters.sources]
-        return self.parameters.model_dump(mode="json") | {"sources": sources}
+    def __init__(self, parameters: Any, device: str = "cpu") -> None:
+        super().__init__(parameters, device)
+        self._sources = named(self.parameters.sources)
 
-    def weight_digests(self) -> dict[str, str]:
-        return {name: digest for source in self.parameters.sources for name, digest in source.weight_digests().items()}
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude={"sources"})  # an entry has its source's fingerprint
 
     def costs(self, rows: pa.Table) -> list[int]:
         return [int(seconds * SAMPLE_RATE) for seconds in rows["seconds"].to_pylist()]
@@ -72,10 +72,10 @@ class Ingest(Transform):
         return Output(table_of(rows, UTTERANCES), rejects + [outcome.reject for outcome in denied])
 
     def _ingest(self, entry: dict[str, Any]) -> dict[str, Any] | Reject | _Denied:
-        key, source = entry[KEY], self.parameters.sources[entry["source"]]
+        key, source = entry[KEY], self._sources[entry["source"]]
         if entry["error"] is not None:
             return Reject(key, entry["error_class"], entry["error"])
-        file = Path(entry["locator"]).name if source.has_files else entry["where"]
+        file = Path(entry["locator"]).name if source.has_files else key
         limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
         try:
             raw = source.open(entry["locator"])

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import apache_beam as beam
@@ -17,12 +17,12 @@ from echo_targets.pipeline.runners.beam.in_progress import WORK, Stopped
 from echo_targets.pipeline.runners.beam.options import NAMESPACE
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.schemas.dataset.layout import StageInfo
+from echo_targets.schemas.dataset.versions import Recipe
 
 _LOGGER = logging.getLogger(__name__)
 
-Element = list[int]
-"""A shard number, followed by the positions of its remaining steps."""
+Element = tuple[str, tuple[str, ...], list[int]]
+"""A shard's id, its donors, and the numbers of its remaining steps."""
 
 
 class RunStep(beam.DoFn):
@@ -39,16 +39,16 @@ class RunStep(beam.DoFn):
         self.run_shard = run_shard
 
     def process(self, element: Element) -> Iterator[Element]:
-        shard, *left = element
+        shard, donors, left = element
         if left[0] == self.position:
-            left = left[1:] if self._run(shard) else []
+            left = left[1:] if self._run(shard, donors) else []
         if left:
-            yield [shard, *left]
+            yield shard, donors, left
 
-    def _run(self, shard: int) -> bool:
+    def _run(self, shard: str, donors: tuple[str, ...]) -> bool:
         """Run the step on a shard; return True if the shard is committed."""
-        task = task_of(self.step, shard)
-        name = f"{NAMESPACE}.{task.info.stage}"
+        task = task_of(self.step, shard, donors)
+        name = f"{NAMESPACE}.{task.recipe.stage}"
         started = time.monotonic()
         try:
             with WORK.shard():
@@ -56,7 +56,7 @@ class RunStep(beam.DoFn):
         except Stopped:
             return False
         except Exception:
-            _LOGGER.info("%s: shard %d failed", task.info.stage, shard, exc_info=True)
+            _LOGGER.info("%s: shard %s failed", task.recipe.stage, shard, exc_info=True)
             return False
         Metrics.counter(name, "shards").inc()
         Metrics.counter(name, "rows").inc(manifest.output.rows)
@@ -69,13 +69,13 @@ class RunStep(beam.DoFn):
 def build_chains(chains: Sequence[Chain], run_shard: RunShard, pipeline: beam.Pipeline) -> None:
     """Build one pipeline with all stages of all chains; shards are reshuffled over the workers before each stage.
 
-    The steps contain the descriptions of the stages, so elements hold little more than a shard number.
+    The steps contain the descriptions of the stages, so elements hold little more than the ids of shards.
     """
     steps: dict[str, str] = {}  # stage name by step description
     for chain in sorted(chains, key=len, reverse=True):
-        steps.update((step_of(task), task.info.stage) for task in chain if step_of(task) not in steps)
+        steps.update((step_of(task), task.recipe.stage) for task in chain if step_of(task) not in steps)
     positions = {step: position for position, step in enumerate(steps)}
-    elements = [[chain[0].shard, *(positions[step_of(task)] for task in chain)] for chain in chains]
+    elements = [(chain[0].shard, chain[0].donors, [positions[step_of(task)] for task in chain]) for chain in chains]
     shards = pipeline | "shards" >> beam.Create(elements, reshuffle=False)
     for position, (step, stage) in enumerate(steps.items()):
         shards |= f"reshuffle {position}" >> beam.Reshuffle()
@@ -83,11 +83,12 @@ def build_chains(chains: Sequence[Chain], run_shard: RunShard, pipeline: beam.Pi
 
 
 def step_of(task: ShardTask) -> str:
-    """Return a task without its shard number, as JSON."""
-    return json.dumps({"root": task.root, "spec": asdict(task.spec), "info": asdict(task.info)}, sort_keys=True)
+    """Return a task without what concerns its shard, as JSON."""
+    return json.dumps(asdict(replace(task, shard="", position=0, donors=())), sort_keys=True)
 
 
-def task_of(step: str, shard: int) -> ShardTask:
+def task_of(step: str, shard: str, donors: tuple[str, ...] = ()) -> ShardTask:
     """Return the task that a step runs on a shard."""
     values: dict[str, Any] = json.loads(step)
-    return ShardTask(values["root"], StageSpec(**values["spec"]), StageInfo(**values["info"]), shard)
+    given = {"spec": StageSpec(**values["spec"]), "recipe": Recipe(**values["recipe"])}
+    return ShardTask(**values | given | {"shard": shard, "donors": tuple(donors)})

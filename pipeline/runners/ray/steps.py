@@ -114,7 +114,7 @@ def _pipeline(options: RayOptions, chains: Sequence[Chain], run_shard: RunShard,
     stages = _by_stage(chains)
     on_device = {stage: next(iter(tasks.values())).spec.transform_class().on_device for stage, tasks in stages.items()}
     cpus, gpus = _shares(options, len(stages), sum(on_device.values()))
-    rows = _rows(SHARD, sorted(chain[0].shard for chain in chains))
+    rows = _rows(SHARD, sorted(chain[0].position for chain in chains))
     context = rows.context  # a copy that the operators inherit
     context.execution_no_progress_timeout_s = -1  # a shard may take longer than Ray Data's limit of half an hour
     context.max_errored_blocks = -1  # lost shards are detected as unfinished in storage
@@ -159,17 +159,17 @@ def _rows(name: str, numbers: Sequence[int]) -> RayDataset:
 
 
 def _by_stage(chains: Sequence[Chain]) -> dict[str, dict[int, ShardTask]]:
-    """Return each stage's tasks by shard, with the stages in an order that fits every chain."""
+    """Return each stage's tasks by position, with the stages in an order that fits every chain."""
     order: TopologicalSorter[str] = TopologicalSorter()
     for chain in chains:
         for task in chain:
-            order.add(task.info.stage)
+            order.add(task.recipe.stage)
         for before, after in pairwise(chain):
-            order.add(after.info.stage, before.info.stage)
+            order.add(after.recipe.stage, before.recipe.stage)
     stages: dict[str, dict[int, ShardTask]] = {stage: {} for stage in order.static_order()}
     for chain in chains:
         for task in chain:
-            stages[task.info.stage][task.shard] = task
+            stages[task.recipe.stage][task.position] = task
     return stages
 
 
@@ -215,7 +215,7 @@ class StageWorker:
         if task is None or _committed(task):
             return True
         try:
-            self._metrics.count(task.info.stage, self._run_shard(task, lambda samples: None))
+            self._metrics.count(task.recipe.stage, self._run_shard(task, lambda samples: None))
         except Exception as error:
             if is_machine_error(error) and not isinstance(error, OSError):
                 os._exit(1)  # after an accelerator error this process can't use the device; Ray retries in another
@@ -224,9 +224,9 @@ class StageWorker:
 
 
 def _committed(task: ShardTask) -> bool:
-    info = task.info
+    recipe = task.recipe
     try:
-        return Dataset(task.root).manifest(info.table, info.fingerprint, task.shard, info.shards) is not None
+        return Dataset(task.root).manifest(recipe.table, recipe.fingerprint, task.shard) is not None
     except OSError:
         return False
 

@@ -70,7 +70,7 @@ def test_the_command_writes_the_same_file_each_time(tmp_path: Path, capsys: pyte
 def test_measures_are_joined_to_the_utterances_that_they_are_of(tmp_path: Path) -> None:
     """A source has changed since: the current utterances have a corpus that was never measured."""
     root = root_of(tmp_path, [("calls", "en", 9.0)])
-    root.put("utterances", [sample("utterances") | {"corpus": "new"}], fingerprint="0" * 16)
+    root.put("utterances", [sample("utterances") | {"corpus": "new"}], variant="new")
     assert list(speech_rates(Dataset(str(tmp_path)))) == [("calls", "en")]
 
 

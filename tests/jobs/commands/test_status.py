@@ -16,7 +16,7 @@ from tests.schemas.samples import key
 
 def foreseen(root: Path, word: str) -> dict[str, StagePreview]:
     work = job(root, stage(Double, word=word), stage(Follow))
-    return {table.info.table: table for table in work.preview()}
+    return {table.recipe.table: table for table in work.preview()}
 
 
 def test_what_a_run_would_do_and_why(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def work_through(chains: list[Chain]) -> None:
 
 def die_at(task: ShardTask) -> None:
     """Leaves what a worker leaves that is killed in the midst of a task."""
-    left = attempt(Dataset(task.root), task.info, task.shard)
+    left = attempt(Dataset(task.root), task.recipe, task.shard)
     left.__enter__()
     LEFT.append(left)  # one that nobody holds is closed, in order
 
@@ -74,8 +74,8 @@ def failures(events: Sequence[Event]) -> list[tuple[str, int, str, bool]]:
 
 
 def manifest_of(task: ShardTask) -> Path:
-    folder = Path(task.root, task.info.table, task.info.fingerprint)
-    return folder / f"{shard_name(task.shard, task.info.shards)}.json"
+    folder = Path(task.root, task.recipe.table, task.recipe.fingerprint)
+    return folder / f"{shard_name(task.shard, task.recipe.shards)}.json"
 
 
 def test_each_task_is_told_once_as_it_is_committed_and_those_of_before_without_work(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_an_engine_is_given_what_is_left_of_each_chain(tmp_path: Path) -> None:
     given: list[list[tuple[str, int]]] = []
 
     def launch(undone: list[Chain]) -> None:
-        given.extend([(task.info.stage, task.shard) for task in chain] for chain in undone)
+        given.extend([(task.recipe.stage, task.shard) for task in chain] for chain in undone)
         work_through(undone)
 
     list(follow(chains, launch, nothing))

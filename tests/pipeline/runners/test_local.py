@@ -119,7 +119,7 @@ def test_rows_that_kill_their_process_are_refused_and_the_shard_completes(tmp_pa
     events = run(work)
     assert sorted(failures(events)) == [(0, False), (1, False)], "each shard with such a row dies once"
     assert list(check_dataset(str(root))) == []
-    (report,) = [event for event in events if isinstance(event, StageReport) and event.info.stage == "double"]
+    (report,) = [event for event in events if isinstance(event, StageReport) and event.recipe.stage == "double"]
     assert (report.rows_in, report.rows, report.reasons) == (12, 10, {"crashed": 2})
     files_of_rejects = [one.rejects.path for one in Dataset(str(root)).manifests("transcripts") if one.rejects]
     refused = [row for path in files_of_rejects for row in Dataset(str(root)).open(path).read().to_pylist()]

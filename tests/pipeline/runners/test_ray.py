@@ -214,7 +214,7 @@ def test_three_raylets_the_project_shipped_and_nothing_but_numbers_in_the_object
 
 def waiting_for_others(task: ShardTask, progress: Progress) -> Manifest:
     """Shard 1 waits until shard 0 is through all stages; 2 and 3, in the first stage, until both have begun."""
-    dataset, info = Dataset(task.root), task.info
+    dataset, info = Dataset(task.root), task.recipe
     begun = Path(task.root) / "begun"
     begun.mkdir(exist_ok=True)
     (begun / f"{info.stage}.{task.shard}").touch()

@@ -108,11 +108,13 @@ UNIT_MUTANTS = {
     "unit_words_codebook": lambda row: row.update(unit_words=[5, 6], unit_language_id="words"),
     "unit_language_named": put("unit_language_id", "words"),
 }
+UNKNOWN = f"{'0' * 16}@{'0' * 16}"
 MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "entries": {
         "utterance_id_present": put(KEY, ""),
         "seconds_range": put("seconds", -1.0),
-        "source_range": put("source", -1),
+        "source_present": put("source", ""),
+        "attempt_range": put("attempt", -1),
         "size_range": put("size", -1),
         "start_seconds_range": put("start_seconds", -0.1),
         "section_seconds_range": put("section_seconds", -1.0),
@@ -414,7 +416,8 @@ def test_a_user_turn_without_an_utterance(root: Root, name: str) -> None:
 def test_a_table_is_checked_against_the_utterances_it_was_made_from(root: Root) -> None:
     """Between two stages of a job the index names new utterances beside units of the old ones."""
     old = root.tables["utterances"]
-    root.put("utterances", samples("utterances", 8, first=90), fingerprint="fedcba9876543210")
+    other = [[row | {"license": "MIT"} for row in samples("utterances", 4, first=first)] for first in (0, 4)]
+    root.put("utterances", *other, variant="new")
     assert check(root) == []
     shutil.rmtree(root.folder / "utterances" / old)
     assert rules_of(check(root)) == {"upstream"}
@@ -452,7 +455,7 @@ def test_a_damaged_page_is_caught_by_its_checksum(root: Root, name: str) -> None
     data = root.file("units", 0, 2).read_bytes()
     root.put_file("units", 0, flipped(data, middle_of_a_page(data, name)), 4, 2)
     found = check(root)
-    assert [(finding.rule, finding.shard) for finding in found] == [("readable", "part-00000-of-00002")]
+    assert [(finding.rule, finding.shard) for finding in found] == [("readable", root.ids[0])]
     assert "CRC" in found[0].message
 
 
@@ -495,7 +498,7 @@ def test_utterances_of_another_schema_do_not_stop_the_check(root: Root) -> None:
 def test_a_shard_without_a_manifest_is_not_committed(root: Root) -> None:
     root.manifest("units", 1, 2).unlink()
     found = check(root)
-    assert [(finding.rule, finding.shard) for finding in found] == [("committed", "part-00001-of-00002")]
+    assert [(finding.rule, finding.shard) for finding in found] == [("committed", root.ids[1])]
 
 
 def test_a_manifest_of_another_run_or_shard(root: Root) -> None:
@@ -503,7 +506,7 @@ def test_a_manifest_of_another_run_or_shard(root: Root) -> None:
     root.manifest("units", 1, 2).write_bytes(root.manifest("units", 0, 2).read_bytes())
     found = check(root)
     assert rules_of(found) == {"manifest"}
-    assert [finding.shard[5:10] for finding in found] == ["00000", "00001", "00001"]
+    assert [finding.shard for finding in found] == [root.ids[0], root.ids[1], root.ids[1]]
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"table": "units"}', b"\xff\xfe", b'{"rows_in": "four"}'])
@@ -511,7 +514,7 @@ def test_a_damaged_manifest_is_a_finding(root: Root, damage: bytes) -> None:
     root.manifest("units", 0, 2).write_bytes(damage)
     root.manifest("utterances", 1, 2).write_bytes(damage)
     found = check(root)
-    assert {("units", "part-00000-of-00002", "manifest"), ("utterances", "part-00001-of-00002", "manifest")} <= {
+    assert {("units", root.ids[0], "manifest"), ("utterances", root.ids[1], "manifest")} <= {
         (finding.table, finding.shard, finding.rule) for finding in found
     }
     assert rules_of(found) == {"manifest", "upstream"}
@@ -550,10 +553,10 @@ def test_rejects_that_are_gone_damaged_or_broken(root: Root) -> None:
 
 
 def test_a_table_of_another_version_and_one_that_nobody_knows(root: Root) -> None:
-    path = root.folder / "units" / root.tables["units"] / "stage.json"
+    path = root.folder / "units" / root.tables["units"] / "recipe.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": "0.1.0"}))
-    (root.folder / "index.json").write_text(json.dumps({"tables": root.tables | {"phonemes": "0" * 16}}))
-    assert rules_of(check(root)) == {"schema_version", "known_table"}
+    (root.folder / "index.json").write_text(json.dumps({"tables": root.versions | {"phonemes": UNKNOWN}}))
+    assert rules_of(check(root)) == {"schema_version", "description", "known_table"}
 
 
 def test_no_root_is_an_error_and_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from echo_targets.schemas import KEY
-from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
 from tests.schemas.samples import Root, arrow, key, samples
 
 
@@ -17,12 +17,6 @@ def root(tmp_path: Path) -> Root:
     root = Root(tmp_path / "root")
     root.put("utterances", samples("utterances", 3), samples("utterances", 3, first=3))
     return root
-
-
-def test_names_sort_as_the_shards_do() -> None:
-    assert shard_name(3, 12) == "part-00003-of-00012"
-    names = [shard_name(number, 190) for number in range(190)]
-    assert names == sorted(names)
 
 
 def test_a_table_is_read_in_the_shards_order(root: Root) -> None:
@@ -45,9 +39,43 @@ def test_lists_are_read_across_row_groups(root: Root, name: str) -> None:
 
 def test_a_shard_without_a_manifest_does_not_exist(root: Root) -> None:
     root.manifest("utterances", 0, 2).unlink()
-    assert root.dataset.manifest("utterances", root.tables["utterances"], 0, 2) is None
-    assert [manifest.shard for manifest in root.dataset.manifests("utterances")] == [1]
-    assert root.dataset.read("utterances").num_rows == 3
+    assert root.dataset.manifest("utterances", root.tables["utterances"], root.ids[0]) is None
+    assert list(root.dataset.committed("utterances", root.tables["utterances"], root.ids)) == [root.ids[1]]
+    with pytest.raises(LayoutError, match=rf"1 of 2 shards of .* are missing, for example {root.ids[0]}"):
+        root.dataset.read("utterances")
+
+
+def test_the_rejects_of_all_tables_are_a_table(root: Root) -> None:
+    assert root.dataset.read("rejects").num_rows == 0
+    root.put("units", samples("units", 3), samples("units", 3, first=3))
+    root.put_rejects("units", samples("rejects", 2, first=40))
+    root.put_rejects("utterances", samples("rejects", 3, first=50), shard=1)
+    rejects = root.dataset.read("rejects", [KEY, "stage"]).to_pylist()
+    assert [row["stage"] for row in rejects] == ["utterances"] * 3 + ["units"] * 2
+
+
+def test_versions_have_names(root: Root) -> None:
+    current = root.dataset.current("utterances")
+    for name in (str(current), current.recipe, current.recipe[:4], f"{current.recipe[:5]}@{current.snapshot[:4]}"):
+        assert root.dataset.named("utterances", name) == current
+    root.put("utterances", samples("utterances", 3), variant="new")  # one shard: another snapshot, too
+    assert root.dataset.read("utterances", [KEY], version=current).num_rows == 6
+    assert root.dataset.read("utterances", [KEY]).num_rows == 3
+    for name in ("g" * 16, "fff@", "zz", current.recipe, ""):  # the old recipe has shards of both snapshots
+        with pytest.raises(LayoutError, match=f"versions of utterances are named {name}, expected one"):
+            root.dataset.named("utterances", name)
+    index = json.loads((root.folder / "index.json").read_text())
+    (root.folder / "index.json").write_text(json.dumps(index | {"labels": {"first": {"utterances": str(current)}}}))
+    assert root.dataset.named("utterances", "first") == current
+    with pytest.raises(LayoutError, match="the label first has no version of units"):
+        root.dataset.named("units", "first")
+
+
+@pytest.mark.parametrize("version", ["../../etc@0000000000000000", "0000000000000000", "", None, 3])
+def test_an_index_is_no_path_to_other_files(root: Root, version: object) -> None:
+    (root.folder / "index.json").write_text(json.dumps({"tables": {"utterances": version}}))
+    with pytest.raises(LayoutError, match="does not name a version of each table as recipe@snapshot"):
+        root.dataset.tables()
 
 
 def test_a_manifest_comes_back_as_it_went(root: Root) -> None:
@@ -70,12 +98,12 @@ def test_what_is_missing_or_damaged_is_named(root: Root, tmp_path: Path) -> None
         Dataset(str(tmp_path / "nowhere")).tables()
     with pytest.raises(LayoutError, match=r"no table 'units'\. Tables are utterances"):
         list(root.dataset.manifests("units"))
-    with pytest.raises(LayoutError, match=r"units/ff/stage\.json: no such file"):
-        root.dataset.stage("units", "ff")
-    description = root.file("utterances", 0, 2).with_name("stage.json")
+    with pytest.raises(LayoutError, match=r"units/ff/recipe\.json: no such file"):
+        root.dataset.recipe("units", "ff")
+    description = root.file("utterances", 0, 2).with_name("recipe.json")
     description.write_text('{"stage": "ingest"}')
-    with pytest.raises(LayoutError, match=r"stage\.json: .*missing"):
-        root.dataset.stage("utterances", root.tables["utterances"])
+    with pytest.raises(LayoutError, match=r"recipe\.json: .*missing"):
+        root.dataset.recipe("utterances", root.tables["utterances"])
     for damage in ("", "[]", '{"tables": []}', '{"table": {}}'):
         (root.folder / "index.json").write_text(damage)
         with pytest.raises(LayoutError, match=r"index\.json"):

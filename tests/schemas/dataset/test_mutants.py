@@ -169,7 +169,7 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "an empty key": (("entries", "utterances", "rejects"), put(KEY, st.just(""))),
     "a negative estimate": (("entries",), put("seconds", no_share(0, 1e9))),
     "a negative size": (("entries",), put("size", below(0))),
-    "no such source": (("entries",), put("source", below(0))),
+    "no source": (("entries",), put("source", st.just(""))),
     "an error without a class": (("entries",), put("error", st.text(max_size=5))),
     "an unknown role": (("utterances",), put("role", words("user", "assistant", "narrator"))),
     "no sampling rate": (("utterances",), put("sampling_rate", below(1))),
@@ -485,7 +485,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
     root = Root(tmp_path_factory.mktemp("root"))
     for name in ("entries", "utterances", *BESIDE):
         root.put(name, samples(name, 3), samples(name, 3, first=3))
-    describe(root, "utterances", upstream={"entries": root.tables["entries"]})
     root.put_rejects("units", REFUSED, 0, 2)
     return root
 
@@ -508,7 +507,7 @@ def restored(root: Root) -> Iterator[Callable[[], Root]]:
 
 
 def describe(root: Root, name: str, **changes: Any) -> None:
-    path = root.folder / name / root.tables[name] / "stage.json"
+    path = root.folder / name / root.tables[name] / "recipe.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -698,8 +697,29 @@ def take_rejects_of_another_stage(draw: Draw, root: Root) -> None:
     root.edit_manifest("units", 0, 2, rejects=vouched)
 
 
-def say_another_number_of_shards(draw: Draw, root: Root) -> None:
-    describe(root, drawn(draw)[0], shards=draw(st.sampled_from([-1, 0, 1, 3, "2", None])))
+def list_other_shards(draw: Draw, root: Root) -> None:
+    (path,) = (root.folder / "snapshots").iterdir()
+    snapshot = json.loads(path.read_text())
+    first, second = snapshot["shards"]
+    path.write_text(
+        json.dumps(snapshot | {"shards": draw(st.sampled_from([[], [first], [second, first], [first] * 2]))})
+    )
+
+
+def lose_the_snapshot(draw: Draw, root: Root) -> None:
+    (path,) = (root.folder / "snapshots").iterdir()
+    path.unlink()
+
+
+def put_a_path_into_the_snapshot(draw: Draw, root: Root) -> None:
+    (path,) = (root.folder / "snapshots").iterdir()
+    path.write_text(path.read_text().replace(root.ids[1], draw(st.sampled_from(["../../x", "", "f" * 15, "index"]))))
+
+
+def forge_an_entry(draw: Draw, root: Root) -> None:
+    rows = samples("entries", 3)
+    rows[draw(st.integers(0, 2))]["locator"] = "/etc/passwd"
+    root.put_file("entries", 0, parquet(arrow("entries", rows), TABLES["entries"], root.tables["entries"]), 3, 2)
 
 
 def say_another_version(draw: Draw, root: Root) -> None:
@@ -712,16 +732,18 @@ def describe_another_table(draw: Draw, root: Root) -> None:
 
 def lose_a_description(draw: Draw, root: Root) -> None:
     name, _ = drawn(draw)
-    (root.folder / name / root.tables[name] / "stage.json").unlink()
+    (root.folder / name / root.tables[name] / "recipe.json").unlink()
 
 
 def name_an_unknown_table(draw: Draw, root: Root) -> None:
     name = draw(st.text("abc", min_size=1, max_size=5))
-    (root.folder / "index.json").write_text(json.dumps({"tables": root.tables | {name: "0" * 16}}))
+    (root.folder / "index.json").write_text(json.dumps({"tables": root.versions | {name: f"{'0' * 16}@{'0' * 16}"}}))
 
 
 def name_another_run(draw: Draw, root: Root) -> None:
-    (root.folder / "index.json").write_text(json.dumps({"tables": root.tables | {drawn(draw)[0]: "0" * 16}}))
+    (root.folder / "index.json").write_text(
+        json.dumps({"tables": root.versions | {drawn(draw)[0]: f"{'0' * 16}@{'0' * 16}"}})
+    )
 
 
 def lose_the_utterances(draw: Draw, root: Root) -> None:
@@ -760,7 +782,10 @@ ROOTS = {
         misname_a_reason,
         refuse_a_row_that_is_there,
         take_rejects_of_another_stage,
-        say_another_number_of_shards,
+        list_other_shards,
+        lose_the_snapshot,
+        put_a_path_into_the_snapshot,
+        forge_an_entry,
         say_another_version,
         describe_another_table,
         lose_a_description,
@@ -822,7 +847,9 @@ SEEN_WITHOUT_ROWS = {
     "lose the rejects",
     "cut the rejects",
     "forget the rejects",
-    "say another number of shards",
+    "list other shards",
+    "lose the snapshot",
+    "put a path into the snapshot",
     "say another version",
     "describe another table",
     "lose a description",
