@@ -70,9 +70,6 @@ def _show(a: Side, b: Side, found: Difference) -> None:
     say(f"{a.recipe.table}\n  A: {a}, {a.rows} rows\n  B: {b}, {b.rows} rows")
     for line in changes(a.recipe, b.recipe):
         say(f"  {line}")
-    for name, one in (("A", a), ("B", b)):
-        if len(one.manifests) < one.shards:
-            say(f"  {name} is unfinished: {len(one.manifests)} of {one.shards} shards are committed")
     if found.equal_shards:
         say(
             f"  {found.equal_shards} of {len(a.manifests)} shards of A are the same in B and were skipped; the figures "

@@ -27,14 +27,12 @@ class Side:
     Attributes:
         dataset: dataset that holds it.
         recipe, version: what identifies it.
-        shards: number of its shards.
-        manifests: manifests of its committed shards, by id.
+        manifests: manifests of its shards, by id.
     """
 
     dataset: Dataset
     recipe: Recipe
     version: Version
-    shards: int
     manifests: dict[str, Manifest]
 
     @property
@@ -54,14 +52,13 @@ def side(place: str, table: str, root: str) -> Side:
         root: root that `@VERSION` refers to.
 
     Raises:
-        LayoutError: no version, or more than one, matches.
+        LayoutError: no version, or more than one, matches, or it is not whole.
     """
     match = AT.fullmatch(place)
     dataset = Dataset((match[1] if match else place) or root)
     version = dataset.named(table, match[2]) if match else dataset.current(table)
-    ids = dataset.snapshot(version.snapshot).ids
-    committed = dataset.committed(table, version.recipe, ids)
-    return Side(dataset, dataset.recipe(table, version.recipe), version, len(ids), committed)
+    manifests = {manifest.shard: manifest for manifest in dataset.manifests(table, version)}
+    return Side(dataset, dataset.recipe(table, version.recipe), version, manifests)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def parts(a: Side, b: Side, columns: list[str]) -> Iterator[tuple[Part, Part]]:
     rows = max(
         sum(one.manifests[shard].output.rows for shard in mine) for one, mine in zip((a, b), others, strict=True)
     )
-    passes = -(-rows // PASS_ROWS)
+    passes = -(-rows // PASS_ROWS) if rows else 0
     for number in range(passes):
         yield _read(a, others[0], columns, (number, passes)), _read(b, others[1], columns, (number, passes))
 

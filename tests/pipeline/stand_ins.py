@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -213,8 +214,22 @@ def stage(kind: type[Transform], batch_seconds: float = 8.0, **parameters: Any) 
 
 def job(root: Path, *stages: StageSpec, rows: int = 12, shards: int = 3, allowed: float = 0.05) -> Job:
     """A job over `rows` entries of one second to three, in `shards` shards."""
-    entries = [sample("entries", number) | {"seconds": 1.0 + number % 3} for number in range(rows)]
-    return Job(str(root), in_shards(entries, shards), [stage(Listen), *stages], allowed)
+    return Job(str(root), in_shards(entries_of(rows), shards), [stage(Listen), *stages], allowed)
+
+
+def entries_of(rows: int) -> list[Row]:
+    return [sample("entries", number) | {"seconds": 1.0 + number % 3} for number in range(rows)]
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    sizes = [(12, 3), (1_000, 1), (40, 8)]
+    return {shard: n for size in sizes for n, shard in enumerate(in_shards(entries_of(size[0]), size[1]).snapshot.ids)}
+
+
+def number_of(shard: str) -> int:
+    """The position of a shard of `job` or `long_job`."""
+    return _numbers()[shard]
 
 
 def in_shards(entries: list[Row], shards: int) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,11 @@ from rapidfuzz.distance import Levenshtein
 from echo_targets.jobs.commands.diff import diff_command
 from echo_targets.jobs.versions import parts as versions
 from echo_targets.jobs.versions.difference import Difference, difference
-from echo_targets.jobs.versions.parts import side, together
+from echo_targets.jobs.versions.parts import side
+from echo_targets.pipeline.plan import Plan
 from echo_targets.schemas.dataset.layout import LayoutError
-from tests.pipeline.stand_ins import Double, Follow, Inline, job, stage
+from tests.pipeline.stand_ins import Double, Follow, Inline, in_shards, job, stage
 from tests.schemas.samples import Root, key, sample, samples
-
-OLD, NEW = "a" * 16, "b" * 16
 
 
 @pytest.fixture
@@ -24,20 +24,26 @@ def root(tmp_path: Path) -> Root:
     """Two versions of echo targets, in two shards; the second is current."""
     root = Root(tmp_path)
     root.put("utterances", samples("utterances", 6), samples("utterances", 6, 6))
-    root.put("echo_targets", samples("echo_targets", 5), samples("echo_targets", 6, 6), fingerprint=OLD)
+    root.put("echo_targets", samples("echo_targets", 5), samples("echo_targets", 6, 6), variant="old")
+    root.old = root.tables["echo_targets"]  # type: ignore[attr-defined]
     changed = sample("echo_targets", 1) | {"unit_targets": [[1, 2, 1], [8]], "unit_error_rate": 0.5}
     longer = sample("echo_targets", 7) | {"unit_targets": [[5, 6, 5, 6], [7]], "mean_logprob": [-0.5, -3.0]}
     renamed = [row | {"echo_model_id": "newer"} for row in samples("echo_targets", 6)]
     rows = [row | {"echo_model_id": "newer"} for row in samples("echo_targets", 5, 6)]
     renamed[1], rows[1] = changed, longer
-    root.put("echo_targets", renamed, rows, fingerprint=NEW)
+    root.put("echo_targets", renamed, rows)
     root.put_rejects("echo_targets", [{**sample("rejects"), "utterance_id": key(11)}], shard=1, shards=2)
     return root
 
 
+def old(root: Root) -> str:
+    """The recipe of the first version."""
+    return str(root.old)  # type: ignore[attr-defined]
+
+
 def compared(root: Root, **changes: int) -> Difference:
     place = str(root.folder)
-    return difference(side(f"{place}@{OLD[:4]}", "echo_targets", ""), side(place, "echo_targets", ""))
+    return difference(side(f"{place}@{old(root)[:4]}", "echo_targets", ""), side(place, "echo_targets", ""))
 
 
 def test_rows_columns_rates_and_scores(root: Root) -> None:
@@ -63,41 +69,61 @@ def test_a_version_with_itself(root: Root) -> None:
     one = side(str(root.folder), "echo_targets", "")
     found = difference(one, one)
     assert (found.added, found.gone, found.changed, found.same) == (0, 0, 0, 11)
-    assert found.total.rate == 0 and found.worst == []
+    assert found.total.rate is None and found.worst == [] and found.equal_shards == 2
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])
 def test_passes_change_nothing(root: Root, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """These versions know no plan: they are joined by key, some classes of keys at a time."""
+    """Of shards that only one version has, the rows are joined by key, some classes of keys at a time."""
     whole = compared(root)
+    monkeypatch.setattr(versions, "_shared", lambda a, b: [])
     monkeypatch.setattr(versions, "PASS_ROWS", rows)
     again = compared(root)
     assert {**vars(again), "scores": again.quantiles()} == {**vars(whole), "scores": whole.quantiles()}
 
 
-def test_of_one_plan_it_goes_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_one_id_are_compared_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for word in ("yes", "no"):
         list(job(tmp_path, stage(Double, word=word), stage(Follow)).run(Inline()))
     first = side(str(tmp_path), "transcripts", "")
-    (old,) = set(first.dataset.versions()["transcripts"]) - {first.info.fingerprint}
+    (old,) = set(first.dataset.recipes()["transcripts"]) - {first.recipe.fingerprint}
     second = side(f"@{old}", "transcripts", str(tmp_path))
-    assert together(first, second) and first.info.shards == 3
+    assert len(first.manifests) == len(second.manifests) == 3
     monkeypatch.setattr(versions, "PASS_ROWS", 0)  # dividing by it would raise
     found = difference(first, second)
     assert (found.added, found.gone, found.changed, found.same) == (0, 0, 12, 0)
     assert found.columns["text"] == 12 and not found.columns["language"]
-    (tmp_path / "transcripts" / old / "part-00001-of-00003.json").unlink()
-    found = difference(first, side(f"@{old}", "transcripts", str(tmp_path)))
-    assert (found.added, found.gone, found.changed) == (0, 0, 8), "a shard that one lacks is no difference"
+    (tmp_path / "transcripts" / old / f"{next(iter(second.manifests))}.json").unlink()
+    with pytest.raises(LayoutError, match="0 versions of transcripts are named"):
+        side(f"@{old}", "transcripts", str(tmp_path))
+
+
+def test_equal_shards_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before and after a row was added, nothing but the shards around it is read."""
+    list(job(tmp_path, stage(Double), rows=40, shards=8).run(Inline()))
+    before = side(str(tmp_path), "transcripts", "")
+    list(replace(job(tmp_path, stage(Double)), plan=grown(tmp_path)).run(Inline()))
+    after = side(str(tmp_path), "transcripts", "")
+    found = difference(before, after)
+    assert (found.added, found.gone, found.changed, found.same) == (1, 0, 0, 40)
+    assert found.equal_shards == len(before.manifests.keys() & after.manifests.keys()) >= 6
+    assert diff_command(f"{tmp_path}@{before.version}", str(tmp_path), "transcripts", as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert f"{found.equal_shards} of 8 shards of A are the same in B and were skipped" in shown
+
+
+def grown(root: Path) -> Plan:
+    rows = [*job(root, rows=40, shards=8).plan.items(), sample("entries", 41)]  # type: ignore[union-attr]
+    return in_shards(rows, 8)
 
 
 def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     place = str(root.folder)
-    assert diff_command(f"{place}@{OLD}", place, "echo_targets", as_json=False) == 0
+    assert diff_command(f"{place}@{old(root)}", place, "echo_targets", as_json=False) == 0
     shown = capsys.readouterr().out
     for text in ("8 unchanged, 2 changed, 1 added, 1 removed", "removed, in B: 1 too_short", "4-7 units", "utt-00007"):
         assert text in shown, shown
-    assert diff_command(f"{place}@{OLD}", f"@{NEW}", "echo_targets", as_json=True) == 0
+    assert diff_command(f"{place}@{old(root)}", f"@{root.tables['echo_targets']}", "echo_targets", as_json=True) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["rows"]["changed"] == 2 and value["unit_error_rate"]["by_length"]["4-7"]["rows"] == 10
     assert [row["utterance_id"] for row in value["worst"]] == [key(7), key(1)]
@@ -106,7 +132,7 @@ def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("place", "table", "message"),
     [
-        ("@cccc", "echo_targets", "Versions: a{16}, b{16}"),
+        ("@cccc", "echo_targets", "Whole versions: [0-9a-f]{16}@"),
         ("", "nothing", "no table 'nothing'"),
         ("", "units", "units"),
     ],

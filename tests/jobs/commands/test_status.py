@@ -10,7 +10,7 @@ import pytest
 from echo_targets.jobs.commands.status import status_command
 from echo_targets.pipeline.job import StagePreview
 from echo_targets.schemas.dataset.layout import Dataset
-from tests.pipeline.stand_ins import Double, Follow, Inline, files, job, stage
+from tests.pipeline.stand_ins import Double, Follow, Inline, files, ids, job, stage
 from tests.schemas.samples import key
 
 
@@ -30,8 +30,9 @@ def test_what_a_run_would_do_and_why(tmp_path: Path) -> None:
     old = Dataset(str(tmp_path)).tables()["transcripts"]
     assert after["utterances"].why == [] and after["transcripts"].committed == 0
     assert after["transcripts"].why == ["parameters.word: yes, now no"]
-    assert after["alignments"].why == [f"upstream.transcripts: {old}, now {after['transcripts'].info.fingerprint}"]
-    (tmp_path / "transcripts" / old / "part-00001-of-00003.json").unlink()
+    made = after["transcripts"].recipe.fingerprint
+    assert after["alignments"].why == [f"upstream.transcripts: {old.recipe}, now {made}"]
+    (tmp_path / "transcripts" / old.recipe / f"{ids(tmp_path)[1]}.json").unlink()
     found = foreseen(tmp_path, "yes")["transcripts"]
     assert (found.committed, found.why) == (2, ["the current version is missing shards"])
 
@@ -41,16 +42,18 @@ def test_versions_and_their_states(tmp_path: Path, capsys: pytest.CaptureFixture
         list(job(tmp_path, stage(Double, word=word, refuses=[key(3)]), stage(Follow), allowed=0.5).run(Inline()))
     list(job(tmp_path, stage(Double, word="maybe")).run(Inline()))
     dataset = Dataset(str(tmp_path))
-    gone = next(iter(set(dataset.versions()["transcripts"]) - dataset.in_use()))
-    (tmp_path / "transcripts" / gone / "part-00001-of-00003.json").unlink()
+    used = {version.recipe for _, version in dataset.lineage(dataset.tables().items())}
+    gone = next(iter(set(dataset.recipes()["transcripts"]) - used))
+    (tmp_path / "transcripts" / gone / f"{ids(tmp_path)[1]}.json").unlink()
     assert status_command(str(tmp_path), None, []) == 0
     lines = capsys.readouterr().out.splitlines()
-    states = {cells[2]: cells[3] for line in lines if len(cells := [cell.strip() for cell in line.split("│")]) > 5}
-    for table, versions in dataset.versions().items():
-        for version in versions:
-            current, used = dataset.tables()[table], dataset.in_use()
-            state = "current" if version == current else "read by current" if version in used else "old"
-            assert states[version] == ("unfinished" if version == gone else state), (table, version)
+    rows = [cells for line in lines if len(cells := [cell.strip() for cell in line.split("│")]) > 5]
+    states = {cells[2].partition("@")[0]: cells[3] for cells in rows}
+    for table, recipes in dataset.recipes().items():
+        for recipe in recipes:
+            is_current = recipe == dataset.tables()[table].recipe
+            state = "current" if is_current else "read by current" if recipe in used else "old"
+            assert states[recipe] == ("unfinished" if recipe == gone else state), (table, recipe)
     assert sorted(states.values()).count("current") == 4 and "read by current" in states.values()
 
 

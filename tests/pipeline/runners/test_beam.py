@@ -25,7 +25,7 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from tests.pipeline.runners.test_follow import chains_of
 from tests.pipeline.runners.test_local import ended, wait_for
-from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, stage, temporary
+from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, number_of, stage, temporary
 from tests.schemas.samples import key
 
 REPOSITORY = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ def run(work: Job, **options: Any) -> list[Any]:
 
 
 def failures(events: Sequence[object]) -> list[tuple[str, int, bool]]:
-    return [(event.stage, event.shard, event.final) for event in events if isinstance(event, Failed)]
+    return [(event.stage, number_of(event.shard), event.final) for event in events if isinstance(event, Failed)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_every_way_gives_the_same_bytes_and_counts_them(tmp_path: Path, straight
     assert files(tmp_path) == straight
     assert failures(events) == []
     for kind in (Worked, Done):
-        told = Counter((event.stage, event.shard) for event in events if isinstance(event, kind))
+        told = Counter((event.stage, number_of(event.shard)) for event in events if isinstance(event, kind))
         assert told == Counter((name, shard) for name in ("listen", "double", "follow") for shard in range(3))
     assert counters == {
         "listen": {"shards": 3, "rows": 12, "rejects": 0, "samples": 24 * 16_000},

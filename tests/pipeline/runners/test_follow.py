@@ -14,9 +14,9 @@ from echo_targets.pipeline.attempt import attempt
 from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Events, Failed, Worked
 from echo_targets.pipeline.runners.follow import WorkerDied, follow
 from echo_targets.pipeline.shard import ShardTask, run_shard
-from echo_targets.schemas.dataset.layout import Dataset, LayoutError, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError
 from echo_targets.schemas.errors import UserError
-from tests.pipeline.stand_ins import Double, Inline, files, job, stage
+from tests.pipeline.stand_ins import Double, Inline, files, job, number_of, stage
 from tests.schemas.samples import key
 
 PATIENCE = 30.0
@@ -66,16 +66,20 @@ def nothing() -> None:
 
 
 def told(events: Sequence[Event]) -> list[tuple[str, str, int]]:
-    return [(type(event).__name__, event.stage, event.shard) for event in events]
+    return [(type(event).__name__, event.stage, number_of(event.shard)) for event in events]
 
 
 def failures(events: Sequence[Event]) -> list[tuple[str, int, str, bool]]:
-    return [(event.stage, event.shard, event.reason, event.final) for event in events if isinstance(event, Failed)]
+    return [
+        (event.stage, number_of(event.shard), event.reason, event.final)
+        for event in events
+        if isinstance(event, Failed)
+    ]
 
 
 def manifest_of(task: ShardTask) -> Path:
     folder = Path(task.root, task.recipe.table, task.recipe.fingerprint)
-    return folder / f"{shard_name(task.shard, task.recipe.shards)}.json"
+    return folder / f"{task.shard}.json"
 
 
 def test_each_task_is_told_once_as_it_is_committed_and_those_of_before_without_work(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_events_come_while_the_engine_is_at_work(tmp_path: Path) -> None:
     for event in follow(chains_of(tmp_path), launch, nothing):
         assert not isinstance(event, Failed)
         if isinstance(event, Done):
-            assert told_of_it.is_set() or (event.stage, event.shard) == ("listen", 2)
+            assert told_of_it.is_set() or (event.stage, number_of(event.shard)) == ("listen", 2)
             told_of_it.set()
 
 
@@ -130,7 +134,7 @@ def test_an_engine_is_given_what_is_left_of_each_chain(tmp_path: Path) -> None:
     given: list[list[tuple[str, int]]] = []
 
     def launch(undone: list[Chain]) -> None:
-        given.extend([(task.recipe.stage, task.shard) for task in chain] for chain in undone)
+        given.extend([(task.recipe.stage, number_of(task.shard)) for task in chain] for chain in undone)
         work_through(undone)
 
     list(follow(chains, launch, nothing))
@@ -157,8 +161,8 @@ def test_one_death_that_ends_a_pass_costs_the_other_tasks_nothing(tmp_path: Path
 def test_a_task_that_keeps_dying_fails_for_good_and_the_others_are_done(tmp_path: Path) -> None:
     def launch(chains: list[Chain]) -> None:
         for chain in chains:
-            work_through([chain[:-1] if chain[0].shard == 1 else chain])
-        (die,) = [chain[-1] for chain in chains if chain[0].shard == 1]
+            work_through([chain[:-1] if chain[0].position == 1 else chain])
+        (die,) = [chain[-1] for chain in chains if chain[0].position == 1]
         die_at(die)
 
     events = list(follow(chains_of(tmp_path), launch, nothing))
@@ -223,7 +227,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     chains = chains_of(tmp_path)
     work_through(chains)
     manifest_of(chains[1][0]).write_bytes(b'{"shard": ')
-    with pytest.raises(LayoutError, match="part-00001"):
+    with pytest.raises(LayoutError, match=chains[1][0].shard):
         list(follow(chains, work_through, nothing))
 
 

@@ -24,7 +24,7 @@ from echo_targets.pipeline.shard import ShardTask, run_shard
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset, Manifest
-from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, stage, temporary
+from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, files, job, long_job, number_of, stage, temporary
 from tests.schemas.samples import key
 
 REPOSITORY = Path(__file__).parents[3]
@@ -37,7 +37,7 @@ def run(work: Job, workers: int = 2, attempts: int = 3) -> list[Any]:
 
 
 def failures(events: Sequence[object]) -> list[tuple[int, bool]]:
-    return [(event.shard, event.final) for event in events if isinstance(event, Failed)]
+    return [(number_of(event.shard), event.final) for event in events if isinstance(event, Failed)]
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
@@ -71,7 +71,7 @@ def test_one_worker_and_two_and_none_give_the_same_bytes(tmp_path: Path, straigh
     for workers in (1, 2):
         events = run(job(tmp_path / str(workers), stage(Double)), workers)
         assert failures(events) == []
-        assert sorted(event.shard for event in events if isinstance(event, Done)) == [0, 0, 1, 1, 2, 2]
+        assert sorted(number_of(event.shard) for event in events if isinstance(event, Done)) == [0, 0, 1, 1, 2, 2]
         assert files(tmp_path / str(workers)) == straight
 
 
@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced_and_leaves_
 def test_rows_that_kill_their_process_are_refused_and_the_shard_completes(tmp_path: Path) -> None:
     notes, root = tmp_path / "notes", tmp_path / "root"
     notes.mkdir()
-    work = job(root, stage(Double, kills={key(7): 1000, key(4): 1000}, folder=str(notes)), stage(Follow), allowed=0.2)
+    work = job(root, stage(Double, kills={key(7): 1000, key(0): 1000}, folder=str(notes)), stage(Follow), allowed=0.2)
     events = run(work)
     assert sorted(failures(events)) == [(0, False), (1, False)], "each shard with such a row dies once"
     assert list(check_dataset(str(root))) == []
@@ -123,12 +123,12 @@ def test_rows_that_kill_their_process_are_refused_and_the_shard_completes(tmp_pa
     assert (report.rows_in, report.rows, report.reasons) == (12, 10, {"crashed": 2})
     files_of_rejects = [one.rejects.path for one in Dataset(str(root)).manifests("transcripts") if one.rejects]
     refused = [row for path in files_of_rejects for row in Dataset(str(root)).open(path).read().to_pylist()]
-    assert [row[KEY] for row in refused] == [key(4), key(7)]
+    assert [row[KEY] for row in refused] == [key(0), key(7)]
     assert all("signal SIGKILL" in row["message"] for row in refused)
     elsewhere = tmp_path / "elsewhere"
     run(
         job(
-            elsewhere, stage(Double, kills={key(7): 1000, key(4): 1000}, folder=str(notes)), stage(Follow), allowed=0.2
+            elsewhere, stage(Double, kills={key(7): 1000, key(0): 1000}, folder=str(notes)), stage(Follow), allowed=0.2
         ),
         1,
     )
@@ -176,7 +176,7 @@ def test_a_worker_that_dies_between_stages_is_replaced(tmp_path: Path) -> None:
         worker.process.kill()
         worker.process.join()
         events = list(runner.map([[task] for task in tasks], run_shard))
-    assert sorted(event.shard for event in events if isinstance(event, Done)) == [0, 1, 2]
+    assert sorted(number_of(event.shard) for event in events if isinstance(event, Done)) == [0, 1, 2]
     assert not any(event.final for event in events if isinstance(event, Failed))
 
 
