@@ -23,11 +23,13 @@ import jiwer
 from benchmarks.common import chosen, speech_rows
 from echo_targets.jobs.commands.run import job_of
 from echo_targets.jobs.config import load
-from echo_targets.pipeline.commit import open_stage, set_current
-from echo_targets.pipeline.shard import ShardTask, load_transform, run_shard
+from echo_targets.pipeline.commit import open_recipe, set_current
+from echo_targets.pipeline.loaded import load_transform
+from echo_targets.pipeline.shard import ShardTask, run_shard
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.text import normalize
 
 MODELS = {  # the attribute of each stage that is its model
@@ -73,22 +75,23 @@ def main(limit: int | None) -> None:
         print("| stage | seconds | real-time factor | inside the model | peak memory, GB |")
         print("| --- | --- | --- | --- | --- |")
         whole = inside = 0.0
-        for spec, info in job.describe():
-            open_stage(dataset, info)
+        ids = job.plan.snapshot.ids
+        for spec, recipe in job.describe():
+            open_recipe(dataset, recipe)
             transform = load_transform(spec).transform
             watch = None
-            if name := MODELS.get(info.stage):
+            if name := MODELS.get(recipe.stage):
                 watch = Stopwatch(getattr(transform, name))
                 setattr(transform, name, watch)
             started = time.perf_counter()
-            samples = sum(run_shard(ShardTask(root, spec, info, shard)).samples for shard in range(info.shards))
+            samples = sum(run_shard(ShardTask(root, spec, recipe, shard)).samples for shard in ids)
             seconds = time.perf_counter() - started
-            set_current(dataset, info)
+            set_current(dataset, {recipe.table: Version(recipe.fingerprint, job.plan.snapshot.id)})
             share = f"{watch.seconds / seconds:.0%}" if watch else ""
             whole, inside = whole + seconds, inside + (watch.seconds if watch else 0)
             factor = f"{seconds * SAMPLE_RATE / samples:.4f}" if samples else ""
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            print(f"| {info.stage} | {seconds:.1f} | {factor} | {share} | {peak:.1f} |", flush=True)
+            print(f"| {recipe.stage} | {seconds:.1f} | {factor} | {share} | {peak:.1f} |", flush=True)
         print(f"| all | {whole:.1f} | | {inside / whole:.0%} | |")
         transcripts = dataset.read("transcripts").to_pylist()
         references = {row["utterance_id"]: row["reference_text"] for row in dataset.read("utterances").to_pylist()}

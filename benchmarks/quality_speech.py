@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         reports = run(chosen.model, root, chosen.limit)
         for report in reports:
-            print(f"{report.info.stage}: {report.rows_in} rows in, {report.rows} out, rejects {dict(report.reasons)}")
+            print(f"{report.recipe.stage}: {report.rows_in} rows in, {report.rows} out, rejects {dict(report.reasons)}")
         rows = Dataset(root).read("echo_targets").to_pylist()
         reasons = Counter(reason for row in rows for reason in row["stop_reason"])
         units = sum(len(segment) for row in rows for segment in row["unit_targets"])

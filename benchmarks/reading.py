@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from echo_targets.schemas import ECHO, KEY
-from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest, StageInfo, shard_name
+from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest
+from echo_targets.schemas.dataset.versions import Recipe, ShardEntry, Snapshot, Version
 
 COLUMNS = [KEY, "asr_target_ids", "response_token_ids", "sub_lengths", "unit_targets"]
 SETS = {"tokens and units": COLUMNS, "with audio": [*COLUMNS, "audio"]}
@@ -126,11 +127,12 @@ def _status(name: str) -> int:
 def write_table(folder: Path) -> None:
     """Write shards of training/echo with the columns that the benchmark reads."""
     rng = np.random.default_rng(0)
-    fingerprint = "0" * 16
+    recipe = Recipe("publish_echo", 1, ECHO.name, ECHO.version, {}, {}, {})
+    fingerprint, snapshot = recipe.fingerprint, Snapshot(tuple(ShardEntry(f"{n:016x}", 0, 0) for n in range(SHARDS)))
     (folder / ECHO.name / fingerprint).mkdir(parents=True)
     schema = pa.schema([ECHO.schema.field(name) for name in SETS["with audio"]])
     for shard in range(SHARDS):
-        path = f"{ECHO.name}/{fingerprint}/{shard_name(shard, SHARDS)}"
+        path = f"{ECHO.name}/{fingerprint}/{shard:016x}"
         segments = SHARD_ROWS * SEGMENTS
         tokens = rng.integers(0, 128_000, segments * SEGMENT_TOKENS, np.int32)
         units = _lists(rng.integers(0, 1000, segments * SEGMENT_UNITS, np.int32), segments)
@@ -148,11 +150,13 @@ def write_table(folder: Path) -> None:
         table = pa.table(columns, schema=schema.remove_metadata())
         pq.write_table(table, folder / f"{path}.parquet", row_group_size=ECHO.row_group_rows, compression="zstd")
         entry = FileEntry(f"{path}.parquet", 0, "", SHARD_ROWS)
-        manifest = Manifest(ECHO.name, fingerprint, shard, SHARDS, SHARD_ROWS, 0, entry)
+        manifest = Manifest(ECHO.name, fingerprint, f"{shard:016x}", SHARD_ROWS, 0, entry)
         (folder / f"{path}.json").write_bytes(manifest.to_json())
-    info = StageInfo("publish_echo", 1, ECHO.name, ECHO.version, {}, {}, {}, SHARDS, fingerprint)
-    (folder / ECHO.name / fingerprint / "stage.json").write_bytes(info.to_json())
-    (folder / "index.json").write_text(json.dumps({"tables": {ECHO.name: fingerprint}}))
+    (folder / ECHO.name / fingerprint / "recipe.json").write_bytes(recipe.to_json())
+    (folder / "snapshots").mkdir()
+    (folder / "snapshots" / f"{snapshot.id}.json").write_bytes(snapshot.to_json())
+    version = Version(fingerprint, snapshot.id)
+    (folder / "index.json").write_text(json.dumps({"tables": {ECHO.name: str(version)}}))
 
 
 def _lists(values: np.ndarray | pa.Array | bytes, count: int) -> pa.Array:

@@ -127,7 +127,7 @@ def plan_step(root: str, fraction: float) -> Figures:
     started = time.perf_counter()
     planned = plan(entries(fraction), SHARD_HOURS)
     planned.commit(Dataset(root))
-    return _figures("plan", root, ENTRIES.name, started, note=f"{planned.info.shards} shards")
+    return _figures("plan", root, ENTRIES.name, started, note=f"{planned.num_shards} shards")
 
 
 def stage_step(root: str, position: int, workers: int) -> Figures:
@@ -151,9 +151,9 @@ def stage_step(root: str, position: int, workers: int) -> Figures:
     with LocalRunner(workers) as runner:
         events = Job(root, Committed.of(dataset, ENTRIES.name), stages[: position + 1], MAX_REJECT_FRACTION).run(runner)
         report = [event for event in events if isinstance(event, StageReport)][-1]
-    took = sum(float(line) for note in notes.glob(f"{report.info.stage}.*") for line in note.read_text().split())
+    took = sum(float(line) for note in notes.glob(f"{report.recipe.stage}.*") for line in note.read_text().split())
     held = f"{report.rows_in - report.rows:,} rejected or dropped" if report.rows_in != report.rows else ""
-    return _figures(report.info.stage, root, report.info.table, started, took, held)
+    return _figures(report.recipe.stage, root, report.recipe.table, started, took, held)
 
 
 def check_step(root: str) -> Figures:

@@ -22,7 +22,8 @@ from benchmarks.common import chosen, compare
 from benchmarks.units import units_of_speech
 from echo_targets.pipeline.commit import ShardWriter
 from echo_targets.schemas import KEY, TABLES, UNITS
-from echo_targets.schemas.dataset.layout import Dataset, StageInfo
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.versions import Recipe
 from echo_targets.transforms.base import table_of
 
 TIMES, BATCH = 100, 64
@@ -36,7 +37,7 @@ def main(limit: int | None, rounds: int) -> None:
     renumbered = ((units + shift) % 100 for shift in range(TIMES) for units in sequences)
     rows = table_of((_row(number, units) for number, units in enumerate(renumbered)), UNITS)
     plain = pa.table({name: _plain(rows[name]) for name in rows.column_names})
-    info = StageInfo("tokenize", 1, UNITS.name, UNITS.version, {}, {}, {}, 1, "0" * 16)
+    recipe = Recipe("tokenize", 1, UNITS.name, UNITS.version, {}, {}, {})
     keys = rows[KEY].to_pylist()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -47,7 +48,7 @@ def main(limit: int | None, rounds: int) -> None:
 
         def ours() -> None:
             _empty(folders["ours"])
-            with ShardWriter(Dataset(str(folders["ours"])), TABLES[info.table], info, 0) as writer:
+            with ShardWriter(Dataset(str(folders["ours"])), TABLES[recipe.table], recipe, "0" * 16) as writer:
                 for first in range(0, len(rows), BATCH):
                     writer.write(keys[first : first + BATCH], 0, rows[first : first + BATCH], [])
                 writer.commit()

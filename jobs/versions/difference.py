@@ -47,8 +47,7 @@ class Difference:
         added: number of rows that only B has.
         gone: number of rows that only A has.
         added_why, gone_why: why the other version rejected these rows, by error class.
-        equal_shards: number of shards of which both have the same bytes. They are not read, and only `same` counts their
-            rows.
+        equal_shards: number of shards of which both have the same bytes. They are not read; only `same` counts them.
         same: number of rows that are equal in both, apart from columns that name the model or file they came from.
         changed: number of rows in both that differ.
         columns: number of rows in both that differ, by column.

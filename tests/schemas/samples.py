@@ -288,18 +288,17 @@ class Root:
         self.ids = [hashlib.sha256(f"shard {number}".encode()).hexdigest()[:16] for number in range(16)]
         self.dataset = Dataset(str(folder))
 
-    def put(self, name: str, *shards: list[Row] | pa.Table, variant: str = "", **about: str) -> None:
-        """Commits shards of a table, and makes them its current version; `variant` makes it one of another recipe."""
+    def put(self, name: str, *shards: list[Row] | pa.Table, variant: str = "", of: Row | None = None, **about: str) -> None:
+        """Commits shards of a table, and makes them its current version; `variant` and `of` change the recipe."""
         above = {"entries": None, "utterances": "entries"}.get(name, "utterances")
-        recipe = Recipe(
-            stage=name.replace("/", "_"),
-            version=1,
-            table=name,
-            schema_version=TABLES[name].version,
-            parameters={"variant": variant} if variant else {},
-            weights={},
-            upstream={above: self.tables[above]} if above in self.tables else {},
-        )
+        values = {
+            "stage": name.replace("/", "_"),
+            "version": 1,
+            "parameters": {"variant": variant} if variant else {},
+            "weights": {},
+            "upstream": {above: self.tables[above]} if above in self.tables else {},
+        }
+        recipe = Recipe(table=name, schema_version=TABLES[name].version, **values | (of or {}))
         tables = [rows if isinstance(rows, pa.Table) else arrow(name, rows) for rows in shards]
         if name == "entries" and self.tables.keys() <= {name}:
             self.ids = [shard_id(TABLES[name].version, map(entry_digest, table.to_pylist())) for table in tables]

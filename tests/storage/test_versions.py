@@ -1,4 +1,4 @@
-"""Versions of targets in a bucket: compared, tried again and deleted as in a folder."""
+"""Versions of targets in a bucket: compared, retried, made current again and deleted as in a folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from echo_targets.jobs.commands import gc
+from echo_targets.jobs.commands.promote import label_command, promote_command
 from echo_targets.jobs.versions.difference import difference
 from echo_targets.jobs.versions.parts import side
-from echo_targets.schemas.dataset.layout import ASIDE, Dataset
-from tests.jobs.commands.test_retry import all_but, job, retry, run
-from tests.pipeline.stand_ins import files
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from tests.pipeline.stand_ins import files, ids
+from tests.pipeline.test_growth import append, corpus, job, planned, run
 from tests.schemas.samples import key
 from tests.storage.object_store import Network
 
@@ -18,15 +20,19 @@ from tests.storage.object_store import Network
 def test_in_a_bucket(network: Network, bucket: str, tmp_path: Path) -> None:
     root: Any = f"s3://{bucket}/root"
     dataset = Dataset(root)
-    run(job(root, word="no"))
-    run(job(root, refuses=[key(3)]))
-    (old,) = set(dataset.versions()["transcripts"]) - {dataset.tables()["transcripts"]}
+    run(job(root, corpus(), word="no"))
+    run(job(root, corpus(), refuses=[key(3)]))
+    (old,) = set(dataset.recipes()["transcripts"]) - {dataset.tables()["transcripts"].recipe}
     found = difference(side(f"{root}@{old}", "transcripts", ""), side(root, "transcripts", ""))
-    assert (found.changed, found.gone, found.gone_why) == (11, 1, {"too_dull": 1})
-    assert gc.gc_command(root, yes=True) == 0
-    assert len(dataset.versions()["transcripts"]) == len(dataset.versions()["alignments"]) == 1
-    assert retry(job(root, raises=all_but(3))) == [1]
-    run(job(tmp_path))
-    local = {path: data for path, data in files(tmp_path).items() if "part-" in path}
-    assert {path: dataset.storage.read(path) for path in local} == local
-    assert gc.gc_command(root, yes=True) == 0 and not dataset.storage.find(ASIDE)
+    assert (found.changed, found.gone, found.gone_why) == (119, 1, {"too_dull": 1})
+    assert gc.gc_command(root, True, 0.0) == 0
+    assert len(dataset.recipes()["transcripts"]) == len(dataset.recipes()["alignments"]) == 1
+    label_command(root, "before", remove=False)
+    _, computed = run(job(root, planned(append(corpus()), **{key(3): 1})))
+    assert len(computed) == 32
+    run(job(tmp_path, planned(append(corpus()), **{key(3): 1})))
+    local = {path: data for path, data in files(tmp_path).items() if path.rpartition("/")[2][:16] in ids(tmp_path)}
+    assert len(local) > 50 and {path: dataset.storage.read(path) for path in local} == local
+    promote_command(root, "before")
+    assert len(dataset.read("transcripts")) == 119
+    assert gc.gc_command(root, True, 0.0) == 0 and list(check_dataset(root)) == []

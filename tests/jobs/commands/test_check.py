@@ -150,12 +150,11 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
             for row, made in zip(utterances, audio_of_training, strict=True)
         ]
         root.put("utterances", utterances[:4], utterances[4:])
-        root.put("units", units[:4], units[4:])
+        made_by = {"stage": "tokenize", "version": tokenize.version, "weights": tokenize.weight_digests()}
+        weights = {f"weights.{name}": digest for name, digest in tokenize.weight_digests().items()}
+        root.put("units", units[:4], units[4:], of=made_by, **weights)
         rows = [sample("training/s2t", number) | row for number, row in enumerate(training)]
         root.put("training/s2t", rows[:4], rows[4:])
-        stage = root.folder / "units" / root.tables["units"] / "stage.json"
-        made_by = {"stage": "tokenize", "version": tokenize.version, "weights": tokenize.weight_digests()}
-        stage.write_text(json.dumps(json.loads(stage.read_text()) | made_by))
         code = check_command(str(tmp_path), level="deep", style="json")
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert code == (1 if lines else 0)

@@ -62,7 +62,7 @@ def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_
     try:
         assert dataset.tables()["units"] != before
         assert max(unit for row in dataset.read("units").to_pylist() for unit in row["units"][0]) < 8
-        assert (Path(dataset.root) / "units" / before / "stage.json").is_file()
+        assert (Path(dataset.root) / "units" / before.recipe / "recipe.json").is_file()
     finally:
         run_stages(Path(dataset.root), {"ingest": ingest, "tokenize": {}})
     assert dataset.tables()["units"] == before

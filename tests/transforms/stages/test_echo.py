@@ -214,14 +214,14 @@ def test_training_sets(echoed: Dataset) -> None:
 
 def test_a_new_threshold_recomputes_publish_alone(echoed: Dataset, tmp_path: Path) -> None:
     before = echoed.tables()
-    info = echoed.stage("training/t2c", before["training/t2c"])
-    assert info.parameters["max_wer"] == 0.5
-    from echo_targets.pipeline.stage import stage_info
+    recipe = echoed.recipe("training/t2c", before["training/t2c"].recipe)
+    assert recipe.parameters["max_wer"] == 0.5
+    from echo_targets.pipeline.stage import recipe_of
     from echo_targets.transforms.stages.publish.stage import PublishT2C, T2CParameters
 
-    changed = stage_info(PublishT2C(T2CParameters(max_wer=0.1)), info.upstream, info.shards)
-    assert changed.fingerprint != info.fingerprint
-    assert changed.upstream == {name: before[name] for name in info.upstream}
+    changed = recipe_of(PublishT2C(T2CParameters(max_wer=0.1)), recipe.upstream)
+    assert changed.fingerprint != recipe.fingerprint
+    assert changed.upstream == {name: before[name].recipe for name in recipe.upstream}
 
 
 def test_unit_error_rate() -> None:

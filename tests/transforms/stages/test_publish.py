@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from echo_targets.pipeline.stage import changes, stage_info
+from echo_targets.pipeline.stage import changes, recipe_of
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, T2C, TRANSCRIPTS, UNITS, UTTERANCES
 from echo_targets.transforms.base import joined, table_of
 from echo_targets.transforms.errors import ModelError
@@ -299,7 +299,7 @@ def test_files_are_digests_in_the_fingerprint(tmp_path: Path) -> None:
         a.fingerprint_parameters() == b.fingerprint_parameters() == PublishT2C(T2CParameters()).fingerprint_parameters()
         and a.weight_digests() == b.weight_digests()
     )
-    before, after = (stage_info(stage, {}, 1) for stage in (PublishT2C(T2CParameters()), a))
+    before, after = (recipe_of(stage, {}) for stage in (PublishT2C(T2CParameters()), a))
     assert changes(before, after) == [f"weights.rate_fences: None, now {a.weight_digests()['rate_fences'][:12]}…"]
 
 

@@ -30,7 +30,7 @@ from echo_targets.schemas import (
     Table,
 )
 from echo_targets.schemas.tables.rules import rows_with
-from echo_targets.transforms.base import FILTERED, Output, Reject, Transform, joined
+from echo_targets.transforms.base import FILTERED, Output, Reject, Transform
 from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.segments.borders import borders, longest_stretch
 from echo_targets.transforms.stages.echo.turns import user_turns
@@ -48,13 +48,20 @@ from echo_targets.transforms.stages.publish.filters import (
 )
 
 Role = Literal["user", "assistant", "narrator"]
+LACKS = "lacks"
+"""Column of the input: the first table in which the row should be and is not."""
 FLAC_SHARE = 16
 """A second of FLAC takes at most this fraction (1/16) of the memory of a second that a model works on."""
 
 
 class Publish(Transform):
-    """A training set: the rows that pass every check. The first check that fails gives the reject's reason."""
+    """A training set: the rows that pass every check. The first check that fails gives the reject's reason.
 
+    A row that another stage of the job rejected fails. A stage that is not part of the job holds nothing back, unless
+    its table is in `needs`.
+    """
+
+    needs: ClassVar[tuple[Table, ...]] = ()
     wants_audio = True
     window_rows: ClassVar[int] = 200  # small, because the rows' audio is copied
     parameters: SpeechFilters
@@ -80,6 +87,18 @@ class Publish(Transform):
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
         """Return the columns of the training row that come from joined tables."""
 
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        rows = super().rows(self.turns(window), shard)
+        lacks = pa.nulls(len(rows), pa.string())
+        for table in reversed(self.reads[1:]):
+            if table.name in shard or table in self.needs:
+                lacks = pc.if_else(pc.is_null(rows[table.name]), table.name, lacks)
+        return rows.append_column(LACKS, lacks)
+
+    @abstractmethod
+    def turns(self, window: pa.Table) -> pa.Table:
+        """Return the utterances that may become rows."""
+
     def costs(self, rows: pa.Table) -> list[int]:
         """Return small costs: nothing is padded or encoded; a batch holds FLAC, a byte per sample, or no audio."""
         return [cost // FLAC_SHARE for cost in super().costs(rows)] if self.wants_audio else [0] * len(rows)
@@ -89,7 +108,7 @@ class Publish(Transform):
         rows = rows.append_column("text", text_of(rows)).append_column("seconds", _seconds(rows))
         passed = pa.repeat(True, len(rows))
         rejects: list[Reject] = []
-        for check in self.checks():
+        for check in (*map(_has, self.reads[1:]), *self.checks()):
             held = pc.and_(passed, pc.fill_null(check.held(rows), False))
             passed = pc.and_not(passed, held)
             if held.true_count:
@@ -110,9 +129,10 @@ def _of_roles(rows: pa.Table, roles: list[Role]) -> pa.Table:
 
 
 def _has(table: Table) -> Check:
-    stage = table.name
     return Check(
-        f"no_{stage}", lambda rows: pc.is_null(rows[stage]), lambda rows: [f"has no row in {stage}"] * len(rows)
+        f"no_{table.name}",
+        lambda rows: pc.equal(rows[LACKS], table.name),
+        lambda rows: [f"has no row in {table.name}"] * len(rows),
     )
 
 
@@ -178,14 +198,17 @@ class PublishS2T(Publish):
     """Stage I: audio and its text, with the reply if the turn has one."""
 
     name: ClassVar[str] = "publish_s2t"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ALIGNMENTS)
     writes = S2T
     Parameters = S2TParameters
     parameters: S2TParameters
 
+    def turns(self, window: pa.Table) -> pa.Table:
+        return _of_roles(window, self.parameters.roles)
+
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        rows = super().rows(_of_roles(window, self.parameters.roles), shard)
+        rows = super().rows(window, shard)
         return rows.append_column("response_text", _answers(rows, shard["utterances"]))
 
     def checks(self) -> Iterable[Check]:
@@ -227,20 +250,20 @@ class PublishT2C(Publish):
     """Stage II: a text, its units, and the borders where both can be cut into segments."""
 
     name: ClassVar[str] = "publish_t2c"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, UNITS, ALIGNMENTS)
     writes = T2C
+    needs = (UNITS,)
     wants_audio = False
     window_rows = Transform.window_rows
     Parameters = T2CParameters
     parameters: T2CParameters
 
-    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        return super().rows(_of_roles(window, self.parameters.roles), shard)
+    def turns(self, window: pa.Table) -> pa.Table:
+        return _of_roles(window, self.parameters.roles)
 
     def checks(self) -> Iterable[Check]:
         return (
-            _has(UNITS),
             _has_text(),
             *self.speech_checks,
             at_most("segment_seconds", self.parameters.max_segment_seconds, longest_stretch),
@@ -271,22 +294,19 @@ class PublishEcho(Publish):
     """Stage III: the user's audio, and the reply's tokens and segments with the units of each."""
 
     name: ClassVar[str] = "publish_echo"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ECHO_TARGETS)
     writes = ECHO
+    needs = (ECHO_TARGETS,)
     Parameters = EchoSetParameters
     parameters: EchoSetParameters
 
-    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
-        users = user_turns(window)
-        for table in self.reads[1:]:
-            users = joined(users, table, shard.get(table.name))
-        return users
+    def turns(self, window: pa.Table) -> pa.Table:
+        return user_turns(window)
 
     def checks(self) -> Iterable[Check]:
         limits = self.parameters
         return (
-            _has(ECHO_TARGETS),
             _has_text(),
             *self.speech_checks,
             _all_ended_by(list(limits.stop_reasons)),

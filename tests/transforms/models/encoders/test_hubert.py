@@ -215,7 +215,7 @@ def test_units_by_fairseq_recipe_and_through_the_whole_stage(
     source = {"kind": "manifest", "corpus": "speech", "manifest": str(tmp_path / "m.jsonl")}
     dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}, "tokenize": parameters})
     assert dataset.read("units").num_rows == 2 and list(check_dataset(dataset.root)) == []
-    assert set(dataset.stage("units", dataset.tables()["units"]).weights) == {"encoder", "codebook"}
+    assert set(dataset.recipe("units", dataset.tables()["units"].recipe).weights) == {"encoder", "codebook"}
 
 
 def test_the_layer_of_a_kmeans_file_must_be_said(tmp_path: Path) -> None:
