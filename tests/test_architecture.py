@@ -46,7 +46,7 @@ HEAVY = {
 """Libraries that are imported where they are used: inside a function, or for type checking alone."""
 DERIVES = {
     "transforms/models/t2c/network.py": {"torch", "transformers"},
-    "transforms/models/t2c/decoding.py": {"torch", "transformers"},
+    "transforms/models/t2c/llama_decoding.py": {"torch", "transformers"},
     "transforms/models/echox/network.py": {"torch", "transformers"},
     "transforms/models/readers/ctc_network.py": {"torch"},
     "transforms/loading/dataset.py": {"torch"},

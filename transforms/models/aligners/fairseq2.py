@@ -19,7 +19,7 @@ from echo_targets.transforms.models.checkpoints.fairseq2 import (
     layer_normed,
     start_fairseq2,
 )
-from echo_targets.transforms.models.encoders.hubert import encode_utterance
+from echo_targets.transforms.models.encoders.self_supervised import encode_utterance
 
 if TYPE_CHECKING:
     from torch import Tensor

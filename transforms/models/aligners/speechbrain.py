@@ -27,7 +27,7 @@ from echo_targets.transforms.models.checkpoints.speechbrain import (
     need_speechbrain,
     read_state,
 )
-from echo_targets.transforms.models.encoders.hubert import check_every_frame, do_normalize, encode_utterance
+from echo_targets.transforms.models.encoders.self_supervised import check_every_frame, do_normalize, encode_utterance
 from echo_targets.transforms.models.encoders.speechbrain import EPS, SpeechbrainEncoder, checkpoint_of, load_encoder
 
 if TYPE_CHECKING:

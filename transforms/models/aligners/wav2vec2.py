@@ -20,7 +20,7 @@ from echo_targets.transforms.models.aligners.wav2vec2_vocabulary import (
 )
 from echo_targets.transforms.models.checkpoints.files import read_file, read_json
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
-from echo_targets.transforms.models.encoders.hubert import (
+from echo_targets.transforms.models.encoders.self_supervised import (
     SslEncoder,
     check_every_frame,
     do_normalize,

@@ -24,7 +24,7 @@ from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.files import check_held
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
-from echo_targets.transforms.models.encoders.hubert import CHUNK_SAMPLES
+from echo_targets.transforms.models.encoders.self_supervised import CHUNK_SAMPLES
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES, num_frames
 
 if TYPE_CHECKING:

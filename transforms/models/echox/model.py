@@ -148,7 +148,7 @@ class EchoX:
         """Return the states that predict the tokens of given replies, (len(reply), hidden_size) each."""
         import torch
 
-        from echo_targets.transforms.models.t2c.decoding import padded_left, positions_of
+        from echo_targets.transforms.models.t2c.llama_decoding import padded_left, positions_of
 
         with torch.inference_mode():
             # The last token is left out: it predicts what follows the reply.
@@ -181,7 +181,7 @@ class EchoX:
         """
         import torch
 
-        from echo_targets.transforms.models.t2c.decoding import RunningBatch
+        from echo_targets.transforms.models.t2c.llama_decoding import RunningBatch
 
         with torch.inference_mode():
             embeddings, seen = [prompt.embeddings for prompt in prompts], [prompt.seen for prompt in prompts]

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaModel
 
 from echo_targets.transforms.models.echox.config import EchoXConfig
-from echo_targets.transforms.models.t2c.decoding import llama_config
+from echo_targets.transforms.models.t2c.llama_decoding import llama_config
 from echo_targets.transforms.models.t2c.network import T2CModule
 
 CTC_CHUNK = 1 << 26

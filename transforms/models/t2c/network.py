@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel
 
 from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
-from echo_targets.transforms.models.t2c.decoding import RunningBatch, llama_config
+from echo_targets.transforms.models.t2c.llama_decoding import RunningBatch, llama_config
 
 
 class T2CModule(nn.Module):

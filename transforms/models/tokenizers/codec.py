@@ -18,7 +18,7 @@ from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
 from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.files import read_json, weight_files
-from echo_targets.transforms.models.encoders.hubert import load_pretrained
+from echo_targets.transforms.models.encoders.self_supervised import load_pretrained
 from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 CHUNK_SECONDS = 100
