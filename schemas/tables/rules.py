@@ -191,4 +191,5 @@ def lengths_rule(name: str, *others: str) -> Rule:
             result = pc.or_(result, mask)
         return result
 
-    return Rule(f"{name}_lengths", f"{', '.join(others)}: one entry for each entry of {name}", broken)
+    have = "has" if len(others) == 1 else "have"
+    return Rule(f"{name}_lengths", f"{', '.join(others)} {have} one entry for each entry of {name}", broken)
