@@ -68,7 +68,8 @@ class Transform(ABC):
     """One stage of the pipeline.
 
     The first table of `reads` gives the rows and their order. The other tables are joined to it by key, each as a
-    nullable struct column with the table's name. A table that the job does not make is joined as nulls.
+    nullable struct column with the table's name. A table that the job does not make is joined as nulls; `jobs.stages`
+    allows this for stages of this package only.
 
     Attributes:
         name: the stage's name in configurations, manifests and messages.
