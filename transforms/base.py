@@ -101,8 +101,7 @@ class Transform(ABC):
 
     def fingerprint_parameters(self) -> dict[str, Any]:
         """Return the parameters that shape the output. They hold no paths, so moving a corpus changes nothing."""
-        meaning: dict[str, Any] = self.parameters.model_dump(mode="json")
-        return meaning
+        return self.parameters.model_dump(mode="json")
 
     def weight_digests(self) -> dict[str, str]:
         """Return names and digests of all else that shapes the output, such as weights. Cheap; loads no model."""
@@ -141,8 +140,7 @@ class Transform(ABC):
 
     def costs(self, rows: pa.Table) -> list[int]:
         """Return each row's cost in samples. A batch's longest cost x count stays within the worker's budget."""
-        costs: list[int] = rows["num_samples"].to_pylist()
-        return costs
+        return rows["num_samples"].to_pylist()
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         """Prepare a batch for the model: decode its audio. Runs in its own thread, ahead of the model."""

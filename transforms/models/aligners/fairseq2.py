@@ -77,8 +77,7 @@ class Fairseq2Ctc(LetterCtc):
         from fairseq2.nn import BatchLayout
 
         logits, _ = self._network(waveform, BatchLayout.of(waveform))
-        log_probs: Tensor = logits.float().log_softmax(-1)
-        return log_probs
+        return logits.float().log_softmax(-1)
 
     def _tokens(self) -> list[str]:
         path = self._vocabulary

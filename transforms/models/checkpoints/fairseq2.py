@@ -268,8 +268,7 @@ def layer_normed(waveform: np.ndarray) -> np.ndarray:
     """Return a waveform of zero mean and unit variance, by a layer norm over it all, as in fairseq and fairseq2."""
     import torch
 
-    normed: np.ndarray = torch.nn.functional.layer_norm(torch.from_numpy(waveform), waveform.shape).numpy()
-    return normed
+    return torch.nn.functional.layer_norm(torch.from_numpy(waveform), waveform.shape).numpy()
 
 
 def start_fairseq2() -> None:

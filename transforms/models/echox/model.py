@@ -141,8 +141,7 @@ class EchoX:
         import torch
 
         with torch.inference_mode():
-            embedded: Tensor = self.network.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
-        return embedded
+            return self.network.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
 
     def states(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the states that predict the tokens of given replies, (len(reply), hidden_size) each."""
@@ -228,24 +227,21 @@ class EchoX:
 
         with torch.inference_mode():
             stop = self.network.lm_head.weight[self.config.period_id]
-            scores: list[float] = functional.cosine_similarity(states.float(), stop.float()[None]).tolist()
-        return scores
+            return functional.cosine_similarity(states.float(), stop.float()[None]).tolist()
 
     def hidden_ids(self, states: Tensor) -> list[int]:
         """Return the token that each state spells: the argmax of the output layer."""
         import torch
 
         with torch.inference_mode():
-            ids: list[int] = self.network.lm_head(states).argmax(-1).tolist()
-        return ids
+            return self.network.lm_head(states).argmax(-1).tolist()
 
     def denoised(self, states: Tensor) -> Tensor:
         """Apply the denoising adapter: (length, hidden_size) states near the embeddings of the text that they spell."""
         import torch
 
         with torch.inference_mode():
-            adapted: Tensor = self.network.unit_translator.aligner_MLP(states)
-        return adapted
+            return self.network.unit_translator.aligner_MLP(states)
 
     def denoising_cosines(self, states: Tensor, ids: Sequence[int]) -> list[float]:
         """Return the cosine of each denoised state with the unit decoder's embedding of a token."""
@@ -254,8 +250,7 @@ class EchoX:
 
         with torch.inference_mode():
             texts = self.network.unit_translator.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
-            cosines: list[float] = functional.cosine_similarity(self.denoised(states).float(), texts.float()).tolist()
-        return cosines
+            return functional.cosine_similarity(self.denoised(states).float(), texts.float()).tolist()
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -341,8 +336,7 @@ def load_network(
         raise ModelError(
             f"{error}. config.json describes {config.num_hidden_layers} layers of width {config.hidden_size}, and "
             f"unit_model ({_name(config)}) a unit decoder of {decoder.num_layers} layers of width "
-            f"{decoder.hidden_size}: "
-            "copy config.json and all weight files of one checkpoint"
+            f"{decoder.hidden_size}: copy config.json and all weight files of one checkpoint"
         ) from error
     network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     for llama in (network.model, network.unit_translator.model):  # its frequencies are not weights

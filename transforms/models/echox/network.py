@@ -46,8 +46,7 @@ class LookBack(nn.Module):
     def forward(self, kept: Tensor, padding: Tensor) -> Tensor:
         """Attend over (turns, kept, width); `padding` is True at padding, (turns, kept)."""
         attended, _ = self.encoder_attn(kept, kept, kept, key_padding_mask=padding, need_weights=False)
-        normed: Tensor = self.atten_layer_norm(kept + attended)
-        return normed
+        return self.atten_layer_norm(kept + attended)
 
 
 class SpeechLlama(LlamaModel):

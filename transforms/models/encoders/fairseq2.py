@@ -70,5 +70,4 @@ class Fairseq2Features:
     def _hidden(self, waveform: Tensor) -> Tensor:
         from fairseq2.nn import BatchLayout
 
-        hidden: Tensor = self._encoder(*self._frontend(waveform, BatchLayout.of(waveform)))
-        return hidden
+        return self._encoder(*self._frontend(waveform, BatchLayout.of(waveform)))

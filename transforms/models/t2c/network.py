@@ -65,8 +65,7 @@ class T2CModule(nn.Module):
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
             use_cache=False,
         )
-        logits: Tensor = self.lm_head(hidden.last_hidden_state)
-        return logits
+        return self.lm_head(hidden.last_hidden_state)
 
     def positions(self, prompt_length: int, count: int, start: int = 0) -> Tensor:
         """Return (count,) float32 positions from `start` on, for a sequence whose prompt has `prompt_length` ids.

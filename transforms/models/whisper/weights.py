@@ -307,8 +307,7 @@ def _whisper(directory: Path, state: Mapping[str, torch.Tensor], audio_heads: in
     if dims.n_audio_ctx != POSITIONS or dims.n_mels not in MELS:
         raise ModelError(
             f"{directory}: max_source_positions is {dims.n_audio_ctx} and num_mel_bins is {dims.n_mels}; "
-            "openai-whisper "
-            f"needs {POSITIONS}, and {' or '.join(map(str, MELS))}: use another model"
+            f"openai-whisper needs {POSITIONS}, and {' or '.join(map(str, MELS))}: use another model"
         )
     for width, heads in ((audio_state, audio_heads), (text_state, text_heads)):
         if heads < 1 or width % heads:
