@@ -96,8 +96,7 @@ class SpeechbrainCtc(LetterCtc):
         if self._output_norm:
             hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[1:])  # over time too, as speechbrain does
         enc, linear = self._head
-        logits: Tensor = linear(enc(hidden))
-        return logits.log_softmax(-1)
+        return linear(enc(hidden)).log_softmax(-1)
 
     @cached_property
     def _hyperparams(self) -> Hyperparams:

@@ -73,8 +73,7 @@ class SslCtc(LetterCtc):
         return encode_utterance(self._forward, waveform, self._normalize, self.device)
 
     def _forward(self, waveform: Tensor) -> Tensor:
-        logits: Tensor = self._network(waveform).logits
-        return logits.float().log_softmax(-1)
+        return self._network(waveform).logits.float().log_softmax(-1)
 
     @cached_property
     def _chosen(self) -> LanguageVocabulary:
