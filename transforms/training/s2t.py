@@ -187,7 +187,7 @@ def _example(
     row: S2TRow, config: EchoXConfig, tokenizer: Tokenizer, prompt: PromptTemplate, tower: AudioTower
 ) -> _Example:
     if not 0 < row.num_samples <= tower.max_samples:
-        raise ValueError(f"{row.id} has {row.num_samples} samples, but the encoder takes 1 to {tower.max_samples}")
+        raise ValueError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {tower.max_samples}")
     ids = prompt_ids(prompt, tokenizer, config)
     question, reply = (
         list(tokenizer.encode(text, add_special_tokens=False).ids) for text in (row.text, row.response_text)

@@ -166,9 +166,7 @@ class Fairseq2Checkpoint:
         if sizes.use_fbank:
             raise ModelError(f"{self.card_file}: its encoder takes filterbanks (use_fbank): use one for waveforms")
         if hop != HOP_SAMPLES:
-            raise ModelError(
-                f"{self.card_file}: a frame is {hop} samples, but must be {HOP_SAMPLES}: use another encoder"
-            )
+            raise ModelError(f"{self.card_file}: a frame is {hop} samples, not {HOP_SAMPLES}: use another encoder")
         if max(sizes.num_encoder_layers, sizes.pos_encoder_depth) > MAX_LAYERS:
             raise ModelError(f"{self.card_file} claims more than {MAX_LAYERS} layers: correct it")
         sizes.max_seq_len = max(sizes.max_seq_len, num_frames(CHUNK_SAMPLES))  # the size of a table

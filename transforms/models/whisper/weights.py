@@ -148,9 +148,7 @@ def check_text(model: str, whisper: Whisper, detects: bool = False) -> None:
     from whisper.tokenizer import get_encoding, get_tokenizer
 
     if (size := whisper.dims.n_vocab) not in VOCABULARIES:
-        raise ModelError(
-            f"{model} has {size} tokens; openai-whisper's tokenizers have {', '.join(map(str, VOCABULARIES))}"
-        )
+        raise ModelError(f"{model} has {size} tokens; openai-whisper's have {', '.join(map(str, VOCABULARIES))}")
     directory = directory_of(model)
     if not directory.is_dir():
         return
@@ -260,9 +258,7 @@ def _from_transformers(directory: Path) -> Whisper:
     check_spectrogram(directory, model.dims.n_mels)
     for ours, theirs in SIZES.items():
         if (found := getattr(model.dims, ours)) != config.get(theirs):
-            raise ModelError(
-                f"{directory}: {theirs} is {config.get(theirs)} in config.json, but {found} in the weights"
-            )
+            raise ModelError(f"{directory}: {theirs} is {config.get(theirs)} in config.json, {found} in the weights")
     return model
 
 
