@@ -112,7 +112,7 @@ class EchoX:
             frames = iter(self.tower.frames([turn for dialogue in dialogues for turn in dialogue]))
             return self.network.model.encode_audio([[next(frames) for _ in dialogue] for dialogue in dialogues])
 
-    def prompt(self, ids: Sequence[int], heard: Sequence[EncodedAudio]) -> Prompt:
+    def prompt(self, ids: Sequence[int], encoded: Sequence[EncodedAudio]) -> Prompt:
         """Return input embeddings of a prompt's tokens, with each `audio_patch_id` replaced by a turn's audio.
 
         Raises:
@@ -121,11 +121,11 @@ class EchoX:
         import torch
 
         places = [place for place, token in enumerate(ids) if token == self.config.audio_patch_id]
-        if len(places) != len(heard):
-            raise ValueError(f"{len(places)} audio placeholders for {len(heard)} turns of audio")
+        if len(places) != len(encoded):
+            raise ValueError(f"{len(places)} audio placeholders for {len(encoded)} turns of audio")
         embedded, unpadded = self.embed(ids), self._unpadded(ids)
         parts, seen, start = [], [], 0
-        for place, turn in zip(places, heard, strict=True):
+        for place, turn in zip(places, encoded, strict=True):
             parts += [embedded[start:place], turn.embeddings]
             seen += [unpadded[start:place], unpadded.new_ones(len(turn.embeddings))]
             start = place + 1

@@ -143,6 +143,6 @@ class Codec(UnitTokenizer):
         if self._family.whole_frames:
             waveform = np.pad(waveform, (0, -len(waveform) % self.hop_samples))
         with torch.inference_mode():
-            codes = self._model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
-        found: np.ndarray = codes.audio_codes.cpu().numpy().reshape(-1, codes.audio_codes.shape[-1])
-        return found[: self.num_codebooks].T
+            encoded = self._model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
+        codes = encoded.audio_codes.cpu().numpy()
+        return codes.reshape(-1, codes.shape[-1])[: self.num_codebooks].T
