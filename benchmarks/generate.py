@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from echo_targets.transforms.models.echox.model import EchoX, Prompt
-from echo_targets.transforms.models.t2c.decoding import padded_left
+from echo_targets.transforms.models.t2c.llama_decoding import padded_left
 from echo_targets.transforms.models.t2c.network import T2CModule
 
 Ids = list[list[int]]

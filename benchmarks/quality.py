@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use only the first N dialogues")
     chosen = parser.parse_args()
     dialogues, quality = measure(chosen.root, chosen.model, chosen.reader, chosen.limit)
-    print("| figure | dialogues | value | ask | |\n| --- | --- | --- | --- | --- |")
+    print("| figure | dialogues | value | target | |\n| --- | --- | --- | --- | --- |")
     for figure in quality.figures():
         print(figure)
     if chosen.before:

@@ -280,8 +280,7 @@ class Ingest(StandIn):
     writes = UTTERANCES
 
     def costs(self, rows: pa.Table) -> list[int]:
-        costs: list[int] = pc.multiply(rows["seconds"], float(SAMPLE_RATE)).cast(pa.int64(), safe=False).to_pylist()
-        return costs
+        return pc.multiply(rows["seconds"], float(SAMPLE_RATE)).cast(pa.int64(), safe=False).to_pylist()
 
     def drawn(self, batch: pa.Table) -> Output:
         batch = batch.combine_chunks()

@@ -12,6 +12,7 @@ from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # the default mode keeps the line breaks of the docstrings below
     pretty_exceptions_enable=False,
     help="Make training data for echo-trained speech-to-speech models: speech in, checked Parquet shards of "
     "semantically aligned unit targets out.\n\nExit codes: 0 success; 1 a check failed or too many rows were "
@@ -21,7 +22,7 @@ app = typer.Typer(
 train = typer.Typer(no_args_is_help=True, help="Train a model on published training sets.")
 app.add_typer(train, name="train")
 
-Root = Annotated[str, typer.Argument(help="Dataset root: the folder or URL that `run` wrote to.")]
+Root = Annotated[str, typer.Argument(help="Dataset root: the folder or URL that `echo-targets run` wrote to.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs; dots reach nested keys.")]
 
 ExecutionOverrides = Annotated[
@@ -101,8 +102,8 @@ def run(
 ) -> None:
     """Run a job: ingest, transcribe, measure, align, tokenize, echo, publish.
 
-    Committed shards are skipped, so running the same command again resumes a stopped job. If a source declares what is
-    `expected` of it and ingest stored something else, the difference is printed at the end and the exit code is 1.
+    Committed shards are skipped, so running the same command again resumes a stopped job. If a source has an `expected`
+    section and ingest stored something else, the difference is printed at the end and the exit code is 1.
 
     Example: echo-targets run folder manifest=calls/manifest.jsonl root=out/calls workers=2
     """
@@ -151,9 +152,9 @@ def check(
     Prints one finding per line; the exit code is 1 if any finding breaks the contract. --level deep also decodes and
     hashes all audio and recomputes the units of a sample.
 
-    Examples: echo-targets check s3://bucket/calls --level metadata --format github
+    Example: echo-targets check s3://bucket/calls --level metadata --format github
 
-    echo-targets check --against old/schemas/contract
+    Example: echo-targets check --against old/schemas/contract
     """
     from echo_targets.jobs.commands.check import check_command
 
@@ -164,7 +165,8 @@ def check(
 def status(
     root: Root,
     config: Annotated[
-        str | None, typer.Argument(help="Configuration, as for `run`: also show what running it on ROOT would do.")
+        str | None,
+        typer.Argument(help="A configuration of `echo-targets run`: also show what running it on ROOT would do."),
     ] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -193,9 +195,9 @@ def diff(
 
     `echo-targets status ROOT` lists the versions.
 
-    Examples: echo-targets diff out/calls@89568b5b out/calls
+    Example: echo-targets diff out/calls@89568b5b out/calls
 
-    echo-targets diff out/before out/after --table units
+    Example: echo-targets diff out/before out/after --table units
     """
     from echo_targets.jobs.commands.diff import diff_command
 
@@ -204,7 +206,9 @@ def diff(
 
 @app.command()
 def plan(
-    config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
+    config: Annotated[
+        str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `echo-targets run`.")
+    ],
     overrides: Overrides = None,
     throughputs: Annotated[
         str | None,
@@ -227,7 +231,9 @@ def plan(
 
 @app.command()
 def retry(
-    config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
+    config: Annotated[
+        str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `echo-targets run`.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Retry rejected rows, for example after their files were replaced by files of the same size.
@@ -387,7 +393,7 @@ def s2t(
         str, typer.Option(help="Model sizes and recipe: a YAML file or the name of a shipped configuration.")
     ] = "train-s2t",
 ) -> None:
-    """Train stage I of an EchoX model, speech-to-text, on `training/s2t`; rows of split `test` are held out.
+    """Train stage I of an EchoX model, speech-to-text, on `training/s2t`; rows of the `test` split are held out.
 
     Each row is a one-turn dialogue: the audio and text of the user turn, and the reply. The model gets its own
     tokenizer and an untrained unit decoder; continue with `train t2c --language-model` and `train echo`.
@@ -416,13 +422,13 @@ def t2c(
         typer.Option(help="EchoX directory of stage I (`train s2t`): provides tokenizer, embeddings and sizes."),
     ] = None,
 ) -> None:
-    """Train a text-to-codec decoder on `training/t2c`; rows of split `test` are held out and evaluated.
+    """Train a text-to-codec decoder on `training/t2c`; rows of the `test` split are held out and evaluated.
 
     With --language-model, train stage II of an EchoX model: OUT gets the language model with the trained decoder.
 
-    Examples: echo-targets train t2c out/nano out/nano-t2c recipe.steps=9000
+    Example: echo-targets train t2c out/nano out/nano-t2c recipe.steps=9000
 
-    echo-targets train t2c out/nano-corpus out/nano-stage2 --language-model out/nano-s2t
+    Example: echo-targets train t2c out/nano-corpus out/nano-stage2 --language-model out/nano-s2t
     """
     if language_model:
         from echo_targets.jobs.commands.train_echox import train_unit_translator_command
@@ -448,7 +454,7 @@ def echo(
 ) -> None:
     """Train stage III of an EchoX model on `training/echo`: predict the unit targets from hidden states.
 
-    Rows of split `test` are held out; units and hidden states are evaluated on them before and after training.
+    Rows of the `test` split are held out; units and hidden states are evaluated on them before and after training.
 
     Example: echo-targets train echo out/nano-corpus out/nano-stage2 out/nano-echox recipe.steps=3000
     """
@@ -466,7 +472,7 @@ def reader(
         str, typer.Option(help="Model sizes and recipe: a YAML file or the name of a shipped configuration.")
     ] = "train-reader",
 ) -> None:
-    """Train a unit reader (units to text) on `training/t2c`; rows of split `test` are held out and evaluated.
+    """Train a unit reader (units to text) on `training/t2c`; rows of the `test` split are held out and evaluated.
 
     Example: echo-targets train reader out/nano out/nano-reader recipe.steps=5000
     """

@@ -154,8 +154,12 @@ def find(config: str) -> Path:
     for path in (Path(config), CONFIGS / f"{config}.yaml"):
         if path.is_file():
             return path
-    shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-    raise ConfigError(f"{config}: neither a file nor a shipped configuration. Shipped ones are {shipped}.")
+    shipped = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml"))
+    jobs, trainings = ([name for name in shipped if name.startswith("train-") is wanted] for wanted in (False, True))
+    raise ConfigError(
+        f"{config}: neither a file nor a shipped configuration. Shipped jobs are {', '.join(jobs)}; "
+        f"trainings are {', '.join(trainings)}."
+    )
 
 
 def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
@@ -171,11 +175,9 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
         merged = OmegaConf.load(path) if path else OmegaConf.create()
         for override in overrides:
             _override(merged, override)
-        if missing := sorted(OmegaConf.missing_keys(merged)):
-            given = " ".join(f"{key}=…" for key in missing)
-            raise ConfigError(
-                _place(path, [], tuple(missing[0].split("."))) + f"needs a value. Add {given} to the command."
-            )
+        if missing := list(_missing(OmegaConf.to_container(merged))):
+            given = " ".join(f"{'.'.join(key)}=…" for key in missing)
+            raise ConfigError(_place(path, [], missing[0]) + f"needs a value. Add {given} to the command.")
         values = OmegaConf.to_container(merged, resolve=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
@@ -185,6 +187,15 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
     return {str(key): value for key, value in values.items()}
+
+
+def _missing(values: Any, *key: str) -> Iterator[tuple[str, ...]]:
+    """Yield the keys whose value is `???`, but not those whose `${…}` refers to one."""
+    if values == "???":
+        yield key
+    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for name, value in inner:
+        yield from _missing(value, *key, str(name))
 
 
 def _override(values: DictConfig | ListConfig, override: str) -> None:

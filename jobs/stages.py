@@ -65,10 +65,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Return the stages of a job in the order in which they run.
 
     Stages of this package run in their own order. A stage named by import path runs after the stages that write the
-    tables it reads.
+    tables it reads, and needs all of them; tables that a stage of this package reads may be absent.
 
     Raises:
-        UserError: two stages have the same name or table, wait for each other, or lack the table that gives their rows.
+        UserError: two stages have the same name or table, or wait for each other; or a stage named by import path reads
+            a table that no stage of the job makes.
     """
     names = list(names)
     kinds = {name: transform_of(name) for name in [*(name for name in STAGES if name in names), *names]}
@@ -84,10 +85,11 @@ def in_order(names: Iterable[str]) -> list[str]:
         ready = next((name for name in waiting if not _missing(kinds[name], made, kinds, ordered)), None)
         if ready is None:
             raise UserError(f"stages {', '.join(waiting)} wait for each other's tables")
-        if is_import_path(ready) and kinds[ready].reads[0].name not in made:
-            first = kinds[ready].reads[0].name
+        absent = [table.name for table in kinds[ready].reads if table.name not in made]
+        if is_import_path(ready) and absent:
             raise UserError(
-                f"stages.{ready}: its rows come from {first}, which no stage of this job makes; add the stage"
+                f"stages.{ready}: reads {', '.join(absent)}, which no stage of this job makes; add the stage, or "
+                "remove the table from `reads`"
             )
         waiting.remove(ready)
         ordered.append(ready)

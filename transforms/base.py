@@ -68,7 +68,8 @@ class Transform(ABC):
     """One stage of the pipeline.
 
     The first table of `reads` gives the rows and their order. The other tables are joined to it by key, each as a
-    nullable struct column with the table's name. A table that the job does not make is joined as nulls.
+    nullable struct column with the table's name. A table that the job does not make is joined as nulls; `jobs.stages`
+    allows this for stages of this package only.
 
     Attributes:
         name: the stage's name in configurations, manifests and messages.
@@ -100,8 +101,7 @@ class Transform(ABC):
 
     def fingerprint_parameters(self) -> dict[str, Any]:
         """Return the parameters that shape the output. They hold no paths, so moving a corpus changes nothing."""
-        meaning: dict[str, Any] = self.parameters.model_dump(mode="json")
-        return meaning
+        return self.parameters.model_dump(mode="json")
 
     def weight_digests(self) -> dict[str, str]:
         """Return names and digests of all else that shapes the output, such as weights. Cheap; loads no model."""
@@ -140,8 +140,7 @@ class Transform(ABC):
 
     def costs(self, rows: pa.Table) -> list[int]:
         """Return each row's cost in samples. A batch's longest cost x count stays within the worker's budget."""
-        costs: list[int] = rows["num_samples"].to_pylist()
-        return costs
+        return rows["num_samples"].to_pylist()
 
     def prepare(self, batch: pa.Table) -> pa.Table:
         """Prepare a batch for the model: decode its audio. Runs in its own thread, in an instance without a model."""

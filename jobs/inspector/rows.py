@@ -21,41 +21,28 @@ Row = dict[str, Any]
 Edit = tuple[str, int, int]
 SHORT = 90
 
-
-@dataclass(frozen=True)
-class Score:
-    """A number by which rows can be sorted.
-
-    Attributes:
-        name: name of the score; that of its column if it has one.
-        says: description for the user.
-    """
-
-    name: str
-    says: str
-
-
-SCORES = (
-    Score("seconds", "duration of the audio"),
-    Score("wer_vs_reference", "error rate of the transcript against the reference, in words or characters (wer_unit)"),
-    Score("avg_logprob", "mean log-probability per token of the transcript's worst segment"),
-    Score("no_speech_prob", "probability of no speech, highest of all segments"),
-    Score("compression_ratio", "compression ratio of the transcript; high if it repeats itself"),
-    Score("language_prob", "probability of the detected language"),
-    Score("chars_per_s", "characters of the transcript per second"),
-    Score("loudness_lufs", "integrated loudness in LUFS"),
-    Score("speech_share", "share of the audio that contains speech"),
-    Score("unique_word_share", "distinct words divided by all words of the text"),
-    Score("repeated_share", "share of the text in runs of five words that occur more than once"),
-    Score("alignment_coverage", "share of words that were aligned rather than interpolated"),
-    Score("units_per_s", "collapsed units per second"),
-    Score("unit_error_rate", "unit error rate of the echo target against the recorded units"),
-    Score("target_cer", "character error rate of the echo target's units, read back as text"),
-    Score("mean_logprob", "mean log-probability per unit of the echo target's worst segment"),
-    Score("denoising_cosine", "cosine of hidden states and text embeddings, lowest of all segments"),
-    Score("hidden_text_agreement", "share of reply tokens that the hidden states predict"),
-    Score("versions_apart", "unit error rate of the current echo target against the next version"),
-)
+SCORES = {
+    "seconds": "duration of the audio",
+    "wer_vs_reference": "error rate of the transcript against the reference, in words or characters (wer_unit)",
+    "avg_logprob": "mean log-probability per token of the transcript's worst segment",
+    "no_speech_prob": "probability of no speech, highest of all segments",
+    "compression_ratio": "compression ratio of the transcript; high if it repeats itself",
+    "language_prob": "probability of the detected language",
+    "chars_per_s": "characters of the transcript per second",
+    "loudness_lufs": "integrated loudness in LUFS",
+    "speech_share": "share of the audio that contains speech",
+    "unique_word_share": "distinct words divided by all words of the text",
+    "repeated_share": "share of the text in runs of five words that occur more than once",
+    "alignment_coverage": "share of words that were aligned rather than interpolated",
+    "units_per_s": "collapsed units per second",
+    "unit_error_rate": "unit error rate of the echo target against the recorded units",
+    "target_cer": "character error rate of the echo target's units, read back as text",
+    "mean_logprob": "mean log-probability per unit of the echo target's worst segment",
+    "denoising_cosine": "cosine of hidden states and text embeddings, lowest of all segments",
+    "hidden_text_agreement": "share of reply tokens that the hidden states predict",
+    "versions_apart": "unit error rate of the current echo target against the next version",
+}
+"""Numbers by which rows can be sorted, with a description; the name is that of the column if there is one."""
 
 
 @dataclass(frozen=True)
@@ -351,7 +338,7 @@ def _scores(detail: Row, joined: dict[str, Row | None], target: Row | None, apar
         "versions_apart": apart,
     }
     columns = {**(joined[MEASURES.name] or {}), **transcript, **target}
-    values = (found[score.name] if score.name in found else columns.get(score.name) for score in SCORES)
+    values = (found[name] if name in found else columns.get(name) for name in SCORES)
     return [math.nan if value is None else value for value in values]
 
 

@@ -161,7 +161,7 @@ def write_site(root: str, folder: Path, sounds: int, vocoder: Vocoder | None = N
         "chunks": chunks,
         "sounding": sounding,
         "corpora": list(names),
-        "scores": [{"name": score.name, "says": score.says} for score in SCORES],
+        "scores": [{"name": name, "says": says} for name, says in SCORES.items()],
         "versions": _versions(source),
         "shards": _shards(source),
         "spectra": bool(site.spectra.codebook),

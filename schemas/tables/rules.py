@@ -125,13 +125,13 @@ def per_element(values: pa.Array, lists: pa.ListArray) -> pa.Array:
     return pc.take(values, pc.list_parent_indices(lists))
 
 
-def range_rule(name: str, low: float, high: float, high_words: str = "") -> Rule:
+def range_rule(name: str, low: float, high: float) -> Rule:
     """Return the rule that a numeric column is in [low, high]; null is allowed if the schema allows it."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
         return pc.fill_null(_beyond(rows[name], low, high), False)
 
-    return Rule(f"{name}_range", f"{name} is in [{low:g}, {high_words or format(high, 'g')}]", broken)
+    return Rule(f"{name}_range", f"{name} is in [{low:g}, {high:g}]", broken)
 
 
 def list_range_rule(name: str, low: float, high: float) -> Rule:
@@ -191,4 +191,5 @@ def lengths_rule(name: str, *others: str) -> Rule:
             result = pc.or_(result, mask)
         return result
 
-    return Rule(f"{name}_lengths", f"{', '.join(others)}: one entry for each entry of {name}", broken)
+    have = "has" if len(others) == 1 else "have"
+    return Rule(f"{name}_lengths", f"{', '.join(others)} {have} one entry for each entry of {name}", broken)

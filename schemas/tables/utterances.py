@@ -48,11 +48,7 @@ UTTERANCES = Table(
         range_rule("channel", -1, 127),
         range_rule("turn", 0, 32_767),
         trimmed_rule("reference_text"),
-        Rule(
-            "audio_named",
-            "audio has a path",
-            lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path")),
-        ),
+        Rule("audio_named", "audio has a path", lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path"))),
         Rule(
             "audio_sha256_length",
             "audio_sha256 has 32 bytes",

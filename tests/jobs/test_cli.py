@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from echo_targets.jobs.cli import app, train
 from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import files
 
@@ -39,6 +42,20 @@ def test_help_teaches() -> None:
     shown = run("--help").stdout
     assert "Exit codes" in shown and "fit-codebook" in shown
     assert "echo-targets run folder manifest=" in run("run", "--help").stdout.replace("\n", " ")
+
+
+def test_help_fills_its_lines() -> None:
+    """A line of help breaks where it is full, not where the source does."""
+    commands: list[list[str]] = [[], ["train"]]
+    for group, inside in ((app, []), (train, ["train"])):
+        commands += [[*inside, command.callback.__name__.replace("_", "-")] for command in group.registered_commands]
+    for command in commands:
+        shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"}).output
+        assert "Usage:" in shown, command
+        lines = [line.strip() for line in shown.splitlines()]
+        prose = [line for line in lines if not line.startswith(("Usage:", "│", "╭", "╰"))]
+        for line, following in itertools.pairwise(prose):
+            assert not line or not following or len(line) + 1 + len(following.split()[0]) > 78, line
 
 
 def test_bad_usage_is_2_and_has_no_trace(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,21 @@ def fails(config: str, *overrides: str) -> str:
 
 def test_a_missing_value_says_what_to_add() -> None:
     said = fails("folder", "root=out")
-    assert "folder.yaml, line" in said and "Add manifest=…" in said
+    assert re.search(r"folder\.yaml, line \d+: manifest: needs a value\. Add manifest=… to the command\.$", said)
+
+
+def test_missing_values_are_named_once_each(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    source = "corpus: ${corpus}\n      manifest: ???"
+    path.write_text(f"root: ???\ncorpus: ???\nstages:\n  ingest:\n    sources:\n    - {source}\n")
+    said = "line 1: root: needs a value. Add root=… corpus=… stages.ingest.sources.0.manifest=… to the command."
+    assert fails(str(path)) == f"{path}, {said}"
 
 
 def test_no_such_configuration() -> None:
-    assert "Shipped ones are demo, echox-6k, folder" in fails("foldr")
+    said = fails("mls")
+    assert re.search(r"Shipped jobs are corpora/audioqa-1m, .*corpora/mls, .*demo, echox-6k, folder, ", said)
+    assert "; trainings are train-echo, " in said
 
 
 def test_an_unknown_key_on_the_command_line() -> None:

@@ -144,7 +144,8 @@ def test_stages_run_after_those_whose_tables_they_read() -> None:
     ("names", "message"),
     [
         (["ingest", f"{__name__}:Second", f"{__name__}:Units"], r"has the same table, b, as"),
-        (["ingest", f"{__name__}:Units"], r"its rows come from units, which no stage of this job makes"),
+        (["ingest", f"{__name__}:Units"], r"reads units, which no stage of this job makes; add the stage"),
+        (["ingest", f"{__name__}:Second"], r"Second: reads a, which no stage of this job makes; add the stage"),
     ],
 )
 def test_stages_that_do_not_go_together(names: list[str], message: str) -> None:

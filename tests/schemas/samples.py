@@ -288,7 +288,9 @@ class Root:
         self.ids = [hashlib.sha256(f"shard {number}".encode()).hexdigest()[:16] for number in range(16)]
         self.dataset = Dataset(str(folder))
 
-    def put(self, name: str, *shards: list[Row] | pa.Table, variant: str = "", of: Row | None = None, **about: str) -> None:
+    def put(
+        self, name: str, *shards: list[Row] | pa.Table, variant: str = "", of: Row | None = None, **about: str
+    ) -> None:
         """Commits shards of a table, and makes them its current version; `variant` and `of` change the recipe."""
         above = {"entries": None, "utterances": "entries"}.get(name, "utterances")
         values = {

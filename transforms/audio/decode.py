@@ -23,7 +23,7 @@ import numpy as np
 
 from echo_targets.transforms.audio.blocks import BLOCK, Block, check_end, check_header, check_zeros
 from echo_targets.transforms.audio.containers.base import BadAudio, Link, Seekable, Span, size_of
-from echo_targets.transforms.audio.containers.other_files import refuse_other_file
+from echo_targets.transforms.audio.containers.other_files import reject_other_file
 from echo_targets.transforms.audio.containers.registry import links
 from echo_targets.transforms.audio.ffmpeg import ffmpeg_blocks
 
@@ -50,7 +50,7 @@ def blocks(raw: Path | bytes, start_seconds: float = 0.0) -> Iterator[Block]:
     with raw.open("rb", buffering=FILE_BUFFER) if isinstance(raw, Path) else io.BytesIO(raw) as file:
         if size_of(file) == 0:
             raise BadAudio("empty", "is empty")
-        refuse_other_file(file)
+        reject_other_file(file)
         container, found = links(file)
         for number, link in enumerate(found, 1):
             try:

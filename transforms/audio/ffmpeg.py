@@ -42,7 +42,7 @@ MP3_GRANULE = 576
 MP3_DELAY = 1105
 """Samples by which LAME and a decoder delay MP3. FFmpeg keeps them if no header states the delay."""
 HUSH = 1e-3
-FULL_SCALE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0, "flt": 1.0, "dbl": 1.0}
+FULL_SCALE = {"s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0, "dbl": 1.0}
 
 
 def ffmpeg_blocks(span: Span, link: Link, known: str, soundfile_reason: str) -> Iterator[Block]:
@@ -214,9 +214,7 @@ class _Decoding:
             try:
                 packet = next(packets)
                 frames = packet.decode()
-            except StopIteration:
-                return
-            except av.EOFError:
+            except (StopIteration, av.EOFError):
                 return
             except MemoryError:
                 raise
@@ -271,7 +269,7 @@ def _samples_of(frame: av.AudioFrame) -> np.ndarray:
     name = frame.format.name.removesuffix("p")
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if name == "u8":
-        return ((values.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
+        return (values.astype(np.float32) - 128.0) / 128.0
     if values.dtype == np.float32:
         return np.ascontiguousarray(values)
     return (values / FULL_SCALE[name]).astype(np.float32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.audio.cancellation import Cancellation
 from echo_targets.transforms.audio.containers.base import BadAudio
+from echo_targets.transforms.audio.opposite_phase import OppositePhase
 
 MIX = -1
 """Channel number of the mean of all channels."""
@@ -37,7 +37,7 @@ class Mixer:
         self._frames = 0
         self._channels: list[_Channel] = []
         self._mono = _Channel()
-        self._cancellation = Cancellation()
+        self._opposite_phase = OppositePhase()
         self._few = self._many = 0
         self._beyond = self._sounding = 0
         self.source_rate = 0
@@ -67,7 +67,7 @@ class Mixer:
             raise BadAudio("not_finite", f"has samples that are NaN or infinite, the first after {first:.2f} s")
         self._measure(samples, mono)
         if self._channel == MIX and count > 1:
-            self._cancellation.add(samples, rate, self.seconds)
+            self._opposite_phase.add(samples, rate, self.seconds)
         if rate != self._rate:
             self._finish_run()
             self._base, self._frames, self._rate = self.seconds, 0, rate
@@ -134,7 +134,7 @@ class Mixer:
             )
 
     def _check_cancelled(self) -> None:
-        found = self._cancellation.found(10 ** (SILENCE_DBFS / 10))
+        found = self._opposite_phase.found(10 ** (SILENCE_DBFS / 10))
         if found is not None:
             first, seconds = found
             raise BadAudio(

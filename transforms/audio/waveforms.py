@@ -108,11 +108,7 @@ class Audio:
 
 
 def load(
-    raw: Raw,
-    limits: Limits,
-    channel: int = MIX,
-    section: Section | None = None,
-    declared_seconds: float | None = None,
+    raw: Raw, limits: Limits, channel: int = MIX, section: Section | None = None, declared_seconds: float | None = None
 ) -> Audio:
     """Decode, check, pick or mix channels, and resample to 16 kHz.
 

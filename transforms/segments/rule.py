@@ -1,6 +1,11 @@
 """Rules for cutting a reply into segments: in its text, and at the same places in its recording.
 
-The echo stage, the training of text-to-codec models and publish_t2c share the rule and the borders.
+`SegmentRule.ends` is the streaming cut of EchoX's released inference code. Its scores come from an EchoX checkpoint's
+hidden states (`EchoX.trigger_scores` in `models/echox/model.py`), or from the text (`text_scores`).
+
+`stages/echo/stage.py` cuts replies by it, and `stages/echo/recorded.py` their recordings at the same places. `cuts_of`
+cuts the training rows of text-to-codec models. For publish_t2c, `borders.py` computes on whole columns where recordings
+can be cut.
 """
 
 from __future__ import annotations

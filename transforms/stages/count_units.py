@@ -58,8 +58,7 @@ class CountUnits(Transform):
         )
 
     def costs(self, rows: pa.Table) -> list[int]:
-        costs: list[int] = pc.list_value_length(rows["units"]).to_pylist()
-        return costs
+        return pc.list_value_length(rows["units"]).to_pylist()
 
     def __call__(self, batch: pa.Table) -> Output:
         pairs = zip(batch[KEY].to_pylist(), batch["units"].combine_chunks(), strict=True)

@@ -248,9 +248,7 @@ def _check(row: EchoRow, echox: EchoX) -> None:
     if len(row.kd.asr_targets) != 1:
         raise ValueError(f"{row.id} has {len(row.kd.asr_targets)} turns of audio, but the trainer needs one")
     if not 0 < row.num_samples <= echox.tower.max_samples:
-        raise ValueError(
-            f"{row.id} has {row.num_samples} samples, but the encoder takes 1 to {echox.tower.max_samples}"
-        )
+        raise ValueError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {echox.tower.max_samples}")
     if row.kd.response_ids and max(row.kd.response_ids) >= echox.config.vocab_size:
         raise ValueError(f"{row.id} has token ids above vocab_size {echox.config.vocab_size}, from another tokenizer")
     for text, units in zip(row.kd.sub_lengths, row.kd.unit_targets, strict=True):

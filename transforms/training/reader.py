@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from echo_targets.transforms.models.aligners.ctc import frames_needed
 from echo_targets.transforms.models.readers.ctc import UnitReader, check_units, readable
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
@@ -113,8 +113,7 @@ class _Example(NamedTuple):
 def _example(row: Row, config: UnitReaderConfig) -> _Example | None:
     text, units = row
     letters = [ALPHABET.index(character) for character in readable(text)]
-    frames = len(letters) + sum(one == next_ for one, next_ in pairwise(letters))  # a blank separates equal letters
-    if not letters or frames > len(units) * config.frames_per_unit:
+    if not letters or frames_needed(letters) > len(units) * config.frames_per_unit:
         return None
     return _Example(np.array(units, np.int64), letters)
 

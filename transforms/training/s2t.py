@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.models.aligners.ctc import frames_needed
 from echo_targets.transforms.models.echox.audio_tower import AudioTower
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX, tower_of
@@ -140,7 +141,7 @@ def train_s2t(
     report = {
         "rows": len(rows),
         "rows_that_ctc_cannot_place": sum(
-            _ctc_frames(example.question) > frames.length(number) // 2 for number, example in enumerate(examples)
+            frames_needed(example.question) > frames.length(number) // 2 for number, example in enumerate(examples)
         ),
         "parameters": {
             "speech_to_text": sum(
@@ -186,7 +187,7 @@ def _example(
     row: S2TRow, config: EchoXConfig, tokenizer: Tokenizer, prompt: PromptTemplate, tower: AudioTower
 ) -> _Example:
     if not 0 < row.num_samples <= tower.max_samples:
-        raise ValueError(f"{row.id} has {row.num_samples} samples, but the encoder takes 1 to {tower.max_samples}")
+        raise ValueError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {tower.max_samples}")
     ids = prompt_ids(prompt, tokenizer, config)
     question, reply = (
         list(tokenizer.encode(text, add_special_tokens=False).ids) for text in (row.text, row.response_text)
@@ -228,8 +229,3 @@ def _initialize(network: EchoXNetwork) -> None:
     torch.nn.init.constant_(network.model.lbm.atten_layer_norm.weight, EMBEDDING_STD)
     torch.nn.init.constant_(network.model.out_norm.weight, CTC_NORM)
     torch.nn.init.normal_(network.lm_head.weight, std=0.02)
-
-
-def _ctc_frames(tokens: Sequence[int]) -> int:
-    """Return the number of frames that CTC needs; a blank separates equal neighbors."""
-    return len(tokens) + sum(one == next_ for one, next_ in pairwise(tokens))

@@ -11,29 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import soundfile
-from pydantic import ValidationError
 
-from echo_targets.pipeline.plan import plan
-from echo_targets.schemas import KEY, SAMPLE_RATE
+from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.check import check_dataset
-from echo_targets.schemas.dataset.layout import Dataset
-from echo_targets.schemas.errors import UserError
-from echo_targets.transforms.sources.base import Item, Source, SourceError
+from echo_targets.transforms.sources.base import Item
 from echo_targets.transforms.sources.dialogues import DialoguesSource
-from echo_targets.transforms.sources.huggingface import HuggingFaceSource
 from echo_targets.transforms.sources.librispeech import LibriSpeechSource
-from echo_targets.transforms.sources.manifest import ManifestSource
 from echo_targets.transforms.sources.mls import MlsSource
 from echo_targets.transforms.sources.record import Fields, item_from
-from echo_targets.transforms.sources.registry import entries
 from echo_targets.transforms.sources.spoken import SpokenSource
 from echo_targets.transforms.sources.values import BadLine
 from tests.transforms.rows import run_stages
+from tests.transforms.sources.small_sources import first, manifest, parquet
 
 NAN, INF = math.nan, math.inf
 GIVEN = Path(__file__).parents[4] / "shared" / "cases" / "records.jsonl"
-TONE = np.sin(np.arange(2 * SAMPLE_RATE) * 0.05) * 0.3
 TEXT = {"text": "easy going"}
 IN_DIALOGUE = TEXT | {"dialogue_id": "d"}
 NO_TEXT, BAD = {"text": None}, {"error_class": "bad_line"}
@@ -155,21 +147,6 @@ IDS: dict[str, tuple[Any, str | None]] = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    soundfile.write(tmp_path / "a.flac", TONE, SAMPLE_RATE)
-    return tmp_path
-
-
-def manifest(folder: Path, text: str | bytes, name: str = "m.jsonl", **parameters: Any) -> ManifestSource:
-    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return ManifestSource(kind="manifest", corpus="c", manifest=str(folder / name), **parameters)
-
-
-def first(source: Source) -> Item:
-    return next(iter(source.items()))
-
-
 def expect(item: Item, want: dict[str, Any], says: str) -> None:
     assert {name: getattr(item, name) for name in want} == want, item.error
     assert says in (item.error or "") and (item.error is None) == (want.get("error_class") is None)
@@ -260,10 +237,6 @@ def test_rows_of_parquet(folder: Path) -> None:
             expect(item, {key: value for key, value in CASES[name][1].items() if key != "seconds"}, CASES[name][2])
 
 
-def parquet(file: Path, **parameters: Any) -> HuggingFaceSource:
-    return HuggingFaceSource(kind="huggingface", corpus="hf", path="parquet", data_files=str(file), **parameters)
-
-
 def test_texts_to_speak(tmp_path: Path) -> None:
     records = [
         {"id": "blank", "text": "\u00a0\u200b"},
@@ -324,245 +297,6 @@ def test_trees_keep_whole_texts(tmp_path: Path) -> None:
     mls = list(MlsSource(kind="mls", tree=str(tmp_path)).items())
     assert [item.text for item in mls] == ["éasy\u2028going\u0085on", None, None, "ok"]
     assert mls[2].error and "transcripts.txt, line 4: is not UTF-8" in mls[2].error
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
-
-LINE = '{"id": "%s", "audio": "a.flac", "text": "%s"}'
-
-
-def texts(source: ManifestSource) -> list[str | None]:
-    return [item.error or item.text for item in source.items()]
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("last", ["", "\n", "\n\n"])
-def test_line_ends(folder: Path, end: str, last: str) -> None:
-    lines = f"{LINE}\n\n{LINE}{last}" % ("a", "x\u2028y\u0085z", "b", "q")
-    lines = lines.replace("\n", end)
-    assert texts(manifest(folder, lines)) == ["x\u2028y\u0085z", "q"]
-    rows = f"id\taudio\ttext\na\ta.flac\tx\u2028y\x0bz\n\nb\ta.flac\tq{last}".replace("\n", end)
-    assert texts(manifest(folder, rows, "m.tsv")) == ["x\u2028y\x0bz", "q"]
-
-
-def test_a_carriage_return_inside_a_cell_ends_no_line(folder: Path) -> None:
-    assert texts(manifest(folder, "id\taudio\ttext\na\ta.flac\tx\ry\nb\ta.flac\tq\n", "m.tsv")) == ["x\ry", "q"]
-
-
-def test_a_long_cell_is_whole_and_a_line_that_is_too_long_is_one_bad_line(folder: Path) -> None:
-    rows = f"id\taudio\ttext\na\ta.flac\t{'x' * 200_000}\nb\ta.flac\t{'y' * 3_000_000}\nc\ta.flac\tq\n"
-    found = texts(manifest(folder, rows, "m.tsv"))
-    assert found[0] == "x" * 200_000 and "line 3: is longer than" in str(found[1]) and found[2:] == ["q"]
-    found = texts(manifest(folder, "\n".join([LINE % ("a", "y" * 3_000_000), LINE % ("b", "q")])))
-    assert "line 1: is longer than" in str(found[0]) and found[1:] == ["q"]
-
-
-def test_quotes_in_a_tsv(folder: Path) -> None:
-    """As Common Voice has them: characters, and not always two. As pandas and R write them: doubled, or around all."""
-    said = ['"では、危険だということですか？"と彼は言った。', 'He said "no.', '"Yes."', "it's"]
-    rows = "".join(f"{number}\ta.flac\t{text}\n" for number, text in enumerate(said))
-    assert texts(manifest(folder, f"id\taudio\ttext\n{rows}", "m.tsv")) == said
-    assert texts(manifest(folder, 'id\taudio\ttext\n1\ta.flac\t"""Hi"" he said"\n', "m.tsv")) == ['"Hi" he said']
-    assert texts(manifest(folder, '"id"\t"audio"\t"text"\n"1"\t"a.flac"\t"Hi"\n', "m.tsv")) == ["Hi"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "says"),
-    [
-        ("m.tsv", "id\taudio\ttext\ttext\n1\ta.flac\ta\tb", "two columns of the header are named 'text'"),
-        ("m.tsv", "id\taudio\t\n1\ta.flac\ta", "column 3 of the header has no name"),
-        ("m.tsv", "", "is empty, expected a header line"),
-        ("m.tsv", "id\taudio\ttext\n", "m.tsv has no items"),
-        ("m.tsv", "u\ta.flac\tHello.\nv\ta.flac\tYes.", "line 2: has no id; name the key"),
-        ("m.tsv", "id\taudio\ttext\n1\ta.flac\tHi".encode("utf-16"), "is UTF-16; convert it: iconv"),
-        ("m.tsv", "id\taudio\tcafé\n1\ta.flac\tHi".encode("latin-1"), "line 1 is not UTF-8 (byte 0xe9 at 12)"),
-        ("m.csv", "id,audio,text\n1,a.flac,Hi", "is comma-separated; save it tab-separated, as .tsv"),
-        ("m.jsonl", "", "m.jsonl has no items"),
-        ("m.jsonl", "\n \n\u200b\n", "m.jsonl has no items"),
-        (
-            "m.jsonl",
-            json.dumps([{"id": "a", "audio": "a.flac"}], indent=1),
-            "is a single JSON array; expected JSON lines",
-        ),
-        ("m.jsonl", '{"id": "a"}\n{"id": "b"}', "none of the 2 items"),
-        ("m.jsonl", (LINE % ("a", "b")).encode("utf-16-le"), "is UTF-16"),
-        ("m.jsonl", b"PAR1\x15\x04", "is a Parquet file; use it with kind: huggingface"),
-        ("m.jsonl", b"\x1f\x8b\x08\x00", "is a gzip archive; unpack it"),
-    ],
-)
-def test_files_that_are_no_manifest(folder: Path, name: str, text: str | bytes, says: str) -> None:
-    with pytest.raises(SourceError) as raised:
-        list(entries([manifest(folder, text, name)]))
-    assert says in str(raised.value) and name in str(raised.value)
-
-
-def test_pandas_index_has_no_name(folder: Path) -> None:
-    assert texts(manifest(folder, "\tid\taudio\ttext\n0\tu\ta.flac\tHi\n", "m.tsv")) == ["Hi"]
-
-
-def test_bad_lines_of_a_manifest_are_one_each(folder: Path) -> None:
-    lines = [
-        LINE % ("a", "one"),
-        '{"id": "b", "audio": "a.flac", "text": "one", "text": "two"}',
-        LINE % ("c", "x\ty"),
-        LINE % ("x", "x") + LINE % ("y", "y"),
-        (LINE % ("d", "café")).encode("latin-1"),
-        b"\xef\xbb\xbf" + (LINE % ("e", "last")).encode(),
-    ]
-    text = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
-    found = texts(manifest(folder, text))
-    assert found[0] == "one" and found[5] == "last"
-    assert "line 2: has `text` twice, with different values" in str(found[1])
-    assert "line 3: is not JSON" in str(found[2])
-    assert "line 4: is not JSON (Extra data" in str(found[3])
-    assert "line 5: is not UTF-8 (byte 0xe9 at 43); convert the file" in str(found[4])
-
-
-@pytest.mark.parametrize(
-    ("audio", "says"),
-    [
-        ("file:///{}/a%2Eflac", None),
-        ("file://localhost{}/a.flac", None),
-        ("FILE:{}/a.flac", None),
-        ("sub\\a.flac", None),
-        ("file://server/a.flac", "is on the host 'server'"),
-        ("file:a.flac", "is not a file URL; write file:///PATH"),
-        ("file:///a%00b", "holds a NUL"),
-        ("file:///a%ff", "is not UTF-8"),
-        ("..\\a.flac", "leads out of"),
-        (["a.flac"], "`audio` is a list; expected a path"),
-        ({"array": [0.1], "sampling_rate": 16_000}, "`audio` is an object; expected a path"),
-        (7, "`audio` is an integer; expected a path"),
-        (" ", "has no audio path; name the key that holds it in the source's `columns: {audio: NAME}`"),
-        ("ftq://host/a.flac", "ftq"),
-    ],
-)
-def test_places_of_audio(folder: Path, audio: Any, says: str | None) -> None:
-    (folder / "sub").mkdir()
-    (folder / "sub" / "a.flac").write_bytes((folder / "a.flac").read_bytes())
-    audio = audio.format(folder) if isinstance(audio, str) else audio
-    item = first(manifest(folder, json.dumps({"id": "a", "audio": audio})))
-    if says:
-        assert item.error and says in item.error
-    else:
-        assert item.size == (folder / "a.flac").stat().st_size and item.seconds == 2.0
-
-
-def test_columns_that_are_not_there(folder: Path) -> None:
-    with pytest.raises(ValidationError, match="'speaker' is not a field; the fields are id, audio, text"):
-        manifest(folder, "", columns={"speaker": "s"})
-    with pytest.raises(
-        SourceError, match=r"columns\.text is 'txet', but no line has it; the first line has id, audio, text"
-    ):
-        list(manifest(folder, LINE % ("a", "b"), columns={"text": "txet"}).items())
-    given = {"id": "a", "audio": "a.flac", "begin_time": 0.5, "end_time": 1, "speed": 2, "text": "x", "sentence": "y"}
-    columns = {"start": "begin_time", "end": "end_time", "text": "sentence"}
-    item = first(manifest(folder, json.dumps(given), columns=columns, ignore=["speed"]))
-    assert (item.text, item.start_seconds, item.section_seconds) == ("y", 0.5, 0.5)
-
-
-def test_a_source_s_language_is_a_code(folder: Path) -> None:
-    assert manifest(folder, "", language="German").language == "de"
-    with pytest.raises(ValidationError, match="expected a language's code"):
-        manifest(folder, "", language="Klingonese")
-
-
-def test_nothing_becomes_no_version(tmp_path: Path) -> None:
-    empty = plan([], 1.0)
-    assert empty.num_entries == 0  # a dry run may say so
-    with pytest.raises(UserError, match=r"there are no items to plan\. Name sources"):
-        empty.commit(Dataset(str(tmp_path)))
-    assert list(tmp_path.iterdir()) == []
-
-
-# -- audio in data sets ----------------------------------------------------------------------------------------------
-
-SHORT = (TONE[:8000]).astype(np.float32)
-STRUCT = pa.struct([("array", pa.list_(pa.float32())), ("sampling_rate", pa.int64())])
-PATHS = pa.struct([*STRUCT, ("path", pa.string())])
-FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def sound(folder: Path, kind: pa.DataType, values: list[Any], **columns: list[Any]) -> HuggingFaceSource:
-    pytest.importorskip("datasets")
-    table = pa.table({"audio": pa.array(values, kind), "text": ["Hi."] * len(values)} | columns)
-    pq.write_table(table, folder / "d.parquet")
-    return parquet(folder / "d.parquet")
-
-
-def test_audio_in_every_form(folder: Path) -> None:
-    file = (folder / "a.flac").read_bytes()
-    in_16_bits = np.rint(SHORT * 32768).astype(np.int16)
-    forms: list[tuple[pa.DataType, Any, dict[str, list[Any]]]] = [
-        (STRUCT, {"array": SHORT, "sampling_rate": 8000}, {}),
-        (pa.list_(pa.float64()), SHORT, {"sampling_rate": [8000, 8000]}),
-        (pa.list_(pa.int16()), in_16_bits, {"sample_rate": ["8000", "8000"]}),
-        (PATHS, {"array": None, "sampling_rate": 8000, "path": "a.flac"}, {}),
-        (PATHS, {"array": SHORT, "sampling_rate": 8000, "path": "gone.flac"}, {}),
-        (FILE, {"bytes": file, "path": "x"}, {}),
-        (FILE, {"bytes": None, "path": "a.flac"}, {}),
-        (pa.string(), "a.flac", {}),
-        (pa.string(), (folder / "a.flac").as_uri(), {}),
-        (pa.binary(), file, {}),
-    ]
-    for kind, value, columns in forms:
-        source = sound(folder, kind, [value, None], **columns)
-        good, null = source.items()
-        assert null.error_class == "bad_line" and "row 1: " in str(null.error), null
-        assert good.error is None and good.text == "Hi.", good
-        opened = source.open(good.locator)
-        if isinstance(opened, tuple):
-            assert opened[1] == 8000 and opened[0].dtype == np.float32 and good.seconds == 1.0
-            assert np.allclose(opened[0], SHORT, atol=1 / 32768)
-        else:
-            assert (opened if isinstance(opened, bytes) else Path(opened).read_bytes()) == file
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "columns", "says"),
-    [
-        (STRUCT, {"array": [0.1], "sampling_rate": None}, {}, "samples without a sampling_rate"),
-        (STRUCT, {"array": [0.1], "sampling_rate": 0}, {}, "sampling_rate 0 is outside"),
-        (STRUCT, {"array": [], "sampling_rate": 16_000}, {}, "`audio` holds no audio"),
-        (STRUCT, {"array": None, "sampling_rate": 16_000}, {}, "`audio` holds no audio"),
-        (pa.list_(pa.float32()), [0.1], {}, "samples without a sampling_rate"),
-        (pa.list_(pa.float32()), [0.1], {"sampling_rate": ["fast"]}, "sampling_rate 'fast' is not a number"),
-        (FILE, {"bytes": None, "path": None}, {}, "`audio` holds no audio"),
-        (pa.list_(pa.int64()), [1], {}, r"column audio holds list<.*int64>; expected audio bytes, paths, or lists"),
-        (pa.int64(), 1, {}, "column audio holds int64; expected"),
-        (pa.list_(pa.list_(pa.float32())), [[0.1]], {}, "expected audio bytes, paths, or lists"),
-    ],
-)
-def test_audio_that_is_none_is_one_message(folder: Path, kind: Any, value: Any, columns: Any, says: str) -> None:
-    with pytest.raises(SourceError, match=says):
-        list(entries([sound(folder, kind, [value], **columns)]))
-
-
-def test_data_sets_without_rows_or_columns(folder: Path) -> None:
-    with pytest.raises(SourceError, match="a Parquet file has no rows; leave it out"):
-        list(entries([sound(folder, pa.string(), [])]))
-    source = sound(folder, pa.string(), ["a.flac"])
-    with pytest.raises(SourceError, match=r"columns\.text is 'txet', but its columns are audio, text"):
-        list(source.model_copy(update={"columns": {"text": "txet"}}).items())
-    with pytest.raises(ValidationError, match="'sentence' is not a field"):
-        parquet(folder / "d.parquet", columns={"sentence": "text"})
-
-
-def test_words_that_pandas_takes_for_nothing(folder: Path) -> None:
-    """Null is Luxembourgish for 0, and nan a word in Common Voice; a cell that is empty has no text."""
-    pytest.importorskip("datasets")
-    words = ["null", "nan", "NA", "None", ""]
-    rows = [f"{number},a.flac,{word},{'' if number else 0.5}" for number, word in enumerate(words)]
-    (folder / "d.csv").write_text("\n".join(["id,audio,sentence,offset", *rows]))
-    source = HuggingFaceSource(kind="huggingface", corpus="hf", path="csv", data_files=str(folder / "d.csv"))
-    items = list(source.items())
-    assert [item.text for item in items] == [*words[:-1], None]
-    assert [item.start_seconds for item in items] == [0.5, None, None, None, None]
-    rows = [f"{number}\ta.flac\t{word}" for number, word in enumerate(words)]
-    assert texts(manifest(folder, "\n".join(["id\taudio\ttext", *rows]), "m.tsv")) == [*words[:-1], None]
-
-
-# -- in a job --------------------------------------------------------------------------------------------------------
 
 
 def test_characters_of_an_alignment_cut_the_stored_text(tmp_path: Path) -> None:

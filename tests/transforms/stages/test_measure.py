@@ -245,7 +245,7 @@ BREAKS: dict[str, Callable[[list[str]], list[str]]] = {
 }
 
 
-def test_what_is_held_back_of_broken_texts() -> None:
+def test_rows_dropped_of_broken_texts() -> None:
     """docs/FILTERS.md has these figures, of 210 texts of LibriSpeech (Panayotov et al. 2015, CC BY 4.0)."""
     _, *lines = (Path(__file__).parents[1] / "data" / "librispeech_texts.tsv").read_text(encoding="utf-8").splitlines()
     seconds = np.array([float(line.split("\t")[0]) for line in lines])

@@ -79,8 +79,8 @@ def batch(*rows: dict[str, Any]) -> pa.Table:
     return result.append_column("response_text", pa.nulls(len(result), pa.string()))
 
 
-def held(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
-    """Why each row was held back; None where it was published."""
+def dropped(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
+    """Why each row was dropped; None where it was published."""
     given = batch(*(ROW | row for row in rows))
     output = transform(given)
     reasons = {reject.utterance_id: (reject.error_class, reject.message) for reject in output.rejects}
@@ -136,8 +136,8 @@ def held(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
 )
 def test_thresholds(transform: Any, changes: dict[str, Any], reason: str | None) -> None:
     """The row stands between the plain ones, so that a mask that slips by a row is seen."""
-    plain = held(transform, {})[0]
-    before, found, after = held(transform, {}, changes, {})
+    plain = dropped(transform, {})[0]
+    before, found, after = dropped(transform, {}, changes, {})
     assert (found and found[0]) == (reason and f"filtered_{reason}")
     assert (before, after) == (plain, plain)
 
@@ -193,8 +193,8 @@ def test_thresholds_of_every_set(
     stage: Any, parameters: Any, limits: dict[str, Any], changes: dict[str, Any], reason: str | None
 ) -> None:
     transform = stage(parameters(**limits))
-    plain = held(transform, {})[0]
-    before, found, after = held(transform, {}, changes, {})
+    plain = dropped(transform, {})[0]
+    before, found, after = dropped(transform, {}, changes, {})
     assert (found and found[0]) == (reason and f"filtered_{reason}")
     assert (before, after) == (plain, plain)
 
@@ -231,13 +231,13 @@ def test_thresholds_of_every_set(
     ],
 )
 def test_the_reason_names_value_and_threshold(transform: Any, changes: dict[str, Any], message: str) -> None:
-    (found,) = held(transform, changes)
+    (found,) = dropped(transform, changes)
     assert found is not None and found[1] == message
 
 
 def test_the_first_check_that_fails_gives_the_reason() -> None:
     transform = PublishT2C(T2CParameters(max_seconds=1.0, max_wer=0.1))
-    found = held(transform, {"units": None} | NO_TEXT, NO_TEXT, {"num_samples": 1600}, {})
+    found = dropped(transform, {"units": None} | NO_TEXT, NO_TEXT, {"num_samples": 1600}, {})
     assert [reason and reason[0] for reason in found] == [
         "filtered_no_units",
         "filtered_no_text",
@@ -264,7 +264,7 @@ def test_a_score_that_is_the_threshold_passes() -> None:
         "transcripts": {"wer_vs_reference": 0.3, "text": "x"},
         "alignments": {"coverage": 0.7},
     }
-    assert held(PublishEcho(echo), row) == held(PublishS2T(s2t), row) == [None]
+    assert dropped(PublishEcho(echo), row) == dropped(PublishS2T(s2t), row) == [None]
 
 
 def test_a_rate_outside_of_its_corpus_fences(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_rate_outside_of_its_corpus_fences(tmp_path: Path) -> None:
     fences.save(tmp_path / "f.json")
     transform = PublishS2T(S2TParameters(rate_fences=str(tmp_path / "f.json")))
     rows = ({}, {"language": "de"}, {"corpus": "slow"}, {"corpus": "new"}, {"num_samples": 160_000})
-    reasons = held(transform, *rows)
+    reasons = dropped(transform, *rows)
     low, high = 12.75 - 1.5 * 1.5, 14.25 + 1.5 * 1.5
     assert reasons == [
         None,
@@ -323,7 +323,7 @@ def test_a_transcript_that_is_a_phrase_alone(tmp_path: Path) -> None:
     heard = ["Thank you.", "THANK YOU!", "thank you all", "Subtitles by Jo", "bye", "Thank you 2302208", "7"]
     heard += ["ご視聴ありがとうございました。", "धन्यवाद।"]
     rows = [{"reference_text": None, "transcripts": {"text": text, "wer_vs_reference": None}} for text in heard]
-    reasons = held(transform, *rows, {"reference_text": "Thank you."})
+    reasons = dropped(transform, *rows, {"reference_text": "Thank you."})
     assert [bool(reason) for reason in reasons] == [True, True, False, True, True, False, False, True, True, False]
     assert reasons[0] == ("filtered_phrases", "text is only 'Thank you.', which is listed in phrases")
 

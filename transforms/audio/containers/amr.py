@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from echo_targets.transforms.audio.containers.base import SOUND, Link, Seekable, find, read_at, split
-from echo_targets.transforms.audio.containers.following import refuse_other_within
+from echo_targets.transforms.audio.containers.following import reject_other_within
 
 AMR = re.compile(rb"#!AMR(?:-WB)?\n")
 NARROW_BAND = (13, 14, 16, 18, 20, 21, 27, 32, 6)
@@ -28,7 +28,7 @@ def _amr(file: Seekable, link: Link) -> Link:
     A frame of zeros lacks even the quality bit, which every encoder sets.
     """
     head = AMR.match(read_at(file, link.start, 9))
-    refuse_other_within(file, link.start + 1, link.end, may_hold_mp3=False)
+    reject_other_within(file, link.start + 1, link.end, may_hold_mp3=False)
     if head is None:  # several channels
         return link
     sizes = WIDE_BAND if b"WB" in head[0] else NARROW_BAND

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at
-from echo_targets.transforms.audio.containers.following import recording_at, refuse_other
+from echo_targets.transforms.audio.containers.following import recording_at, reject_other
 
 MAX_BOXES = 1_000_000
 EBML = re.compile(rb"\x1a\x45\xdf\xa3(?:[\x80-\xff]|[\x40-\x7f].|\x01.{7})\x42\x86\x81\x01", re.DOTALL)
@@ -37,7 +37,7 @@ def mp4(file: Seekable, start: int, end: int) -> list[Link]:
         fragmented |= head[4:8] == b"moof"
         at += size
     if first < at < end:
-        refuse_other(file, at, end)
+        reject_other(file, at, end)
     cut = "its last fragment is incomplete" if fragmented and at > end else None
     return [*links, Link(first, end, max(at, end) - first, end - first, cut=cut)]
 
@@ -58,7 +58,7 @@ def _matroska(file: Seekable, start: int, end: int) -> Link:
     if size is None:  # a live stream
         return Link(start, end)
     claimed = at + 4 + _width(head[at + 4 :]) + size
-    refuse_other(file, start + claimed, end)
+    reject_other(file, start + claimed, end)
     return Link(start, end, max(claimed, end - start), end - start)
 
 

@@ -6,7 +6,7 @@ import re
 import struct
 
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at, split
-from echo_targets.transforms.audio.containers.following import recording_at, refuse_other
+from echo_targets.transforms.audio.containers.following import recording_at, reject_other
 
 FLV = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
 DURATION = re.compile(rb"\x00\x08duration\x00(.{8})", re.DOTALL)
@@ -34,6 +34,6 @@ def _flv(file: Seekable, link: Link) -> Link:
         if at + 11 + size <= link.end:
             last = max(last, int.from_bytes(head[7:8] + head[4:7], "big") / 1000)
         at += 11 + size + 4
-    refuse_other(file, at, link.end)
+    reject_other(file, at, link.end)
     cut = f"its header says {promised:.2f} s" if promised - last > SLACK else None
     return Link(link.start, link.end, cut=cut)

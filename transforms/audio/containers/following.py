@@ -75,7 +75,7 @@ def _is_mp3(file: Seekable, at: int, end: int) -> bool:
     return len(rates) == 1
 
 
-def refuse_other(file: Seekable, at: int, end: int, but: str = "") -> None:
+def reject_other(file: Seekable, at: int, end: int, but: str = "") -> None:
     """Raise BadAudio if a recording begins at a position (after any padding), unless its name is `but`."""
     at = after_padding(file, at, end)
     name = recording_at(file, at, end)
@@ -83,7 +83,7 @@ def refuse_other(file: Seekable, at: int, end: int, but: str = "") -> None:
         raise _joined(name, at)
 
 
-def refuse_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool) -> None:
+def reject_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool) -> None:
     """Raise BadAudio if another recording begins anywhere in data whose own end is unknown.
 
     Args:
@@ -99,7 +99,7 @@ def refuse_other_within(file: Seekable, start: int, end: int, may_hold_mp3: bool
                     raise _joined(name, at)
 
 
-def refuse_unknown(file: Seekable, at: int, end: int, allowed: int = JUNK) -> None:
+def reject_unknown(file: Seekable, at: int, end: int, allowed: int = JUNK) -> None:
     """Raise BadAudio if more than `allowed` bytes follow the samples and are neither tags nor text: perhaps samples.
 
     Args:
@@ -108,7 +108,7 @@ def refuse_unknown(file: Seekable, at: int, end: int, allowed: int = JUNK) -> No
         end: end of the file.
         allowed: number of bytes to ignore, whatever they are.
     """
-    refuse_other(file, at, end)
+    reject_other(file, at, end)
     at = after_padding(file, at, end)
     size = end - at
     if size > allowed and not (size < TEXT and _is_text(read_at(file, at, size))):

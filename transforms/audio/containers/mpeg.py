@@ -17,7 +17,6 @@ BIT_RATES = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 """kbit/s by (is MPEG-1, layer)."""
-SYNC = re.compile(rb"\xff[\xe2-\xff]")
 
 
 class Frame(NamedTuple):

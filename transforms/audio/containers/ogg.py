@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at
-from echo_targets.transforms.audio.containers.following import refuse_other
+from echo_targets.transforms.audio.containers.following import reject_other
 
 BEGINS, ENDS = 2, 4
 CAPTURE = re.compile(b"OggS")
@@ -59,7 +59,7 @@ def ogg(file: Seekable, start: int, end: int) -> list[Link]:
         at += size
     chain.partial = read_at(file, at, min(4, max(0, end - at))) == b"OggS"
     if at < end and not chain.partial:
-        refuse_other(file, at, end)
+        reject_other(file, at, end)
         if next(find(file, CAPTURE, at, end), None) is not None:
             seconds = max((stream.seconds for stream in chain.streams.values()), default=0.0)
             chain.damage = chain.damage or f"after {seconds:.2f} s: what follows is not an Ogg page"

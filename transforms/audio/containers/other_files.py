@@ -22,7 +22,7 @@ PACKED = {
 HEAD = 1024
 
 
-def refuse_other_file(file: Seekable) -> None:
+def reject_other_file(file: Seekable) -> None:
     """Raise BadAudio if an open file is a web page, a Git LFS pointer, an archive or only zeros."""
     head = read_at(file, 0, HEAD)
     problem = _described(head)

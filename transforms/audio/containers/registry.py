@@ -9,7 +9,7 @@ from echo_targets.transforms.audio.containers.amr import amr
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at, size_of, split
 from echo_targets.transforms.audio.containers.boxes import matroska, mp4
 from echo_targets.transforms.audio.containers.flv import flv
-from echo_targets.transforms.audio.containers.following import refuse_other_within
+from echo_targets.transforms.audio.containers.following import reject_other_within
 from echo_targets.transforms.audio.containers.mpeg import frame_of, mp3
 from echo_targets.transforms.audio.containers.ogg import ogg
 from echo_targets.transforms.audio.containers.riff import W64_RIFF, aiff, au, caf, other_riff, sphere, wav, wave64
@@ -33,7 +33,7 @@ def _joined(pattern: re.Pattern[bytes]) -> Walk:
     def walk(file: Seekable, start: int, end: int) -> list[Link]:
         links = split(Link(start, end), list(find(file, pattern, start + 1, end)))
         for link in links:
-            refuse_other_within(file, _first_frame(file, link), link.end, may_hold_mp3=False)
+            reject_other_within(file, _first_frame(file, link), link.end, may_hold_mp3=False)
         return links
 
     return walk
@@ -94,7 +94,7 @@ def links(file: Seekable) -> tuple[str, list[Link]]:
     if (frame := frame_of(head)) and frame_of(read_at(file, frame.size, 4)):
         return "mp3", mp3(file, 0, end)
     if _is_adts(head) or _is_mpeg_ts(file):
-        refuse_other_within(file, 1, end, may_hold_mp3=True)
+        reject_other_within(file, 1, end, may_hold_mp3=True)
     return "", [Link(0, end)]
 
 

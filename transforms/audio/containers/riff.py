@@ -9,9 +9,9 @@ from echo_targets.transforms.audio.containers.base import TOLERANCE, Link, Seeka
 from echo_targets.transforms.audio.containers.following import (
     after_padding,
     recording_at,
-    refuse_other,
-    refuse_other_within,
-    refuse_unknown,
+    reject_other,
+    reject_other_within,
+    reject_unknown,
 )
 
 MAX_CHUNKS = 10_000
@@ -40,7 +40,7 @@ def other_riff(file: Seekable, start: int, end: int) -> list[Link]:
     size = int.from_bytes(read_at(file, start + 4, 4), "little") + 8
     known = size > 8 and not _is_placeholder(size, end - start)
     if known:
-        refuse_other(file, start + size + size % 2, end, but="AVI")
+        reject_other(file, start + size + size % 2, end, but="AVI")
     return [Link(start, end, max(size, end - start), end - start) if known else Link(start, end)]
 
 
@@ -73,7 +73,7 @@ def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: st
     has = end - at - 8
     if _is_placeholder(claimed, has) and _after_chunks(file, at + 8, end, order) != (end, 0):
         following = next(find(file, JOINED, at + 8, end), end)
-        refuse_other_within(file, at + 8, following, may_hold_mp3=True)
+        reject_other_within(file, at + 8, following, may_hold_mp3=True)
         has = following - at - 8
         return _mended(Link(start, following, has, has), at, order)
     if claimed >= has:
@@ -82,7 +82,7 @@ def _data(file: Seekable, start: int, at: int, claimed: int, end: int, order: st
     following = after_padding(file, after, end)
     if _is_wave(file, following):
         return Link(start, following, claimed + unread, claimed)
-    refuse_unknown(file, after, end, allowed)
+    reject_unknown(file, after, end, allowed)
     return Link(start, after, claimed + unread, claimed)
 
 
@@ -153,7 +153,7 @@ def _wave64(file: Seekable, start: int, end: int) -> tuple[Link, int]:
     if not link.claimed:
         return link, end
     if read_at(file, at, 16) != W64_RIFF:
-        refuse_unknown(file, at, end)
+        reject_unknown(file, at, end)
     return link, at
 
 
@@ -174,7 +174,7 @@ def aiff(file: Seekable, start: int, end: int) -> list[Link]:
                 link = Link(start, stop, size - 8, min(size - 8, stop - at - 16))
             at += 8 + size + size % 2
         if stop == end and link.claimed:
-            refuse_other(file, following, end)
+            reject_other(file, following, end)
         links.append(link)
         start = stop
     return links
@@ -190,7 +190,7 @@ def au(file: Seekable, start: int, end: int) -> list[Link]:
         stop = following if offset and read_at(file, following, 4) == b".snd" else end
         known = 0 < size < 0xFFFFFFFF
         if known and stop == end:
-            refuse_unknown(file, following, end)
+            reject_unknown(file, following, end)
         links.append(Link(start, stop, size, min(size, stop - start - offset)) if known else Link(start, stop))
         start = stop
     return links
@@ -216,7 +216,7 @@ def _caf(file: Seekable, start: int, end: int) -> Link:
                 return link
         at += 12 + max(0, size)
     if link.claimed:
-        refuse_unknown(file, at, end)
+        reject_unknown(file, at, end)
     return link
 
 
@@ -241,6 +241,6 @@ def _sphere(file: Seekable, start: int, end: int) -> Link:
     following = start + int(size[1]) + claimed
     stop = following if read_at(file, following, len(NIST)) == NIST else end
     if stop == end:
-        refuse_unknown(file, following, end)
+        reject_unknown(file, following, end)
     stop = min(following, end)  # otherwise libsndfile would read on
     return Link(start, stop, claimed, min(claimed, stop - start - int(size[1])))

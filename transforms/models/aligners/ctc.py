@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def align_tokens(
     wildcard, first = log_probs.max(1) - np.float32(WILDCARD_COST), log_probs.shape[1]
     log_probs = np.column_stack([log_probs, wildcard, wildcard])
     targets, owners = _targets(tokens, (first, first + 1))
-    if (needed := _frames_needed(targets)) > len(log_probs):
+    if (needed := frames_needed(targets)) > len(log_probs):
         return failed(f"the text needs {needed} frames, but the audio has {len(log_probs)}")
     if len(log_probs) * (2 * len(targets) + 1) > MOST_CELLS:
         return failed(
@@ -110,7 +111,8 @@ def _targets(phonemes: list[tuple[int, ...] | None], wildcards: tuple[int, int])
     return targets, owners
 
 
-def _frames_needed(targets: list[int]) -> int:
+def frames_needed(targets: Sequence[int]) -> int:
+    """Return the number of frames that a CTC path needs; a blank separates equal neighbors."""
     return len(targets) + sum(one == next_ for one, next_ in pairwise(targets))
 
 

@@ -19,7 +19,7 @@ from echo_targets.transforms.models.checkpoints.fairseq2 import (
     layer_normed,
     start_fairseq2,
 )
-from echo_targets.transforms.models.encoders.hubert import encode_utterance
+from echo_targets.transforms.models.encoders.self_supervised import encode_utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,8 +77,7 @@ class Fairseq2Ctc(LetterCtc):
         from fairseq2.nn import BatchLayout
 
         logits, _ = self._network(waveform, BatchLayout.of(waveform))
-        log_probs: Tensor = logits.float().log_softmax(-1)
-        return log_probs
+        return logits.float().log_softmax(-1)
 
     def _tokens(self) -> list[str]:
         path = self._vocabulary

@@ -122,10 +122,9 @@ class CtcAligner(Aligner):
     def _run(self, window: np.ndarray) -> np.ndarray:
         model = self._idle.get()
         try:
-            log_probs: np.ndarray = model.session.run(["log_probs"], {"waveform": window})[0][0]
+            return model.session.run(["log_probs"], {"waveform": window})[0][0]
         finally:
             self._idle.put(model)
-        return log_probs
 
     def phonemes(self, symbol: str) -> tuple[int, ...] | None:
         """Return the ids of an English word's phonemes, part by part if hyphenated; None if G2P can't pronounce it."""

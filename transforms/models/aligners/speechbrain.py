@@ -27,7 +27,7 @@ from echo_targets.transforms.models.checkpoints.speechbrain import (
     need_speechbrain,
     read_state,
 )
-from echo_targets.transforms.models.encoders.hubert import check_every_frame, do_normalize, encode_utterance
+from echo_targets.transforms.models.encoders.self_supervised import check_every_frame, do_normalize, encode_utterance
 from echo_targets.transforms.models.encoders.speechbrain import EPS, SpeechbrainEncoder, checkpoint_of, load_encoder
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ class SpeechbrainCtc(LetterCtc):
         if self._output_norm:
             hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[1:])  # over time too, as speechbrain does
         enc, linear = self._head
-        logits: Tensor = linear(enc(hidden))
-        return logits.log_softmax(-1)
+        return linear(enc(hidden)).log_softmax(-1)
 
     @cached_property
     def _hyperparams(self) -> Hyperparams:

@@ -40,12 +40,12 @@ class Vocabulary:
         if pieces := [token for token in self.letters if len(token) > 1]:
             raise ModelError(
                 f"{self.path}: {pieces[0]!r} is not a letter, but a piece of a word or a sound; "
-                "for alignment, use a model of letters"
+                "to align, use a model of letters"
             )
         if len(sounds := sorted(PHONETIC & self.letters.keys())) > 1:
             raise ModelError(
                 f"{self.path}: its tokens are sounds ({', '.join(sounds[:5])}), which can't spell words; "
-                "for alignment, use a model of letters"
+                "to align, use a model of letters"
             )
         for token, number in self.letters.items():
             if number in (self.blank, self.border):

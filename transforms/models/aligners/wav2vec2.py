@@ -20,7 +20,7 @@ from echo_targets.transforms.models.aligners.wav2vec2_vocabulary import (
 )
 from echo_targets.transforms.models.checkpoints.files import read_file, read_json
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
-from echo_targets.transforms.models.encoders.hubert import (
+from echo_targets.transforms.models.encoders.self_supervised import (
     SslEncoder,
     check_every_frame,
     do_normalize,
@@ -73,8 +73,7 @@ class SslCtc(LetterCtc):
         return encode_utterance(self._forward, waveform, self._normalize, self.device)
 
     def _forward(self, waveform: Tensor) -> Tensor:
-        logits: Tensor = self._network(waveform).logits
-        return logits.float().log_softmax(-1)
+        return self._network(waveform).logits.float().log_softmax(-1)
 
     @cached_property
     def _chosen(self) -> LanguageVocabulary:

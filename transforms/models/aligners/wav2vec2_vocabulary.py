@@ -55,7 +55,7 @@ def read_vocabulary(folder: Path, language: str) -> LanguageVocabulary:
     _check_tokenizer(folder, [config.get("tokenizer_class"), written.get("tokenizer_class")], written)
     if not path.is_file():
         raise ModelError(
-            f"{path} is missing: it lists the letters; for alignment, use a model of letters, and copy all of its files"
+            f"{path} is missing: it lists the letters; to align, use a model of letters, and copy all of its files"
         )
     tokens, chosen = read_json(path), None
     if tokens and all(isinstance(each, dict) for each in tokens.values()):
@@ -83,14 +83,10 @@ def read_vocabulary(folder: Path, language: str) -> LanguageVocabulary:
 def _check_tokenizer(folder: Path, classes: list[Any], written: dict[str, Any]) -> None:
     named = [name for name in classes if name is not None]
     if "do_phonemize" in written or any("Phoneme" in str(name) for name in named):
-        raise ModelError(
-            f"{folder}: its tokens are sounds, which can't spell words; for alignment, use a model of letters"
-        )
+        raise ModelError(f"{folder}: its tokens are sounds, which can't spell words; to align, use a model of letters")
     for name in named:
         if name not in TOKENIZERS:
-            raise ModelError(
-                f"{folder}: its tokenizer is {name}; for alignment, use a model of letters ({TOKENIZERS[0]})"
-            )
+            raise ModelError(f"{folder}: its tokenizer is {name}; to align, use a model of letters ({TOKENIZERS[0]})")
 
 
 def _language(path: Path, vocabularies: dict[str, Any], language: str) -> str:

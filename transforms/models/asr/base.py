@@ -15,10 +15,7 @@ import numpy as np
 
 from echo_targets.transforms.models.asr.phrases import Phrase
 from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES, hidden_states
-from echo_targets.transforms.models.whisper.weights import (
-    load_whisper,
-    weights_of,
-)
+from echo_targets.transforms.models.whisper.weights import load_whisper, weights_of
 from echo_targets.transforms.threads import encode_each
 
 

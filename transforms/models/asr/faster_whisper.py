@@ -12,12 +12,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.asr.base import DecodedWindow, Encoded
 from echo_targets.transforms.models.asr.openai_whisper import OpenAIWhisper
 from echo_targets.transforms.models.checkpoints.files import read_json
-from echo_targets.transforms.models.whisper.weights import (
-    EMBEDDED,
-    directory_of,
-    is_transformers,
-    weights_of,
-)
+from echo_targets.transforms.models.whisper.weights import EMBEDDED, directory_of, is_transformers, weights_of
 from echo_targets.transforms.threads import in_parallel
 
 FIRST_PHRASE_TICKS = 50

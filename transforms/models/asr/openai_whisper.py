@@ -9,10 +9,7 @@ import numpy as np
 
 from echo_targets.transforms.models.asr.phrases import Phrase, split_phrases
 from echo_targets.transforms.models.whisper.settings import settings_of
-from echo_targets.transforms.models.whisper.weights import (
-    check_text,
-    directory_of,
-)
+from echo_targets.transforms.models.whisper.weights import check_text, directory_of
 from echo_targets.transforms.threads import in_threads
 
 if TYPE_CHECKING:

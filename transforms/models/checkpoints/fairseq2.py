@@ -24,7 +24,7 @@ from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.files import check_held
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
-from echo_targets.transforms.models.encoders.hubert import CHUNK_SAMPLES
+from echo_targets.transforms.models.encoders.self_supervised import CHUNK_SAMPLES
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES, num_frames
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ class Fairseq2Checkpoint:
         if sizes.use_fbank:
             raise ModelError(f"{self.card_file}: its encoder takes filterbanks (use_fbank): use one for waveforms")
         if hop != HOP_SAMPLES:
-            raise ModelError(
-                f"{self.card_file}: a frame is {hop} samples, but must be {HOP_SAMPLES}: use another encoder"
-            )
+            raise ModelError(f"{self.card_file}: a frame is {hop} samples, not {HOP_SAMPLES}: use another encoder")
         if max(sizes.num_encoder_layers, sizes.pos_encoder_depth) > MAX_LAYERS:
             raise ModelError(f"{self.card_file} claims more than {MAX_LAYERS} layers: correct it")
         sizes.max_seq_len = max(sizes.max_seq_len, num_frames(CHUNK_SAMPLES))  # the size of a table
@@ -268,8 +266,7 @@ def layer_normed(waveform: np.ndarray) -> np.ndarray:
     """Return a waveform of zero mean and unit variance, by a layer norm over it all, as in fairseq and fairseq2."""
     import torch
 
-    normed: np.ndarray = torch.nn.functional.layer_norm(torch.from_numpy(waveform), waveform.shape).numpy()
-    return normed
+    return torch.nn.functional.layer_norm(torch.from_numpy(waveform), waveform.shape).numpy()
 
 
 def start_fairseq2() -> None:

@@ -39,7 +39,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Keys of other networks, each with the values that make no difference to a Llama."""
 
 
-def refuse_other_networks(config: Mapping[str, Any]) -> None:
+def reject_other_networks(config: Mapping[str, Any]) -> None:
     """Reject the configuration of a network that differs from a Llama.
 
     Raises:

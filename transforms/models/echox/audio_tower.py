@@ -102,8 +102,7 @@ def _encoder(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoder:
     if activation != "gelu" or mels not in MELS:
         raise ModelError(
             f"{path}/config.json: activation_function is {activation!r} and num_mel_bins is {mels!r}; a Whisper "
-            "encoder "
-            "has gelu and 80 or 128: use a published Whisper"
+            "encoder has gelu and 80 or 128: use a published Whisper"
         )
     try:
         encoder = AudioEncoder(**{ours: int(config[theirs]) for ours, theirs in SIZES.items()})

@@ -89,8 +89,7 @@ def _check(row: KDRow, config: EchoXConfig) -> None:
     if sum(row.sub_lengths) != len(row.response_ids) or len(row.sub_lengths) != len(row.unit_targets):
         raise ValueError(
             f"segments of {list(row.sub_lengths)} tokens with {len(row.unit_targets)} lists of units do not match "
-            "a "
-            f"reply of {len(row.response_ids)} tokens"
+            f"a reply of {len(row.response_ids)} tokens"
         )
     units = list(chain.from_iterable(row.unit_targets))
     if units and not 0 <= min(units) <= max(units) < config.unit_vocab_size:

@@ -23,7 +23,7 @@ from echo_targets.transforms.models.checkpoints.llama_config import (
     Activation,
     check_heads,
     checked_rope_scaling,
-    refuse_other_networks,
+    reject_other_networks,
 )
 from echo_targets.transforms.models.echox.vocabulary import added_tokens, special_token, unit_spellings
 from echo_targets.transforms.models.t2c.config import T2CConfig
@@ -106,7 +106,7 @@ class EchoXConfig(BaseModel):
     def _as_published(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        refuse_other_networks(data)
+        reject_other_networks(data)
         kind = data.get("model_type")
         if kind is not None and kind not in MODEL_TYPES:
             raise ValueError(f"model_type is {kind!r}; expected {', '.join(MODEL_TYPES)}: use an EchoX checkpoint")

@@ -112,7 +112,7 @@ class EchoX:
             frames = iter(self.tower.frames([turn for dialogue in dialogues for turn in dialogue]))
             return self.network.model.encode_audio([[next(frames) for _ in dialogue] for dialogue in dialogues])
 
-    def prompt(self, ids: Sequence[int], heard: Sequence[EncodedAudio]) -> Prompt:
+    def prompt(self, ids: Sequence[int], encoded: Sequence[EncodedAudio]) -> Prompt:
         """Return input embeddings of a prompt's tokens, with each `audio_patch_id` replaced by a turn's audio.
 
         Raises:
@@ -121,11 +121,11 @@ class EchoX:
         import torch
 
         places = [place for place, token in enumerate(ids) if token == self.config.audio_patch_id]
-        if len(places) != len(heard):
-            raise ValueError(f"{len(places)} audio placeholders for {len(heard)} turns of audio")
+        if len(places) != len(encoded):
+            raise ValueError(f"{len(places)} audio placeholders for {len(encoded)} turns of audio")
         embedded, unpadded = self.embed(ids), self._unpadded(ids)
         parts, seen, start = [], [], 0
-        for place, turn in zip(places, heard, strict=True):
+        for place, turn in zip(places, encoded, strict=True):
             parts += [embedded[start:place], turn.embeddings]
             seen += [unpadded[start:place], unpadded.new_ones(len(turn.embeddings))]
             start = place + 1
@@ -141,14 +141,13 @@ class EchoX:
         import torch
 
         with torch.inference_mode():
-            embedded: Tensor = self.network.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
-        return embedded
+            return self.network.model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
 
     def states(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the states that predict the tokens of given replies, (len(reply), hidden_size) each."""
         import torch
 
-        from echo_targets.transforms.models.t2c.decoding import padded_left, positions_of
+        from echo_targets.transforms.models.t2c.llama_decoding import padded_left, positions_of
 
         with torch.inference_mode():
             # The last token is left out: it predicts what follows the reply.
@@ -181,7 +180,7 @@ class EchoX:
         """
         import torch
 
-        from echo_targets.transforms.models.t2c.decoding import RunningBatch
+        from echo_targets.transforms.models.t2c.llama_decoding import RunningBatch
 
         with torch.inference_mode():
             embeddings, seen = [prompt.embeddings for prompt in prompts], [prompt.seen for prompt in prompts]
@@ -228,24 +227,21 @@ class EchoX:
 
         with torch.inference_mode():
             stop = self.network.lm_head.weight[self.config.period_id]
-            scores: list[float] = functional.cosine_similarity(states.float(), stop.float()[None]).tolist()
-        return scores
+            return functional.cosine_similarity(states.float(), stop.float()[None]).tolist()
 
     def hidden_ids(self, states: Tensor) -> list[int]:
         """Return the token that each state spells: the argmax of the output layer."""
         import torch
 
         with torch.inference_mode():
-            ids: list[int] = self.network.lm_head(states).argmax(-1).tolist()
-        return ids
+            return self.network.lm_head(states).argmax(-1).tolist()
 
     def denoised(self, states: Tensor) -> Tensor:
         """Apply the denoising adapter: (length, hidden_size) states near the embeddings of the text that they spell."""
         import torch
 
         with torch.inference_mode():
-            adapted: Tensor = self.network.unit_translator.aligner_MLP(states)
-        return adapted
+            return self.network.unit_translator.aligner_MLP(states)
 
     def denoising_cosines(self, states: Tensor, ids: Sequence[int]) -> list[float]:
         """Return the cosine of each denoised state with the unit decoder's embedding of a token."""
@@ -254,8 +250,7 @@ class EchoX:
 
         with torch.inference_mode():
             texts = self.network.unit_translator.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
-            cosines: list[float] = functional.cosine_similarity(self.denoised(states).float(), texts.float()).tolist()
-        return cosines
+            return functional.cosine_similarity(self.denoised(states).float(), texts.float()).tolist()
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -341,8 +336,7 @@ def load_network(
         raise ModelError(
             f"{error}. config.json describes {config.num_hidden_layers} layers of width {config.hidden_size}, and "
             f"unit_model ({_name(config)}) a unit decoder of {decoder.num_layers} layers of width "
-            f"{decoder.hidden_size}: "
-            "copy config.json and all weight files of one checkpoint"
+            f"{decoder.hidden_size}: copy config.json and all weight files of one checkpoint"
         ) from error
     network.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     for llama in (network.model, network.unit_translator.model):  # its frequencies are not weights

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaModel
 
 from echo_targets.transforms.models.echox.config import EchoXConfig
-from echo_targets.transforms.models.t2c.decoding import llama_config
+from echo_targets.transforms.models.t2c.llama_decoding import llama_config
 from echo_targets.transforms.models.t2c.network import T2CModule
 
 CTC_CHUNK = 1 << 26
@@ -46,8 +46,7 @@ class LookBack(nn.Module):
     def forward(self, kept: Tensor, padding: Tensor) -> Tensor:
         """Attend over (turns, kept, width); `padding` is True at padding, (turns, kept)."""
         attended, _ = self.encoder_attn(kept, kept, kept, key_padding_mask=padding, need_weights=False)
-        normed: Tensor = self.atten_layer_norm(kept + attended)
-        return normed
+        return self.atten_layer_norm(kept + attended)
 
 
 class SpeechLlama(LlamaModel):

@@ -74,9 +74,7 @@ def unit_spellings(
     found = {number: match[1] for token, number in tokens.items() if (match := UNIT.fullmatch(token))}
     others = [token for token, number in tokens.items() if number >= vocab_size and number not in found]
     if others:
-        raise ModelError(
-            f"{file}: {others[0]!r} has an id from vocab_size {vocab_size} on, which are reserved for units"
-        )
+        raise ModelError(f"{file}: {others[0]!r} has an id from vocab_size {vocab_size} on; these are for units")
     if found and max(found) >= vocab_size + unit_vocab_size:
         raise ModelError(
             f"{file}: unit tokens have ids up to {max(found)}, but config.json has {vocab_size} + {unit_vocab_size} "

@@ -9,7 +9,7 @@ import numpy as np
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.fairseq2 import Fairseq2Checkpoint, layer_normed
 from echo_targets.transforms.models.encoders.base import Encoder
-from echo_targets.transforms.models.encoders.hubert import encode_utterance
+from echo_targets.transforms.models.encoders.self_supervised import encode_utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,5 +70,4 @@ class Fairseq2Features:
     def _hidden(self, waveform: Tensor) -> Tensor:
         from fairseq2.nn import BatchLayout
 
-        hidden: Tensor = self._encoder(*self._frontend(waveform, BatchLayout.of(waveform)))
-        return hidden
+        return self._encoder(*self._frontend(waveform, BatchLayout.of(waveform)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from echo_targets.transforms.models.encoders.base import Encoder
 from echo_targets.transforms.models.encoders.fairseq2 import Fairseq2Encoder
-from echo_targets.transforms.models.encoders.hubert import SslEncoder
+from echo_targets.transforms.models.encoders.self_supervised import SslEncoder
 from echo_targets.transforms.models.encoders.speechbrain import SpeechbrainEncoder
 from echo_targets.transforms.models.encoders.whisper import WhisperEncoder
 

@@ -11,7 +11,13 @@ from typing import Any
 
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.speechbrain import fill, read_state
-from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatures, check_hop, is_ssl, network_of
+from echo_targets.transforms.models.encoders.self_supervised import (
+    SslEncoder,
+    SslFeatures,
+    check_hop,
+    is_ssl,
+    network_of,
+)
 
 CHECKPOINTS = ("wav2vec2.ckpt", "hubert.ckpt", "wavlm.ckpt")
 PREFIXES = ("model.wav2vec2.", "model.hubert.", "model.wavlm.", "model.")

@@ -110,8 +110,7 @@ class UnitReader(Reader):
         from echo_targets.transforms.models.readers.ctc_network import padded
 
         with torch.inference_mode():
-            likeliest: list[list[int]] = self.module(*padded(rows, self._device)).argmax(-1).tolist()
-        return likeliest
+            return self.module(*padded(rows, self._device)).argmax(-1).tolist()
 
     @cached_property
     def _device(self) -> str:

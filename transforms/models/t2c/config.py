@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from echo_targets.transforms.models.checkpoints.llama_config import Activation, check_heads, checked_rope_scaling
 from echo_targets.transforms.segments.rule import SegmentRule

@@ -12,9 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError

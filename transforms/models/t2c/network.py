@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel
 
 from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
-from echo_targets.transforms.models.t2c.decoding import RunningBatch, llama_config
+from echo_targets.transforms.models.t2c.llama_decoding import RunningBatch, llama_config
 
 
 class T2CModule(nn.Module):
@@ -65,8 +65,7 @@ class T2CModule(nn.Module):
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
             use_cache=False,
         )
-        logits: Tensor = self.lm_head(hidden.last_hidden_state)
-        return logits
+        return self.lm_head(hidden.last_hidden_state)
 
     def positions(self, prompt_length: int, count: int, start: int = 0) -> Tensor:
         """Return (count,) float32 positions from `start` on, for a sequence whose prompt has `prompt_length` ids.

@@ -18,7 +18,7 @@ from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
 from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.files import read_json, weight_files
-from echo_targets.transforms.models.encoders.hubert import load_pretrained
+from echo_targets.transforms.models.encoders.self_supervised import load_pretrained
 from echo_targets.transforms.models.tokenizers.base import TokenizerSpec, UnitTokenizer
 
 CHUNK_SECONDS = 100
@@ -143,6 +143,6 @@ class Codec(UnitTokenizer):
         if self._family.whole_frames:
             waveform = np.pad(waveform, (0, -len(waveform) % self.hop_samples))
         with torch.inference_mode():
-            codes = self._model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
-        found: np.ndarray = codes.audio_codes.cpu().numpy().reshape(-1, codes.audio_codes.shape[-1])
-        return found[: self.num_codebooks].T
+            encoded = self._model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
+        codes = encoded.audio_codes.cpu().numpy()
+        return codes.reshape(-1, codes.shape[-1])[: self.num_codebooks].T

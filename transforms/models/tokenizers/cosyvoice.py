@@ -96,8 +96,7 @@ class S3Tokenizer(UnitTokenizer):
         import torch
 
         units, lengths = self._model.quantize(mel[None], torch.tensor([mel.shape[1]], device=self._device))
-        found: np.ndarray = units[0, : int(lengths[0])].cpu().numpy()
-        return found
+        return units[0, : int(lengths[0])].cpu().numpy()
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

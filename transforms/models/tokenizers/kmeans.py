@@ -74,9 +74,7 @@ def open_codebook(named: TokenizerSpec) -> Codebook:
             raise ModelError(f"{path} is for layer {codebook.layer}, but `layer` is {layer}: remove `layer`")
         return codebook
     if layer is None:
-        raise ModelError(
-            f"{path} does not record its layer: set `layer` (docs/BACKENDS.md lists those of published files)"
-        )
+        raise ModelError(f"{path} does not record its layer: set `layer` (docs/BACKENDS.md lists published ones)")
     centroids, encoder = read_centroids(path), open_encoder(named.encoder)
     plain = np.zeros(centroids.shape[1:], np.float32), np.ones(centroids.shape[1:], np.float32)
     try:

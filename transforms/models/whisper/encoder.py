@@ -43,9 +43,7 @@ def layer_features(model: Whisper, waveforms: list[np.ndarray], layer: int) -> l
     """
     seconds = {padded_seconds(len(waveform)) for waveform in waveforms}
     if len(seconds) != 1 or max(seconds) > WINDOW_SECONDS:
-        raise ValueError(
-            f"waveforms of a batch must be padded to one length of at most 30 s, but have {sorted(seconds)} s"
-        )
+        raise ValueError(f"waveforms of a batch must be padded to one length of at most 30 s, not {sorted(seconds)}")
     features = hidden_states(model, waveforms, max(seconds) * SAMPLE_RATE, layer)
     return [row[: num_frames(len(waveform))] for row, waveform in zip(features, waveforms, strict=True)]
 

@@ -116,9 +116,8 @@ def heads_within(settings: Settings, layers: int, heads: int) -> list[tuple[int,
         if not (0 <= layer < layers and 0 <= head < heads):
             raise ModelError(
                 f"{settings.file}: alignment_heads names {[layer, head]}, but the decoder has {layers} layers with "
-                f"{heads} "
-                "heads; a distilled model may list its teacher's. Remove the key to use all heads of the upper half, "
-                "or align with another model or method"
+                f"{heads} heads; a distilled model may list its teacher's. Remove the key to use all heads of the "
+                "upper half, or align with another model or method"
             )
     return found
 
@@ -180,6 +179,5 @@ def _check_languages(file: Path, languages: Any, tokenizer: Tokenizer, detects: 
     if detects and len(theirs) < len(ours):
         raise ModelError(
             f"{file}: lang_to_id has only {len(theirs)} of the {len(ours)} languages, too few for language detection: "
-            "set "
-            "`language`"
+            "set `language`"
         )

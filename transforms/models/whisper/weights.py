@@ -148,9 +148,7 @@ def check_text(model: str, whisper: Whisper, detects: bool = False) -> None:
     from whisper.tokenizer import get_encoding, get_tokenizer
 
     if (size := whisper.dims.n_vocab) not in VOCABULARIES:
-        raise ModelError(
-            f"{model} has {size} tokens; openai-whisper's tokenizers have {', '.join(map(str, VOCABULARIES))}"
-        )
+        raise ModelError(f"{model} has {size} tokens; openai-whisper's have {', '.join(map(str, VOCABULARIES))}")
     directory = directory_of(model)
     if not directory.is_dir():
         return
@@ -260,9 +258,7 @@ def _from_transformers(directory: Path) -> Whisper:
     check_spectrogram(directory, model.dims.n_mels)
     for ours, theirs in SIZES.items():
         if (found := getattr(model.dims, ours)) != config.get(theirs):
-            raise ModelError(
-                f"{directory}: {theirs} is {config.get(theirs)} in config.json, but {found} in the weights"
-            )
+            raise ModelError(f"{directory}: {theirs} is {config.get(theirs)} in config.json, {found} in the weights")
     return model
 
 
@@ -307,8 +303,7 @@ def _whisper(directory: Path, state: Mapping[str, torch.Tensor], audio_heads: in
     if dims.n_audio_ctx != POSITIONS or dims.n_mels not in MELS:
         raise ModelError(
             f"{directory}: max_source_positions is {dims.n_audio_ctx} and num_mel_bins is {dims.n_mels}; "
-            "openai-whisper "
-            f"needs {POSITIONS}, and {' or '.join(map(str, MELS))}: use another model"
+            f"openai-whisper needs {POSITIONS}, and {' or '.join(map(str, MELS))}: use another model"
         )
     for width, heads in ((audio_state, audio_heads), (text_state, text_heads)):
         if heads < 1 or width % heads:

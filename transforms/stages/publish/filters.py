@@ -32,12 +32,12 @@ class Check:
 
     Attributes:
         name: the reject's class, after `filtered_`.
-        held: returns a mask of the rows to drop (null keeps the row).
+        drops: returns a mask of the rows to drop (null keeps the row).
         says: returns a message for each dropped row; it is given only those rows.
     """
 
     name: str
-    held: Callable[[pa.RecordBatch], Mask]
+    drops: Callable[[pa.RecordBatch], Mask]
     says: Callable[[pa.RecordBatch], Iterable[str]]
 
 
@@ -160,10 +160,10 @@ def at_least(name: str, limit: float | None, value: Value) -> Check:
 def _flagged(flag: Flag) -> Check:
     flags = of(TRANSCRIPTS, "flags")
 
-    def held(rows: pa.RecordBatch) -> Mask:
+    def drops(rows: pa.RecordBatch) -> Mask:
         return rows_with(flags(rows), pc.equal(pc.list_flatten(flags(rows)), flag))
 
-    return Check(flag, held, lambda rows: [f"its transcript is flagged {flag} (drop_flags)"] * len(rows))
+    return Check(flag, drops, lambda rows: [f"its transcript is flagged {flag} (drop_flags)"] * len(rows))
 
 
 def _silence(rows: pa.RecordBatch) -> pa.DoubleArray:
@@ -180,7 +180,7 @@ def _inside(known: RateFences) -> Check:
         low, high = ([getattr(fence, side) for fence in known.fences] for side in ("low", "high"))
         return pa.array(low, pa.float64()).take(place), pa.array(high, pa.float64()).take(place)
 
-    def held(rows: pa.RecordBatch) -> Mask:
+    def drops(rows: pa.RecordBatch) -> Mask:
         low, high = fences_of(rows)
         return pc.or_(pc.less(rate(rows), low), pc.greater(rate(rows), high))
 
@@ -188,7 +188,7 @@ def _inside(known: RateFences) -> Check:
         values = zip(rate(rows).to_pylist(), *(side.to_pylist() for side in fences_of(rows)), strict=True)
         return [f"chars_per_s {found:g} is outside rate_fences {low:g} to {high:g}" for found, low, high in values]
 
-    return Check("rate_fences", held, says)
+    return Check("rate_fences", drops, says)
 
 
 def _detected(rows: pa.RecordBatch) -> pa.StringArray:
@@ -200,14 +200,14 @@ def _detected(rows: pa.RecordBatch) -> pa.StringArray:
 def _one_of(languages: list[str]) -> Check:
     allowed = pa.array(languages, pa.string())
 
-    def held(rows: pa.RecordBatch) -> Mask:
+    def drops(rows: pa.RecordBatch) -> Mask:
         found = _detected(rows)
         return pc.and_(pc.is_valid(found), pc.invert(pc.is_in(found, value_set=allowed)))
 
     def says(rows: pa.RecordBatch) -> list[str]:
         return [f"language {found} is not in languages={languages}" for found in _detected(rows).to_pylist()]
 
-    return Check("language", held, says)
+    return Check("language", drops, says)
 
 
 def _as_the_corpus_says() -> Check:
@@ -215,14 +215,14 @@ def _as_the_corpus_says() -> Check:
         named = pc.utf8_lower(rows["language"].cast(pa.string()))
         return pc.replace_substring_regex(named, "[-_].*", "")
 
-    def held(rows: pa.RecordBatch) -> Mask:
+    def drops(rows: pa.RecordBatch) -> Mask:
         return pc.and_(pc.not_equal(_detected(rows), claimed(rows)), pc.not_equal(claimed(rows), ""))
 
     def says(rows: pa.RecordBatch) -> list[str]:
         pairs = zip(_detected(rows).to_pylist(), rows["language"].to_pylist(), strict=True)
         return [f"detected language {found}, but the corpus says {given} (same_language)" for found, given in pairs]
 
-    return Check("same_language", held, says)
+    return Check("same_language", drops, says)
 
 
 def _no_phrase(path: Path) -> Check:
@@ -232,14 +232,14 @@ def _no_phrase(path: Path) -> Check:
         raise ModelError(f"{path}: not a list of phrases in UTF-8, one per line: {error}") from error
     phrases = pc.unique(_bare(pc.replace_substring_regex(pa.array(lines, pa.string()), r"\s+\d+\s*$", "")))
 
-    def held(rows: pa.RecordBatch) -> Mask:
+    def drops(rows: pa.RecordBatch) -> Mask:
         no_reference = pc.equal(pc.fill_null(rows["reference_text"], ""), "")
         return pc.and_(no_reference, pc.is_in(_bare(rows["text"]), value_set=phrases))
 
     def says(rows: pa.RecordBatch) -> list[str]:
         return [f"text is only {text!r}, which is listed in phrases" for text in rows["text"].to_pylist()]
 
-    return Check("phrases", held, says)
+    return Check("phrases", drops, says)
 
 
 def _bare(texts: pa.StringArray) -> pa.StringArray:

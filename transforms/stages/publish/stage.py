@@ -109,10 +109,10 @@ class Publish(Transform):
         passed = pa.repeat(True, len(rows))
         rejects: list[Reject] = []
         for check in (*map(_has, self.reads[1:]), *self.checks()):
-            held = pc.and_(passed, pc.fill_null(check.held(rows), False))
-            passed = pc.and_not(passed, held)
-            if held.true_count:
-                dropped = rows.filter(held)
+            drops = pc.and_(passed, pc.fill_null(check.drops(rows), False))
+            passed = pc.and_not(passed, drops)
+            if drops.true_count:
+                dropped = rows.filter(drops)
                 says = zip(dropped[KEY].to_pylist(), check.says(dropped), strict=True)
                 rejects += [Reject(key, f"{FILTERED}_{check.name}", message) for key, message in says]
         found = {name: rows[name] for name in rows.schema.names} | dict(self.columns(rows))

@@ -333,7 +333,7 @@ def test_directories_that_are_not_whole_or_not_of_letters(tmp_path: Path) -> Non
     ctc = SpeechbrainCtc(str(tmp_path), "cpu")
     pieces(tmp_path / "tokenizer.ckpt", model_type="bpe", vocab_size=40)
     with pytest.raises(
-        ModelError, match=r"tokenizer\.ckpt: .* is not a letter, but a piece of a word or a sound; for alignment"
+        ModelError, match=r"tokenizer\.ckpt: .* is not a letter, but a piece of a word or a sound; to align"
     ):
         ctc.setup()
     (tmp_path / "tokenizer.ckpt").write_bytes(b"\x80nonsense" * 20)

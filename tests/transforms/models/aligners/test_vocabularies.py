@@ -221,7 +221,7 @@ def test_tokens_that_are_sounds_spell_no_words(tmp_path: Path) -> None:
         SslCtc(str(tmp_path / "b"), "cpu").weight_digest()
     Wav2Vec2PhonemeCTCTokenizer(str(tmp_path / "b" / "vocab.json"), do_phonemize=False).save_pretrained(tmp_path / "b")
     with pytest.raises(
-        ModelError, match="its tokens are sounds, which can't spell words; for alignment, use a model of letters"
+        ModelError, match="its tokens are sounds, which can't spell words; to align, use a model of letters"
     ):
         SslCtc(str(tmp_path / "b"), "cpu").weight_digest()
 

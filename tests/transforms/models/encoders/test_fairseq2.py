@@ -16,7 +16,7 @@ import yaml
 
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.encoders import hubert as ssl_encoders
+from echo_targets.transforms.models.encoders import self_supervised
 from echo_targets.transforms.models.encoders.fairseq2 import Fairseq2Encoder, Fairseq2Features
 from echo_targets.transforms.models.encoders.registry import open_encoder
 from echo_targets.transforms.models.whisper.encoder import num_frames
@@ -117,7 +117,7 @@ def test_neighbours_and_length_change_nothing(
         assert np.array_equal(features([waveform])[0], together)
     for samples in (1, 320, 399, 400, 719, 720, 721, 16_000):
         assert len(features([waveforms[0][:samples]])[0]) == num_frames(samples)
-    monkeypatch.setattr(ssl_encoders, "CHUNK_SAMPLES", 16_000)
+    monkeypatch.setattr(self_supervised, "CHUNK_SAMPLES", 16_000)
     parts = [features([waveforms[0][start : start + 16_000]])[0] for start in range(0, 40_000, 16_000)]
     assert np.array_equal(features([waveforms[0]])[0], np.concatenate(parts))
 

@@ -16,8 +16,8 @@ from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatures
 from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.self_supervised import SslEncoder, SslFeatures
 from echo_targets.transforms.models.encoders.speechbrain import EPS, SpeechbrainEncoder
 from echo_targets.transforms.models.tokenizers.kmeans_file import read_centroids
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters

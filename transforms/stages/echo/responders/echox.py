@@ -43,11 +43,7 @@ class EchoXResponder(Responder):
 
     def weight_digests(self) -> dict[str, str]:
         config = EchoXConfig.read(self.path)
-        return {
-            "model": digest(self.path),
-            "config": config.digest,
-            "audio_tower": tower_digest(self.path, config),
-        }
+        return {"model": digest(self.path), "config": config.digest, "audio_tower": tower_digest(self.path, config)}
 
     def setup(self) -> None:
         self._echox = EchoX.load(self.path, self.device, self.parameters.dtype)
@@ -76,8 +72,7 @@ class EchoXResponder(Responder):
         return batch.drop_columns(["waveforms"]), audio
 
     def audio_costs(self, rows: pa.Table) -> list[int]:
-        samples: list[int] = rows["num_samples"].to_pylist()
-        return samples
+        return rows["num_samples"].to_pylist()
 
     def reject(self, turn: UserTurn) -> Reject | None:
         longest, most = max(map(len, turn.audio), default=0), self._echox.tower.max_samples

@@ -10,7 +10,7 @@ def test_the_cache_is_that_of_transformers(prompt: int, steps: int) -> None:
     import torch
     from transformers.cache_utils import DynamicLayer
 
-    from echo_targets.transforms.models.t2c.decoding import ROOM, RoomyLayer
+    from echo_targets.transforms.models.t2c.llama_decoding import ROOM, RoomyLayer
 
     assert steps < ROOM or steps > 2 * ROOM  # within its first room, and past it twice
     ours, theirs = RoomyLayer(), DynamicLayer()

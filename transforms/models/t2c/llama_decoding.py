@@ -91,8 +91,7 @@ class RunningBatch:
             past_key_values=self._past,
             use_cache=True,
         )
-        states: Tensor = read.last_hidden_state[:, -1]
-        return states
+        return read.last_hidden_state[:, -1]
 
 
 class RoomyLayer(DynamicLayer):

@@ -15,9 +15,9 @@ from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.encoders import hubert as ssl_encoders
-from echo_targets.transforms.models.encoders.hubert import SslEncoder, SslFeatures
+from echo_targets.transforms.models.encoders import self_supervised
 from echo_targets.transforms.models.encoders.registry import open_encoder
+from echo_targets.transforms.models.encoders.self_supervised import SslEncoder, SslFeatures
 from echo_targets.transforms.models.whisper.encoder import num_frames
 from echo_targets.transforms.stages.tokenize import Tokenize, TokenizeParameters
 from echo_targets.transforms.threads import in_threads
@@ -88,7 +88,7 @@ def test_every_length_has_its_frames(tmp_path: Path, waveforms: list[np.ndarray]
 
 def test_long_utterances_are_cut(tmp_path: Path, waveforms: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     features = SslFeatures(make_ssl(tmp_path, "hubert"), 2, "cpu")
-    monkeypatch.setattr(ssl_encoders, "CHUNK_SAMPLES", 16_000)
+    monkeypatch.setattr(self_supervised, "CHUNK_SAMPLES", 16_000)
     parts = [features([waveforms[0][start : start + 16_000]])[0] for start in range(0, 40_000, 16_000)]
     assert np.array_equal(features([waveforms[0]])[0], np.concatenate(parts))
 

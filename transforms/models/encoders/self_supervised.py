@@ -125,8 +125,7 @@ class SslFeatures:
         ]
 
     def _hidden(self, waveform: Tensor) -> Tensor:
-        hidden: Tensor = self._encoder(waveform).last_hidden_state
-        return hidden
+        return self._encoder(waveform).last_hidden_state
 
 
 def encode_utterance(

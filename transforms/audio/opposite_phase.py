@@ -28,7 +28,7 @@ class _Stretch:
     independent: float
 
 
-class Cancellation:
+class OppositePhase:
     """Power of the channels and of their mean, in stretches of half a second."""
 
     def __init__(self) -> None:
