@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,14 @@ def batch(*rows: dict[str, Any]) -> pa.Table:
     for table in (TRANSCRIPTS, MEASURES, ALIGNMENTS, UNITS, ECHO_TARGETS):
         there = [(number, row[table.name]) for number, row in enumerate(rows) if row[table.name] is not None]
         result = joined(result, table, table_of([sample(table.name, number) | row for number, row in there], table))
-    return result.append_column("response_text", pa.nulls(len(result), pa.string()))
+    empty = pa.nulls(len(result), pa.string())
+    return result.append_column("response_text", empty).append_column("lacks", empty)
 
 
-def dropped(transform: Any, *rows: dict[str, Any]) -> list[tuple[str, str] | None]:
-    """Why each row was dropped; None where it was published."""
+def dropped(transform: Any, *rows: dict[str, Any], made: Container[str] = ()) -> list[tuple[str, str] | None]:
+    """Why each row was dropped by a job that makes these tables; None where it was published."""
     given = batch(*(ROW | row for row in rows))
+    given = given.drop_columns(["lacks"]).append_column("lacks", transform.lacks(given, made))
     output = transform(given)
     reasons = {reject.utterance_id: (reject.error_class, reject.message) for reject in output.rejects}
     assert output.rows.schema.equals(transform.writes.schema)
@@ -381,3 +384,25 @@ def test_borders_are_those_that_echo_cuts_at() -> None:
     table = PublishT2C(T2CParameters())(batch(ROW | LONG)).rows
     (row,) = table.to_batches()
     assert not any(pc.any(pc.fill_null(rule.broken(row), False)).as_py() for rule in T2C.rules)
+
+
+@pytest.mark.parametrize(
+    ("transform", "table"),
+    [
+        (PublishS2T(S2TParameters()), "transcripts"),
+        (PublishS2T(S2TParameters()), "measures"),
+        (PublishS2T(S2TParameters()), "alignments"),
+        (PublishT2C(T2CParameters()), "transcripts"),
+        (PublishT2C(T2CParameters()), "alignments"),
+        (PublishEcho(EchoSetParameters()), "transcripts"),
+        (PublishEcho(EchoSetParameters()), "measures"),
+    ],
+)
+def test_a_row_that_a_stage_of_the_job_rejected_is_never_published(transform: Any, table: str) -> None:
+    every = [each.name for each in transform.reads]
+    assert dropped(transform, {}, {table: None}, made=every) == [
+        None,
+        (f"filtered_no_{table}", f"has no row in {table}"),
+    ]
+    others = [name for name in every if name != table]
+    assert dropped(transform, {}, {table: None}, made=others) == [None, None], "a stage that is not there holds nothing"

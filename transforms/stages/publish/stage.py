@@ -7,7 +7,7 @@ that a threshold drops is a reject of class `filtered_…`; the funnel is counte
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -89,11 +89,15 @@ class Publish(Transform):
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         rows = super().rows(self.turns(window), shard)
-        lacks = pa.nulls(len(rows), pa.string())
+        return rows.append_column(LACKS, self.lacks(rows, shard))
+
+    def lacks(self, rows: pa.Table, made: Container[str]) -> pa.Array:
+        """Return, for each row, the first of the tables that the job has `made` or that the set needs it is not in."""
+        found = pa.nulls(len(rows), pa.string())
         for table in reversed(self.reads[1:]):
-            if table.name in shard or table in self.needs:
-                lacks = pc.if_else(pc.is_null(rows[table.name]), table.name, lacks)
-        return rows.append_column(LACKS, lacks)
+            if table.name in made or table in self.needs:
+                found = pc.if_else(pc.is_null(rows[table.name]), table.name, found)
+        return found
 
     @abstractmethod
     def turns(self, window: pa.Table) -> pa.Table:
