@@ -207,8 +207,8 @@ class Job:
                     samples += _samples_upstream(known, [*recipe.upstream, *self.plan.recipes], shard)
             reports.append(report)
             yield StageStarted(recipe, len(shards), report.shards, samples)
-        unfinished = deque(reports)
-        yield from self._finish(dataset, unfinished)
+        unfinished, emptied = deque(reports), list[StageReport]()
+        yield from self._finish(dataset, unfinished, emptied)
         by_stage = {report.recipe.stage: report for report in reports}
         failed: list[Failed] = []
         try:
@@ -221,7 +221,7 @@ class Job:
                         report.add(event.manifest)
                         report.shards_run += 1
                         self._check_rejects(dataset, report, sum(shard.rows for shard in self.plan.snapshot.shards))
-                        yield from self._finish(dataset, unfinished)
+                        yield from self._finish(dataset, unfinished, emptied)
                     elif isinstance(event, Failed) and event.final:
                         failed.append(event)
                         if _is_sick(by_stage[event.stage], failed):
@@ -236,6 +236,10 @@ class Job:
             yield report
         if failed:
             raise self._failure(failed, list(by_stage))
+        if emptied:
+            raise JobFailed(
+                "; ".join(map(_said_of_emptied, emptied)) + ". Correct the filters, or set allow_empty=true.", 1
+            )
 
     def _failure(self, failed: list[Failed], stages: list[str]) -> JobFailed:
         first = min(failed, key=lambda event: stages.index(event.stage))
@@ -251,8 +255,10 @@ class Job:
             1 if rejects else 3,
         )
 
-    def _finish(self, dataset: Dataset, unfinished: deque[StageReport]) -> Iterator[StageReport]:
-        """Finish the stages whose shards are all committed, in order."""
+    def _finish(
+        self, dataset: Dataset, unfinished: deque[StageReport], emptied: list[StageReport]
+    ) -> Iterator[StageReport]:
+        """Finish the stages whose shards are all committed, in order; add those to `emptied` that have no row left."""
         while unfinished and unfinished[0].shards == unfinished[0].of:
             report = unfinished.popleft()
             recipe = report.recipe
@@ -260,11 +266,8 @@ class Job:
             yield report
             self._check_rejects(dataset, report, report.rows_in)
             if _is_emptied(report) and not self.allow_empty:
-                raise JobFailed(
-                    f"{recipe.stage}: all {report.rows_in} rows were dropped ({report.why}), so {recipe.table} is "
-                    "empty and did not become current. Correct the filters, or set allow_empty=true.",
-                    1,
-                )
+                emptied.append(report)
+                continue
             set_current(dataset, {recipe.table: Version(recipe.fingerprint, self.plan.snapshot.id)})
 
     def _check_rejects(self, dataset: Dataset, report: StageReport, rows: int) -> None:
@@ -283,6 +286,13 @@ class Job:
 def _is_emptied(report: StageReport) -> bool:
     """Return True if filters dropped all rows of a table."""
     return report.rows_in > 0 and not report.rows and any(reason.startswith(FILTERED) for reason in report.reasons)
+
+
+def _said_of_emptied(report: StageReport) -> str:
+    return (
+        f"{report.recipe.stage}: all {report.rows_in} rows were dropped ({report.why}), so {report.recipe.table} is "
+        "empty and did not become current"
+    )
 
 
 def _is_sick(report: StageReport, failed: list[Failed]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
@@ -206,3 +208,23 @@ def print_plan(job: Job, console: Console) -> None:
         console.print(f"{recipe.stage}: {recipe.table}/{recipe.fingerprint}: {what}", markup=False)
         for reason in table.why:
             console.print(f"  {reason}", markup=False)
+    for stage, limit, count in _too_long(job, planned):
+        console.print(f"{stage}: {count} items are longer than max_seconds={limit:g} and will be dropped", markup=False)
+
+
+def _too_long(job: Job, planned: Plan) -> list[tuple[str, float, int]]:
+    """Return the stages with an upper limit of the duration, the limit, and how many readable items exceed it."""
+    limits = [
+        (spec.transform_class().name, spec.parameters["max_seconds"], spec.parameters.get("roles"))
+        for spec in job.stages
+        if spec.parameters.get("max_seconds") is not None
+    ]
+    counts = [0] * len(limits)
+    for shard in planned.shards() if limits else ():
+        entries = shard.filter(pc.is_null(shard["error"]))
+        for place, (_, limit, roles) in enumerate(limits):
+            longer = pc.greater(entries["seconds"], limit)
+            if roles is not None:
+                longer = pc.and_(longer, pc.is_in(entries["role"].cast(pa.string()), value_set=pa.array(roles)))
+            counts[place] += pc.sum(longer).as_py() or 0
+    return [(stage, limit, count) for (stage, limit, _), count in zip(limits, counts, strict=True) if count]

@@ -85,6 +85,12 @@ def test_dry_run_writes_nothing(manifest: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_foretells_what_is_too_long(manifest: Path, tmp_path: Path) -> None:
+    limit = "stages.publish_s2t.max_seconds=0.5"
+    result = run("run", "folder", f"manifest={manifest}", f"root={tmp_path}/out", limit, "--dry-run")
+    assert "publish_s2t: 4 items are longer than max_seconds=0.5 and will be dropped" in result.stdout, result.stdout
+
+
 def test_keys_that_are_ignored_are_listed(manifest: Path, tmp_path: Path) -> None:
     """A misspelled key would else be missed in silence."""
     first, *rest = manifest.read_text().splitlines()
