@@ -18,9 +18,12 @@ from echo_targets.pipeline.halving import Worker, work
 from echo_targets.pipeline.isolation import Isolated
 from echo_targets.pipeline.loaded import load_transform, unload_transform
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.schemas import KEY
-from echo_targets.transforms.base import Output
+from echo_targets.schemas import KEY, Table
+from echo_targets.schemas.dataset.check import broken_rows
+from echo_targets.transforms.base import Output, Reject
 
+BROKEN = "broken_rule"
+"""Error class of a row whose output breaks a rule of its table."""
 UNEXPECTED = 0.01
 """Share of a shard's rows that may fail with unexpected errors; more are not explained by bad data."""
 
@@ -30,13 +33,14 @@ class ShardWorker:
 
     Args:
         spec: the stage.
+        table: the table that it writes.
         rows: number of the shard's input rows.
         isolated: True if the last attempt crashed: then the model runs in a child process, so that a row that crashes
             it can be found and rejected.
     """
 
-    def __init__(self, spec: StageSpec, rows: int, isolated: bool) -> None:
-        self._spec, self._rows, self._isolated = spec, rows, isolated
+    def __init__(self, spec: StageSpec, table: Table, rows: int, isolated: bool) -> None:
+        self._spec, self._table, self._rows, self._isolated = spec, table, rows, isolated
         self._worker: Worker | None = None
         self._child: Isolated | None = None
         self._control: pa.Table | None = None
@@ -57,7 +61,7 @@ class ShardWorker:
         Raises:
             TooManyFailures: more rows of the shard have failed than bad data explains.
         """
-        for output in work(self._loaded(), rows, prepared):
+        for output in map(self._checked, work(self._loaded(), rows, prepared)):
             if self._control is None and len(output.rows):
                 self._control = _row(rows, output.rows[KEY][0])
             rejects = []
@@ -84,7 +88,8 @@ class ShardWorker:
         if self._control is None:
             raise TooManyFailures(f"none of its rows could be computed; first {self._first}")
         child = self._fresh_child()
-        if not _succeeds(child, self._control):
+        control = child.try_batch(self._control)
+        if control is None or len(self._checked(control).rows) != 1:
             raise TooManyFailures(
                 f"{self._control[KEY][0]} fails now, though it worked before, so the machine is at fault; first "
                 f"{self._first}"
@@ -92,7 +97,18 @@ class ShardWorker:
         for row in doubtful:
             output = child.try_batch(row)
             assert output is not None  # of a single row
-            yield output
+            yield self._checked(output)
+
+    def _checked(self, output: Output) -> Output:
+        """Return the output with rejects in place of rows that break a rule of the table, as NaN scores do."""
+        if not output.rows.schema.equals(self._table.schema) or not (broken := broken_rows(output.rows, self._table)):
+            return output
+        whole = pa.array([row not in broken for row in range(len(output.rows))], pa.bool_())
+        rejects = [
+            Reject(output.rows[KEY][row].as_py(), BROKEN, message, unexpected=message)
+            for row, message in sorted(broken.items())
+        ]
+        return Output(output.rows.filter(whole), [*output.rejects, *rejects])
 
     def _loaded(self) -> Worker:
         if self._worker is None:
@@ -115,8 +131,3 @@ class ShardWorker:
 
 def _row(rows: pa.Table, key: object) -> pa.Table:
     return rows.filter(pc.equal(rows[KEY], key))
-
-
-def _succeeds(worker: Worker, row: pa.Table) -> bool:
-    output = worker.try_batch(row)
-    return output is not None and len(output.rows) == 1

@@ -81,7 +81,7 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         crashed = last is not None and last.reason is None
         taken = TakenOver(dataset, recipe, transform, task.shard, task.donors)
         rows = _ShardTables(dataset, task, transform.reads).file(transform.reads[0].name).metadata.num_rows
-        worker = stack.enter_context(ShardWorker(task.spec, rows, isolated=crashed))
+        worker = stack.enter_context(ShardWorker(task.spec, transform.writes, rows, isolated=crashed))
         writer = stack.enter_context(ShardWriter(dataset, transform.writes, recipe, task.shard))
         outcome, limit = _Outcome(transform), _Limit(task.max_reject_fraction)
         reading = _batches(dataset, transform, taken, task, ahead=not crashed)

@@ -142,6 +142,18 @@ def _check_rules(rows: pa.RecordBatch, table: Table, rules: tuple[Rule, ...], sh
             yield Finding(table.name, shard, rule.name, f"and {len(broken) - SHOWN_PER_RULE} more rows")
 
 
+def broken_rows(rows: pa.Table, table: Table) -> dict[int, str]:
+    """Return the positions of rows that break a rule of their table, each with the first rule and the values."""
+    found: dict[int, str] = {}
+    for batch in rows.unify_dictionaries().combine_chunks().to_batches():
+        for rule in table.rules:
+            watched = _Watched(batch)
+            broken = pc.indices_nonzero(pc.fill_null(rule.broken(cast(pa.RecordBatch, watched)), False))
+            for row in broken.to_pylist():
+                found.setdefault(row, f"{rule.name}: {rule.says}: {watched.value(row)}")
+    return found
+
+
 class _Watched:
     """A record batch that records which columns a rule has accessed."""
 

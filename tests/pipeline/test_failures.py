@@ -11,6 +11,7 @@ from echo_targets.pipeline.failures import fails_the_shard, is_machine_error, is
 from echo_targets.pipeline.job import JobFailed
 from echo_targets.pipeline.runners.base import Runner
 from echo_targets.pipeline.runners.local import LocalRunner
+from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.errors import BadData, ModelError
 from tests.pipeline.stand_ins import Double, Inline, files, ids, job, stage
@@ -102,3 +103,24 @@ def test_what_may_be_a_rows_fault(error: Exception) -> None:
 )
 def test_which_errors_another_attempt_may_help(error: Exception, machine: bool) -> None:
     assert is_machine_error(error) is machine
+
+
+def test_a_row_that_breaks_a_rule_is_rejected_alone(tmp_path: Path) -> None:
+    list(job(tmp_path, stage(Double, breaks=[key(5)]), shards=1, allowed=0.1).run(Inline()))
+    dataset = Dataset(str(tmp_path))
+    assert len(dataset.read("transcripts")) == 11 and list(check_dataset(str(tmp_path))) == []
+    (reject,) = dataset.read("rejects").to_pylist()
+    assert reject["utterance_id"] == key(5) and reject["error_class"] == "broken_rule"
+    assert reject["message"].startswith("chars_per_s_range: ") and "chars_per_s = -1.0" in reject["message"]
+
+
+def test_many_rows_that_break_a_rule_fail_the_shard(tmp_path: Path) -> None:
+    breaks = [key(number) for number in range(4)]
+    with pytest.raises(JobFailed, match=r"more than 3 of its rows failed unexpectedly; first .*chars_per_s_range"):
+        list(job(tmp_path, stage(Double, breaks=breaks), shards=1, allowed=1.0).run(Inline()))
+
+
+def test_a_shard_of_which_no_row_can_be_computed_is_not_committed(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="none of its rows could be computed; first"):
+        list(job(tmp_path, stage(Double, raises=[key(0)]), rows=1, shards=1, allowed=1.0).run(Inline()))
+    assert not list((tmp_path / "transcripts").rglob("*.parquet"))

@@ -234,7 +234,7 @@ def test_which_errors_are_the_devices(error: Exception, expected: bool) -> None:
     assert is_machine_error(error) is expected
 
 
-@pytest.mark.parametrize("fault", ["drops", "repeats", "breaks"])
+@pytest.mark.parametrize("fault", ["drops", "repeats"])
 def test_a_transform_that_breaks_the_contract_is_refused(tmp_path: Path, fault: str) -> None:
     (task,) = prepared(tmp_path, stage(Double, **{fault: [key(8)]}, refuses=[key(1)]))
     before = files(tmp_path)

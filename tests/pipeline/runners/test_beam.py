@@ -111,7 +111,7 @@ def test_shards_that_are_at_different_stages_go_on_from_there(tmp_path: Path, st
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("fault", "attempts"), [("unreachable", [False, False, True]), ("breaks", [True])])
+@pytest.mark.parametrize(("fault", "attempts"), [("unreachable", [False, False, True]), ("drops", [True])])
 def test_only_what_a_second_try_can_help_is_tried_again(tmp_path: Path, fault: str, attempts: list[bool]) -> None:
     events: list[object] = []
     faults = {fault: [key(0)]}

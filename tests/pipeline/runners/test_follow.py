@@ -171,7 +171,7 @@ def test_a_task_that_keeps_dying_fails_for_good_and_the_others_are_done(tmp_path
 
 
 def test_the_note_says_why_and_whether_to_try_again(tmp_path: Path) -> None:
-    chains = chains_of(tmp_path, unreachable=[key(0)], breaks=[key(7)])
+    chains = chains_of(tmp_path, unreachable=[key(0)], drops=[key(7)])
     events = list(follow(chains, work_through, nothing))
     again = [(shard, final) for stage, shard, _, final in failures(events) if stage == "double"]
     assert sorted(again) == [(0, False), (0, False), (0, True), (1, True)]

@@ -143,7 +143,7 @@ def test_stages_overlap_and_a_worker_keeps_its_model(tmp_path: Path) -> None:
     assert changes <= 10, "stages follow each other but for their borders"
 
 
-@pytest.mark.parametrize(("fault", "attempts"), [("unreachable", [False, False, True]), ("breaks", [True])])
+@pytest.mark.parametrize(("fault", "attempts"), [("unreachable", [False, False, True]), ("drops", [True])])
 def test_only_what_a_second_try_can_help_is_tried_again(tmp_path: Path, fault: str, attempts: list[bool]) -> None:
     events: list[object] = []
     with LocalRunner(1) as runner, pytest.raises(JobFailed):

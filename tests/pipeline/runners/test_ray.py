@@ -273,8 +273,8 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_and_a_row_that_always_k
 @pytest.mark.slow
 def test_a_shard_that_fails_for_good_and_the_others_do_not(tmp_path: Path, options: RayOptions) -> None:
     events: list[Any] = []
-    work = job(tmp_path, stage(Double, breaks=[key(7)]), stage(Follow))
-    with RayRunner(options) as runner, pytest.raises(JobFailed, match="chars_per_s") as failure:
+    work = job(tmp_path, stage(Double, drops=[key(7)]), stage(Follow))
+    with RayRunner(options) as runner, pytest.raises(JobFailed, match="exactly one outcome") as failure:
         for event in work.run(runner):
             events.append(event)
     assert failure.value.exit_code == 3
