@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from echo_targets.jobs.checking.findings import show
+from echo_targets.jobs.escapes import one_line
 from echo_targets.schemas import TABLES
 from echo_targets.schemas.dataset.check import UNREADABLE, Finding, check_dataset, check_file
 from echo_targets.schemas.dataset.contract import changes_since
@@ -37,9 +38,9 @@ def check_command(path: str | None, against: str | None = None, level: str = "ro
     try:
         broken = show(_findings(path, against, level), style, path)
         if broken:
-            print(f"{broken} finding{'s' * (broken != 1)} in {path or 'the contract'}", file=sys.stderr)
+            print(f"{broken} finding{'s' * (broken != 1)} in {one_line(path or 'the contract')}", file=sys.stderr)
             return 1
-        print(f"{path or 'the contract'}: {_summary(path)}, no problems found", file=summary_stream)
+        print(f"{one_line(path or 'the contract')}: {_summary(path)}, no problems found", file=summary_stream)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
@@ -20,11 +20,14 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     console = open_console()
     dataset = Dataset(root)
     current, used = dataset.tables(), dataset.in_use()
-    table = RichTable("table", "version", "state", "stage", "shards", "rows", "hours", "rejected", "MiB", title=root)
+    table = RichTable(
+        "table", "version", "state", "stage", "shards", "rows", "hours", "rejected", "MiB", title=markup(root)
+    )
     versions = dataset.versions()
     for name in sorted(versions, key=[*current, *versions].index):
         for fingerprint in sorted(versions[name], key=lambda version: version != current.get(name)):
-            table.add_row(name, fingerprint, *_about(dataset, name, fingerprint, current.get(name), used))
+            about = _about(dataset, name, fingerprint, current.get(name), used)
+            table.add_row(*map(markup, (name, fingerprint, *about)))
     console.print(table)
     show_rejects(dataset, console)
     if config is not None:
@@ -32,7 +35,7 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
         from echo_targets.jobs.config import load
         from echo_targets.jobs.expected import print_differences
 
-        console.print(f"\n[bold]Running {escape(config)} here would do this[/]")
+        console.print(f"\n[bold]Running {markup(config)} here would do this[/]")
         settings = load(config, [*overrides, f"root={root}"])
         dry_run_command(settings, console)
         if UTTERANCES.name in current:
@@ -66,9 +69,11 @@ def show_rejects(dataset: Dataset, console: Console) -> None:
         total, left = sum(file.rows for file in files), SHOWN
         for file in files:
             for row in dataset.open(file.path).read().slice(0, left).to_pylist():
-                line = f"[bold]{row['stage']}[/] {escape(row[KEY])}: {row['error_class']}: {escape(row['message'])}"
-                console.print(line, soft_wrap=True)
+                stage, *words = (markup(row[name]) for name in ("stage", KEY, "error_class", "message"))
+                console.print(f"[bold]{stage}[/] {': '.join(words)}", soft_wrap=True)
                 left -= 1
         if total > SHOWN:
             folder = files[0].path.rsplit("/", 1)[0]
-            console.print(f"and {total - SHOWN} more rejects of {name} in {dataset.where(folder)}", markup=False)
+            console.print(
+                f"and {total - SHOWN} more rejects of {name} in {one_line(dataset.where(folder))}", markup=False
+            )

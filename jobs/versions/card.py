@@ -7,6 +7,7 @@ from collections import Counter
 
 import pyarrow as pa
 
+from echo_targets.jobs.escapes import code, markdown
 from echo_targets.pipeline.commit import write_whole
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
@@ -54,7 +55,7 @@ def _corpora(dataset: Dataset) -> str:
     return _markdown(
         [*names, "utterances", "hours"],
         [
-            [*(row[name] for name in names), str(row["n_count"]), f"{row['n_sum'] / SAMPLE_RATE / 3600:.2f}"]
+            [*(markdown(row[name]) for name in names), str(row["n_count"]), f"{row['n_sum'] / SAMPLE_RATE / 3600:.2f}"]
             for row in rows
         ],
     )
@@ -79,7 +80,7 @@ def _funnel(dataset: Dataset, tables: dict[str, str]) -> str:
             reasons.update(manifest.reasons)
         rows_in = sum(manifest.rows_in for manifest in manifests)
         rows_out = sum(manifest.output.rows for manifest in manifests)
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        why = ", ".join(f"{count} {markdown(reason)}" for reason, count in reasons.most_common())
         body.append([dataset.stage(name, fingerprint).stage, str(rows_in), str(rows_out), why])
     return _markdown(["stage", "rows in", "rows out", "rejected or dropped"], body)
 
@@ -92,7 +93,7 @@ def _lineage(dataset: Dataset, tables: dict[str, str]) -> str:
             [
                 f"`{name}`",
                 f"{info.stage} v{info.version}",
-                f"`{json.dumps(info.parameters, sort_keys=True)}`",
+                code(json.dumps(info.parameters, sort_keys=True)),
                 ", ".join(f"{weight} `{digest[:12]}`" for weight, digest in info.weights.items()),
                 ", ".join(f"`{table}/{upstream}`" for table, upstream in info.upstream.items()),
             ]
@@ -102,4 +103,4 @@ def _lineage(dataset: Dataset, tables: dict[str, str]) -> str:
 
 def _markdown(header: list[str], body: list[list[str]]) -> str:
     rows = [header, ["---"] * len(header), *body]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
