@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from echo_targets.schemas.dataset.urls import without_secrets
+
 NOT_ASCII = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
 """Control characters, line separators, marks that reorder text, halves of surrogate pairs, and no characters."""
 CONTROL = re.compile(f"[\0-\x1f{NOT_ASCII}]")
@@ -18,8 +20,11 @@ COMMAND = re.compile(r"::(?=[A-Za-z])|##(?=\[)")
 
 
 def one_line(value: object) -> str:
-    r"""Return text on one line, with characters that a terminal or a CI log would act on as escapes like `\n`."""
-    return COMMAND.sub(_broken, CONTROL.sub(_escape, str(value)))
+    r"""Return text on one line: characters that a terminal or a CI log would act on become escapes like `\n`.
+
+    Passwords in URLs are left out, as by `without_secrets`.
+    """
+    return COMMAND.sub(_broken, CONTROL.sub(_escape, without_secrets(str(value))))
 
 
 def lines(value: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType
 
+from echo_targets.schemas.dataset.urls import WEB, without_secrets
 from echo_targets.schemas.errors import UserError
 
 ATTEMPTS = 6
@@ -55,7 +56,6 @@ BAD_CREDENTIALS = {
     "SignatureDoesNotMatch",
     "401",
 }
-WEB = ("http", "https")
 NOT_ON_THE_WEB = {400, 404, 410, 414}
 DENIED_ON_THE_WEB = {401, 402, 403, 451}
 """Answers of a web server that are about one address. All others (408, 429, 5xx, …) are the server's or the network's
@@ -90,7 +90,9 @@ class Objects(FileSystemHandler):
         return self._fs
 
     def url(self, path: str) -> str:
-        return path if self._protocol in WEB else f"{self._protocol}://{path}"  # fsspec keeps a web address whole
+        """Return a path as a URL for messages, without secrets."""
+        url = path if self._protocol in WEB else f"{self._protocol}://{path}"  # fsspec keeps a web address whole
+        return without_secrets(url)
 
     def read(self, path: str) -> bytes:
         return self._try(path, lambda: self._call("cat_file", path, **IN_ONE_GET.get(self._protocol, {})))
@@ -251,9 +253,9 @@ def _connect(root: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = EXTRAS.get(protocol)
         how = f"pip install 'echo-targets[{extra}]'" if extra else f"install the library that fsspec needs ({error})"
-        raise UserError(f"{root}: support for {protocol}:// is not installed: {how}") from error
+        raise UserError(f"{without_secrets(root)}: support for {protocol}:// is not installed: {how}") from error
     except ValueError as error:
-        raise UserError(f"{root}: {error}") from error
+        raise UserError(without_secrets(f"{root}: {error}")) from error
     if hasattr(fs, "retries"):
         fs.retries = 1  # otherwise s3fs multiplies botocore's attempts by its own
     return fs, base
@@ -299,7 +301,7 @@ def _of_the_web(error: Exception, url: str) -> OSError:
     """
     if isinstance(error, FileNotFoundError):
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    status, said = getattr(error, "status", None), f"{type(error).__name__}: {error}"
+    status, said = getattr(error, "status", None), without_secrets(f"{type(error).__name__}: {error}")
     if isinstance(error, FileNotFoundError) or status in NOT_ON_THE_WEB:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + (f" (HTTP {status})" if status else ""), url)
     if status in DENIED_ON_THE_WEB:

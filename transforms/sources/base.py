@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
-from echo_targets.schemas.dataset.object_store import WEB
 from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
+from echo_targets.schemas.dataset.urls import WEB, as_path
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
 from echo_targets.transforms.base import Parameters
@@ -116,6 +116,8 @@ class Source(Parameters):
             raise ValueError("expected a language's code (BCP 47), such as en or pt-BR")
         return code
 
+    of_rows: ClassVar[tuple[str, ...]] = ("corpus", "split", "language", "license", "channel")
+    """Names of the parameters that are written to the rows."""
     has_files: ClassVar[bool] = False
     """True if a locator is the path of a file."""
     listed_in: ClassVar[str]
@@ -201,6 +203,12 @@ def is_missing(error: OSError) -> bool:
     return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
+def file_name(locator: str) -> str:
+    """Return a file's name, to be stored and shown: the last part of its path, without the query of a web address."""
+    parts = urlsplit(locator) if is_url(locator) else None
+    return Path(parts.path if parts and parts.scheme in WEB else locator).name
+
+
 _read_stores = set[str]()
 """Buckets from which this process has read a file."""
 
@@ -224,7 +232,7 @@ def _store_of(url: str) -> str | None:
 
 def files(place: str) -> Files:
     """Return the files below a folder or a URL."""
-    return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(place)
+    return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(as_path(place))
 
 
 class FolderFiles(Files):

@@ -70,7 +70,7 @@ class ManifestSource(Source):
 
     def _item(self, line: tuple[int, dict[str, Any] | BadLine], fields: Fields) -> Item:
         number, record = line
-        name = os.path.basename(self.manifest)
+        name = split(self.manifest)[1]
         where = f"{name}:{number}"
         try:
             if isinstance(record, BadLine):
