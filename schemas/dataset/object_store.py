@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType
 
 from echo_targets.schemas.dataset.urls import WEB, without_secrets
+from echo_targets.schemas.dataset.web import ForbiddenAddress, open_session
 from echo_targets.schemas.errors import UserError
 
 ATTEMPTS = 6
@@ -242,7 +243,11 @@ def _connect(root: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     protocol = root.split("://")[0]
+    if "::" in root:  # fsspec would take it for several URLs, of which any may be a web address
+        raise UserError(f"{without_secrets(root)}: `::` in a URL is not supported; name the file in its store")
     options: dict[str, Any] = {"use_listings_cache": False}
+    if protocol in WEB:
+        options["get_client"] = open_session
     if protocol in ("s3", "s3a"):
         given = {**conf.get("s3", {}), **conf.get("s3a", {})}
         options["config_kwargs"] = S3_CONFIG | given.get("config_kwargs", {})
@@ -301,9 +306,13 @@ def _of_the_web(error: Exception, url: str) -> OSError:
     """
     if isinstance(error, FileNotFoundError):
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if isinstance(cause := getattr(error, "os_error", error), ForbiddenAddress):
+        return ForbiddenAddress(errno.EACCES, cause.strerror, url)
     status, said = getattr(error, "status", None), without_secrets(f"{type(error).__name__}: {error}")
     if isinstance(error, FileNotFoundError) or status in NOT_ON_THE_WEB:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + (f" (HTTP {status})" if status else ""), url)
+    if type(error).__name__ == "TooManyRedirects" or isinstance(error, ValueError):  # the latter is not a web address
+        return FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)} ({said})", url)
     if status in DENIED_ON_THE_WEB:
         return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} (HTTP {status})", url)
     if isinstance(error, TimeoutError):
