@@ -64,10 +64,15 @@ fault, and are tried again."""
 PERMANENT = (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Errors that a retry cannot fix."""
 
+
 logger = logging.getLogger(__name__)
 _jitter = random.SystemRandom()  # independent of the seeded global generator
 
 T = TypeVar("T")
+
+
+class NoSuchBucket(UserError):
+    """The bucket of a URL does not exist."""
 
 
 class Objects(FileSystemHandler):
@@ -110,14 +115,14 @@ class Objects(FileSystemHandler):
         return self._try(path, read)
 
     def write(self, path: str, data: bytes) -> None:
-        self._try(path, lambda: self._call("pipe_file", path, data, size=len(data)))
+        self._try(path, lambda: self._send("pipe_file", path, data, size=len(data)))
 
     def create(self, path: str, data: bytes) -> None:
-        self._try(path, lambda: self._call("pipe_file", path, data, size=len(data), mode="create"))
+        self._try(path, lambda: self._send("pipe_file", path, data, size=len(data), mode="create"))
 
     def put(self, local: str, path: str, size: int) -> None:
         def put() -> None:
-            self._call("put_file", local, path, size=size)
+            self._send("put_file", local, path, size=size)
             if (there := self._call("info", path)["size"]) != size:
                 raise OSError(errno.EIO, f"stored {there} of {size} bytes")
 
@@ -125,6 +130,19 @@ class Objects(FileSystemHandler):
 
     def info(self, path: str) -> dict[str, Any]:
         return self._try(path, lambda: self._call("info", path))
+
+    def _send(self, operation: str, *arguments: Any, **options: Any) -> None:
+        """Send a file. A store has no folders, so if it does not find the place, there is no such bucket."""
+        try:
+            self._call(operation, *arguments, **options)
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchUpload":  # a put in parts that was aborted: try again
+                raise OSError(errno.EIO, str(error)) from error
+            raise self._no_bucket() from error
+
+    def _no_bucket(self) -> NoSuchBucket:
+        bucket = without_secrets("/".join(self._root.split("/")[:3]))
+        return NoSuchBucket(f"{bucket}: there is no such bucket; create it, or correct the URL")
 
     def _call(self, operation: str, *arguments: Any, size: int = UNKNOWN_SIZE, **options: Any) -> Any:
         if not self.fs.async_impl:
@@ -138,7 +156,11 @@ class Objects(FileSystemHandler):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return operation()
+            except NoSuchBucket:
+                raise
             except Exception as raised:
+                if _code(raised) == "NoSuchBucket":
+                    raise self._no_bucket() from raised
                 error = _as_disk_error(raised, self.url(path))
                 if isinstance(error, PERMANENT) or attempt == ATTEMPTS:
                     raise error from raised
@@ -273,12 +295,17 @@ def _file_info(path: str, info: dict[str, Any]) -> FileInfo:
     return FileInfo(path, FileType.File, size=info["size"], mtime=changed if isinstance(changed, datetime) else None)
 
 
+def _code(error: Exception) -> Any:
+    """Return a store's own word or number for an error, or None."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
+
+
 def _as_disk_error(error: Exception, url: str) -> Exception:
     """Translate an error into the one that a local disk would raise, with the URL; a UserError for credentials."""
     if url.split("://")[0] in WEB:
         return _of_the_web(error, url)
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
+    code = _code(error)
     message = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error.strerror or str(error)
     if type(error).__name__ in NO_CREDENTIALS:
         return UserError(f"{url}: no credentials ({error}). Set them in the environment; see docs/STORAGE.md.")
@@ -286,8 +313,6 @@ def _as_disk_error(error: Exception, url: str) -> Exception:
         return UserError(f"{url}: the server rejected the credentials ({message})")
     if type(error).__name__ == "ParamValidationError":
         return UserError(f"{url}: {error}")
-    if code == "NoSuchBucket":
-        return FileNotFoundError(errno.ENOENT, "No such bucket", url)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):

@@ -8,6 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
+from echo_targets.schemas.dataset.object_store import NoSuchBucket
 from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
 from echo_targets.schemas.dataset.urls import WEB, as_path, without_secrets
 from echo_targets.schemas.errors import UserError
@@ -311,7 +313,8 @@ class BucketFiles(Files):
         if os.path.isabs(locator):
             return FolderFiles("/", self.source).open(locator)
         storage, name = self._locate(locator)
-        data = storage.read(name)
+        with _missing_buckets(locator):
+            data = storage.read(name)
         if store := _store_of(storage.where(name)):
             _read_stores.add(store)
         return data
@@ -321,7 +324,7 @@ class BucketFiles(Files):
             return FolderFiles("/", self.source).probe(locator, seconds)
         storage, name = self._locate(locator)
         try:
-            with storage.open(name) as file:
+            with _missing_buckets(locator), storage.open(name) as file:
                 size = file.size()
                 return size, seconds or (_estimated_seconds(file, size) if size else 0.0)
         except OSError as error:
@@ -334,6 +337,15 @@ class BucketFiles(Files):
         check_url(url, self.source)
         folder, name = split(url)
         return open_storage(folder), name
+
+
+@contextmanager
+def _missing_buckets(locator: str) -> Iterator[None]:
+    """Report a missing bucket as a missing file: it is a line's mistake, not the configuration's."""
+    try:
+        yield
+    except NoSuchBucket as error:
+        raise FileNotFoundError(errno.ENOENT, str(error), locator) from error
 
 
 def _estimated_seconds(file: Path | pa.NativeFile, size: int) -> float:
