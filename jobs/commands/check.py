@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from echo_targets.jobs.checking.copies import check_copies
 from echo_targets.jobs.checking.findings import show
 from echo_targets.jobs.escapes import one_line
 from echo_targets.schemas import TABLES
@@ -54,6 +55,8 @@ def _findings(path: str | None, against: str | None, level: str) -> Iterator[Fin
         return
     file = path.endswith(".parquet")
     yield from _of_file(path, level != "metadata") if file else check_dataset(path, level != "metadata")
+    if not file and level != "metadata":
+        yield from check_copies(path)
     if level == "deep":
         try:
             from echo_targets.jobs.checking.deep import check_deep, check_deep_file
