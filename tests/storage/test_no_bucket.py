@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from echo_targets.jobs.cli import app
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.loading.dataset import EchoTargetDataset
+from echo_targets.transforms.sources.base import SourceError
 from tests.storage.object_store import Network, Store
 from tests.transforms.rows import rejects, run_stages
 
@@ -51,5 +52,5 @@ def test_a_line_s_bucket_costs_that_line(network: Network, server: Store, bucket
     dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
     (reject,) = rejects(dataset, "utterances").values()
     assert reject["error_class"] == "missing_file" and "there is no such bucket" in reject["message"]
-    with pytest.raises(UserError, match="there is no such bucket"):
+    with pytest.raises(SourceError, match="there is no such bucket"):
         run_stages(tmp_path / "other", {"ingest": {"sources": [source | {"manifest": "s3://no-such-bucket/m.jsonl"}]}})

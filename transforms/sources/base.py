@@ -301,13 +301,15 @@ class BucketFiles(Files):
 
     def find(self, folder: str, depth: int, suffix: str) -> list[str]:
         check_url(self.place, self.source)
-        found = open_storage(self.place).find(folder)
+        with _missing_buckets(self.place):
+            found = open_storage(self.place).find(folder)
         level = folder.count("/") + 1 + depth
         return [path for path in found if path.count("/") == level and path.endswith(suffix)]
 
     def stream(self, locator: str) -> BinaryIO:
         storage, name = self._locate(locator)
-        return io.BufferedReader(storage.open(name), STREAM_BUFFER)
+        with _missing_buckets(storage.where(name)):
+            return io.BufferedReader(storage.open(name), STREAM_BUFFER)
 
     def open(self, locator: str) -> Raw:
         if os.path.isabs(locator):
@@ -341,7 +343,7 @@ class BucketFiles(Files):
 
 @contextmanager
 def _missing_buckets(locator: str) -> Iterator[None]:
-    """Report a missing bucket as a missing file: it is a line's mistake, not the configuration's."""
+    """Report a missing bucket as a missing file, which rejects a line, or is an error of the source that lists it."""
     try:
         yield
     except NoSuchBucket as error:
