@@ -137,7 +137,7 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         raise ConfigError(f"{path}: {error}") from error
     settings = parsed.model_copy(update={"stages": stages})
     for key, value in from_environment.items():
-        if key[0] == "stages" and _is_recorded(settings, key[1], key[2:], value):
+        if key == ("shard_hours",) or (key[0] == "stages" and _is_recorded(settings, key[1], key[2:], value)):
             raise ConfigError(
                 _place(path, overrides, key) + "comes from an environment variable, which may hold a secret, but is "
                 f'written to the root. If it may be read there, pass it as {".".join(key)}="$NAME" on the command line.'

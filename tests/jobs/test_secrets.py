@@ -90,6 +90,7 @@ def test_paths_and_what_a_stage_keeps_to_itself_are_not_written(corpus: Path, tm
         ({"corpus": "${name}"}, {}, {"name": "${oc.env:SECRET}"}, "stages.ingest.sources.0.corpus"),
         ({"language": "${oc.env:NOT_SET,en}"}, {}, {}, "stages.ingest.sources.0.language"),
         ({}, {"Own": {"token": "${oc.env:SECRET}"}}, {}, "Own.token"),
+        ({}, {}, {"shard_hours": "${oc.env:NOT_SET,2}"}, "shard_hours"),
         ({}, {"Own": {"token": "a", "options": {"deep": ["${oc.env:SHORT}"]}}}, {}, "Own.options.deep.0"),
         ({}, {"Renamed": {"token": "${oc.env:SECRET}"}}, {}, "Renamed.token"),
         ({}, {"transcribe": {"best_of": "${oc.decode:${oc.env:NOT_SET,2}}"}}, {}, "stages.transcribe.best_of"),
