@@ -159,7 +159,7 @@ class Objects(FileSystemHandler):
             except NoSuchBucket:
                 raise
             except Exception as raised:
-                if _code(raised) == "NoSuchBucket":
+                if self._protocol not in WEB and _code(raised) == "NoSuchBucket":
                     raise self._no_bucket() from raised
                 error = _as_disk_error(raised, self.url(path))
                 if isinstance(error, PERMANENT) or attempt == ATTEMPTS:

@@ -226,7 +226,7 @@ def check_url(url: str, source: Source) -> None:
     if scheme not in (*STORES, own):
         raise UserError(f"{without_secrets(url)}: {scheme}:// is not one of {', '.join(STORES)}; copy the file there")
     if scheme in STORES and not url.partition("://")[2].partition("/")[0]:
-        raise UserError(f"{url!r} names no host or bucket; write {scheme}://NAME/PATH")
+        raise UserError(f"{without_secrets(url)!r} names no host or bucket; write {scheme}://NAME/PATH")
 
 
 def file_name(locator: str) -> str:
