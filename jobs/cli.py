@@ -504,12 +504,13 @@ def main() -> None:
     """Run the command line; known errors print one message instead of a traceback and set the exit code."""
     import sys
 
+    from echo_targets.jobs.escapes import lines, one_line
     from echo_targets.schemas.errors import UserError
 
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(lines(error), file=sys.stderr)
         sys.exit(USAGE)
     except ModuleNotFoundError as error:
         from echo_targets.jobs.libraries import install_remedy
@@ -517,7 +518,7 @@ def main() -> None:
         print(f"{error.name} is not installed: {install_remedy(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except OSError as error:
-        print(f"{error}. Storage may be unreachable or full; run the same command again.", file=sys.stderr)
+        print(f"{one_line(error)}. Storage may be unreachable or full; run the same command again.", file=sys.stderr)
         sys.exit(FAILED)
 
 

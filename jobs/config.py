@@ -9,11 +9,12 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from echo_targets.jobs.stages import STAGES, in_order, is_import_path, transform_of
@@ -26,8 +27,15 @@ from echo_targets.pipeline.runners.ray.options import RayOptions
 from echo_targets.pipeline.runners.ray.runner import RayRunner
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.sources.base import Source
 
 CONFIGS = Path(__file__).parent / "configs"
+MARK = "\0"
+LEAST_SECRET = 8
+"""Characters of a value that is looked for in recorded parameters of another name. A shorter one is there by chance."""
+
+Key: TypeAlias = tuple[str, ...]
+"""Keys that lead to a value, such as ("stages", "ingest", "sources", "0", "manifest")."""
 
 
 class ConfigError(UserError):
@@ -106,7 +114,7 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         ConfigError: the configuration is invalid; the message lists every problem of the first section with any.
     """
     path = find(config)
-    values = _values(path, overrides)
+    values, from_environment = _values(path, overrides)
     try:
         parsed = JobConfig.model_validate(values)
     except ValidationError as error:
@@ -130,7 +138,14 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         in_order(stages)
     except UserError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return parsed.model_copy(update={"stages": stages})
+    settings = parsed.model_copy(update={"stages": stages})
+    for key, value in from_environment.items():
+        if key == ("shard_hours",) or (key[0] == "stages" and _is_recorded(settings, key[1], key[2:], value)):
+            raise ConfigError(
+                _place(path, overrides, key) + "comes from an environment variable, which may hold a secret, but is "
+                f'written to the root. If it may be read there, pass it as {".".join(key)}="$NAME" on the command line.'
+            )
+    return settings
 
 
 def execution(overrides: list[str]) -> ExecutionConfig:
@@ -168,6 +183,11 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the file is not YAML, a value is missing, or an override is not `key=value`.
     """
+    return _resolved(path, overrides)[0]
+
+
+def _resolved(path: Path | None, overrides: list[str]) -> tuple[dict[str, Any], dict[Key, Any]]:
+    """Return the values of `read_values`, and those of them that come from environment variables, by key."""
     for override in overrides:
         if not re.match(r"[\w.\[\]-]+=", override):
             raise ConfigError(f"{override!r} is not of the form key=value")
@@ -179,6 +199,7 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
             given = " ".join(f"{'.'.join(key)}=…" for key in missing)
             raise ConfigError(_place(path, [], missing[0]) + f"needs a value. Add {given} to the command.")
         values = OmegaConf.to_container(merged, resolve=True)
+        marked = _marked(merged)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{path}, line {line}: invalid YAML: {error.problem}") from error
@@ -186,7 +207,44 @@ def read_values(path: Path | None, overrides: list[str]) -> dict[str, Any]:
         raise ConfigError(f"{path or 'command line'}: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
-    return {str(key): value for key, value in values.items()}
+    leaves = dict(_leaves(values))
+    from_environment = {key: leaves.get(key) for key, value in _leaves(marked) if MARK in str(value)}
+    return {str(key): value for key, value in values.items()}, from_environment
+
+
+def _marked(values: DictConfig | ListConfig) -> Any:
+    """Return the resolved values with a mark in each that comes from an environment variable, even through others."""
+    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)  # renamed in omegaconf 2.4
+    register("oc.env", lambda name, default=None: f"{MARK}{name}", replace=True)
+    register("oc.decode", lambda text: text, replace=True)
+    try:
+        return OmegaConf.to_container(values, resolve=True)
+    finally:
+        register("oc.env", oc.env, replace=True)
+        register("oc.decode", oc.decode, replace=True)
+
+
+def _leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, (*key, str(name)))
+    else:
+        yield key, value
+
+
+def _is_recorded(settings: JobConfig, stage: str, key: Key, value: Any) -> bool:
+    """Return True if a stage's parameter is written to the root: to `stage.json` and the card, or to each row."""
+    kind = transform_of(stage)
+    try:
+        recorded = kind(
+            kind.Parameters.model_validate(settings.stages[stage]), settings.device
+        ).fingerprint_parameters()
+    except UserError:  # a model is missing, so nothing can be recorded either
+        recorded = {}
+    of_rows = stage == "ingest" and key[0] == "sources" and key[2:] in [(name,) for name in Source.of_rows]
+    written = dict(_leaves(recorded))
+    copied = isinstance(value, str) and len(value) >= LEAST_SECRET and any(value in str(v) for v in written.values())
+    return of_rows or copied or key in written
 
 
 def _missing(values: Any, *key: str) -> Iterator[tuple[str, ...]]:
@@ -206,12 +264,12 @@ def _override(values: DictConfig | ListConfig, override: str) -> None:
         raise ConfigError(f"{override!r} on the command line: {str(error).splitlines()[0]}") from error
 
 
-def _values(path: Path, overrides: list[str]) -> dict[str, Any]:
-    values = read_values(path, overrides)
+def _values(path: Path, overrides: list[str]) -> tuple[dict[str, Any], dict[Key, Any]]:
+    values, from_environment = _resolved(path, overrides)
     variables = set(re.findall(r"\$\{(\w+)\}", path.read_text(encoding="utf-8"))) - JobConfig.model_fields.keys()
     if isinstance(values.get("stages"), dict):
         values["stages"] = {name: parameters or {} for name, parameters in values["stages"].items()}
-    return {key: value for key, value in values.items() if key not in variables}
+    return {key: value for key, value in values.items() if key not in variables}, from_environment
 
 
 def _explain(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from echo_targets.jobs.escapes import one_line
 from echo_targets.schemas import SAMPLE_RATE, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.sources.base import Expected, Source
@@ -17,7 +18,7 @@ def print_differences(sources: Iterable[Source], dataset: Dataset, console: Cons
     """Print what `differences` finds; return True if there is any difference."""
     found = differences(sources, dataset)
     for line in found:
-        console.print(line, style="red", markup=False, soft_wrap=True)
+        console.print(one_line(line), style="red", markup=False, soft_wrap=True)
     return bool(found)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from echo_targets.jobs.escapes import lines, markup, one_line
 from echo_targets.pipeline.job import JobEvent, StageReport, StageStarted, Waiting
 from echo_targets.pipeline.runners.base import Done, Event, Worked
 from echo_targets.schemas import SAMPLE_RATE
@@ -22,8 +25,18 @@ SHOWN_UNITS = 10
 
 def open_console() -> Console:
     """Return a console for the terminal or, without one, for plain lines that are wide enough not to wrap."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    console = EscapingConsole(emoji=False)
+    return console if console.is_terminal else EscapingConsole(width=PLAIN_WIDTH, emoji=False)
+
+
+class EscapingConsole(Console):
+    """A console that shows escape sequences and workflow commands in any printed text instead of passing them on.
+
+    Line feeds are kept: a caller escapes data with `one_line` or, in markup, with `markup`.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(lines(text), **options)
 
 
 @dataclass
@@ -83,7 +96,7 @@ class Screen:
     def show(self, event: JobEvent) -> None:
         """Show one event."""
         if isinstance(event, Waiting):
-            self.console.print(f"waiting for another driver to finish: {event.driver}", markup=False)
+            self.console.print(f"waiting for another driver to finish: {one_line(event.driver)}", markup=False)
         elif isinstance(event, StageStarted):
             bar = self._live.add_task(event.recipe.stage, total=max(event.samples, 1), progress="", visible=False)
             stage = _Stage(event.recipe, event.shards, event.samples, event.committed, bar)
@@ -105,7 +118,8 @@ class Screen:
             stage.rejects += sum(event.manifest.reasons.values())
         else:
             again = "" if event.final else ", retrying"
-            self.console.print(f"{event.stage}: shard {event.shard} failed{again}: {event.reason}", markup=False)
+            reason = one_line(event.reason)
+            self.console.print(f"{event.stage}: shard {event.shard} failed{again}: {reason}", markup=False)
         done = min(stage.samples, stage.total)
         self._live.update(stage.bar, completed=done, progress=stage.progress(), visible=True)
         if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_EVERY:
@@ -137,7 +151,7 @@ def funnel(reports: list[StageReport]) -> RichTable:
             str(report.rows_in),
             str(report.rows),
             str(sum(report.reasons.values())),
-            report.why,
+            markup(report.why),
         )
     return table
 

@@ -75,6 +75,9 @@ class Driver:
         return self.birth is not None and _birth(self.pid) == self.birth
 
 
+NOBODY = Driver(token="", host="", pid=0, machine=None, birth=None, since="")
+
+
 class Lease:
     """The exclusive right to drive a root, held from `take` until the context is left."""
 
@@ -93,21 +96,25 @@ class Lease:
 
         Raises:
             Busy: with `refuse`, if another live driver holds the lease.
+            UserError: the storage neither lists a live driver nor lets this one take the lease.
         """
-        watched, since = Driver(token=""), time.monotonic()
+        watched, since = NOBODY, time.monotonic()
         told: set[str] = set()
-        while self._mine is None:
-            held = self._newest()
-            if held is None:
-                self._try_number(1, None)
-                continue
-            number, driver = held
+        while True:
+            number, driver = self._newest()
             beats = watched.token == driver.token and watched.beat != driver.beat
             if driver != watched:
                 watched, since = driver, time.monotonic()
-            lives = True if beats else driver.lives
-            if (lives is False or time.monotonic() - since > EXPIRES) and self._try_number(number + 1, number):
-                continue
+            waited = time.monotonic() - since
+            lives = True if beats else driver.lives if number else False
+            if (lives is False or waited > EXPIRES) and self._try_number(number + 1, number):
+                break
+            if not lives and waited > 2 * EXPIRES:
+                raise UserError(
+                    f"{self._dataset.root}: no driver holds the lease, but it could not be taken for {waited:.0f} s: "
+                    f"{self._dataset.where(FOLDER)} does not list the files that exist in it. A root needs a storage "
+                    "that lists a file once it is written; see docs/STORAGE.md."
+                )
             if lives and when_busy == "refuse":
                 raise Busy(
                     f"{self._dataset.root}: another driver is running here ({driver}). Wait until it ends, or run "
@@ -142,17 +149,18 @@ class Lease:
         if self._mine is not None:
             if self._beating.is_alive():
                 self._beating.join()
-            with suppress(OSError):  # if this fails, the lease expires
+            with suppress(OSError, UserError):  # if this fails, the lease expires
                 self._storage.delete(self._mine)
 
-    def _newest(self) -> tuple[int, Driver] | None:
+    def _newest(self) -> tuple[int, Driver]:
+        """Return the highest number and its driver; 0 and NOBODY if there is none."""
         names = self._numbered()
         if not names:
-            return None
+            return 0, NOBODY
         try:
             return _number(names[-1]), Driver(**json.loads(self._storage.read(f"{FOLDER}/{names[-1]}")))
-        except FileNotFoundError:
-            return self._newest()  # it was released in the meantime
+        except FileNotFoundError:  # it was released in the meantime
+            return 0, NOBODY
         except (TypeError, ValueError):  # not a valid lease; treat it as one that is never renewed
             return _number(names[-1]), Driver(
                 token="", host="an unknown host", pid=0, machine=None, birth=None, since=""
@@ -161,8 +169,12 @@ class Lease:
     def _numbered(self) -> list[str]:
         return [name for name in self._storage.list(FOLDER) if re.fullmatch(r"\d+\.json", name)]
 
-    def _try_number(self, number: int, dead: int | None) -> bool:
-        """Try to create the lease of a number, and keep it if it is the highest; return False if the number exists."""
+    def _try_number(self, number: int, dead: int) -> bool:
+        """Create the lease of a number, and keep it if no other but the dead one's is there; return True if it is kept.
+
+        Raises:
+            OSError, UserError: the storage does not allow it, or there is no such bucket.
+        """
         path, began = f"{FOLDER}/{number:06d}.json", time.monotonic()
         try:
             created = self._storage.create(path, _json(self._driver))
@@ -173,7 +185,7 @@ class Lease:
         others = [_number(name) for name in self._numbered() if _number(name) != number]
         if any(other != dead for other in others):  # the listing was outdated
             self._storage.delete(path)
-            return True
+            return False
         self._mine, self._renewed = path, began
         for other in others:
             with suppress(OSError):  # harmless if it fails: only the highest number counts
@@ -183,7 +195,7 @@ class Lease:
     def _beat(self) -> None:
         assert self._mine is not None
         while not self._over.wait(BEAT):
-            with suppress(OSError):
+            with suppress(OSError, UserError):  # `check` tells when it has failed for too long
                 began = time.monotonic()
                 newest = self._numbered()[-1:]
                 if newest != [os.path.basename(self._mine)]:

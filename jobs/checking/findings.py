@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from echo_targets.jobs.escapes import json_text, one_line
 from echo_targets.schemas.dataset.check import Finding
 
 CONTRACT = "schemas/contract/{}.json"
@@ -37,44 +37,40 @@ def show(findings: Iterable[Finding], style: str, path: str | None) -> int:
 
 def text(finding: Finding, path: str | None) -> str:
     """Return a finding as one readable line."""
-    return " ".join(str(finding).splitlines())
+    return one_line(finding)
 
 
 def json_line(finding: Finding, path: str | None) -> str:
     """Return a finding's fields as a one-line JSON object."""
-    return json.dumps(asdict(finding), ensure_ascii=False)
+    return json_text(asdict(finding))
 
 
 def github(finding: Finding, path: str | None) -> str:
     """Return a finding as a GitHub Actions workflow command, which becomes an annotation."""
     about = {"file": path or CONTRACT.format(finding.table), "title": f"{finding.table}: {finding.rule}"}
     named = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in about.items())
-    return f"::{'error' if finding.breaks else 'notice'} {named}::{_escaped(str(finding))}"
+    return f"::{'error' if finding.breaks else 'notice'} {named}::{_escaped(finding)}"
 
 
-def _escaped(value: str, also: str = "") -> str:
-    return re.sub(f"[%\r\n{also}]", lambda found: f"%{ord(found[0]):02X}", value)
+def _escaped(value: object, also: str = "") -> str:
+    return re.sub(f"[%{also}]", lambda found: f"%{ord(found[0]):02X}", one_line(value))
 
 
 def junit(findings: list[Finding], path: str | None) -> str:
     """Return a JUnit report with a test case per finding, or one passing test case if there are none."""
     failures = str(sum(finding.breaks for finding in findings))
     count = str(len(findings) or 1)
-    suite = ElementTree.Element("testsuite", name=f"echo-targets check {path or ''}", tests=count, failures=failures)
+    name = f"echo-targets check {one_line(path or '')}"
+    suite = ElementTree.Element("testsuite", name=name, tests=count, failures=failures)
     for finding in findings:
         name = " ".join(part for part in (finding.shard, finding.row, finding.rule) if part)
-        case = ElementTree.SubElement(suite, "testcase", classname=finding.table, name=_printable(name))
+        case = ElementTree.SubElement(suite, "testcase", classname=one_line(finding.table), name=one_line(name))
         element = ElementTree.SubElement(case, "failure" if finding.breaks else "system-out")
-        element.text = _printable(str(finding))
+        element.text = one_line(finding)
     if not findings:
         ElementTree.SubElement(suite, "testcase", classname="check", name="no findings")
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
-
-
-def _printable(value: str) -> str:
-    """Replace control characters, which XML does not allow even when escaped."""
-    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value)
 
 
 LINES: dict[str, Callable[[Finding, str | None], str]] = {"text": text, "json": json_line, "github": github}

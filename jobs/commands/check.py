@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from echo_targets.jobs.checking.copies import check_copies
 from echo_targets.jobs.checking.findings import show
+from echo_targets.jobs.escapes import one_line
 from echo_targets.schemas import TABLES
 from echo_targets.schemas.dataset.check import UNREADABLE, Finding, check_dataset, check_file
 from echo_targets.schemas.dataset.contract import changes_since
@@ -37,9 +39,9 @@ def check_command(path: str | None, against: str | None = None, level: str = "ro
     try:
         broken = show(_findings(path, against, level), style, path)
         if broken:
-            print(f"{broken} finding{'s' * (broken != 1)} in {path or 'the contract'}", file=sys.stderr)
+            print(f"{broken} finding{'s' * (broken != 1)} in {one_line(path or 'the contract')}", file=sys.stderr)
             return 1
-        print(f"{path or 'the contract'}: {_summary(path)}, no problems found", file=summary_stream)
+        print(f"{one_line(path or 'the contract')}: {_summary(path)}, no problems found", file=summary_stream)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED
@@ -53,6 +55,8 @@ def _findings(path: str | None, against: str | None, level: str) -> Iterator[Fin
         return
     file = path.endswith(".parquet")
     yield from _of_file(path, level != "metadata") if file else check_dataset(path, level != "metadata")
+    if not file and level != "metadata":
+        yield from check_copies(path)
     if level == "deep":
         try:
             from echo_targets.jobs.checking.deep import check_deep, check_deep_file

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
 from echo_targets.jobs.commands.run import job_of, run_job
 from echo_targets.jobs.commands.status import show_rejects
 from echo_targets.jobs.config import load
+from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
@@ -34,7 +34,7 @@ def demo_command(root: str, workers: int) -> int:
         return code
     findings = list(check_dataset(root))
     for finding in findings:
-        console.print(str(finding), style="red", markup=False)
+        console.print(one_line(finding), style="red", markup=False)
     dataset = Dataset(root)
     console.print("\n[bold]Rejects[/] and their reasons")
     show_rejects(dataset, console)
@@ -73,12 +73,12 @@ def _show_target(dataset: Dataset, language: UnitLanguage, console: Console) -> 
     if not rows:
         return
     row = rows[0]
-    console.print(f"\n[bold]A sample target[/], {escape(row['utterance_id'])}: [italic]{escape(row['text'])}[/]")
+    console.print(f"\n[bold]A sample target[/], {markup(row['utterance_id'])}: [italic]{markup(row['text'])}[/]")
     start = 0
     for end, words in zip(row["segment_char_ends"], row["unit_target_words"], strict=True):
         spelled = language.words(words)
         target = " ".join(spelled[:SHOWN_WORDS]) + (f" … ({len(spelled)} words)" if len(spelled) > SHOWN_WORDS else "")
-        console.print(f"  {row['response_text'][start:end].strip()} ► {target}", markup=False, soft_wrap=True)
+        console.print(f"  {one_line(row['response_text'][start:end].strip())} ► {target}", markup=False, soft_wrap=True)
         start = end
     if row["unit_error_rate"] is not None:
         console.print(f"  unit error rate against the recorded reply: {row['unit_error_rate']:.1%}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.escapes import json_text, markup
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.versions.difference import QUANTILES, UNITS, Difference, Tally, difference
 from echo_targets.jobs.versions.parts import Side, side
@@ -25,7 +25,7 @@ def diff_command(a: str, b: str, table: str, as_json: bool) -> int:
     second = side(b, table, first.dataset.root)
     found = difference(first, second)
     if as_json:
-        print(json.dumps(_plain(first, second, found), indent=1, ensure_ascii=False))
+        print(json_text(_plain(first, second, found), indent=1))
     else:
         _show(first, second, found)
     return 0
@@ -86,7 +86,7 @@ def _show(a: Side, b: Side, found: Difference) -> None:
         lengths = [(f"{_length(bits)} units", tally) for bits, tally in sorted(found.by_length.items())]
         for name, tally in [("all", found.total), *sorted(found.by_corpus.items()), *lengths]:
             rate = "" if tally.rate is None else f"{tally.rate:.2%}"
-            table.add_row(name, str(tally.rows), str(tally.units), str(tally.edits), rate)
+            table.add_row(markup(name), str(tally.rows), str(tally.units), str(tally.edits), rate)
         console.print(table)
     if scores := found.quantiles():
         table = RichTable("score", "", "values", *(f"{at:.0%}" for at in QUANTILES), title="Scores")
@@ -98,11 +98,5 @@ def _show(a: Side, b: Side, found: Difference) -> None:
         table = RichTable("row", "corpus", "units A", "units B", "rate", "text", title="Worst rows")
         for *_, row in found.worst:
             shown = (row[KEY], row["corpus"], row["units_a"], row["units_b"], f"{row['rate']:.0%}", row["text"][:60])
-            table.add_row(*map(_escaped, shown))
+            table.add_row(*map(markup, shown))
         console.print(table)
-
-
-def _escaped(value: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(value))

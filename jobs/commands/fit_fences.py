@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rich.table import Table as RichTable
 
 from echo_targets.jobs.config import ConfigError
+from echo_targets.jobs.escapes import markup
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import KEY, MEASURES, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
@@ -32,7 +33,11 @@ def fit_fences_command(root: str, out: str) -> int:
         outside = np.count_nonzero((found < fence.low) | (found > fence.high))
         limits = [f"{value:.2f}" for value in (fence.q1, fence.q3, fence.low, fence.high)]
         shown.add_row(
-            fence.corpus, fence.language, str(fence.count), *limits, f"{outside} ({outside / len(found):.2%})"
+            markup(fence.corpus),
+            markup(fence.language),
+            str(fence.count),
+            *limits,
+            f"{outside} ({outside / len(found):.2%})",
         )
     console.print(shown)
     console.print(

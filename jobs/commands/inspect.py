@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from echo_targets.jobs.escapes import one_line
 from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.models.voices.vocoder import Vocoder
@@ -85,4 +86,4 @@ class _Handler(SimpleHTTPRequestHandler):
         """Ignore requests; only errors are logged."""
 
     def log_error(self, format: str, *arguments: Any) -> None:
-        print(format % arguments, file=sys.stderr)
+        print(one_line(format % arguments), file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from rich.table import Table as RichTable
 
 from echo_targets.jobs.commands.run import Missing, say_ignored, survey
 from echo_targets.jobs.config import ConfigError, JobConfig, load, read_values
+from echo_targets.jobs.escapes import json_text, markup, one_line
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.stages import STAGES, in_order, transform_of
 from echo_targets.pipeline.plan import Plan
@@ -112,7 +112,7 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
     used = {cost.stage: speeds.stages[cost.stage].model_dump() for cost in found if cost.stage in speeds.stages}
     if as_json:
         rows = [asdict(cost) for cost in found]
-        print(json.dumps(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
+        print(json_text(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
     else:
         console = open_console()
         _show(console, about, found, speeds, measured)
@@ -226,7 +226,7 @@ def _show(
         hours = [_hours(value) if value else "" for value in (cost.gpu_hours, cost.core_hours)]
         size = _size(cost.bytes) + "*" * (cost.table in measured)
         names = (cost.stage, cost.table) if cost.stage != before else ("", "")
-        table.add_row(*names, cost.corpus, str(cost.rows), _hours(cost.hours), *hours, size, str(cost.shards))
+        table.add_row(*names, markup(cost.corpus), str(cost.rows), _hours(cost.hours), *hours, size, str(cost.shards))
         before = cost.stage
     totals = [_hours(about[name]) for name in ("hours", "gpu_hours", "core_hours")]
     table.add_section()
@@ -236,7 +236,7 @@ def _show(
         console.print(f"{about['unreadable']} of {about['items']} items are unreadable lines and not counted above")
     for lost in about["missing"]:
         line = f"{lost['corpus']} is missing and counted at its expected size ({lost['why']})"
-        console.print(line, style="red", markup=False, soft_wrap=True)
+        console.print(one_line(line), style="red", markup=False, soft_wrap=True)
     if measured:
         console.print("* computed from the bytes per second of speech that the root's tables take now")
     for stage in dict.fromkeys(cost.stage for cost in found):

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
+from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.expected import print_differences
 from echo_targets.jobs.screen import Screen, funnel, open_console
 from echo_targets.jobs.versions.card import write_card
@@ -71,7 +72,7 @@ def say_ignored(sources: list[Source], console: Console) -> None:
         if found := [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in source.ignored.items()]:
             are = "these keys are" if len(found) > 1 else "this key is"
             said = f"{source.place}: {are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists the recognized keys"
-            console.print(said, markup=False, soft_wrap=True)
+            console.print(one_line(said), markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,17 @@ def dry_run_command(settings: JobConfig, console: Console) -> None:
         items, hours = listed.get(name, (0, 0.0))
         if wanted := source.expected:
             what = f"{items:,} items and {hours:,.2f} hours listed, {wanted}"
-            console.print(f"{source.corpus}: {what}", markup=False)
+            console.print(one_line(f"{source.corpus}: {what}"), markup=False)
     say_ignored(seen.found, console)
     if not seen.missing:
         print_plan(seen.job, console)
         return
     for lost in seen.missing:
         line = f"{lost.corpus}: missing, {lost.expected}: {lost.why}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
+        console.print(one_line(line), style="red", markup=False, soft_wrap=True)
     console.print(
-        f"A run needs every source, because their items determine the versions. It would write to {settings.root}:"
+        "A run needs every source, because their items determine the versions. It would write to "
+        f"{markup(settings.root)}:"
     )
     for spec in settings.specs():
         kind = spec.transform_class()
@@ -207,7 +209,7 @@ def print_plan(job: Job, console: Console) -> None:
             what += f"; {table.unchanged} of their {table.rows} items are unchanged and are not computed again"
         console.print(f"{recipe.stage}: {recipe.table}/{recipe.fingerprint}: {what}", markup=False)
         for reason in table.why:
-            console.print(f"  {reason}", markup=False)
+            console.print(f"  {one_line(reason)}", markup=False)
     for stage, limit, count in _too_long(job, planned):
         console.print(f"{stage}: {count} items are longer than max_seconds={limit:g} and will be dropped", markup=False)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import failed_attempts
 from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
@@ -29,11 +29,12 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     if not dataset.recipes(files):
         raise LayoutError(f"{dataset.where()}: holds no table; is this the root of a run?")
     used = dataset.lineage(index.tables.items())
-    table = RichTable(*COLUMNS, title=root)
+    table = RichTable(*COLUMNS, title=markup(root))
     recipes = dataset.recipes(files)
     for name in sorted(recipes, key=[*index.tables, *recipes].index):
         for version in _versions(dataset, name, recipes[name], index, files):
-            table.add_row(name, str(version), *_about(dataset, name, version, index, used, files))
+            about = _about(dataset, name, version, index, used, files)
+            table.add_row(*map(markup, (name, version, *about)))
     console.print(table)
     for label, tables in index.labels.items():
         console.print(f"label {label}: {', '.join(tables)}", markup=False)
@@ -44,7 +45,7 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
         from echo_targets.jobs.config import load
         from echo_targets.jobs.expected import print_differences
 
-        console.print(f"\n[bold]Running {escape(config)} here would do this[/]")
+        console.print(f"\n[bold]Running {markup(config)} here would do this[/]")
         settings = load(config, [*overrides, f"root={root}"])
         dry_run_command(settings, console)
         if UTTERANCES.name in index.tables:
@@ -119,12 +120,14 @@ def show_rejects(dataset: Dataset, console: Console) -> None:
         total, left = sum(file.rows for file in files), SHOWN
         for file in files:
             for row in dataset.open(file.path).read().slice(0, left).to_pylist():
-                line = f"[bold]{row['stage']}[/] {escape(row[KEY])}: {row['error_class']}: {escape(row['message'])}"
-                console.print(line, soft_wrap=True)
+                stage, *words = (markup(row[name]) for name in ("stage", KEY, "error_class", "message"))
+                console.print(f"[bold]{stage}[/] {': '.join(words)}", soft_wrap=True)
                 left -= 1
         if total > SHOWN:
             folder = files[0].path.rsplit("/", 1)[0]
-            console.print(f"and {total - SHOWN} more rejects of {name} in {dataset.where(folder)}", markup=False)
+            console.print(
+                f"and {total - SHOWN} more rejects of {name} in {one_line(dataset.where(folder))}", markup=False
+            )
 
 
 def show_failures(dataset: Dataset, console: Console, index: Index, recipes: dict[str, list[str]]) -> None:
@@ -134,4 +137,4 @@ def show_failures(dataset: Dataset, console: Console, index: Index, recipes: dic
             recipe = dataset.recipe(table, fingerprint)
             for shard, reason in list(failed_attempts(dataset, recipe).items())[:SHOWN]:
                 line = f"{recipe.stage}: shard {shard} is not committed: {reason}"
-                console.print(line, style="red", markup=False, soft_wrap=True)
+                console.print(one_line(line), style="red", markup=False, soft_wrap=True)

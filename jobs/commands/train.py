@@ -139,6 +139,8 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
     """
     columns = ["text", "units", "durations", "borders", "split", "codebook_id", "codebook_size", "num_codebooks"]
     table = table_of(dataset, "training/t2c", columns, "publish_t2c")
+    if not len(table):
+        raise ConfigError(f"{dataset.root}: training/t2c has no rows. `echo-targets status {dataset.root}` shows why.")
     books = set(table["codebook_id"].to_pylist())
     if len(books) != 1:
         raise ConfigError(f"{dataset.root}: training/t2c holds units of {len(books)} codebooks, expected one")

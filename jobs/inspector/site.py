@@ -28,6 +28,7 @@ from echo_targets.jobs.inspector.rows import SCORES, PageRow, Source, short_text
 from echo_targets.jobs.inspector.sound import HOP, MeanSpectra, encoded, hop_of, listen
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.dataset.urls import as_path
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import encode_flac
 from echo_targets.transforms.models.voices.vocoder import Vocoder, whole
@@ -173,7 +174,7 @@ def write_site(root: str, folder: Path, sounds: int, vocoder: Vocoder | None = N
 
 
 def _clear(root: str, folder: Path) -> None:
-    if not is_url(root) and folder.resolve().is_relative_to(Path(root).resolve()):
+    if not is_url(root) and folder.resolve().is_relative_to(Path(as_path(root)).resolve()):
         raise UserError(f"{folder} is inside the dataset. Choose a folder outside with --out.")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file. Choose a folder with --out.")

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pyarrow as pa
 
+from echo_targets.jobs.escapes import code, markdown
 from echo_targets.pipeline.commit import write_whole
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
@@ -57,7 +58,7 @@ def _corpora(dataset: Dataset) -> str:
     return _markdown(
         [*names, "utterances", "hours"],
         [
-            [*(row[name] for name in names), str(row["n_count"]), f"{row['n_sum'] / SAMPLE_RATE / 3600:.2f}"]
+            [*(markdown(row[name]) for name in names), str(row["n_count"]), f"{row['n_sum'] / SAMPLE_RATE / 3600:.2f}"]
             for row in rows
         ],
     )
@@ -82,7 +83,7 @@ def _funnel(dataset: Dataset, tables: dict[str, Version]) -> str:
             reasons.update(manifest.reasons)
         rows_in = sum(manifest.rows_in for manifest in manifests)
         rows_out = sum(manifest.output.rows for manifest in manifests)
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        why = ", ".join(f"{count} {markdown(reason)}" for reason, count in reasons.most_common())
         body.append([dataset.recipe(name, version.recipe).stage, str(rows_in), str(rows_out), why])
     return _markdown(["stage", "rows in", "rows out", "rejected or dropped"], body)
 
@@ -95,7 +96,7 @@ def _lineage(dataset: Dataset, tables: dict[str, Version]) -> str:
             [
                 f"`{name}`",
                 f"{recipe.stage} v{recipe.version}",
-                f"`{json.dumps(recipe.parameters, sort_keys=True)}`",
+                code(json.dumps(recipe.parameters, sort_keys=True)),
                 ", ".join(f"{weight} `{digest[:12]}`" for weight, digest in recipe.weights.items()),
                 ", ".join(f"`{table}/{upstream}`" for table, upstream in recipe.upstream.items()),
             ]
@@ -105,4 +106,4 @@ def _lineage(dataset: Dataset, tables: dict[str, Version]) -> str:
 
 def _markdown(header: list[str], body: list[list[str]]) -> str:
     rows = [header, ["---"] * len(header), *body]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

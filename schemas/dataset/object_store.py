@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType
 
+from echo_targets.schemas.dataset.urls import WEB, without_secrets
+from echo_targets.schemas.dataset.web import ForbiddenAddress, open_session
 from echo_targets.schemas.errors import UserError
 
 ATTEMPTS = 6
@@ -55,7 +57,6 @@ BAD_CREDENTIALS = {
     "SignatureDoesNotMatch",
     "401",
 }
-WEB = ("http", "https")
 NOT_ON_THE_WEB = {400, 404, 410, 414}
 DENIED_ON_THE_WEB = {401, 402, 403, 451}
 """Answers of a web server that are about one address. All others (408, 429, 5xx, …) are the server's or the network's
@@ -63,10 +64,15 @@ fault, and are tried again."""
 PERMANENT = (UserError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Errors that a retry cannot fix."""
 
+
 logger = logging.getLogger(__name__)
 _jitter = random.SystemRandom()  # independent of the seeded global generator
 
 T = TypeVar("T")
+
+
+class NoSuchBucket(UserError):
+    """The bucket of a URL does not exist."""
 
 
 class Objects(FileSystemHandler):
@@ -90,7 +96,9 @@ class Objects(FileSystemHandler):
         return self._fs
 
     def url(self, path: str) -> str:
-        return path if self._protocol in WEB else f"{self._protocol}://{path}"  # fsspec keeps a web address whole
+        """Return a path as a URL for messages, without secrets."""
+        url = path if self._protocol in WEB else f"{self._protocol}://{path}"  # fsspec keeps a web address whole
+        return without_secrets(url)
 
     def read(self, path: str) -> bytes:
         return self._try(path, lambda: self._call("cat_file", path, **IN_ONE_GET.get(self._protocol, {})))
@@ -107,14 +115,14 @@ class Objects(FileSystemHandler):
         return self._try(path, read)
 
     def write(self, path: str, data: bytes) -> None:
-        self._try(path, lambda: self._call("pipe_file", path, data, size=len(data)))
+        self._try(path, lambda: self._send("pipe_file", path, data, size=len(data)))
 
     def create(self, path: str, data: bytes) -> None:
-        self._try(path, lambda: self._call("pipe_file", path, data, size=len(data), mode="create"))
+        self._try(path, lambda: self._send("pipe_file", path, data, size=len(data), mode="create"))
 
     def put(self, local: str, path: str, size: int) -> None:
         def put() -> None:
-            self._call("put_file", local, path, size=size)
+            self._send("put_file", local, path, size=size)
             if (there := self._call("info", path)["size"]) != size:
                 raise OSError(errno.EIO, f"stored {there} of {size} bytes")
 
@@ -122,6 +130,19 @@ class Objects(FileSystemHandler):
 
     def info(self, path: str) -> dict[str, Any]:
         return self._try(path, lambda: self._call("info", path))
+
+    def _send(self, operation: str, *arguments: Any, **options: Any) -> None:
+        """Send a file. A store has no folders, so if it does not find the place, there is no such bucket."""
+        try:
+            self._call(operation, *arguments, **options)
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchUpload":  # a put in parts that was aborted: try again
+                raise OSError(errno.EIO, str(error)) from error
+            raise self._no_bucket() from error
+
+    def _no_bucket(self) -> NoSuchBucket:
+        bucket = without_secrets("/".join(self._root.split("/")[:3]))
+        return NoSuchBucket(f"{bucket}: there is no such bucket; create it, or correct the URL")
 
     def _call(self, operation: str, *arguments: Any, size: int = UNKNOWN_SIZE, **options: Any) -> Any:
         if not self.fs.async_impl:
@@ -135,7 +156,11 @@ class Objects(FileSystemHandler):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return operation()
+            except NoSuchBucket:
+                raise
             except Exception as raised:
+                if self._protocol not in WEB and _code(raised) == "NoSuchBucket":
+                    raise self._no_bucket() from raised
                 error = _as_disk_error(raised, self.url(path))
                 if isinstance(error, PERMANENT) or attempt == ATTEMPTS:
                     raise error from raised
@@ -240,7 +265,11 @@ def _connect(root: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     protocol = root.split("://")[0]
+    if "::" in root:  # fsspec would take it for several URLs, of which any may be a web address
+        raise UserError(f"{without_secrets(root)}: `::` in a URL is not supported; name the file in its store")
     options: dict[str, Any] = {"use_listings_cache": False}
+    if protocol in WEB:
+        options["get_client"] = open_session
     if protocol in ("s3", "s3a"):
         given = {**conf.get("s3", {}), **conf.get("s3a", {})}
         options["config_kwargs"] = S3_CONFIG | given.get("config_kwargs", {})
@@ -251,9 +280,9 @@ def _connect(root: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = EXTRAS.get(protocol)
         how = f"pip install 'echo-targets[{extra}]'" if extra else f"install the library that fsspec needs ({error})"
-        raise UserError(f"{root}: support for {protocol}:// is not installed: {how}") from error
+        raise UserError(f"{without_secrets(root)}: support for {protocol}:// is not installed: {how}") from error
     except ValueError as error:
-        raise UserError(f"{root}: {error}") from error
+        raise UserError(without_secrets(f"{root}: {error}")) from error
     if hasattr(fs, "retries"):
         fs.retries = 1  # otherwise s3fs multiplies botocore's attempts by its own
     return fs, base
@@ -266,12 +295,17 @@ def _file_info(path: str, info: dict[str, Any]) -> FileInfo:
     return FileInfo(path, FileType.File, size=info["size"], mtime=changed if isinstance(changed, datetime) else None)
 
 
+def _code(error: Exception) -> Any:
+    """Return a store's own word or number for an error, or None."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
+
+
 def _as_disk_error(error: Exception, url: str) -> Exception:
     """Translate an error into the one that a local disk would raise, with the URL; a UserError for credentials."""
     if url.split("://")[0] in WEB:
         return _of_the_web(error, url)
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
+    code = _code(error)
     message = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error.strerror or str(error)
     if type(error).__name__ in NO_CREDENTIALS:
         return UserError(f"{url}: no credentials ({error}). Set them in the environment; see docs/STORAGE.md.")
@@ -279,8 +313,6 @@ def _as_disk_error(error: Exception, url: str) -> Exception:
         return UserError(f"{url}: the server rejected the credentials ({message})")
     if type(error).__name__ == "ParamValidationError":
         return UserError(f"{url}: {error}")
-    if code == "NoSuchBucket":
-        return FileNotFoundError(errno.ENOENT, "No such bucket", url)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):
@@ -299,9 +331,13 @@ def _of_the_web(error: Exception, url: str) -> OSError:
     """
     if isinstance(error, FileNotFoundError):
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    status, said = getattr(error, "status", None), f"{type(error).__name__}: {error}"
+    if isinstance(cause := getattr(error, "os_error", error), ForbiddenAddress):
+        return ForbiddenAddress(errno.EACCES, cause.strerror, url)
+    status, said = getattr(error, "status", None), without_secrets(f"{type(error).__name__}: {error}")
     if isinstance(error, FileNotFoundError) or status in NOT_ON_THE_WEB:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + (f" (HTTP {status})" if status else ""), url)
+    if type(error).__name__ == "TooManyRedirects" or isinstance(error, ValueError):  # the latter is not a web address
+        return FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)} ({said})", url)
     if status in DENIED_ON_THE_WEB:
         return PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)} (HTTP {status})", url)
     if isinstance(error, TimeoutError):

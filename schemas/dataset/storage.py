@@ -19,17 +19,23 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, PyFileSystem
 
 from echo_targets.schemas.dataset.object_store import Objects
+from echo_targets.schemas.dataset.urls import as_path, is_file_url
 
 TEMPORARY = ".tmp-"
 
 
 def is_url(place: str) -> bool:
-    """Return True if a place is a URL, and False if it is a local path."""
-    return "://" in place
+    """Return True if a place is a URL of a store, and False if it is a local path or a file URL."""
+    return "://" in place and not is_file_url(place)
 
 
 def split(place: str) -> tuple[str, str]:
-    """Return a file's folder and its name; the folder of a bare name is `.`."""
+    """Return a file's folder and its name; the folder of a bare name is `.`.
+
+    Raises:
+        UserError: the place is a file URL that names no local path.
+    """
+    place = as_path(place)
     if is_url(place):
         folder, _, name = place.rpartition("/")
         return folder, name
@@ -43,14 +49,14 @@ def open_root(root: str) -> tuple[FileSystem, str]:
         root: local path or URL. Credentials for a URL come from the environment.
 
     Raises:
-        UserError: the protocol is unknown, or its library is not installed.
+        UserError: the protocol is unknown, its library is not installed, or a file URL names no local path.
     """
-    if is_url(root) and not root.startswith("file://"):
+    if is_url(root):
         objects = Objects(root)
         return PyFileSystem(objects), objects.base
     from pathlib import Path
 
-    return FileSystem.from_uri(root if is_url(root) else Path(root).absolute().as_uri())
+    return FileSystem.from_uri(Path(as_path(root)).absolute().as_uri())
 
 
 def storage_of(filesystem: FileSystem, base: str) -> Storage:

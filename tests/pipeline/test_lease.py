@@ -17,6 +17,7 @@ from echo_targets.pipeline.job import Job, JobEvent, Waiting
 from echo_targets.pipeline.lease import Busy, Driver, Lease, LeaseLost
 from echo_targets.pipeline.runners.base import Done
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 from tests.pipeline.stand_ins import Double, Inline, files, job, stage
 
 REPOSITORY = Path(__file__).parents[2]
@@ -175,3 +176,29 @@ def test_a_lease_that_cannot_be_renewed_is_lost_in_time(tmp_path: Path, monkeypa
         with pytest.raises(LeaseLost):
             lease.check()
         stuck.set()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("listed", [[], ["000004.json"]], ids=str)
+def test_a_storage_that_does_not_list_what_exists_is_an_error(
+    listed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists nothing, or files that are gone; and says of every new file that it exists."""
+    lease, tried = Lease(Dataset(str(tmp_path))), list[str]()
+    monkeypatch.setattr(lease._storage, "list", lambda folder: listed)
+    monkeypatch.setattr(lease._storage, "create", lambda path, data: tried.append(path))
+    with pytest.raises(UserError, match=r"no driver holds the lease, but .*lease does not list the files that exist"):
+        list(lease.take("wait"))
+    assert 10 < len(tried) < 150  # a pause after each
+
+
+def test_a_bucket_that_vanishes_loses_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise UserError("there is no such bucket")
+
+    with taken(tmp_path) as lease:
+        for name in ("list", "delete"):
+            monkeypatch.setattr(lease._storage, name, gone)
+        threading.Event().wait(0.7)
+        with pytest.raises(LeaseLost):
+            lease.check()

@@ -223,15 +223,17 @@ def _s2t(number: int) -> Row:
     whole = _utterance(number)
     return {
         **{name: whole[name] for name in ("corpus", "split", "language", "speaker_id", "audio", "num_samples")},
-        "text": "hello there",
-        "response_text": None,
-        "wer_vs_reference": 0.0,
-        "alignment_coverage": None,
+        "text": whole["reference_text"],
+        "response_text": None if number % 2 else _utterance(number + 1)["reference_text"],
+        "wer_vs_reference": _transcript(number)["wer_vs_reference"],
+        "alignment_coverage": _alignment(number)["coverage"],
     }
 
 
 def _t2c(number: int) -> Row:
-    named = {"corpus": "calls", "split": "train", "language": "en", "speaker_id": None, "text": "hello, there you"}
+    whole = _utterance(number)
+    named = {name: whole[name] for name in ("corpus", "split", "language", "speaker_id")}
+    named["text"] = whole["reference_text"]
     units = _without(_units(number), "layer", "sampling_rate", "hop_samples")
     borders = [{"char_start": 5, "char_end": 7, "frame": 1}, {"char_start": 12, "char_end": 13, "frame": 30}]
     return {**named, **units, "borders": borders[number % 3 :]}
@@ -240,7 +242,7 @@ def _t2c(number: int) -> Row:
 def _echo(number: int) -> Row:
     whole = _utterance(number)
     joined = {name: whole[name] for name in ("corpus", "split", "language", "audio", "num_samples")}
-    return {**_echo_target(number), **joined, "text": "hello there"}
+    return {**_echo_target(number), **joined, "text": whole["reference_text"]}
 
 
 _SAMPLES = {

@@ -306,8 +306,26 @@ def test_no_credentials(network: Network, bucket: str, monkeypatch: pytest.Monke
 
 
 def test_no_bucket(network: Network) -> None:
-    with pytest.raises(FileNotFoundError, match=r"No such bucket.*s3://no-such-bucket/x"):
-        open_storage("s3://no-such-bucket").write("x", b"1")
+    storage = open_storage("s3://no-such-bucket/root")
+    writing = storage.writing("x")
+    with writing.sink() as sink:
+        sink.write(b"1")
+    operations: list[Callable[[], object]] = [
+        lambda: storage.write("x", b"1"),
+        lambda: storage.create("x", b"1"),
+        writing.put,
+        lambda: storage.read("x"),
+        lambda: storage.open("x"),
+        lambda: storage.size("x"),
+        lambda: storage.list("x"),
+        lambda: storage.find("x"),
+        lambda: storage.delete("x"),
+    ]
+    for operation in operations:
+        network.seen.clear()
+        with pytest.raises(UserError, match=r"^s3://no-such-bucket: there is no such bucket; create it, or"):
+            operation()
+        assert len(network.seen) <= 3, network.seen
     with pytest.raises(UserError, match="Invalid bucket name"):
         open_storage("s3://not a bucket").write("x", b"1")
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from echo_targets.schemas.errors import UserError
-from echo_targets.transforms.loading.stream import Filter, Place, Row, TargetStream
+from echo_targets.transforms.loading.filters import Filter
+from echo_targets.transforms.loading.stream import Place, Row, TargetStream
 
 State = dict[str, Any]
+SPLITTERS = ("IterableDatasetShard", "DataLoaderDispatcher")
+"""Classes of transformers and accelerate that split a dataset over processes, whether or not it is split already."""
 
 
 class EchoTargetDataset(IterableDataset[list[Row]]):
     """Batches of a table's rows, each row once per epoch over all ranks and workers; none is padded or dropped.
 
     Ranks have equal numbers of rows, to within one, but may have different numbers of batches. Iterating starts an
-    epoch, or continues from a loaded state; the end of an epoch increments `epoch`.
+    epoch, or continues from a loaded state; the end of an epoch increments `epoch`. An epoch in which no row passes the
+    filters raises UserError.
 
     Args:
         root, table, version, columns, filters, lengths, batch_tokens, window_rows, seed: as for `TargetStream`.
@@ -28,7 +35,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
 
     Raises:
         LayoutError: there is no such table.
-        UserError: it has no such column, or there is no such rank.
+        UserError: it has no such column, there is no such rank, or a filter or a parameter is invalid.
     """
 
     def __init__(
@@ -38,7 +45,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         *,
         version: str | None = None,
         columns: Sequence[str] | None = None,
-        filters: Sequence[Filter] = (),
+        filters: Sequence[Filter] | None = None,
         lengths: Sequence[str] | None = None,
         batch_tokens: int = 20_000,
         window_rows: int = 1000,
@@ -57,6 +64,7 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
             window_rows=window_rows,
             seed=seed,
         )
+        self._found = rank is None and world_size is None
         found = _rank_and_world_size()
         self.rank = found[0] if rank is None else rank
         self.world_size = found[1] if world_size is None else world_size
@@ -75,18 +83,57 @@ class EchoTargetDataset(IterableDataset[list[Row]]):
         number, workers = self._worker()
         if self._loaded not in (None, (number, workers)):
             other, others = self._loaded or (0, 1)
-            raise UserError(f"the state is from worker {other} of {others}, but this is worker {number} of {workers}")
+            raise UserError(
+                f"the state is from worker {other} of {others}, but this is worker {number} of {workers}: resume with "
+                f"{others} workers, or start over with set_epoch and no state"
+            )
         start = self._place if self._loaded else Place()
         self._loaded = None
+        empty = start == Place()
         for place, rows in self.share(number, workers, start):
-            self._place = place
+            self._place, empty = place, False
             yield rows
+        if empty:
+            self.must_have_rows(quiet=workers > 1)
         self.set_epoch(self.epoch + 1)
 
     def share(self, worker: int, workers: int, start: Place) -> Iterator[tuple[Place, list[Row]]]:
         """Yield a worker's batches for this rank from a place on, each with the place after it."""
+        self._must_be_split_once()
         reader, readers = self.rank * workers + worker, self.world_size * workers
         return self.reader.batches(self.epoch, reader, readers, start)
+
+    def _must_be_split_once(self) -> None:
+        splitter = _splitter()
+        if splitter and self.world_size > 1:
+            raise UserError(
+                f"{splitter} would split this dataset again, and most rows would never be read: rank {self.rank} of "
+                f"{self.world_size} already reads its own share. Give the trainer a TargetLoader instead of a "
+                "DataLoader: accelerate does not change it; see docs/TRAINING.md."
+            )
+        now = _rank_and_world_size()[1]
+        if self._found and not splitter and now not in (1, self.world_size):
+            raise UserError(
+                f"the dataset was made for {self.world_size} rank(s), but torch.distributed has {now} now, so ranks "
+                "would read the same rows: make the dataset after init_process_group, or pass rank and world_size"
+            )
+
+    def must_have_rows(self, quiet: bool = False) -> None:
+        """Explain an epoch in which this rank got no rows.
+
+        Args:
+            quiet: True only raises, and does not warn.
+
+        Raises:
+            UserError: no row of the table passes the filters. If other ranks have rows, a warning says so instead.
+        """
+        self.reader.must_have_rows()
+        if not quiet:
+            warnings.warn(
+                f"rank {self.rank} of {self.world_size} has no rows in epoch {self.epoch}: use fewer ranks, or relax "
+                "the filters",
+                stacklevel=2,
+            )
 
     def state_dict(self) -> State:
         """Return this process's position after the last batch that it returned. JSON-serializable."""
@@ -152,10 +199,14 @@ class TargetLoader:
         self._loaded = False
         shares = _Shares(self.dataset, self.collate, self._places, self._turn)
         loader = DataLoader(shares, batch_size=None, collate_fn=_as_it_is, num_workers=self.num_workers, **self.options)
+        empty = all(place == Place() for place in self._places)
         for worker, place, batch in loader:
+            empty = False
             self._places[worker] = Place(*place)
             self._turn = (worker + 1) % len(self._places)
             yield batch
+        if empty:
+            self.dataset.must_have_rows()
         self.set_epoch(self.dataset.epoch + 1)
 
     def state_dict(self) -> State:
@@ -172,7 +223,8 @@ class TargetLoader:
         check_state(state, self.dataset.identity)
         if len(state["places"]) != len(self._places):
             raise UserError(
-                f"the state is from {len(state['places'])} workers, but this loader has {len(self._places)}"
+                f"the state is from num_workers={len(state['places'])}, but this loader has "
+                f"num_workers={self.num_workers}: {_remedy('num_workers', len(state['places']), state)}"
             )
         self.dataset.set_epoch(state["epoch"])
         self._places, self._turn = [Place(*place) for place in state["places"]], state["turn"]
@@ -196,12 +248,29 @@ class _Shares(IterableDataset[tuple[int, Place, Any]]):
 
 
 def check_state(state: State, expected: State) -> None:
-    """Raise UserError if a state is from another stream; the message names what differs."""
+    """Raise UserError if a state is from another stream; the message says what differs and what to do."""
     for name, value in expected.items():
-        if state.get(name) != value:
+        if (there := state.get(name)) != value:
             raise UserError(
-                f"the state is from another stream: its {name} is {state.get(name)!r}, but here it is {value!r}"
+                f"the state is from another stream: its {name} is {there!r}, but here it is {value!r}. "
+                f"{_remedy(name, there, state).capitalize()}."
             )
+
+
+def _remedy(name: str, value: Any, state: State) -> str:
+    if name == "rank":
+        return "load the state that this rank saved; each rank saves its own"
+    return f"resume with {name}={value!r}, or load no state and start an epoch with set_epoch({state.get('epoch')})"
+
+
+def _splitter() -> str | None:
+    """Return the class of `SPLITTERS` that is iterating over the dataset, if any: none of them offers a hook."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame:
+        if (owner := frame.f_code.co_qualname.split(".")[0]) in SPLITTERS:
+            return owner
+        frame = frame.f_back
+    return None
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -8,9 +8,12 @@ two numbers describe a position.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from itertools import pairwise
+from operator import and_
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,21 +21,29 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from echo_targets.schemas import SAMPLE_RATE, TABLES
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, must_be_readable
 from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.loading.filters import Filter, expressions_of
 
 Row: TypeAlias = dict[str, Any]
-Filter: TypeAlias = tuple[str, str, Any]
 
 LENGTHS = {
     "training/echo": ("response_token_ids", "unit_targets"),
     "echo_targets": ("response_token_ids", "unit_targets"),
     "training/t2c": ("units",),
     "units": ("units",),
+    "features": ("frames",),
     "training/s2t": ("num_samples",),
     "utterances": ("num_samples",),
 }
-"""Columns that a row's length is counted in, by table."""
+"""Columns whose tokens make up a row's length, by table. A row of any other table is one token."""
+TOKEN_SAMPLES = SAMPLE_RATE // 50
+"""Samples of `num_samples` that count as one token: 20 ms, a frame of Whisper's encoder."""
+MOSTLY_TOO_LONG = 0.9
+"""Share of a window's rows that may be longer than a batch without a warning."""
+FEW_ROWS = 4
+"""Number of such rows that never gives a warning: the last window of an epoch may be small."""
 SHARDS, ROW_GROUPS, ROWS, BATCHES = range(4)
 """What is shuffled; part of the seed."""
 PARQUET = pads.ParquetFileFormat()
@@ -66,18 +77,20 @@ class TargetStream:
         version: a label, `recipe@snapshot` or a recipe, as `echo-targets status` shows them; None for the current one.
             Label the version that a long training reads, so that `gc` keeps it.
         columns: columns of the rows; None for all. Audio is most of a row's bytes.
-        filters: conditions on the rows, as for `pyarrow.parquet.read_table`: `[("unit_error_rate", "<=", 0.3)]`. A null
-            fulfills none. Row groups that the statistics exclude are not loaded.
-        lengths: columns that make up a row's length: for a list, the number of its innermost elements; for an integer,
-            its value. None uses the table's `LENGTHS`, or else 1 per row.
-        batch_tokens: maximum of longest x count of a batch; a longer row is a batch of its own.
+        filters: conditions on the rows, joined by "and": `[("unit_error_rate", "<=", 0.3)]` (see `expressions_of`). A
+            null passes none. Row groups that the statistics exclude are not loaded.
+        lengths: columns that make up a row's length in tokens: for a list, the number of its innermost elements; for
+            `num_samples`, one per 20 ms; for another integer, its value. None uses the table's `LENGTHS`, or else 1 per
+            row.
+        batch_tokens: maximum of longest x count of a batch, in tokens; a longer row is a batch of its own. A warning
+            says so if nearly every row is longer.
         window_rows: a window is closed at this many rows, including those that a filter removes. The rows of a window
             are shuffled together and held in memory.
         seed: seed of the order. None reads the shards in stored order, and each window's longest rows first.
 
     Raises:
         LayoutError: there is no such table or version, it is not whole, or another version of the code wrote it.
-        UserError: it has no such column.
+        UserError: it has no such column, or a filter or a parameter is invalid.
     """
 
     def __init__(
@@ -87,7 +100,7 @@ class TargetStream:
         *,
         version: str | None = None,
         columns: Sequence[str] | None = None,
-        filters: Sequence[Filter] = (),
+        filters: Sequence[Filter] | None = None,
         lengths: Sequence[str] | None = None,
         batch_tokens: int = 20_000,
         window_rows: int = 1000,
@@ -97,17 +110,25 @@ class TargetStream:
         made = dataset.named(table, version) if version else dataset.current(table)
         must_be_readable(dataset, table, made)
         committed = dataset.manifests(table, made)
-        self._root = root
+        self._root, self._table = root, table
         self._files = [(manifest.output.path, manifest.output.rows) for manifest in committed]
         self._lengths = tuple(LENGTHS.get(table, ()) if lengths is None else lengths)
         self._batch_tokens, self._window_rows, self._seed = batch_tokens, window_rows, seed
-        schema = dataset.open(self._files[0][0]).schema_arrow if self._files else pa.schema([])
+        schema = dataset.open(self._files[0][0]).schema_arrow if self._files else TABLES[table].schema
+        self._filters = expressions_of(filters or (), schema, f"{root}: {table}")
+        self._filter = reduce(and_, self._filters.values()) if self._filters else None
+        self._filtered_by = list(dict.fromkeys(name for name, _, _ in filters or ()))
         self._columns = list(schema.names if columns is None else columns)
-        self._read = list(dict.fromkeys([*self._columns, *self._lengths, *(name for name, _, _ in filters)]))
-        if missing := [name for name in self._read if self._files and name not in schema.names]:
+        self._read = list(dict.fromkeys([*self._columns, *self._lengths, *self._filtered_by]))
+        if missing := [name for name in self._read if name not in schema.names]:
             raise UserError(f"{root}: {table} has no column {', '.join(missing)}; it has {', '.join(schema.names)}")
-        typed = [(name, how, _as_stored(value, schema.field(name).type)) for name, how, value in filters if self._files]
-        self._filter = pq.filters_to_expression(typed) if typed else None
+        for name in self._lengths:
+            if not (pa.types.is_list(kind := schema.field(name).type) or pa.types.is_integer(kind)):
+                raise UserError(f"lengths: {name} of {table} is {kind}; name a column of lists or integers")
+        for name, value in (("batch_tokens", batch_tokens), ("window_rows", window_rows)):
+            if value < 1:
+                raise UserError(f"{name} is {value}; pass at least 1")
+        self._warned = False
         self.rows = sum(rows for _, rows in self._files)
         self.stream = {
             "table": table,
@@ -147,6 +168,33 @@ class TargetStream:
                 yield place, [rows[position] for position in batch.tolist()]
             given = 0
             del rows  # free them before loading the next window
+
+    def must_have_rows(self) -> None:
+        """Check that at least one row of the table passes the filters.
+
+        Raises:
+            UserError: none does; the message says how many rows each filter drops.
+        """
+        if not self.rows:
+            raise UserError(
+                f"{self._root}: {self._table} has no rows, so an epoch has no batches. `echo-targets status "
+                f"{self._root}` shows what was rejected and why."
+            )
+        if self._filter is None:
+            return
+        dataset = Dataset(self._root)
+        dropped = dict.fromkeys(self._filters, 0)
+        for path, _ in self._files:
+            rows = dataset.open(path).read(self._filtered_by)
+            if rows.filter(self._filter).num_rows:
+                return
+            for name, expression in self._filters.items():
+                dropped[name] += rows.num_rows - rows.filter(expression).num_rows
+        by = ", ".join(f"{name} drops {count}" for name, count in dropped.items())
+        raise UserError(
+            f"{self._root}: no row of {self._table} passes the filters. Of {self.rows} rows, {by}. Relax or remove a "
+            "filter."
+        )
 
     def _pieces(self, dataset: Dataset, epoch: int, first: int, last: int) -> Iterator[tuple[int, pa.Table]]:
         """Yield rows `first` to `last` of the epoch by row group: their number, and the rows that pass the filter.
@@ -194,10 +242,24 @@ class TargetStream:
             for batch in table.to_batches():
                 values = (values_of(batch[name]) for name in self._columns)
                 rows += [dict(zip(self._columns, row, strict=True)) for row in zip(*values, strict=True)]
-                lengths += [sum(lengths_of(batch[name]) for name in self._lengths) + np.zeros(len(batch), np.int64)]
+                each = (tokens_of(name, batch[name]) for name in self._lengths)
+                lengths.append(sum(each, np.zeros(len(batch), np.int64)))
             if count >= self._window_rows:
                 break
-        return count, rows, np.concatenate(lengths)
+        tokens = np.concatenate(lengths)
+        self._warn_of_single_rows(tokens)
+        return count, rows, tokens
+
+    def _warn_of_single_rows(self, tokens: np.ndarray) -> None:
+        longer = int((tokens > self._batch_tokens).sum())
+        if longer > max(FEW_ROWS, MOSTLY_TOO_LONG * len(tokens)) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"batch_tokens={self._batch_tokens} makes batches of one row: {longer} of {len(tokens)} rows of "
+                f"{self._table} are longer (median {int(np.median(tokens))} tokens). Pass a larger batch_tokens; "
+                "docs/TRAINING.md lists what a token is in each table.",
+                stacklevel=2,
+            )
 
     def _batches(self, lengths: np.ndarray, epoch: int, at: int) -> list[np.ndarray]:
         """Return row positions in a window, by batch."""
@@ -214,13 +276,6 @@ class TargetStream:
             return np.arange(count)
         drawn = np.random.Philox(key=[self._seed, what], counter=[0, 0, number, epoch])  # cheap independent streams
         return np.random.Generator(drawn).permutation(count)
-
-
-def _as_stored(value: Any, kind: pa.DataType) -> Any:
-    """Return a filter's value in a column's precision: the float32 nearest to 0.3 exceeds 0.3."""
-    if value is None or not pa.types.is_float32(kind):
-        return value
-    return np.float32(value).item() if isinstance(value, int | float) else [np.float32(each).item() for each in value]
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
@@ -241,6 +296,12 @@ def lengths_of(array: pa.Array) -> np.ndarray:
         array = array.values
         ends = array.offsets.to_numpy()[ends]
     return (ends[1:] - ends[:-1]).astype(np.int64)
+
+
+def tokens_of(name: str, array: pa.Array) -> np.ndarray:
+    """Return each row's length in tokens, int64: as `lengths_of`, but 20 ms of `num_samples` are one token."""
+    lengths = lengths_of(array)
+    return -(-lengths // TOKEN_SAMPLES) if name == "num_samples" else lengths
 
 
 def values_of(array: pa.Array) -> list[Any]:

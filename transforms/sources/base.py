@@ -8,16 +8,17 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
-from echo_targets.schemas.dataset.object_store import WEB
+from echo_targets.schemas.dataset.object_store import NoSuchBucket
 from echo_targets.schemas.dataset.storage import Storage, is_url, open_storage, split
+from echo_targets.schemas.dataset.urls import WEB, as_path, without_secrets
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
 from echo_targets.transforms.base import Parameters
@@ -99,6 +100,7 @@ class Source(Parameters):
     Attributes:
         corpus, split, language, license: defaults for the items' columns.
         channel: the channel to take from each file; -1 is the mean of all.
+        allow_http: True loads audio and lists from web addresses, `http://` and `https://`.
         expected: the source's expected size; not part of a fingerprint.
     """
 
@@ -107,6 +109,7 @@ class Source(Parameters):
     language: str = "en"
     license: str = "unknown"
     channel: int = MIX
+    allow_http: bool = False
     expected: Expected | None = None
 
     @field_validator("language")
@@ -116,6 +119,8 @@ class Source(Parameters):
             raise ValueError("expected a language's code (BCP 47), such as en or pt-BR")
         return code
 
+    of_rows: ClassVar[tuple[str, ...]] = ("corpus", "split", "language", "license", "channel")
+    """Names of the parameters that are written to the rows."""
     has_files: ClassVar[bool] = False
     """True if a locator is the path of a file."""
     listed_in: ClassVar[str]
@@ -136,6 +141,10 @@ class Source(Parameters):
     def place(self) -> str:
         """Where the items are listed, for messages."""
         return str(getattr(self, self.listed_in))
+
+    def files(self, place: str) -> Files:
+        """Return the files below a folder or a URL, with web addresses only if the source allows them."""
+        return BucketFiles(place.rstrip("/"), self) if is_url(place) else FolderFiles(as_path(place), self)
 
     @property
     def synthetic(self) -> bool:
@@ -170,8 +179,8 @@ class Files(ABC):
         OSError: from any method, if a file can't be read. Network errors are OSErrors too.
     """
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, place: str, source: Source) -> None:
+        self.place, self.source = place, source
 
     @property
     def probes(self) -> int:
@@ -201,6 +210,36 @@ def is_missing(error: OSError) -> bool:
     return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
+def check_url(url: str, source: Source) -> None:
+    """Check that a source may load a URL.
+
+    Raises:
+        SourceError: it is a web address, and the source does not allow these.
+        UserError: it is in a store of another kind than the source's own, and than buckets and the web.
+    """
+    scheme, own = _scheme(url), _scheme(source.place)
+    if scheme in WEB and not source.allow_http:
+        raise SourceError(
+            f"{source.corpus}: {without_secrets(url)} is a web address. To load it, set allow_http: true in the source "
+            f"of {without_secrets(source.place)}; or copy its audio to a folder or bucket."
+        )
+    if scheme not in (*STORES, own):
+        raise UserError(f"{without_secrets(url)}: {scheme}:// is not one of {', '.join(STORES)}; copy the file there")
+    if scheme in STORES and not url.partition("://")[2].partition("/")[0]:
+        raise UserError(f"{without_secrets(url)!r} names no host or bucket; write {scheme}://NAME/PATH")
+
+
+def file_name(locator: str) -> str:
+    """Return a file's name, to be stored and shown: the last part of its path, without the query of a web address."""
+    return Path(locator.partition("?")[0] if _scheme(locator) in WEB else locator).name
+
+
+def _scheme(place: str) -> str:
+    return place.partition("://")[0].lower() if is_url(place) else ""
+
+
+STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", *WEB)
+"""URL schemes that a line of a manifest may name. fsspec knows many others, some of which reach any host."""
 _read_stores = set[str]()
 """Buckets from which this process has read a file."""
 
@@ -218,13 +257,8 @@ def may_be_credentials(error: OSError) -> bool:
 
 def _store_of(url: str) -> str | None:
     """Return the bucket of a URL; None for a web address or a local path."""
-    parts = urlsplit(url) if is_url(url) else None
-    return f"{parts.scheme}://{parts.netloc}" if parts and parts.scheme not in ("", "file", *WEB) else None
-
-
-def files(place: str) -> Files:
-    """Return the files below a folder or a URL."""
-    return BucketFiles(place.rstrip("/")) if is_url(place) else FolderFiles(place)
+    scheme = _scheme(url)
+    return "/".join(url.split("/")[:3]) if scheme not in ("", *WEB) else None
 
 
 class FolderFiles(Files):
@@ -239,7 +273,7 @@ class FolderFiles(Files):
 
     def open(self, locator: str) -> Raw:
         if is_url(locator):
-            return BucketFiles(self.place).open(locator)
+            return BucketFiles(self.place, self.source).open(locator)
         path = Path(self.place, locator)
         if path.exists() and not path.is_file():  # reading a pipe or a device could block or never end
             raise IsADirectoryError(errno.EISDIR, "is not a file")
@@ -247,7 +281,7 @@ class FolderFiles(Files):
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if is_url(locator):
-            return BucketFiles(self.place).probe(locator, seconds)
+            return BucketFiles(self.place, self.source).probe(locator, seconds)
         path = Path(self.place, locator)
         try:
             size = path.stat().st_size if path.is_file() else None
@@ -266,29 +300,33 @@ class BucketFiles(Files):
         return REMOTE_PROBES
 
     def find(self, folder: str, depth: int, suffix: str) -> list[str]:
-        found = open_storage(self.place).find(folder)
+        check_url(self.place, self.source)
+        with _missing_buckets(self.place):
+            found = open_storage(self.place).find(folder)
         level = folder.count("/") + 1 + depth
         return [path for path in found if path.count("/") == level and path.endswith(suffix)]
 
     def stream(self, locator: str) -> BinaryIO:
         storage, name = self._locate(locator)
-        return io.BufferedReader(storage.open(name), STREAM_BUFFER)
+        with _missing_buckets(storage.where(name)):
+            return io.BufferedReader(storage.open(name), STREAM_BUFFER)
 
     def open(self, locator: str) -> Raw:
         if os.path.isabs(locator):
-            return FolderFiles("/").open(locator)
+            return FolderFiles("/", self.source).open(locator)
         storage, name = self._locate(locator)
-        data = storage.read(name)
+        with _missing_buckets(locator):
+            data = storage.read(name)
         if store := _store_of(storage.where(name)):
             _read_stores.add(store)
         return data
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if os.path.isabs(locator):
-            return FolderFiles("/").probe(locator, seconds)
+            return FolderFiles("/", self.source).probe(locator, seconds)
         storage, name = self._locate(locator)
         try:
-            with storage.open(name) as file:
+            with _missing_buckets(locator), storage.open(name) as file:
                 size = file.size()
                 return size, seconds or (_estimated_seconds(file, size) if size else 0.0)
         except OSError as error:
@@ -297,8 +335,19 @@ class BucketFiles(Files):
             return None, seconds or 0.0
 
     def _locate(self, locator: str) -> tuple[Storage, str]:
-        folder, name = split(locator if is_url(locator) else f"{self.place}/{locator}")
+        url = locator if is_url(locator) else f"{self.place}/{locator}"
+        check_url(url, self.source)
+        folder, name = split(url)
         return open_storage(folder), name
+
+
+@contextmanager
+def _missing_buckets(locator: str) -> Iterator[None]:
+    """Report a missing bucket as a missing file, which rejects a line, or is an error of the source that lists it."""
+    try:
+        yield
+    except NoSuchBucket as error:
+        raise FileNotFoundError(errno.ENOENT, str(error), locator) from error
 
 
 def _estimated_seconds(file: Path | pa.NativeFile, size: int) -> float:

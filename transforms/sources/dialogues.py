@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from echo_targets.schemas.dataset.storage import is_url
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
 from echo_targets.transforms.sources.lines import not_utf8
 from echo_targets.transforms.sources.manifest import probed
 from echo_targets.transforms.sources.record import Fields, item_from
@@ -49,7 +49,7 @@ class DialoguesSource(Source):
     roles: list[Literal["user", "assistant"]] = ["user", "assistant"]
 
     def items(self) -> Iterator[Item]:
-        tree = files(self.tree)
+        tree = self.files(self.tree)
         found = [archive for subset in self.subsets for archive in self._archives(tree, subset)]
         with ThreadPoolExecutor(tree.probes) as pool:
             for archive in found:
@@ -63,7 +63,7 @@ class DialoguesSource(Source):
                     raise SourceError(f"{self.tree}/{archive}: {error}") from error
 
     def open(self, locator: str) -> Raw:
-        return files(self.tree).open(locator)
+        return self.files(self.tree).open(locator)
 
     def _archives(self, tree: Files, subset: str) -> list[str]:
         try:

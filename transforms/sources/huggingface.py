@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.blocks import MAX_RATE, MIN_RATE
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Item, Source, SourceError, files
+from echo_targets.transforms.sources.base import Item, Source, SourceError, check_url
 from echo_targets.transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, integer, is_missing, place
 
@@ -81,7 +83,7 @@ class HuggingFaceSource(Source):
     def open(self, locator: str) -> Raw:
         dataset, audio = self._load()
         raw = audio.raw(dataset.with_format("arrow")[int(locator) : int(locator) + 1])
-        return files(self._folder()).open(raw) if isinstance(raw, str) else raw
+        return self.files(self._folder()).open(raw) if isinstance(raw, str) else raw
 
     def _folder(self) -> str:
         """Return the folder that relative audio paths start from.
@@ -119,7 +121,7 @@ class HuggingFaceSource(Source):
             )
         if isinstance(dataset.features[column], Audio):
             dataset = dataset.cast_column(column, Audio(decode=False))
-        return dataset, _Audio(dataset, column, self.path)
+        return dataset, _Audio(dataset, column, self)
 
 
 @cache
@@ -183,8 +185,8 @@ def _read_metadata(
 class _Audio:
     """A column of audio: files as bytes or paths, or samples with their rate in another field or column."""
 
-    def __init__(self, dataset: Dataset, column: str, path: str) -> None:
-        self.column = column
+    def __init__(self, dataset: Dataset, column: str, source: HuggingFaceSource) -> None:
+        self.column, self._source = column, source
         schema = dataset.features.arrow_schema
         kind = schema.field(column).type
         names = [field.name for field in kind] if pa.types.is_struct(kind) else []
@@ -196,7 +198,7 @@ class _Audio:
         is_file = _is_text(kind) or _is_bytes(kind) or ("array" not in names and {"bytes", "path"} & set(names))
         if not (is_file or self._has_samples):
             raise SourceError(
-                f"{path}: column {column} holds {kind}; expected audio bytes, paths, or lists of samples, as "
+                f"{source.path}: column {column} holds {kind}; expected audio bytes, paths, or lists of samples, as "
                 "floating-point numbers in [-1, 1] or as int16, with their sampling_rate"
             )
 
@@ -224,10 +226,15 @@ class _Audio:
                 return length, length / self._rate(rate) if self._has_samples else None
             if length == 0 or is_missing(path):
                 return BadLine(f"`{self.column}` holds no audio")
-            place((self.column, path))
+            if is_url(locator := place((self.column, path))):
+                check_url(locator, self._source)
             return None, None
         except BadLine as error:
             return error
+        except SourceError:
+            raise
+        except UserError as error:
+            return BadLine(str(error))
 
     def _paths(self, rows: pa.Table) -> list[str | None]:
         """Return the path of each row's audio, or None."""

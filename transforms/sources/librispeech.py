@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Literal
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
 from echo_targets.transforms.sources.lines import Line, text_lines
 from echo_targets.transforms.sources.values import BadLine, text
 
@@ -29,7 +29,7 @@ class LibriSpeechSource(Source):
     license: str = "CC-BY-4.0"
 
     def items(self) -> Iterator[Item]:
-        tree = files(self.tree)
+        tree = self.files(self.tree)
         chapters = {split: self._transcripts(tree, split) for split in self.splits}
         with ThreadPoolExecutor(tree.probes) as pool:
             for split, transcripts in chapters.items():
@@ -40,7 +40,7 @@ class LibriSpeechSource(Source):
                     raise SourceError(f"{self.tree}/{split}: {error}") from error
 
     def open(self, locator: str) -> Raw:
-        return files(self.tree).open(locator)
+        return self.files(self.tree).open(locator)
 
     def _transcripts(self, tree: Files, split: str) -> list[str]:
         try:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from echo_targets.schemas.dataset.storage import split
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
 from echo_targets.transforms.sources.lines import json_lines, tsv_records
 from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, place
@@ -66,11 +66,11 @@ class ManifestSource(Source):
 
     @property
     def _files(self) -> Files:
-        return files(split(self.manifest)[0])
+        return self.files(split(self.manifest)[0])
 
     def _item(self, line: tuple[int, dict[str, Any] | BadLine], fields: Fields) -> Item:
         number, record = line
-        name = os.path.basename(self.manifest)
+        name = split(self.manifest)[1]
         where = f"{name}:{number}"
         try:
             if isinstance(record, BadLine):
@@ -87,6 +87,7 @@ def probed(folder: Files, item: Item, locator: str) -> Item:
 
     Raises:
         BadLine: the locator's URL scheme is not supported.
+        SourceError: it is a web address, and the source does not allow these.
     """
     lasts = item.section_seconds or item.declared_seconds
     try:
@@ -95,6 +96,8 @@ def probed(folder: Files, item: Item, locator: str) -> Item:
             slashed = place(("audio", locator.replace("\\", "/")))
             size, seconds = folder.probe(slashed, lasts)
             locator = slashed if size is not None else locator
+    except SourceError:
+        raise
     except UserError as error:
         raise BadLine(str(error)) from error
     if item.start_seconds and lasts is None:

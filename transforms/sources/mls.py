@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, files
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
 from echo_targets.transforms.sources.lines import Line, text_lines
 from echo_targets.transforms.sources.values import BadLine, text
 
@@ -37,7 +37,7 @@ class MlsSource(Source):
     license: str = "CC-BY-4.0"
 
     def items(self) -> Iterator[Item]:
-        tree = files(self.tree)
+        tree = self.files(self.tree)
         with ThreadPoolExecutor(tree.probes) as pool:
             for split in self.splits:
                 try:
@@ -46,7 +46,7 @@ class MlsSource(Source):
                     raise SourceError(f"{self.tree}/{split}: {error}") from error
 
     def open(self, locator: str) -> Raw:
-        return files(self.tree).open(locator)
+        return self.files(self.tree).open(locator)
 
     def _split(self, tree: Files, split: str, pool: ThreadPoolExecutor) -> Iterator[Item]:
         seconds: dict[str, float] = {}

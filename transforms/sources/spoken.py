@@ -16,7 +16,7 @@ from echo_targets.schemas.dataset.storage import split
 from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
 from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery, Voice
-from echo_targets.transforms.sources.base import Item, Source, SourceError, files
+from echo_targets.transforms.sources.base import Item, Source, SourceError
 from echo_targets.transforms.sources.lines import json_lines
 from echo_targets.transforms.sources.record import Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, is_missing
@@ -54,7 +54,7 @@ class SpokenSource(Source):
     def items(self) -> Iterator[Item]:
         folder, name = split(self.texts)
         try:
-            with files(folder).stream(name) as file:
+            with self.files(folder).stream(name) as file:
                 for number, record in json_lines(file, self.texts):
                     yield self._item(record, f"{name}:{number}")
         except OSError as error:

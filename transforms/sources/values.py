@@ -9,9 +9,10 @@ import os
 import re
 from decimal import Decimal
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.dataset.urls import as_path
+from echo_targets.schemas.errors import UserError
 from echo_targets.schemas.tables.base import BLANK
 from echo_targets.transforms.audio.waveforms import MIX
 from echo_targets.transforms.languages import code_of
@@ -171,8 +172,10 @@ def place(named: NamedValue) -> str:
         raise BadLine("has no audio path; name the key that holds it in the source's `columns: {audio: NAME}`")
     if not isinstance(value, str):
         raise BadLine(f"has no audio path: `{name}` is {kind_of(value)}; expected a path")
-    if value[:5].lower() == "file:":
-        value = _local_path(name, value)
+    try:
+        value = as_path(value)
+    except UserError as error:
+        raise BadLine(f"`{name}` {error}") from None
     if "\0" in value:
         raise BadLine("has no audio path: it holds a NUL")
     if is_url(value):
@@ -181,22 +184,6 @@ def place(named: NamedValue) -> str:
     if path.split(os.sep)[0] == os.pardir:
         raise BadLine(f"audio path {path!r} leads out of the manifest's folder")
     return path
-
-
-def _local_path(name: str, url: str) -> str:
-    """Return the path of a file URL (RFC 8089)."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise BadLine(f"`{name}` {url!r} is not a URL ({error})") from None
-    if parts.netloc.lower() not in ("", "localhost"):
-        raise BadLine(f"`{name}` {url!r} is on the host {parts.netloc!r}; write a local file as file:///PATH")
-    if not parts.path.startswith("/") or parts.query or parts.fragment:
-        raise BadLine(f"`{name}` {url!r} is not a file URL; write file:///PATH, with # as %23 and ? as %3F")
-    try:
-        return unquote(parts.path, errors="strict")
-    except UnicodeDecodeError:
-        raise BadLine(f"`{name}` {url!r} is not UTF-8") from None
 
 
 def kind_of(value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow as pa
 from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
-from echo_targets.transforms.sources.base import is_missing, may_be_credentials
+from echo_targets.transforms.sources.base import file_name, is_missing, may_be_credentials
 from echo_targets.transforms.sources.registry import AnySource, named
 
 OPENERS = 8
@@ -75,7 +74,7 @@ class Ingest(Transform):
         key, source = entry[KEY], self._sources[entry["source"]]
         if entry["error"] is not None:
             return Reject(key, entry["error_class"], entry["error"])
-        file = Path(entry["locator"]).name if source.has_files else key
+        file = file_name(entry["locator"]) if source.has_files else key
         limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
         try:
             raw = source.open(entry["locator"])

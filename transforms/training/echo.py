@@ -31,7 +31,7 @@ from echo_targets.transforms.training.echox import (
     tokenizer_of,
 )
 from echo_targets.transforms.training.row_cache import RowCache
-from echo_targets.transforms.training.run import Batches, Step, run_of, run_steps
+from echo_targets.transforms.training.run import NO_ROWS, Batches, Step, TrainingError, run_of, run_steps, share_of
 from echo_targets.transforms.training.t2c import Example, Recipe, Row, trained_decoder, unit_loss, write_report
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def train_unit_translator(
         The report of `train_t2c`.
 
     Raises:
-        ValueError: as for `train_t2c`.
+        TrainingError: as for `train_t2c`.
     """
     translator = echox.network.unit_translator
     embeddings = None if recipe.own_embeddings else echox.network.model.embed_tokens.weight.detach()
@@ -150,12 +150,12 @@ def train_echo(
         denoising cosine, before and after.
 
     Raises:
-        ValueError: no rows, a row that does not fit the model, or a checkpoint of another recipe in `out_dir`.
+        TrainingError: no rows, a row that does not fit the model, or a checkpoint of another recipe in `out_dir`.
     """
     import torch
 
     if not rows:
-        raise ValueError("no rows to train on")
+        raise TrainingError(NO_ROWS)
     config, network = echox.config, echox.network
     for row in (*rows, *held_out):
         _check(row, echox)
@@ -211,10 +211,13 @@ def train_echo(
 
 
 class EchoMeasures(NamedTuple):
-    """The echo decoder's edits to the unit targets, per unit, and the mean cosine of the adapted states."""
+    """The echo decoder's edits to the unit targets, per unit, and the mean cosine of the adapted states.
 
-    unit_error_rate: float
-    denoising_cosine: float
+    None if there are no units, or no tokens.
+    """
+
+    unit_error_rate: float | None
+    denoising_cosine: float | None
 
 
 def echo_measures(echox: EchoX, rows: Sequence[EchoRow]) -> EchoMeasures:
@@ -232,7 +235,7 @@ def echo_measures(echox: EchoX, rows: Sequence[EchoRow]) -> EchoMeasures:
         found = [decoded.units for decoded in echox.t2c.speak(segments)]
         edits += sum(map(Levenshtein.distance, found, targets))
     units = sum(len(units) for row in rows for units in row.kd.unit_targets)
-    return EchoMeasures(round(edits / max(1, units), 4), round(sum(cosines) / max(1, len(cosines)), 4))
+    return EchoMeasures(share_of(edits, units), share_of(sum(cosines), len(cosines)))
 
 
 def reply_states(echox: EchoX, rows: Sequence[EchoRow]) -> list[Tensor]:
@@ -246,14 +249,18 @@ def reply_states(echox: EchoX, rows: Sequence[EchoRow]) -> list[Tensor]:
 
 def _check(row: EchoRow, echox: EchoX) -> None:
     if len(row.kd.asr_targets) != 1:
-        raise ValueError(f"{row.id} has {len(row.kd.asr_targets)} turns of audio, but the trainer needs one")
+        raise TrainingError(f"{row.id} has {len(row.kd.asr_targets)} turns of audio, but the trainer needs one")
     if not 0 < row.num_samples <= echox.tower.max_samples:
-        raise ValueError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {echox.tower.max_samples}")
+        raise TrainingError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {echox.tower.max_samples}")
     if row.kd.response_ids and max(row.kd.response_ids) >= echox.config.vocab_size:
-        raise ValueError(f"{row.id} has token ids above vocab_size {echox.config.vocab_size}, from another tokenizer")
+        raise TrainingError(
+            f"{row.id} has token ids above vocab_size {echox.config.vocab_size}, from another tokenizer"
+        )
     for text, units in zip(row.kd.sub_lengths, row.kd.unit_targets, strict=True):
         if echox.t2c.limit(text, 2**30) and text + len(units) >= echox.t2c.config.max_positions:
-            raise ValueError(f"{row.id}: a segment of {text} tokens and {len(units)} units is too long for the decoder")
+            raise TrainingError(
+                f"{row.id}: a segment of {text} tokens and {len(units)} units is too long for the decoder"
+            )
 
 
 def _cached_states(out_dir: Path, rows: Sequence[EchoRow], echox: EchoX) -> RowCache:

@@ -18,7 +18,16 @@ import numpy as np
 from echo_targets.transforms.models.aligners.ctc import frames_needed
 from echo_targets.transforms.models.readers.ctc import UnitReader, check_units, readable
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
-from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
+from echo_targets.transforms.training.run import (
+    NO_ROWS,
+    Batches,
+    RunRecipe,
+    Step,
+    TrainingError,
+    run_of,
+    run_steps,
+    share_of,
+)
 from echo_targets.transforms.units.codebook import collapse
 
 if TYPE_CHECKING:
@@ -62,7 +71,7 @@ def train_unit_reader(
         The report: rows, final loss, character error rate on `held_out`, sizes and the recipe.
 
     Raises:
-        ValueError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
+        TrainingError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
     """
     import torch
 
@@ -71,7 +80,7 @@ def train_unit_reader(
     check_units([units for _, units in (*rows, *held_out)], config.codebook_size)
     examples = [example for row in rows if (example := _example(row, config))]
     if not examples:
-        raise ValueError("no rows to train on")
+        raise TrainingError(NO_ROWS)
     torch.manual_seed(recipe.seed)
     module = UnitReaderModule(config, recipe.dropout)
     batches = Batches([len(example.units) for example in examples], recipe)
@@ -88,7 +97,7 @@ def train_unit_reader(
         "units": sum(len(example.units) for example in examples),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "held_out_rows": len(held_out),
-        "held_out_character_error_rate": round(reading_error_rate(UnitReader.load(out_dir), held_out), 4),
+        "held_out_character_error_rate": reading_error_rate(UnitReader.load(out_dir), held_out),
         "final_loss": final_loss,
         "recipe": asdict(recipe),
     }
@@ -96,13 +105,16 @@ def train_unit_reader(
     return report
 
 
-def reading_error_rate(model: UnitReader, rows: Sequence[Row]) -> float:
-    """Return character errors per character, summed over all rows; texts with nothing `readable` are skipped."""
+def reading_error_rate(model: UnitReader, rows: Sequence[Row]) -> float | None:
+    """Return character errors per character, summed over all rows; texts with nothing `readable` are skipped.
+
+    None if no text is left.
+    """
     from rapidfuzz.distance import Levenshtein
 
     wanted = [readable(text) for text, _ in rows]
     read = model.read([units if text else [] for text, (_, units) in zip(wanted, rows, strict=True)])
-    return sum(map(Levenshtein.distance, read, wanted)) / max(1, sum(map(len, wanted)))
+    return share_of(sum(map(Levenshtein.distance, read, wanted)), sum(map(len, wanted)))
 
 
 class _Example(NamedTuple):

@@ -12,8 +12,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from echo_targets.schemas.errors import UserError
+
 if TYPE_CHECKING:
     import torch
+
+
+class TrainingError(UserError, ValueError):
+    """The rows, the sizes or the folder of a training do not fit together. The message says what to do."""
+
+
+NO_ROWS = "no rows to train on: publish rows of another split than test, or relax the filters of publish"
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def run_steps(
         The loss of the curve's last line.
 
     Raises:
-        ValueError: the folder holds a checkpoint of another run.
+        TrainingError: the folder holds a checkpoint of another run.
     """
     import torch
 
@@ -124,10 +133,17 @@ def _means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return means
 
 
+def share_of(part: float, whole: float) -> float | None:
+    """Return a rate rounded to 4 decimals, or None if there was nothing to measure."""
+    return round(part / whole, 4) if whole else None
+
+
 class Batches:
     """Batches of rows of similar lengths, in an order that depends only on the seed and the step."""
 
     def __init__(self, lengths: Sequence[int], recipe: RunRecipe) -> None:
+        if not len(lengths):
+            raise TrainingError(NO_ROWS)
         self.lengths, self.recipe = lengths, recipe
         self.first, self.epoch = 0, 0
         self.batches = self._shuffled()
@@ -207,7 +223,7 @@ def _resume(
         return 0, []
     state = torch.load(out_dir / "checkpoint.pt", weights_only=True)
     if state["run"] != run:
-        raise ValueError(f"{out_dir} holds a checkpoint of another recipe: choose another folder or remove it")
+        raise TrainingError(f"{out_dir} holds a checkpoint of another recipe: choose another folder or remove it")
     module.load_state_dict(state["module"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)

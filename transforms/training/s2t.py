@@ -33,7 +33,16 @@ from echo_targets.transforms.training.echox import (
     save_echox,
     tokenizer_of,
 )
-from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
+from echo_targets.transforms.training.run import (
+    NO_ROWS,
+    Batches,
+    RunRecipe,
+    Step,
+    TrainingError,
+    run_of,
+    run_steps,
+    share_of,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,14 +118,14 @@ def train_s2t(
         The report: rows, losses, on `held_out` exact replies and the CTC head's word error rate, and the recipe.
 
     Raises:
-        ValueError: no rows, a row that is too long for the model, or a checkpoint of another recipe in `out_dir`.
+        TrainingError: no rows, a row that is too long for the model, or a checkpoint of another recipe in `out_dir`.
     """
     import torch
 
     from echo_targets.transforms.models.echox.network import EchoXNetwork
 
     if not rows:
-        raise ValueError("no rows to train on")
+        raise TrainingError(NO_ROWS)
     tower = AudioTower.load(tower_of(out_dir, config), config.audio_context)
     examples = [_example(row, config, tokenizer, prompt, tower) for row in rows]
     torch.manual_seed(recipe.seed)
@@ -158,8 +167,11 @@ def train_s2t(
     return report
 
 
-def held_out_replies(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplate) -> dict[str, float]:
-    """Return the share of replies equal to the rows', and the CTC head's word error rate with case and punctuation."""
+def held_out_replies(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplate) -> dict[str, float | None]:
+    """Return the share of replies equal to the rows', and the CTC head's word error rate with case and punctuation.
+
+    Both are None if there are no rows.
+    """
     import jiwer
 
     tokenizer = tokenizer_of(echox)
@@ -173,8 +185,8 @@ def held_out_replies(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplat
         exact += sum(reply == row.response_text for reply, row in zip(texts, batch, strict=True))
         read += [tokenizer.decode(ctc_ids(turn.ctc.tolist(), echox.config.audio_patch_id)) for turn in encoded]
     return {
-        "held_out_exact_replies": round(exact / max(1, len(rows)), 4),
-        "held_out_ctc_word_error_rate": round(jiwer.wer([row.text for row in rows], read), 4) if rows else 0.0,
+        "held_out_exact_replies": share_of(exact, len(rows)),
+        "held_out_ctc_word_error_rate": round(jiwer.wer([row.text for row in rows], read), 4) if rows else None,
     }
 
 
@@ -187,7 +199,7 @@ def _example(
     row: S2TRow, config: EchoXConfig, tokenizer: Tokenizer, prompt: PromptTemplate, tower: AudioTower
 ) -> _Example:
     if not 0 < row.num_samples <= tower.max_samples:
-        raise ValueError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {tower.max_samples}")
+        raise TrainingError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {tower.max_samples}")
     ids = prompt_ids(prompt, tokenizer, config)
     question, reply = (
         list(tokenizer.encode(text, add_special_tokens=False).ids) for text in (row.text, row.response_text)
@@ -195,7 +207,7 @@ def _example(
     reply = [*prompt.reply_start(tokenizer), *reply]
     frames = -(-row.num_samples // (tower.context * HOP_SAMPLES)) * tower.context // 2
     if (most := max(frames, len(question)) + len(ids) + len(reply)) > config.max_position_embeddings:
-        raise ValueError(f"{row.id} may take {most} positions, but the model has {config.max_position_embeddings}")
+        raise TrainingError(f"{row.id} may take {most} positions, but the model has {config.max_position_embeddings}")
     return _Example(ids, question, reply)
 
 

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from echo_targets.transforms.models.t2c.config import SPELLED, T2CConfig
 from echo_targets.transforms.models.t2c.model import T2C
 from echo_targets.transforms.segments.rule import Border, cut_units, cuts_of
-from echo_targets.transforms.training.run import Batches, RunRecipe, Step, run_of, run_steps
+from echo_targets.transforms.training.run import (
+    NO_ROWS,
+    Batches,
+    RunRecipe,
+    Step,
+    TrainingError,
+    run_of,
+    run_steps,
+    share_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +78,9 @@ class UnitErrors(NamedTuple):
     recorded: int
 
     @property
-    def rate(self) -> float:
-        """Unit error rate: insertions, deletions and substitutions per recorded unit."""
-        return self.edits / self.recorded if self.recorded else 0.0
+    def rate(self) -> float | None:
+        """Unit error rate: insertions, deletions and substitutions per recorded unit; None without recorded units."""
+        return share_of(self.edits, self.recorded)
 
 
 def train_t2c(
@@ -100,10 +109,10 @@ def train_t2c(
         half: True writes the weights in float16; measurements are made on the written weights.
 
     Returns:
-        The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe.
+        The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe. A rate of nothing is None.
 
     Raises:
-        ValueError: no segment fits into the model, a unit is outside the codebook, or `out_dir` has a checkpoint of
+        TrainingError: no segment fits into the model, a unit is outside the codebook, or `out_dir` has a checkpoint of
             another recipe.
     """
     module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe)
@@ -129,10 +138,12 @@ def trained_decoder(
     from echo_targets.transforms.models.t2c.network import T2CModule
 
     if config.spellings is not None:
-        raise ValueError(SPELLED)
+        raise TrainingError(SPELLED)
     segments, _ = fitting(segments_of(rows, config, tokenizer), config)
+    if not rows:
+        raise TrainingError(NO_ROWS)
     if not segments:
-        raise ValueError(f"no rows to train on: none of {len(rows)} fits into {config.max_positions} positions")
+        raise TrainingError(f"no rows to train on: none of {len(rows)} fits into {config.max_positions} positions")
     examples = [_example(segment, config) for segment in segments]
     torch.manual_seed(recipe.seed)
     module = T2CModule(config, recipe.dropout)
@@ -159,7 +170,7 @@ def write_report(
         "units": sum(len(segment.units) for segment in segments),
         "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "held_out_rows": len(held_out),
-        "held_out_unit_error_rate": round(errors.rate, 4),
+        "held_out_unit_error_rate": errors.rate,
         "final_loss": final_loss,
         "recipe": asdict(recipe),
     }
@@ -171,12 +182,12 @@ def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) ->
     """Return rows in the segments into which `config.segments` cuts their texts, as far as borders allow.
 
     Raises:
-        ValueError: a unit is outside the codebook.
+        TrainingError: a unit is outside the codebook.
     """
     segments = []
     for text, units, durations, borders in rows:
         if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
-            raise ValueError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
+            raise TrainingError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
         encoding = tokenizer.encode(text, add_special_tokens=False)
         cuts = cuts_of(config.segments, text, encoding.offsets, borders)
         parts = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]

@@ -18,6 +18,7 @@ from echo_targets.pipeline.runners.base import Chain, Events, Runner, RunShard
 from echo_targets.pipeline.runners.follow import follow
 from echo_targets.pipeline.runners.ray.options import RayOptions
 from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.dataset.urls import as_path
 from echo_targets.schemas.errors import UserError
 
 
@@ -107,4 +108,4 @@ class RayRunner(Runner):
 
 def _absolute(root: str) -> str:
     """Make a root absolute, because workers have other working directories."""
-    return root if is_url(root) else os.path.abspath(root)
+    return root if is_url(root) else os.path.abspath(as_path(root))

@@ -74,7 +74,7 @@ def test_another_tokenizer_keeps_the_segments(tmp_path: Path) -> None:
     batch = collate_echox([row], config, template.ids(tokenizer, []), encode)
     assert batch["labels"][batch["labels"] >= 0].tolist() == [*encode("so it"), *encode(" is")]
     assert batch["sub_lengths"].tolist() == [[5, 3]]
-    assert batch["asr_targets"].tolist() == [[encode("hello there")]]
+    assert batch["asr_targets"].tolist() == [[encode("hello there you")]]
     assert batch["assistant_after_audio_shifts"].tolist() == [template.assistant_after_audio_shift]
 
 

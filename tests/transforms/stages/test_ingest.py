@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ import soundfile
 
 from echo_targets.schemas import ENTRIES, SAMPLE_RATE
 from echo_targets.schemas.dataset import object_store as objects
+from echo_targets.schemas.dataset import web as connections
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.transforms.audio.waveforms import Limits, decode_flac, load
 from echo_targets.transforms.base import table_of
@@ -138,6 +139,7 @@ def web(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a web server on loopback that serves the folder."""
     pytest.importorskip("aiohttp")
     monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(connections, "forbidden", lambda address: None)
     monkeypatch.setattr(_Web, "folder", folder, raising=False)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -148,10 +150,10 @@ def web(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def listing(folder: Path, places: list[str], name: str = "web.jsonl") -> dict[str, str]:
+def listing(folder: Path, places: list[str], name: str = "web.jsonl") -> dict[str, Any]:
     lines = [json.dumps({"id": "-".join(place.split("/")[3:]), "audio": place}) for place in places]
     (folder / name).write_text("\n".join(lines))
-    return {"kind": "manifest", "corpus": "web", "manifest": str(folder / name)}
+    return {"kind": "manifest", "corpus": "web", "manifest": str(folder / name), "allow_http": True}
 
 
 def test_a_web_address_that_is_gone_or_denied_costs_its_line_alone(folder: Path, web: str) -> None:

@@ -171,7 +171,7 @@ def _all_ended_by(stop_reasons: list[str]) -> Check:
     return Check("stop_reason", others, says)
 
 
-def _answers(rows: pa.Table, everyone: pa.Table) -> pa.Array:
+def replies_of(rows: pa.Table, everyone: pa.Table) -> pa.Array:
     """Return the text of the assistant's turn after each row's turn; of duplicate turns the last, as in echo."""
     spoken = pc.equal(everyone["role"].cast(pa.string()), "assistant")
     replies = everyone.filter(pc.and_(spoken, pc.not_equal(everyone["dialogue_id"], "")))
@@ -213,7 +213,7 @@ class PublishS2T(Publish):
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         rows = super().rows(window, shard)
-        return rows.append_column("response_text", _answers(rows, shard["utterances"]))
+        return rows.append_column("response_text", replies_of(rows, shard["utterances"]))
 
     def checks(self) -> Iterable[Check]:
         limits = self.parameters

@@ -213,8 +213,8 @@ def test_it_learns_to_read(tmp_path: Path) -> None:
     assert curve[-1]["loss"] == report["final_loss"] < curve[0]["loss"] / 4
 
     reader = UnitReader.load(tmp_path)
-    assert round(reading_error_rate(reader, held_out), 4) == report["held_out_character_error_rate"]
-    assert reading_error_rate(reader, [("5 o'clock", said("six"))]) == 0
+    assert reading_error_rate(reader, held_out) == report["held_out_character_error_rate"]
+    assert reading_error_rate(reader, [("5 o'clock", said("six"))]) is None
     segments = [said("no tea is"), said("a stain"), []]
     exact, swapped, nothing, unspelt = target_cer(
         reader,
