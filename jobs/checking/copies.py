@@ -186,7 +186,7 @@ def _wrong_scores(recipe: Recipe, shard: str, row: dict[str, Any], expected: dic
             yield Finding(recipe.table, shard, "scores_recomputed", message, row[KEY], stored)
 
 
-CHECKS: dict[str, Callable[[Dataset, Recipe, int], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[Dataset, Recipe, str], Iterator[Finding]]] = {
     **dict.fromkeys(COPIES, _check_training),
     TRANSCRIPTS.name: _check_rates,
     ECHO_TARGETS.name: _check_edits,
