@@ -9,12 +9,14 @@ Each step runs in its own process with its own workers, so that peak memory can 
 from __future__ import annotations
 
 import argparse
+import io
 import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.rehearsal_stages import HOP, entries
+from echo_targets.jobs.commands.status import status_command
 from echo_targets.pipeline.job import Job, StageReport
 from echo_targets.pipeline.plan import Committed, plan
 from echo_targets.pipeline.runners.local import LocalRunner
@@ -40,6 +43,7 @@ from echo_targets.transforms.stages.publish.stage import (
 )
 
 SHARD_HOURS = 30.0
+APPENDED = 1_000
 WINDOW_SECONDS = 1e9
 """Batch budget of a stand-in: a whole window, because nothing is padded."""
 PUBLISH = {PublishS2T: S2TParameters, PublishT2C: T2CParameters, PublishEcho: EchoSetParameters}
@@ -115,6 +119,9 @@ def rehearse(root: str, fraction: float, workers: int) -> Iterator[Figures]:
         (plan_step, (root, fraction)),
         *((stage_step, (root, position, workers)) for position in range(stages)),
         (check_step, (root,)),
+        (metadata_step, (root,)),
+        (status_step, (root,)),
+        (append_step, (root, fraction, workers)),
         *((read_step, (root, table)) for table in TRAINS_ON),
     ]
     for step, arguments in steps:
@@ -132,10 +139,47 @@ def plan_step(root: str, fraction: float) -> Figures:
 
 def stage_step(root: str, position: int, workers: int) -> Figures:
     """Run one stage, as a job of all stages up to it; the earlier ones are committed already."""
-    dataset = Dataset(root)
-    notes = Path(root, "notes")
+    dataset, notes = Dataset(root), Path(root, "notes")
     notes.mkdir(exist_ok=True)
-    stages = [
+    stages = _stages(notes)
+    started = time.perf_counter()
+    with LocalRunner(workers) as runner:
+        events = Job(root, Committed.of(dataset, ENTRIES.name), stages[: position + 1], MAX_REJECT_FRACTION).run(runner)
+        report = [event for event in events if isinstance(event, StageReport)][-1]
+    took = sum(float(line) for note in notes.glob(f"{report.recipe.stage}.*") for line in note.read_text().split())
+    held = f"{report.rows_in - report.rows:,} rejected or dropped" if report.rows_in != report.rows else ""
+    return _figures(report.recipe.stage, root, report.recipe.table, started, took, held)
+
+
+def append_step(root: str, fraction: float, workers: int) -> Figures:
+    """Append 1,000 items to the last corpus, and run all stages again, as a job does."""
+    started = time.perf_counter()
+    planned = plan(entries(fraction, APPENDED), SHARD_HOURS)
+    job = Job(root, planned, _stages(Path(root, "notes")), MAX_REJECT_FRACTION)
+    with LocalRunner(workers) as runner:
+        reports = [event for event in job.run(runner) if isinstance(event, StageReport)]
+    ran = sum(report.shards_run for report in reports)
+    note = f"{APPENDED:,} items appended: {ran} of {len(reports) * planned.num_shards:,} shards computed"
+    return _figures("append", root, ENTRIES.name, started, note=note)
+
+
+def metadata_step(root: str) -> Figures:
+    """Check manifests, files and footers alone."""
+    started = time.perf_counter()
+    findings = sum(1 for _ in check_dataset(root, rows=False))
+    return _figures("check metadata", root, "", started, note=f"{findings} findings")
+
+
+def status_step(root: str) -> Figures:
+    """Print the status, to nowhere."""
+    started = time.perf_counter()
+    with redirect_stdout(io.StringIO()):
+        status_command(root)
+    return _figures("status", root, "", started)
+
+
+def _stages(notes: Path) -> list[StageSpec]:
+    return [
         *(
             StageSpec(f"benchmarks.rehearsal_stages:{name}", {"notes": str(notes)}, batch_seconds=WINDOW_SECONDS)
             for name in STAND_INS
@@ -147,13 +191,6 @@ def stage_step(root: str, position: int, workers: int) -> Figures:
             for kind, parameters in PUBLISH.items()
         ),
     ]
-    started = time.perf_counter()
-    with LocalRunner(workers) as runner:
-        events = Job(root, Committed.of(dataset, ENTRIES.name), stages[: position + 1], MAX_REJECT_FRACTION).run(runner)
-        report = [event for event in events if isinstance(event, StageReport)][-1]
-    took = sum(float(line) for note in notes.glob(f"{report.recipe.stage}.*") for line in note.read_text().split())
-    held = f"{report.rows_in - report.rows:,} rejected or dropped" if report.rows_in != report.rows else ""
-    return _figures(report.recipe.stage, root, report.recipe.table, started, took, held)
 
 
 def check_step(root: str) -> Figures:

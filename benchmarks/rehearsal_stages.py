@@ -193,15 +193,15 @@ def category(value: str, count: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
 
 
-def entries(fraction: float) -> Iterator[dict[str, Any]]:
-    """Yield rows of the table `entries`, for the given share of every corpus."""
-    for source, corpus in enumerate(CORPORA):
-        items = round(corpus.items * fraction)
+def entries(fraction: float, more: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield rows of the table `entries`, for the given share of every corpus, and `more` rows of the last corpus."""
+    for corpus in CORPORA:
+        items = round(corpus.items * fraction) + (more if corpus is CORPORA[-1] else 0)
         for start in range(0, items, CHUNK):
-            yield from _entries(source, corpus, np.arange(start, min(start + CHUNK, items))).to_pylist()
+            yield from _entries(corpus, np.arange(start, min(start + CHUNK, items))).to_pylist()
 
 
-def _entries(source: int, corpus: Corpus, numbers: Integers) -> pa.Table:
+def _entries(corpus: Corpus, numbers: Integers) -> pa.Table:
     count = len(numbers)
     turn = numbers % 2 if corpus.dialogues else None
     names = pa.array([f"{corpus.name}-{number // 2 if corpus.dialogues else number:07d}" for number in numbers])
@@ -212,8 +212,9 @@ def _entries(source: int, corpus: Corpus, numbers: Integers) -> pa.Table:
     roles = pa.array(["user", "assistant"]).take(pa.array(turn)) if turn is not None else pa.repeat("narrator", count)
     values: dict[str, Any] = {
         KEY: keys,
-        "source": pa.array(np.full(count, source, np.int32)),
-        "where": pc.binary_join_element_wise(f"{corpus.name}.jsonl", pa.array(numbers + 1).cast(pa.string()), ":"),
+        "source": pa.repeat(f"{corpus.name}/train", count),
+        "source_fingerprint": pa.repeat("0" * 16, count),
+        "where": pa.repeat(f"{corpus.name}.jsonl", count),
         "locator": pc.binary_join_element_wise("audio", keys, "/"),
         "size": pa.array((seconds * 32_000).astype(np.int64)),
         "seconds": pa.array(seconds.astype(np.float32)),
@@ -227,6 +228,7 @@ def _entries(source: int, corpus: Corpus, numbers: Integers) -> pa.Table:
         "speaker_id": pa.array(seeds >> 56).cast(pa.string()),
         "reference_text": texts_of(seeds, seconds, 1) if corpus.reference else None,
         "license": pa.repeat("CC-BY-4.0", count),
+        "attempt": pa.array(np.zeros(count, np.int16)),
     }
     return table(values, ENTRIES, count)
 

@@ -43,7 +43,7 @@ def find_donors(dataset: Dataset, plan: Plan) -> dict[str, Donors]:
     index = dataset.index()
     current = {version.snapshot for version in index.tables.values()} if index else set()
     known = {shard for name in current - {plan.snapshot.id} for shard in dataset.snapshot(name).ids}
-    gone = sorted(known - set(plan.snapshot.ids))
+    gone = sorted((known - set(plan.snapshot.ids)) & dataset.there(ENTRIES.name, RECIPE.fingerprint))
     earlier: dict[str, list[tuple[str, list[bytes]]]] = {}
     for shard in gone:
         for dialogue, (_, digests) in _dialogues(_entries(dataset, shard)).items():

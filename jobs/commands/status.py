@@ -29,10 +29,12 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     if not dataset.recipes(files):
         raise LayoutError(f"{dataset.where()}: holds no table; is this the root of a run?")
     used = dataset.lineage(index.tables.items())
+    latest = sorted(dataset.snapshots(), key=lambda name: _date(files, f"{SNAPSHOTS}/{name}.json"), reverse=True)
+    snapshots = {name: dataset.snapshot(name).ids for name in latest}
     table = RichTable(*COLUMNS, title=markup(root))
     recipes = dataset.recipes(files)
     for name in sorted(recipes, key=[*index.tables, *recipes].index):
-        for version in _versions(dataset, name, recipes[name], index, files):
+        for version in _versions(dataset, name, recipes[name], index, snapshots):
             about = _about(dataset, name, version, index, used, files)
             table.add_row(*map(markup, (name, version, *about)))
     console.print(table)
@@ -53,16 +55,17 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
     return 0
 
 
-def _versions(dataset: Dataset, table: str, recipes: list[str], index: Index, files: dict[str, Stat]) -> list[Version]:
+def _versions(
+    dataset: Dataset, table: str, recipes: list[str], index: Index, snapshots: dict[str, list[str]]
+) -> list[Version]:
     """Return a table's versions to show: current and labeled ones, and the most complete one of each other recipe."""
     current = index.tables.get(table)
     kept = [tables[table] for tables in index.labels.values() if table in tables]
     shown = dict.fromkeys([*([current] if current else []), *kept])
-    snapshots = sorted(dataset.snapshots(), key=lambda name: _date(files, f"{SNAPSHOTS}/{name}.json"), reverse=True)
     for recipe in recipes:
         if snapshots and not any(version.recipe == recipe for version in shown):
             there = dataset.there(table, recipe)
-            best = max(snapshots, key=lambda name: len(there.intersection(dataset.snapshot(name).ids)))
+            best = max(snapshots, key=lambda name: len(there.intersection(snapshots[name])))
             shown[Version(recipe, best)] = None
     return list(shown)
 

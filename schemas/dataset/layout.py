@@ -29,7 +29,7 @@ from pyarrow.fs import FileSelector, FileType
 
 from echo_targets.schemas import REJECTS, TABLES
 from echo_targets.schemas.dataset.storage import Storage, open_root, storage_of
-from echo_targets.schemas.dataset.versions import Recipe, Snapshot, Version
+from echo_targets.schemas.dataset.versions import ID, Recipe, Snapshot, Version
 from echo_targets.schemas.errors import UserError
 
 INDEX = "index.json"
@@ -233,6 +233,8 @@ class Dataset:
                 raise LayoutError(f"{self.root}: the label {name} has no version of {table}")
             return index.labels[name][table]
         recipe, _, snapshot = name.partition("@")
+        if ID.fullmatch(recipe) and ID.fullmatch(snapshot):
+            return Version(recipe, snapshot)
         found = [
             version
             for version in self.versions(table)
