@@ -139,6 +139,11 @@ class Screen:
             if report.shards < report.of:
                 summary += f", {report.of - report.shards} of {report.of} shards are missing"
         self.console.print(f"[bold]{report.recipe.stage}[/]: {summary}")
+        if report.shards == report.of and not report.rows_in:
+            what = (
+                f"{report.recipe.table} is empty, because no row of {', '.join(report.recipe.upstream)} belongs to it"
+            )
+            self.console.print(what, style="bold", markup=False)
 
 
 def funnel(reports: list[StageReport]) -> RichTable:

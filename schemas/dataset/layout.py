@@ -384,22 +384,23 @@ class Dataset:
         storage = self.storage  # pre_buffer fetches a row group's columns in few requests over a network
         return pq.ParquetFile(storage.open(path), page_checksum_verification=True, pre_buffer=storage.remote)
 
-    def read(self, table: str, columns: Sequence[str] | None = None, version: Version | None = None) -> pa.Table:
+    def read(self, table: str, columns: Sequence[str] | None = None, version: Version | str | None = None) -> pa.Table:
         """Return a version of a table as one Arrow table.
 
         Args:
             table: a table, or `rejects`: the rows that the stages of all current tables rejected.
             columns: as in `pyarrow.parquet.read_table`.
-            version: None means the current one.
+            version: a version or its name, as in `named`; None means the current one.
 
         Raises:
-            LayoutError: the table does not exist, or the version is not whole.
+            LayoutError: the table or the version does not exist, or is not whole.
         """
         if table == REJECTS.name:
             manifests = [manifest for name, made in self.tables().items() for manifest in self.manifests(name, made)]
             files = [manifest.rejects for manifest in manifests if manifest.rejects]
         else:
-            files = [manifest.output for manifest in self.manifests(table, version)]
+            made = self.named(table, version) if isinstance(version, str) else version
+            files = [manifest.output for manifest in self.manifests(table, made)]
         parts = [self.open(file.path).read(columns) for file in files]
         if not parts:
             return REJECTS.schema.empty_table().select(columns or REJECTS.columns)
