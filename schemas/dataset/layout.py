@@ -395,7 +395,7 @@ class Dataset:
         Raises:
             LayoutError: the table or the version does not exist, or is not whole.
         """
-        if table == REJECTS.name:
+        if table == REJECTS.name and table not in self.tables():
             manifests = [manifest for name, made in self.tables().items() for manifest in self.manifests(name, made)]
             files = [manifest.rejects for manifest in manifests if manifest.rejects]
         else:

@@ -24,7 +24,7 @@ def run_stages(
     """Runs the stages with these parameters; gives the dataset and each stage's report."""
     sources = IngestParameters.model_validate(stages["ingest"]).sources
     specs = [StageSpec(STAGES[name], parameters) for name, parameters in stages.items()]
-    job = Job(str(root), plan(entries(sources), shard_hours), specs, max_reject_fraction)
+    job = Job(str(root), plan(entries(sources), shard_hours), specs, max_reject_fraction, allow_empty=True)
     events = list(job.run(Inline()))
     reports = {event.recipe.stage: event for event in events if isinstance(event, StageReport)}
     return Dataset(str(root)), reports

@@ -57,7 +57,7 @@ def entries(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
                 item = _checked_turn(item, turns)
             if item.turn is not None and not item.role:
                 without_role.add(item.turn)
-            yield _entry(source, item, first_seen) | {"source": name, "source_fingerprint": fingerprint}
+            yield _entry(name, source, item, first_seen) | {"source_fingerprint": fingerprint}
         if without_role and 0 not in without_role:
             raise SourceError(
                 f"{source.corpus}: no dialogue of {source.place} has a turn 0, so it is unclear who speaks first: "
@@ -85,7 +85,7 @@ def _checked_turn(item: Item, turns: dict[tuple[str, int], str]) -> Item:
     return Item(id=item.where, where=item.where, error_class="duplicate_turn", error=message)
 
 
-def _entry(source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
+def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
     error = (item.error_class, item.error)
     key = item.id
     if item.error is None and key in first_seen:
@@ -97,6 +97,7 @@ def _entry(source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, 
     role = item.role or ("narrator" if item.turn is None else ("user", "assistant")[item.turn % 2])
     return {
         KEY: key,
+        "source": name,
         # Without its number, since another line or row before it would change the entry.
         "where": item.where if error[1] else NUMBER.sub("", item.where),
         "locator": item.locator,

@@ -25,7 +25,7 @@ from echo_targets.transforms.audio.waveforms import Limits, decode_flac, load
 from echo_targets.transforms.base import table_of
 from echo_targets.transforms.sources.base import Item, Source, SourceError
 from echo_targets.transforms.sources.manifest import ManifestSource
-from echo_targets.transforms.sources.registry import _entry, entries
+from echo_targets.transforms.sources.registry import _entry, entries, named
 from echo_targets.transforms.stages.ingest import Ingest, IngestParameters
 from tests.transforms.rows import rejects, run_stages
 
@@ -184,7 +184,8 @@ def test_a_web_server_s_own_fault_rejects_nothing(folder: Path, web: str, status
         list(entries([ManifestSource(**listing(folder, places))]))  # type: ignore[arg-type]
     source = ManifestSource(**listing(folder, places))  # type: ignore[arg-type]
     ingest = Ingest(IngestParameters(sources=[source]))
-    row = _entry(0, source, Item(id="a", where="web.jsonl:2", locator=places[1]), {})
+    row = _entry("c/train", source, Item(id="a", where="web.jsonl:2", locator=places[1]), {})
+    row |= {"source": next(iter(named([source]))), "source_fingerprint": ""}
     with pytest.raises(OSError, match=status):
         ingest(table_of([row], ENTRIES))
 
