@@ -287,7 +287,7 @@ class Root:
         self.folder = folder
         self.tables: dict[str, str] = {}
         self.versions: dict[str, str] = {}
-        self.ids = [hashlib.sha256(f"shard {number}".encode()).hexdigest()[:16] for number in range(5_000)]
+        self.ids = [hashlib.sha256(f"shard {number}".encode()).hexdigest()[:16] for number in range(64)]
         self.dataset = Dataset(str(folder))
 
     def put(

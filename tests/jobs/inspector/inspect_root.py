@@ -12,7 +12,8 @@ from tests.schemas.samples import Root, Row, arrow, key, num_samples, sample
 ROWS = 70
 ILL_ID = "../../<script>ill()</script>'\"&#%2F?"
 ILL_TEXT = "</script><script>window.ill = true</script><img src=x onerror=ill()> & so on"
-OLD, NEW = "0123456789abcdef", "fedcba9876543210"
+OLD, NEW = "old", "new"
+"""Variants of the echo targets; the second is current."""
 
 
 def name(number: int) -> str:
@@ -70,17 +71,23 @@ def _target(number: int, version: int) -> Row:
     )
 
 
+def current_first(root: Root) -> list[str]:
+    """The recipes of the echo targets."""
+    current = root.tables["echo_targets"]
+    return sorted(root.dataset.recipes_of("echo_targets"), key=lambda recipe: recipe != current)
+
+
 def write_root(folder: Path) -> Root:
     """Writes 70 utterances in two shards, with all that the page reads."""
     root = Root(folder)
     halves = range(40), range(40, ROWS)
-    root.put("entries", [_row("entries", number) for number in range(ROWS)])
+    root.put("entries", *([_row("entries", number) for number in half] for half in halves))
     for table, make in (("utterances", _utterance), ("transcripts", _transcript), ("units", _units)):
         root.put(table, *(arrow(table, [make(number) for number in half]) for half in halves))
     root.put("alignments", *([_alignment(number) for number in half if number != 5] for half in halves))
     for version, fingerprint in enumerate((OLD, NEW)):
         shards = [[_target(number, version) for number in half if number % 2 == 0] for half in halves]
-        root.put("echo_targets", *shards, fingerprint=fingerprint)
+        root.put("echo_targets", *shards, variant=fingerprint)
     refused = [_row("rejects", 2, message=f"{ILL_TEXT} {place}") for place in range(5)]
     root.put_rejects("utterances", refused, 0, 2)
     return root

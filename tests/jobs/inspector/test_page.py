@@ -16,7 +16,7 @@ import pytest
 from echo_targets.jobs.commands.inspect import server
 from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.transforms.models.voices.vocoder import Vocoder
-from tests.jobs.inspector.inspect_root import ILL_TEXT, NEW, OLD, ROWS, name, write_root
+from tests.jobs.inspector.inspect_root import ILL_TEXT, ROWS, current_first, name, write_root
 from tests.schemas.samples import Root
 from tests.transforms.speechbrain_checkpoints import make_vocoder
 
@@ -198,10 +198,10 @@ def test_plays_and_seeks(page: Page) -> None:
     assert "unit " in page.texts("#row .readout")[0]
 
 
-def test_text_differs_and_versions_stand_side_by_side(page: Page) -> None:
+def test_text_differs_and_versions_stand_side_by_side(page: Page, root: Root) -> None:
     page.row(8)
     assert page.texts("#row .diff del") == ["well,", "there"] and page.texts("#row .diff ins") == ["where"]
-    assert page.texts("#row article h3 code") == [NEW, OLD]
+    assert page.texts("#row article h3 code") == current_first(root)
     left, right = (article.rect for article in page.all("#row article"))
     assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
     assert len(page.all("#row article:first-child .pair.d")) == 3
