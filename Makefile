@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Container images often set this; without bytecode files, each of many processes would compile torch's sources again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test quick lint format bench nano clean
+.PHONY: demo test quick lint format bench gpu-smoke nano clean
 
 demo: .venv/demo  ## run every stage on twenty spoken dialogues, writing to out/demo
 	$(BIN)/echo-targets demo
@@ -40,6 +40,9 @@ bench: .venv/dev  ## compare with other libraries (benchmarks/README.md)
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.runners
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01
+
+gpu-smoke: .venv/demo  ## run every stage on a GPU and compare the tables with the CPU's
+	$(BIN)/python -m benchmarks.gpu_smoke
 
 nano: .venv/demo  ## rebuild the embedded EchoX and unit reader from rules and seeds; takes hours, writes to out/nano
 	$(BIN)/python -m echo_targets.jobs.corpora.nano_domain out/nano/domain.jsonl

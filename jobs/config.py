@@ -15,9 +15,19 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from echo_targets.jobs.stages import STAGES, in_order, is_import_path, transform_of
+from echo_targets.pipeline.devices import NAMES, is_device, local_gpus
 from echo_targets.pipeline.lease import WhenBusy
 from echo_targets.pipeline.runners.base import Runner
 from echo_targets.pipeline.runners.beam.options import BeamOptions
@@ -49,8 +59,11 @@ class ExecutionConfig(BaseModel):
         runner: `local` (processes on this machine), `ray` (a Ray cluster) or `beam` (any Apache Beam runner).
         workers: number of `local` processes, each with its own models; they share the machine's threads equally.
         ray, beam: options of those runners.
-        device: torch device of the models.
+        device: of the models: `cpu`, `cuda`, or one GPU of this machine, `cuda:N`. With `cuda`, workers on this machine
+            are spread over its GPUs.
         batch_seconds: padded seconds of audio in a batch: the longest item times the number of items.
+        hang_factor: a worker process is replaced if a batch takes longer than ten minutes plus this factor times its
+            padded seconds; a row that takes so long alone is rejected (`hung`).
         when_busy: what to do if another driver is running on the root: `wait` for it or `refuse` to start.
     """
 
@@ -62,19 +75,39 @@ class ExecutionConfig(BaseModel):
     beam: BeamOptions = BeamOptions.model_validate({})
     device: str = "cpu"
     batch_seconds: PositiveFloat = 240.0
+    hang_factor: PositiveFloat = 30.0
     when_busy: WhenBusy = "refuse"
+
+    @field_validator("device")
+    @classmethod
+    def _can_run(cls, device: str, others: ValidationInfo) -> str:
+        if not is_device(device):
+            raise ValueError(f"Input should be {NAMES}")
+        ray = others.data.get("ray")
+        if device != "cpu" and others.data.get("runner") == "ray" and ray and not ray.gpus_per_worker:
+            raise ValueError("Ray gives its workers no GPU; set ray.gpus_per_worker=1, or a fraction, or device=cpu")
+        return device
+
+    def gpus(self) -> tuple[str, ...]:
+        """Return this machine's GPUs to spread workers over, as `local_gpus` does; none if workers run elsewhere.
+
+        Raises:
+            UserError: workers run here, and the device does not exist here.
+        """
+        elsewhere = self.runner == "ray" or (self.runner == "beam" and self.beam.is_remote)
+        return () if elsewhere else local_gpus(self.device)
 
     def open_runner(self) -> Runner:
         """Return the configured runner, to be used as a context manager.
 
         Raises:
-            UserError: the runner's library is not installed, or its options are invalid.
+            UserError: the runner's library is not installed, its options are invalid, or `gpus` raises.
         """
         if self.runner == "ray":
             return RayRunner(self.ray)
         if self.runner == "beam":
-            return BeamRunner(self.beam)
-        return LocalRunner(self.workers)
+            return BeamRunner(self.beam, self.gpus())
+        return LocalRunner(self.workers, gpus=self.gpus())
 
 
 class JobConfig(ExecutionConfig):
@@ -98,7 +131,7 @@ class JobConfig(ExecutionConfig):
     def specs(self) -> list[StageSpec]:
         """Return the stages in pipeline order, with validated parameters."""
         return [
-            StageSpec(STAGES.get(name, name), self.stages[name], self.device, self.batch_seconds)
+            StageSpec(STAGES.get(name, name), self.stages[name], self.device, self.batch_seconds, self.hang_factor)
             for name in in_order(self.stages)
         ]
 

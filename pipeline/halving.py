@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.failures import fails_the_shard, is_out_of_memory
+from echo_targets.pipeline.memory import free_memory
 from echo_targets.schemas import KEY
 from echo_targets.transforms.base import Output, Reject, Transform
 from echo_targets.transforms.errors import BadData
@@ -49,8 +50,12 @@ def try_batch(transform: Transform, batch: pa.Table, prepared: pa.Table | None =
             raise
         if isinstance(error, BadData):
             return reject_single(transform, batch, error.error_class, str(error))
-        name = _error_class(error)
-        return reject_single(transform, batch, name, f"{name}: {error}", unexpected=error_text(error))
+        out_of_memory = is_out_of_memory(error)
+        name = "out_of_memory" if out_of_memory else type(error).__name__
+        output = reject_single(transform, batch, name, f"{name}: {error}", unexpected=error_text(error))
+    if out_of_memory:  # here the error no longer holds what the batch allocated, so that its halves have room
+        free_memory()
+    return output
 
 
 def reject_single(
@@ -61,7 +66,3 @@ def reject_single(
         return None
     reject = Reject(batch[KEY][0].as_py(), error_class, message, attempts, unexpected)
     return Output(transform.writes.schema.empty_table(), [reject])
-
-
-def _error_class(error: Exception) -> str:
-    return "out_of_memory" if is_out_of_memory(error) else type(error).__name__

@@ -1,6 +1,6 @@
 """Run a transform in a child process, so that a row that crashes it does not crash the worker.
 
-This is used for a shard whose last attempt crashed. Batches and outputs travel as Arrow streams over pipes.
+This is used for a shard whose last attempt crashed or hung. Batches and outputs travel as Arrow streams over pipes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import pyarrow as pa
 
 from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.failures import is_machine_error, is_out_of_memory
-from echo_targets.pipeline.halving import reject_single, try_batch
+from echo_targets.pipeline.halving import reject_single
+from echo_targets.pipeline.hang import HUNG, RULE, has_hung, watch_for_hangs
+from echo_targets.pipeline.loaded import Loaded
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Output, Reject
@@ -26,10 +28,11 @@ from echo_targets.transforms.base import Output, Reject
 CRASHED = "crashed"
 CRASHES = 2
 """How many processes a single row must crash to be rejected; one crash may be due to another process's memory use."""
+HANGS = f"{HUNG}: it {RULE}, alone in a process; if it is only slow, raise hang_factor and use `echo-targets retry`"
 
 
 class Isolated:
-    """Processes batches in a child process, which is replaced if it crashes. Leaving the context ends the child."""
+    """Processes batches in a child process, which is replaced if it crashes or hangs. Leaving the context ends it."""
 
     def __init__(self, spec: StageSpec) -> None:
         self._spec = spec
@@ -42,22 +45,26 @@ class Isolated:
     def __exit__(self, *_: object) -> None:
         if self._child is not None:
             self._child.kill()
-            self._exit_status()
+            self._exit_code()
 
     def try_batch(self, batch: pa.Table, prepared: pa.Table | None = None) -> Output | None:
-        """Implement `halving.Worker.try_batch`; a batch that crashes the child counts as failed."""
+        """Implement `halving.Worker.try_batch`; a batch that crashes the child, or hangs in it, counts as failed."""
         for _ in range(1 if len(batch) > 1 else CRASHES):
             child = self._started()
             try:
                 _send(child.stdin, {}, batch)
                 answer, rows = _receive(child.stdout)
             except (EOFError, OSError):
-                status = self._exit_status()
+                code = self._exit_code()
+                if has_hung(code):
+                    return reject_single(self.transform, batch, HUNG, HANGS, unexpected=HANGS)
                 continue
             if "error" in answer:
                 raise _ERRORS[answer["kind"]](answer["error"])
             return None if rows is None else Output(rows, [Reject(**reject) for reject in answer["rejects"]])
-        return reject_single(self.transform, batch, CRASHED, f"{CRASHED}: it crashed the process ({status})", CRASHES)
+        return reject_single(
+            self.transform, batch, CRASHED, f"{CRASHED}: it crashed the process ({exit_status(code)})", CRASHES
+        )
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
@@ -72,16 +79,23 @@ class Isolated:
                 answer, _ = _receive(self._child.stdout)
             except (EOFError, OSError):
                 raise OSError(
-                    f"{self.transform.name}: crashed while loading its model ({self._exit_status()})"
+                    f"{self.transform.name}: crashed while loading its model ({exit_status(self._exit_code())})"
                 ) from None
             if "error" in answer:
                 raise _ERRORS[answer["kind"]](answer["error"])
         return self._child
 
-    def _exit_status(self) -> str:
+    def _exit_code(self) -> int:
         assert self._child is not None
         code, self._child = self._child.wait(), None
-        return exit_status(code)
+        return code
+
+
+def ending(code: int | None) -> str:
+    """Complete the sentence "its worker …" from the exit code of a process that ended unexpectedly."""
+    if has_hung(code):
+        return f"hung: a batch {RULE}; its log has the stacks"
+    return f"crashed ({exit_status(code)})"
 
 
 def exit_status(code: int | None) -> str:
@@ -133,16 +147,16 @@ def _exactly(pipe: IO[bytes], count: int) -> bytes:
 
 def _child_main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # exits when the worker closes the pipe
+    watch_for_hangs()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keeps output that libraries print out of the answers
     try:
         spec, _ = _receive(requests)
-        transform = StageSpec(**spec).build()
-        transform.setup()
+        loaded = Loaded(StageSpec(**spec))
         _send(answers, {})
         while True:
             _, batch = _receive(requests)
-            output = try_batch(transform, batch)
+            output = loaded.try_batch(batch)
             rejects = [asdict(reject) for reject in output.rejects] if output else []
             _send(answers, {"rejects": rejects}, output and output.rows)
     except EOFError:

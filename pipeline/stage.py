@@ -20,12 +20,16 @@ class StageSpec:
         parameters: dump of its `Parameters`; part of the fingerprint.
         device: torch device; not part of the fingerprint.
         batch_seconds: budget of a batch in padded seconds of audio; not part of the fingerprint.
+        hang_factor, hang_seconds: a batch of a worker process hangs if it takes longer than `hang_seconds` plus
+            `hang_factor` times its padded audio; not part of the fingerprint.
     """
 
     transform: str
     parameters: dict[str, Any]
     device: str = "cpu"
     batch_seconds: float = 240.0
+    hang_factor: float = 30.0
+    hang_seconds: float = 600.0
 
     def transform_class(self) -> type[Transform]:
         """Import and return the transform's class."""

@@ -51,6 +51,7 @@ def fit_codebook_command(
         parameters.model_dump(),
         execution.device,
         execution.batch_seconds,
+        execution.hang_factor,
     )
     job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, execution.when_busy)
     if code := run_job(execution, job, console):

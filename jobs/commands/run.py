@@ -32,6 +32,7 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
     if dry_run:
         dry_run_command(settings, console)
         return 0
+    settings.gpus()  # a missing device is reported before the sources are listed, which may take long
     sources = sources_of(settings)
     job = _job(settings, sources)
     say_ignored(sources, console)

@@ -19,7 +19,7 @@ ATTEMPTS = 3
 
 
 class WorkerDied(Exception):
-    """A worker, or the engine with all of its workers, crashed; the message says how."""
+    """A worker, or the engine with all of its workers, crashed or hung; the message completes "its worker …"."""
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,9 @@ def _reason(note: Attempt | None, error: BaseException | None) -> str:
     if note is not None and note.reason is not None:
         return note.reason
     if isinstance(error, WorkerDied):
-        return f"its worker crashed ({error})"
+        return f"its worker {error}"
     if note is not None:
-        return "its worker crashed"
+        return "its worker crashed or hung"
     if error is not None:
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return "the engine ended before starting it"

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -15,9 +15,11 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from echo_targets.pipeline.attempt import error_text
+from echo_targets.pipeline.devices import VISIBLE
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.failures import is_machine_error
-from echo_targets.pipeline.isolation import exit_status
+from echo_targets.pipeline.hang import watch_for_hangs
+from echo_targets.pipeline.isolation import ending
 from echo_targets.pipeline.orphans import GRACE_SECONDS, exit_with_parent
 from echo_targets.pipeline.runners.base import (
     ATTEMPTS,
@@ -38,6 +40,8 @@ from echo_targets.pipeline.stage import StageSpec
 class _Worker:
     process: BaseProcess
     pipe: Connection
+    number: int
+    """Its place among the workers, from 0; a worker that replaces another has the same."""
     chain: deque[ShardTask] | None = None
     """Remaining tasks of its chain, the running task first."""
     spec: StageSpec | None = None
@@ -46,15 +50,17 @@ class _Worker:
 
 @dataclass
 class LocalRunner(Runner):
-    """Runs shards in processes. A shard is retried if its device or storage fails, or if its worker crashes.
+    """Runs shards in processes. A shard is retried if its device or storage fails, or its worker crashes or hangs.
 
     Attributes:
         workers: number of processes.
         attempts: maximum number of attempts at a shard.
+        gpus: values of CUDA_VISIBLE_DEVICES that the workers get in turn; if there are none, they inherit it.
     """
 
     workers: int
     attempts: int = ATTEMPTS
+    gpus: Sequence[str] = ()
     _pool: list[_Worker] = field(default_factory=list, repr=False)
 
     def map(self, chains: Sequence[Chain], run_shard: RunShard) -> Events:
@@ -97,11 +103,13 @@ class LocalRunner(Runner):
     def _start(self) -> _Worker:
         context = get_context("spawn")
         here, there = context.Pipe()
-        with _environment(worker_environment(max(1, (os.cpu_count() or 1) // self.workers))):
+        number = min(set(range(self.workers)) - {worker.number for worker in self._pool})
+        gpu = {VISIBLE: self.gpus[number % len(self.gpus)]} if self.gpus else {}
+        with _environment(worker_environment(max(1, (os.cpu_count() or 1) // self.workers)) | gpu):
             process = context.Process(target=_work, args=(there, os.getpid()), daemon=True)
             process.start()
         there.close()
-        worker = _Worker(process, here)
+        worker = _Worker(process, here, number)
         self._pool.append(worker)
         return worker
 
@@ -116,7 +124,7 @@ class LocalRunner(Runner):
         except (EOFError, OSError):  # OSError: it crashed while sending a message
             worker.process.join()
             self._pool.remove(worker)
-            reason = f"its worker crashed ({exit_status(worker.process.exitcode)})"
+            reason = f"its worker {ending(worker.process.exitcode)}"
             return Failed(task.recipe.stage, task.shard, reason, False)
         if exits:
             self._pool.remove(worker)
@@ -141,7 +149,7 @@ class LocalRunner(Runner):
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for processes that are started inside the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -165,6 +173,7 @@ def _work(pipe: Connection, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # unwinds, so that a running shard cleans up
     exit_with_parent(driver)
+    watch_for_hangs()
     exits = False
     while not exits:
         try:

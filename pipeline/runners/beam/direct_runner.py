@@ -10,7 +10,7 @@ import logging
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from os import pathsep
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from apache_beam.runners.portability.local_job_service import SubprocessSdkWorke
 from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment, python_sdk_capabilities
 from grpc import RpcError
 
-from echo_targets.pipeline.isolation import exit_status
+from echo_targets.pipeline.isolation import ending
 from echo_targets.pipeline.runners.base import WorkerDied
 from echo_targets.pipeline.runners.beam.in_progress import WORK
 
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
 WATCHED = "echo_targets:environment:watched_process:v1"
 
 
-def watched_workers(lifeline: str, variables: Mapping[str, str]) -> SubprocessSDKEnvironment:
+def watched_workers(lifeline: str, variables: Mapping[str, str], gpus: Sequence[str] = ()) -> SubprocessSDKEnvironment:
     """Return an environment of worker processes that exit with the driver and whose crash ends the pass.
 
     Args:
         lifeline: named pipe; workers exit when its write end is closed.
         variables: environment variables of the workers.
+        gpus: values of CUDA_VISIBLE_DEVICES that the workers get in turn; if there are none, they inherit it.
     """
     logging.getLogger(SubprocessSdkWorker.__module__).setLevel(logging.ERROR)  # it repeats the workers' warnings
     path = pathsep.join(path for path in sys.path if path)
     given = [f"{name}={value}" for name, value in {**variables, "PYTHONPATH": path}.items()]
-    command = ["exec", "env", *given, sys.executable, "-m", "echo_targets.pipeline.runners.beam.worker", lifeline]
+    worker = ["-m", "echo_targets.pipeline.runners.beam.worker", lifeline, *gpus]
+    command = ["exec", "env", *given, sys.executable, *worker]
     return _WatchedEnvironment(shlex.join(command), python_sdk_capabilities())
 
 
@@ -79,11 +81,11 @@ class _WatchedHandler(SubprocessSdkWorkerHandler):
         try:
             process.run()
         except RuntimeError as error:
-            status = exit_status(int(str(error).rpartition(" ")[2]))
-            WORK.deaths.append(status)
+            ended = ending(int(str(error).rpartition(" ")[2]))
+            WORK.deaths.append(ended)
             while not self._closed.wait(0.2):  # later requests to the crashed process must fail as well
                 with suppress(RuntimeError):  # a request was added meanwhile; the next round aborts it
-                    self.control_conn.abort(WorkerDied(status))
+                    self.control_conn.abort(WorkerDied(ended))
 
 
 def _without_rpc_errors(read: Callable[..., None]) -> Callable[..., None]:

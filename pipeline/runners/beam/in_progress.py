@@ -17,7 +17,7 @@ class Work:
 
     Attributes:
         stopping: True if they must stop.
-        deaths: exit statuses of this driver's worker processes that crashed.
+        deaths: how this driver's worker processes ended that crashed or hung.
     """
 
     def __init__(self) -> None:

@@ -33,8 +33,12 @@ class BeamRunner(Runner):
         result: Beam's result, with state and metrics, of the last pass that was not stopped.
     """
 
-    def __init__(self, options: BeamOptions) -> None:
+    def __init__(self, options: BeamOptions, gpus: Sequence[str] = ()) -> None:
         """Check the options.
+
+        Args:
+            options: Beam's options.
+            gpus: values of CUDA_VISIBLE_DEVICES that worker processes of the direct runner get in turn.
 
         Raises:
             UserError: Beam is not installed, or has no such option or runner.
@@ -42,7 +46,7 @@ class BeamRunner(Runner):
         _import_quietly()
         options.pipeline_options()
         options.pipeline_runner()
-        self.options = options
+        self.options, self._gpus = options, gpus
         self.result: PipelineResult | None = None
         self._running: _Pass | None = None
 
@@ -65,7 +69,7 @@ class BeamRunner(Runner):
 
     def _run(self, build: Callable[[beam.Pipeline], None]) -> None:
         try:
-            with _Pass(self.options) as self._running:
+            with _Pass(self.options, self._gpus) as self._running:
                 self.result = self._running.run(build)
         finally:
             self._running = None
@@ -87,8 +91,8 @@ class BeamRunner(Runner):
 class _Pass:
     """One Beam job."""
 
-    def __init__(self, options: BeamOptions) -> None:
-        self._options = options
+    def __init__(self, options: BeamOptions, gpus: Sequence[str]) -> None:
+        self._options, self._gpus = options, gpus
         self._lifeline = _Lifeline()
         self._result: PipelineResult | None = None
 
@@ -107,7 +111,7 @@ class _Pass:
 
         Raises:
             UserError: the options are inconsistent or incomplete.
-            WorkerDied: a worker process of the direct runner crashed.
+            WorkerDied: a worker process of the direct runner crashed or hung.
         """
         import apache_beam as beam
 
@@ -151,7 +155,7 @@ class _Pass:
         direct.direct_num_workers = direct.direct_num_workers or processors
         direct.direct_running_mode = None  # otherwise Beam replaces these workers with its own
         environment = worker_environment(max(1, processors // direct.direct_num_workers))
-        return direct_runner(options, watched_workers(self._lifeline.open(), environment))
+        return direct_runner(options, watched_workers(self._lifeline.open(), environment, self._gpus))
 
 
 class _Lifeline:

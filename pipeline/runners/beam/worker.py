@@ -1,6 +1,7 @@
-"""`python -m echo_targets.pipeline.runners.beam.worker LIFELINE`: a worker process of Beam's direct runner.
+"""`python -m echo_targets.pipeline.runners.beam.worker LIFELINE [GPU …]`: a worker process of Beam's direct runner.
 
-The lifeline is a named pipe that the driver holds open. It closes when the pass is over or the driver has exited.
+The lifeline is a named pipe that the driver holds open. It closes when the pass is over or the driver has exited. The
+worker takes one of the GPUs, by the number in Beam's variable WORKER_ID.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ import signal
 import sys
 import threading
 
+from echo_targets.pipeline.devices import VISIBLE
+from echo_targets.pipeline.hang import watch_for_hangs
 
-def main(lifeline: str) -> None:
+
+def main(lifeline: str, *gpus: str) -> None:
     """Run Beam's worker until the lifeline closes."""
+    if gpus:
+        number = int(os.environ["WORKER_ID"].rpartition("_")[2])
+        os.environ[VISIBLE] = gpus[number % len(gpus)]
     logging.getLogger().addHandler(logging.NullHandler())  # logs go to the driver; do not print them here as well
     from apache_beam.runners.worker import sdk_worker_main
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: _exit())
+    watch_for_hangs()
     threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
     sdk_worker_main.main([])
 
@@ -47,4 +55,4 @@ def _exit() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

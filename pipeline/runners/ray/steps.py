@@ -22,6 +22,7 @@ import pyarrow as pa
 import echo_targets
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.failures import is_machine_error
+from echo_targets.pipeline.hang import watch_for_hangs
 from echo_targets.pipeline.orphans import exit_with_parent
 from echo_targets.pipeline.runners.base import Chain, RunShard
 from echo_targets.pipeline.shard import ShardTask
@@ -203,6 +204,7 @@ class StageWorker:
     def __init__(self, tasks: dict[int, ShardTask], run_shard: RunShard, directory: str) -> None:
         with suppress(OSError):  # if the node has the driver's directory, relative paths of a configuration work
             os.chdir(directory)
+        watch_for_hangs()
         self._tasks, self._run_shard = tasks, run_shard
         self._metrics = _Metrics()
 

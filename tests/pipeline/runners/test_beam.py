@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,18 @@ def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
     assert not list(driver.root.glob("transcripts/*/part-*"))
     list(long_job(driver.root).run(Inline()))
     assert files(driver.root) == straight_long
+
+
+@slow
+def test_a_row_at_which_a_worker_process_hangs(tmp_path: Path) -> None:
+    spec = replace(stage(Double, waits=[key(7)], folder=str(tmp_path)), hang_seconds=2.0, hang_factor=0.001)
+    with BeamRunner(BeamOptions(**PROCESSES)) as runner:
+        events = list(job(tmp_path / "root", spec, allowed=0.2).run(runner))
+    (failure,) = [event for event in events if isinstance(event, Failed)]
+    assert failure.reason.startswith("its worker hung: a batch took longer") and not failure.final
+    manifests = list(Dataset(str(tmp_path / "root")).manifests("transcripts"))
+    assert [manifest.reasons for manifest in manifests] == [{}, {"hung": 1}, {}]
+    assert temporary(tmp_path / "root") == []
 
 
 @slow

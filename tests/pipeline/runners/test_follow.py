@@ -148,7 +148,7 @@ def test_one_death_that_ends_a_pass_costs_the_other_tasks_nothing(tmp_path: Path
         passes.append(len(chains))
         if len(passes) < 2 * ATTEMPTS:  # each pass begins one task and is given up
             die_at(chains[len(passes) % 2][0])
-            raise WorkerDied("signal SIGKILL")
+            raise WorkerDied("crashed (signal SIGKILL)")
         work_through(chains)
 
     events = list(follow(chains_of(tmp_path), launch, nothing, attempts=2 * ATTEMPTS))
@@ -166,7 +166,9 @@ def test_a_task_that_keeps_dying_fails_for_good_and_the_others_are_done(tmp_path
         die_at(die)
 
     events = list(follow(chains_of(tmp_path), launch, nothing))
-    assert failures(events) == [("double", 1, "its worker crashed", attempts == 2) for attempts in range(ATTEMPTS)]
+    assert failures(events) == [
+        ("double", 1, "its worker crashed or hung", attempts == 2) for attempts in range(ATTEMPTS)
+    ]
     assert sum(isinstance(event, Done) for event in events) == 5
 
 

@@ -12,6 +12,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -268,6 +269,17 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_and_a_row_that_always_k
     untouched = {path for path in straight if path.startswith("transcripts/") and shard not in path}
     assert untouched <= same
     assert temporary(root) == [] and not list(root.rglob("*.attempt.json"))
+
+
+@pytest.mark.slow
+def test_a_row_at_which_a_worker_hangs(tmp_path: Path, options: RayOptions) -> None:
+    spec = replace(stage(Double, waits=[key(7)], folder=str(tmp_path)), hang_seconds=2.0, hang_factor=0.001)
+    events = run(job(tmp_path / "root", spec, allowed=0.2), options)
+    assert not any(event.final for event in events if isinstance(event, Failed))
+    manifests = list(Dataset(str(tmp_path / "root")).manifests("transcripts"))
+    assert [manifest.reasons for manifest in manifests] == [{}, {"hung": 1}, {}]
+    assert sum(manifest.output.rows for manifest in manifests) == 11
+    assert temporary(tmp_path / "root") == []
 
 
 @pytest.mark.slow

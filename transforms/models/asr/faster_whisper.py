@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -58,6 +59,7 @@ class FasterWhisper(OpenAIWhisper):
             {"intra_threads": 1, "inter_threads": threads} if kind == "cpu" else {"device_index": int(index or 0)}
         )
         self._decoder = Whisper(str(directory), device=kind, compute_type=self.decoder_dtype, **chosen)
+        weakref.finalize(self, self._decoder.unload_model)  # empties CTranslate2's cache on a GPU, too
         torch.set_num_threads(threads)  # CTranslate2 changed the thread count of the OpenMP that both use
         detects = self._decoder.is_multilingual and not self.language
         if detects and not read_json(directory / "config.json").get("lang_ids"):

@@ -1,7 +1,7 @@
 """Features of HuBERT, mHuBERT, WavLM, wav2vec2 and XLSR layers, for units: 50 frames per second.
 
-Utterances are encoded one at a time: group norm in the first convolution would see the padding, and even with equal
-lengths a batch's convolutions add in another order than a single utterance's, so units would depend on the batch size.
+Utterances are encoded one at a time, on a GPU too. Group norm in the first convolution would see the padding. Even for
+equal lengths, libraries may choose kernels by the batch size that add in another order, so units could depend on it.
 """
 
 from __future__ import annotations
