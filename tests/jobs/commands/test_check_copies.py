@@ -49,12 +49,10 @@ def rows_of(name: str) -> list[Row]:
     return rows
 
 
-def put(root: Root, name: str, rows: list[Row]) -> None:
+def put(root: Root, name: str, rows: list[Row], **made_by: Any) -> None:
     """Write a table in two shards, from all others, with a manifest that vouches for it."""
-    root.put(name, rows[:4], rows[4:])
-    file = root.folder / name / root.tables[name] / "stage.json"
     upstream = {table: root.tables[table] for table in SOURCES if table in root.tables and table != name}
-    file.write_text(json.dumps(json.loads(file.read_text()) | ({} if name == "utterances" else {"upstream": upstream})))
+    root.put(name, rows[:4], rows[4:], of=made_by | ({} if name == "utterances" else {"upstream": upstream}))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Root:
 def root(whole: Root, tmp_path: Path) -> Root:
     shutil.copytree(whole.folder, tmp_path / "root")
     copy = Root(tmp_path / "root")
-    copy.tables = dict(whole.tables)
+    copy.tables, copy.versions = dict(whole.tables), dict(whole.versions)
     return copy
 
 
@@ -118,15 +116,15 @@ def test_a_null_and_a_row_of_another_shard(root: Root, capsys: pytest.CaptureFix
 def test_many_rows_are_counted(root: Root) -> None:
     put(root, "training/s2t", [row | {"text": "x"} for row in rows_of("training/s2t")])
     said = [str(finding) for finding in check_copies(str(root.folder))]
-    assert "training/s2t part-00000-of-00002: text_agrees: text: and 1 more rows" in said
+    assert f"training/s2t {root.ids[0]}: text_agrees: text: and 1 more rows" in said
 
 
 def test_what_is_missing_or_damaged_is_a_finding(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     root.manifest("units", 1, 2).unlink()
     root.file("transcripts", 0, 2).write_bytes(b"PAR1")
     said = [str(finding) for finding in check_copies(str(root.folder))]
-    assert any("training/t2c part-00001-of-00002: upstream: can't be compared" in line for line in said)
-    assert any("training/s2t part-00000-of-00002: upstream: can't be compared" in line for line in said)
+    assert any(f"training/t2c {root.ids[1]}: upstream: can't be compared" in line for line in said)
+    assert any(f"training/s2t {root.ids[0]}: upstream: can't be compared" in line for line in said)
 
 
 def test_levels(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,9 +149,7 @@ def test_every_copied_column_is_compared() -> None:
 
 
 def as_made_by(root: Root, name: str, rows: list[Row], stage: str, version: int) -> None:
-    put(root, name, rows)
-    file = root.folder / name / root.tables[name] / "stage.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"stage": stage, "version": version}))
+    put(root, name, rows, stage=stage, version=version)
 
 
 def transcribed() -> list[Row]:
