@@ -214,7 +214,6 @@ def _entries(corpus: Corpus, numbers: Integers) -> pa.Table:
         KEY: keys,
         "source": pa.repeat(f"{corpus.name}/train", count),
         "source_fingerprint": pa.repeat("0" * 16, count),
-        "where": pa.repeat(f"{corpus.name}.jsonl", count),
         "locator": pc.binary_join_element_wise("audio", keys, "/"),
         "size": pa.array((seconds * 32_000).astype(np.int64)),
         "seconds": pa.array(seconds.astype(np.float32)),

@@ -33,7 +33,14 @@ def entries(hours: float) -> list[dict[str, Any]]:
     seconds = 0.0
     while seconds < hours * 3600:
         length = clips()[len(rows) % len(clips())][1] / SAMPLE_RATE
-        same = dict.fromkeys(ENTRIES.columns) | {"source": 0, "where": "", "locator": "", "role": "narrator"}
+        named = {
+            "source": "speech/train",
+            "source_fingerprint": "0" * 16,
+            "locator": "",
+            "role": "narrator",
+            "attempt": 0,
+        }
+        same = dict.fromkeys(ENTRIES.columns) | named
         about = {"corpus": "speech", "split": "train", "language": "en", "channel": -1, "license": "CC-BY-4.0"}
         rows.append(same | about | {"utterance_id": f"{len(rows):08d}", "seconds": length})
         seconds += length

@@ -231,21 +231,24 @@ def plan(
 
 @app.command()
 def retry(
-    config: Annotated[
-        str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `echo-targets run`.")
-    ],
+    config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
     overrides: Overrides = None,
+    id: Annotated[
+        list[str] | None,
+        typer.Option(help="Compute this row again, rejected or not; repeat for more. Others are left."),
+    ] = None,
 ) -> None:
-    """Retry rejected rows, for example after their files were replaced by files of the same size.
+    """Compute rejected rows again, or the rows that are named.
 
-    Only the shards that hold such rows are computed, and in them only these rows and their dialogues. Rows that a
-    filter dropped are not retried: change the filter and use `run`.
+    A changed file of the same size and duration looks the same to `run`. If its row was rejected, retry takes it up; if
+    not, name its id. Only the shards that hold such rows are computed, and in them only these rows and their dialogues.
+    Rows that a filter dropped are not retried: change the filter and use `run`.
 
     Example: echo-targets retry folder manifest=calls/manifest.jsonl root=out/calls
     """
     from echo_targets.jobs.commands.retry import retry_command
 
-    raise typer.Exit(retry_command(config, overrides or []))
+    raise typer.Exit(retry_command(config, overrides or [], id or ()))
 
 
 @app.command()
@@ -258,8 +261,8 @@ def gc(
 ) -> None:
     """Delete shards of versions that are neither current nor labeled, and the leftovers of killed processes.
 
-    Versions that others were made from are kept with them. A training may read a version that was replaced a while ago:
-    label it, or give it time with --grace-hours.
+    Versions that others were made from are kept with them, and what a stopped job has committed of the current corpus,
+    unless --grace-hours is 0. A training may read a version that was replaced a while ago: label it.
 
     Example: echo-targets gc out/calls --yes
     """
@@ -274,6 +277,8 @@ def promote(
     version: Annotated[str, typer.Argument(help="A label, RECIPE@SNAPSHOT or a recipe, as `status` shows them.")],
 ) -> None:
     """Make an earlier version current again: all tables of a label, or one table and those that it was made from.
+
+    Tables that were made from these are left as they are; run the job again to make them current, too.
 
     Example: echo-targets promote out/calls before-cleaning
     """

@@ -254,11 +254,12 @@ def write_snapshot(dataset: Dataset, snapshot: Snapshot) -> None:
         write_whole(dataset, path, snapshot.to_json())
 
 
-def set_current(dataset: Dataset, versions: Mapping[str, Version]) -> None:
-    """Make whole versions of tables the current ones, with one change of the index."""
+def set_current(dataset: Dataset, versions: Mapping[str, Version], attempts: Mapping[str, int] | None = None) -> None:
+    """Make whole versions of tables the current ones, with one change of the index; remember attempts at rows."""
     index = dataset.index() or Index()
     changed = {table: version for table, version in versions.items() if index.tables.get(table) != version}
-    if not changed:
+    tried = {**index.attempts, **(attempts or {})}
+    if not changed and tried == index.attempts:
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
     tables = {table: version for table, version in index.tables.items() if table not in changed} | changed
@@ -269,4 +270,4 @@ def set_current(dataset: Dataset, versions: Mapping[str, Version]) -> None:
         if before := index.tables.get(table):
             times[before] = now
     kept = {table: times for table, times in replaced.items() if times}
-    write_whole(dataset, INDEX, Index(tables, index.labels, kept).to_json())
+    write_whole(dataset, INDEX, Index(tables, index.labels, kept, tried).to_json())

@@ -160,14 +160,17 @@ class Job:
         for recipe in [*planned, *(recipe for _, recipe in self.describe())]:
             there = dataset.there(recipe.table, recipe.fingerprint)
             left = [shard for shard in snapshot.shards if shard.id not in there]
+            rows = sum(shard.rows for shard in left)
+            unchanged = sum(_taken_over(donors.get(shard.id, Donors()), there) for shard in left)
+            version = Version(recipe.fingerprint, snapshot.id)
             yield StagePreview(
                 recipe,
                 len(snapshot.shards),
                 len(snapshot.shards) - len(left),
                 sum(shard.samples for shard in left) / SAMPLE_RATE / 3600,
-                sum(shard.rows for shard in left),
-                sum(_taken_over(donors.get(shard.id, Donors()), there) for shard in left),
-                _why(dataset, Version(recipe.fingerprint, snapshot.id), recipe, len(left), current.get(recipe.table)),
+                rows,
+                unchanged,
+                _why(dataset, version, recipe, rows, unchanged, current.get(recipe.table)),
             )
 
     def run(self, runner: Runner) -> Iterator[JobEvent]:
@@ -238,7 +241,9 @@ class Job:
             raise self._failure(failed, list(by_stage))
         if emptied:
             raise JobFailed(
-                "; ".join(map(_said_of_emptied, emptied)) + ". Correct the filters, or set allow_empty=true.", 1
+                "; ".join(map(_said_of_emptied, emptied))
+                + ". Correct the filters or the corpus, or set allow_empty=true.",
+                1,
             )
 
     def _failure(self, failed: list[Failed], stages: list[str]) -> JobFailed:
@@ -265,7 +270,7 @@ class Job:
             sweep(dataset, recipe)
             yield report
             self._check_rejects(dataset, report, report.rows_in)
-            if _is_emptied(report) and not self.allow_empty:
+            if not self.allow_empty and _is_emptied(dataset, report):
                 emptied.append(report)
                 continue
             set_current(dataset, {recipe.table: Version(recipe.fingerprint, self.plan.snapshot.id)})
@@ -277,22 +282,33 @@ class Job:
             raise JobFailed(
                 f"{recipe.stage}: {report.rejects} of {report.rows_in} rows were rejected ({report.why}), more than "
                 f"max_reject_fraction={self.max_reject_fraction:g} allows. They are in "
-                f"{dataset.where(f'rejects/{recipe.stage}/{recipe.fingerprint}')}. Correct the data and use "
-                "`echo-targets retry`, or raise max_reject_fraction.",
+                f"{dataset.where(f'rejects/{recipe.stage}/{recipe.fingerprint}')}. Correct the data and run "
+                "again (`echo-targets retry` where no file size changed), or raise max_reject_fraction.",
                 1,
             )
 
 
-def _is_emptied(report: StageReport) -> bool:
-    """Return True if filters dropped all rows of a table."""
-    return report.rows_in > 0 and not report.rows and any(reason.startswith(FILTERED) for reason in report.reasons)
+def _is_emptied(dataset: Dataset, report: StageReport) -> bool:
+    """Return True if filters dropped all rows of a table, or if it has lost all the rows of its current version."""
+    if report.rows:
+        return False
+    if any(reason.startswith(FILTERED) for reason in report.reasons):
+        return True
+    index = dataset.index()
+    before = index.tables.get(report.recipe.table) if index else None
+    return before is not None and any(
+        manifest.output.rows
+        for manifest in dataset.committed(
+            report.recipe.table, before.recipe, dataset.snapshot(before.snapshot).ids
+        ).values()
+    )
 
 
 def _said_of_emptied(report: StageReport) -> str:
-    return (
-        f"{report.recipe.stage}: all {report.rows_in} rows were dropped ({report.why}), so {report.recipe.table} is "
-        "empty and did not become current"
+    why = (
+        f"all {report.rows_in} rows were dropped ({report.why})" if report.rows_in else "no row belongs to it any more"
     )
+    return f"{report.recipe.stage}: {why}, so {report.recipe.table} is empty and did not become current"
 
 
 def _is_sick(report: StageReport, failed: list[Failed]) -> bool:
@@ -305,17 +321,28 @@ def _taken_over(donors: Donors, there: set[str]) -> int:
     return donors.rows if there.intersection(donors.shards) else 0
 
 
-def _why(dataset: Dataset, version: Version, recipe: Recipe, left: int, current: Version | None) -> list[str]:
+def _why(
+    dataset: Dataset, version: Version, recipe: Recipe, rows: int, unchanged: int, current: Version | None
+) -> list[str]:
+    """Return why there is work.
+
+    Args:
+        rows, unchanged: number of entries in the shards to run, and how many of them are as in an earlier shard.
+    """
     if current is None:
         return ["the table has no finished version yet"]
-    if current.recipe == version.recipe:
-        if not left:
-            return []
-        return ["the current version is missing shards" if current == version else "the corpus changed"]
-    try:
-        return changes(dataset.recipe(recipe.table, current.recipe), recipe)
-    except LayoutError as error:
-        return [f"the current version can't be read: {error}"]
+    if current.recipe != version.recipe:
+        try:
+            return changes(dataset.recipe(recipe.table, current.recipe), recipe)
+        except LayoutError as error:
+            return [f"the current version can't be read: {error}"]
+    if not rows:
+        return []
+    if current == version:
+        return ["the current version is missing shards"]
+    if rows == unchanged:
+        return ["the same items are in other shards"]
+    return [f"{rows - unchanged} items are new, changed or retried"]
 
 
 def _samples_upstream(known: dict[str, dict[str, Manifest]], tables: list[str], shard: str) -> int:

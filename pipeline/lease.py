@@ -117,8 +117,8 @@ class Lease:
                 )
             if lives and when_busy == "refuse":
                 raise Busy(
-                    f"{self._dataset.root}: another driver is running here ({driver}). Wait until it ends, or run "
-                    "with when_busy=wait."
+                    f"{self._dataset.root}: another driver is running here ({driver}). Wait until it ends; `run` "
+                    "does so with when_busy=wait."
                 )
             if lives and driver.token not in told:
                 told.add(driver.token)

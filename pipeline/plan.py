@@ -51,6 +51,7 @@ class Plan:
         order: for each entry in shard order, its position in the order of the sources.
         ends: exclusive end of each shard in `order`.
         spool: the entries, in the order of the sources.
+        attempts: by key, how often a row was retried, also of rows that are no longer there.
     """
 
     snapshot: Snapshot
@@ -60,6 +61,7 @@ class Plan:
     order: Sequence[int]
     ends: list[int]
     spool: Spool
+    attempts: Mapping[str, int]
 
     @property
     def recipes(self) -> dict[str, str]:
@@ -99,7 +101,7 @@ class Plan:
             for _ in pool.map(lambda position: self._write(dataset, position), missing):
                 pass
         write_snapshot(dataset, self.snapshot)
-        set_current(dataset, {ENTRIES.name: Version(RECIPE.fingerprint, self.snapshot.id)})
+        set_current(dataset, {ENTRIES.name: Version(RECIPE.fingerprint, self.snapshot.id)}, self.attempts)
 
     def _write(self, dataset: Dataset, position: int) -> None:
         rows, shard = self.entries(position), self.snapshot.shards[position]
@@ -140,16 +142,15 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float, attempts: Mappin
     Args:
         entries: rows of the `entries` table, in the order of the sources.
         shard_hours: wanted duration of a shard in hours; dialogues are never split.
-        attempts: by key, how often a row was retried; keys that are not among the entries have no effect.
+        attempts: by key, how often a row was retried.
     """
     attempts = attempts or {}
     spool, groups, seconds, digests = Spool(ENTRIES, CHUNK), array("q"), array("d"), bytearray()
-    num_bad, retried = 0, dict[str, int]()
+    num_bad = 0
     dialogues: dict[str, int] = {}
     for chunk in _chunks(entries):
         for entry in chunk:
-            if tried := attempts.get(entry[KEY]):
-                entry["attempt"] = retried[entry[KEY]] = tried
+            entry["attempt"] = attempts.get(entry[KEY], 0)
             entry["seconds"] = float(np.float32(entry["seconds"]))  # as it is stored, so that its digest can be checked
             digests += entry_digest(entry)
             place, dialogue = len(groups), entry["dialogue_id"]
@@ -167,14 +168,7 @@ def plan(entries: Iterable[dict[str, Any]], shard_hours: float, attempts: Mappin
         name = shard_id(ENTRIES.version, (every[position].tobytes() for position in positions))
         samples = int(sum(seconds[position] for position in positions) * SAMPLE_RATE)
         shards.append(ShardEntry(name, len(positions), samples))
-    return Plan(Snapshot(tuple(shards), retried), len(groups), num_bad, sum(seconds), order, ends, spool)
-
-
-def current_attempts(dataset: Dataset) -> dict[str, int]:
-    """Return, by key, how often the rows of a root's current entries were retried."""
-    index = dataset.index()
-    version = index.tables.get(ENTRIES.name) if index else None
-    return dataset.snapshot(version.snapshot).attempts if version else {}
+    return Plan(Snapshot(tuple(shards)), len(groups), num_bad, sum(seconds), order, ends, spool, attempts)
 
 
 def cut(

@@ -55,6 +55,13 @@ class ShardTask:
     max_reject_fraction: float = 1.0
 
 
+def done(task: ShardTask) -> Manifest | None:
+    """Return the manifest of a shard that is committed and whose file is there."""
+    dataset, recipe = Dataset(task.root), task.recipe
+    manifest = dataset.manifest(recipe.table, recipe.fingerprint, task.shard)
+    return manifest if manifest and dataset.storage.size(manifest.output.path) is not None else None
+
+
 def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Manifest:
     """Run one shard, or return the manifest of an earlier run.
 
@@ -74,8 +81,8 @@ def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Man
         OSError, or an accelerator error: storage or the device failed; the shard can be retried.
     """
     dataset, recipe = Dataset(task.root), task.recipe
-    if done := dataset.manifest(recipe.table, recipe.fingerprint, task.shard):
-        return done
+    if manifest := done(task):
+        return manifest
     with attempt(dataset, recipe, task.shard) as last, ExitStack() as stack:
         transform = task.spec.build()  # reads and prepares; the worker has the model
         crashed = last is not None and last.reason is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import NOTE
 from echo_targets.pipeline.commit import write_whole
 from echo_targets.pipeline.lease import FOLDER, Lease
-from echo_targets.schemas import TABLES
+from echo_targets.schemas import ENTRIES, TABLES
 from echo_targets.schemas.dataset.layout import INDEX, RECIPE, SNAPSHOTS, VERSIONED, Dataset, Index, LayoutError
 from echo_targets.schemas.dataset.storage import TEMPORARY
 from echo_targets.schemas.dataset.versions import Version
@@ -65,8 +65,10 @@ def find_garbage(dataset: Dataset, grace: timedelta) -> list[Garbage]:
     """Return shards that no kept version needs, snapshots of none, temporary files, and stale attempt notes.
 
     Kept are the current versions, the labeled ones, those that were current until less than `grace` ago, and all that
-    they were made from. Only files that a job writes are considered: those of recipes, snapshots and the lease, and
-    temporary files in the root itself. Files behind a link that leads out of the root are never deleted.
+    they were made from; unless `grace` is 0, also what a stopped job has committed of the current corpus.
+
+    Only files that a job writes are considered: those of recipes, snapshots and the lease, and temporary files in the
+    root itself. Files behind a link that leads out of the root are never deleted.
 
     Raises:
         LayoutError: there is no index, or something that it names is missing, so unneeded files can't be determined.
@@ -75,6 +77,8 @@ def find_garbage(dataset: Dataset, grace: timedelta) -> list[Garbage]:
     needed = {(table, version.recipe): set[str]() for table, version in kept}
     for table, version in kept:
         needed[table, version.recipe] |= set(dataset.snapshot(version.snapshot).ids)
+    if grace:
+        _add_unfinished(dataset, needed)
     folders = {**needed}
     for table, recipe in needed:
         stage = dataset.read_json(table, recipe, RECIPE) or {}
@@ -114,6 +118,17 @@ def _kept(dataset: Dataset, grace: timedelta) -> set[tuple[str, Version]]:
     return dataset.lineage(kept)
 
 
+def _add_unfinished(dataset: Dataset, needed: dict[tuple[str, str], set[str]]) -> None:
+    """Add the shards of the current corpus to every recipe that has some of them, but not all."""
+    if (entries := dataset.tables().get(ENTRIES.name)) is None:
+        return
+    shards = set(dataset.snapshot(entries.snapshot).ids)
+    for table, recipes in dataset.recipes().items():
+        for recipe in recipes:
+            if shards & (there := dataset.there(table, recipe)) and not shards <= there:
+                needed[table, recipe] = needed.get((table, recipe), set()) | shards
+
+
 def _useless(
     folder: str,
     recipe: str,
@@ -128,7 +143,9 @@ def _useless(
     if TEMPORARY in name:
         return "temporary files"
     if name.endswith(NOTE):
-        return "attempt notes of committed shards" if path.removesuffix(NOTE) + ".json" in files else None
+        if path.removesuffix(NOTE) + ".json" in files:
+            return "attempt notes of committed shards"
+        return None if name.removesuffix(NOTE) in needed[folder, recipe] else "attempt notes of no kept version"
     if name != RECIPE and name.partition(".")[0] not in needed[folder, recipe]:
         return f"{folder}/{recipe} (shards of no kept version)"
     return None
@@ -143,7 +160,7 @@ def _forget_replaced(dataset: Dataset, grace: timedelta) -> None:
     }
     left = {table: versions for table, versions in left.items() if versions}
     if left != index.replaced:
-        write_whole(dataset, INDEX, Index(index.tables, index.labels, left).to_json())
+        write_whole(dataset, INDEX, replace(index, replaced=left).to_json())
 
 
 def _turn(path: str) -> int:

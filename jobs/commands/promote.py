@@ -76,6 +76,11 @@ def label_command(root: str, name: str, remove: bool) -> int:
                 dataset.manifests(table, version)  # fails if it is not whole
             labels[name] = index.tables
         write_whole(dataset, INDEX, replace(index, labels=labels).to_json())
+    if not remove and len({version.snapshot for version in index.tables.values()}) > 1:
+        console.print(
+            "Note: the tables are not of one corpus, because a run has not finished or a version was promoted; "
+            "`echo-targets status` shows which."
+        )
     done = "removed" if remove else f"names the current versions of {', '.join(index.tables)}; gc keeps them"
     console.print(f"{name}: {done}", markup=False, highlight=False)
     return 0

@@ -1,4 +1,4 @@
-"""`echo-targets retry`: try rejected rows again.
+"""`echo-targets retry`: compute rejected rows again, and rows that are named.
 
 The number of attempts is part of a row's entry, so a shard with rows to retry gets another id. It is computed as `run`
 would, and takes over the outcomes of all other rows.
@@ -6,7 +6,7 @@ would, and takes over the outcomes of all other rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow.compute as pc
@@ -18,26 +18,40 @@ from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Plan, plan
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import NO_FAILURES
 
 
-def retry_command(config: str, overrides: list[str]) -> int:
-    """Retry rejected rows, and return the exit code."""
+def retry_command(config: str, overrides: list[str], named: Sequence[str] = ()) -> int:
+    """Retry rejected rows, or only the rows that are named, rejected or not; return the exit code."""
     console = open_console()
     settings = load(config, overrides)
     job = job_of(settings)
     assert isinstance(job.plan, Plan)
-    attempts = dict(job.plan.snapshot.attempts)
-    rejected = dict[str, None]()
-    for stage, keys in rejected_rows(job):
+    attempts = dict(job.plan.attempts)
+    wanted = dict[str, None]()
+    for stage, keys in [("named", known(job, named))] if named else rejected_rows(job):
         console.print(f"{stage}: {len(keys)} rows to retry", markup=False)
-        rejected.update(dict.fromkeys(keys))
-    if not rejected:
-        console.print("No row of this job was rejected for a reason that a retry could change.")
-    attempts.update({key: attempts.get(key, 0) + 1 for key in rejected})
+        wanted.update(dict.fromkeys(keys))
+    if not wanted:
+        console.print("No row to retry. Items that are new or changed are computed by any run.")
+    attempts.update({key: attempts.get(key, 0) + 1 for key in wanted})
     job = replace(job, plan=plan(job.plan.items(), settings.shard_hours, attempts))
     print_plan(job, console)
     return run_job(settings, job, console)
+
+
+def known(job: Job, named: Sequence[str]) -> list[str]:
+    """Return named rows that are among the job's items.
+
+    Raises:
+        UserError: one is not.
+    """
+    assert isinstance(job.plan, Plan)
+    there = {key for shard in job.plan.shards() for key in shard[KEY].to_pylist()}
+    if missing := [key for key in named if key not in there]:
+        raise UserError(f"--id {missing[0]}: no item of this job has this id")
+    return list(named)
 
 
 def rejected_rows(job: Job) -> Iterator[tuple[str, list[str]]]:

@@ -14,8 +14,8 @@ from echo_targets.jobs.expected import print_differences
 from echo_targets.jobs.screen import Screen, funnel, open_console
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.job import Job, JobFailed
-from echo_targets.pipeline.plan import Plan, current_attempts, plan
-from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.pipeline.plan import Plan, plan
+from echo_targets.schemas.dataset.layout import Dataset, Index
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.sources.base import Expected, Source, SourceError
 from echo_targets.transforms.sources.registry import entries, named
@@ -56,7 +56,8 @@ def job_of(settings: JobConfig) -> Job:
 
 
 def _job(settings: JobConfig, sources: list[Source]) -> Job:
-    planned = plan(entries(sources), settings.shard_hours, current_attempts(Dataset(settings.root)))
+    attempts = (Dataset(settings.root).index() or Index()).attempts
+    planned = plan(entries(sources), settings.shard_hours, attempts)
     return Job(
         settings.root,
         planned,

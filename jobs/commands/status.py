@@ -12,11 +12,13 @@ from rich.table import Table as RichTable
 from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import failed_attempts
-from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
+from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.schemas.dataset.layout import SNAPSHOTS, Dataset, Index, LayoutError, Stat
 from echo_targets.schemas.dataset.versions import Version
 
 SHOWN = 20
+SHOWN_BEFORE = 3
+"""Versions that were current before, by table."""
 COLUMNS = ("table", "version", "state", "changed", "stage", "shards", "rows", "hours", "rejected", "MiB")
 
 
@@ -58,10 +60,18 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
 def _versions(
     dataset: Dataset, table: str, recipes: list[str], index: Index, snapshots: dict[str, list[str]]
 ) -> list[Version]:
-    """Return a table's versions to show: current and labeled ones, and the most complete one of each other recipe."""
-    current = index.tables.get(table)
-    kept = [tables[table] for tables in index.labels.values() if table in tables]
-    shown = dict.fromkeys([*([current] if current else []), *kept])
+    """Return a table's versions to show.
+
+    These are the current one, what a run has made of a newer corpus, the labeled ones, those that were current before,
+    and the most complete one of each other recipe.
+    """
+    shown = dict.fromkeys([index.tables[table]] if table in index.tables else [])
+    planned = index.tables.get(ENTRIES.name)
+    if shown and planned:
+        shown[Version(index.tables[table].recipe, planned.snapshot)] = None
+    shown.update(dict.fromkeys(tables[table] for tables in index.labels.values() if table in tables))
+    before = sorted(index.replaced.get(table, {}).items(), key=lambda item: item[1], reverse=True)
+    shown.update(dict.fromkeys(version for version, _ in before[:SHOWN_BEFORE] if version.snapshot in snapshots))
     for recipe in recipes:
         if snapshots and not any(version.recipe == recipe for version in shown):
             there = dataset.there(table, recipe)
@@ -134,10 +144,13 @@ def show_rejects(dataset: Dataset, console: Console) -> None:
 
 
 def show_failures(dataset: Dataset, console: Console, index: Index, recipes: dict[str, list[str]]) -> None:
-    """Print why shards of stopped runs were not committed."""
+    """Print why shards of the current corpus were not committed."""
+    planned = index.tables.get(ENTRIES.name)
+    shards = dataset.snapshot(planned.snapshot).ids if planned else []
     for table, fingerprints in recipes.items():
         for fingerprint in fingerprints:
             recipe = dataset.recipe(table, fingerprint)
-            for shard, reason in list(failed_attempts(dataset, recipe).items())[:SHOWN]:
-                line = f"{recipe.stage}: shard {shard} is not committed: {reason}"
+            failed = failed_attempts(dataset, recipe)
+            for shard in [shard for shard in shards if shard in failed][:SHOWN]:
+                line = f"{recipe.stage}: shard {shard} is not committed: {failed[shard]}"
                 console.print(one_line(line), style="red", markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from echo_targets.pipeline.attempt import NOTE, Attempt, last_attempt
 from echo_targets.pipeline.orphans import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
 from echo_targets.pipeline.shard import ShardTask
-from echo_targets.schemas.dataset.layout import Dataset, Manifest
+from echo_targets.schemas.dataset.layout import Dataset, Manifest, shards_among
 from echo_targets.schemas.errors import UserError
 
 LOCAL_POLL_SECONDS = 0.2
@@ -182,10 +182,10 @@ class _Storage:
         while found:
             found = False
             waiting = [one for one in followed if not one.over]
-            names = {folder: self._files(*folder) for folder in {_folder(one.task) for one in waiting}}
+            there = {folder: shards_among(self._files(*folder)) for folder in {_folder(one.task) for one in waiting}}
             for one in waiting:
                 folder, name = one.place
-                if f"{name}.json" in names[folder] and (manifest := self._manifest(one.task)):
+                if name in there[folder] and (manifest := self._manifest(one.task)):
                     task, found = one.task, True
                     one.advance()
                     yield task, manifest

@@ -17,7 +17,6 @@ from echo_targets.schemas import TABLES
 from echo_targets.schemas.dataset.layout import (
     READERS,
     RECIPE,
-    SNAPSHOTS,
     Dataset,
     FileEntry,
     LayoutError,
@@ -237,13 +236,9 @@ def check_dataset(root: str, rows: bool = True) -> Iterator[Finding]:
 
 def _snapshot(dataset: Dataset, name: str) -> Snapshot | Finding:
     try:
-        snapshot = dataset.snapshot(name)
+        return dataset.snapshot(name)
     except LayoutError as error:
         return Finding("", "-", "snapshot", str(error))
-    if snapshot.id != name or not snapshot.shards:
-        message = f"{SNAPSHOTS}/{name}.json lists {len(snapshot.shards)} shards of the digest {snapshot.id}"
-        return Finding("", "-", "snapshot", message)
-    return snapshot
 
 
 def _foreign(dataset: Dataset, recipe: Recipe, snapshot: Snapshot) -> Table:

@@ -37,6 +37,8 @@ RECIPE = "recipe.json"
 SNAPSHOTS = "snapshots"
 VERSIONED = re.compile(r"(.+)/([0-9a-f]{16})/([^/]+)")
 """Path of a file of a recipe. Groups: table or a stage's reject folder, recipe, file name."""
+TABLE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+"""Name of a table. It can't lead out of the root."""
 SHARD = re.compile(r"[0-9a-f]{16}\.json")
 """Name of a shard's manifest."""
 READERS = 16
@@ -97,11 +99,13 @@ class Index:
         tables: current version of each table, in the order in which they were made.
         labels: by name, versions of tables that are kept.
         replaced: by table and version, when another version became current in its place: UTC, ISO 8601.
+        attempts: by key, how often rows were retried, for rows that were. The attempt is part of a row's entry.
     """
 
     tables: dict[str, Version] = field(default_factory=dict)
     labels: dict[str, dict[str, Version]] = field(default_factory=dict)
     replaced: dict[str, dict[Version, str]] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         texts = {
@@ -114,6 +118,7 @@ class Index:
                 table: {str(version): when for version, when in versions.items()}
                 for table, versions in self.replaced.items()
             },
+            "attempts": self.attempts,
         }
         return json.dumps(
             {name: value for name, value in texts.items() if value or name == "tables"}, indent=1
@@ -121,6 +126,21 @@ class Index:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Index:
+        """Return the index that a file describes.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: the file does not describe one.
+        """
+        names = [
+            *data["tables"],
+            *data.get("replaced", {}),
+            *(table for named in data.get("labels", {}).values() for table in named),
+        ]
+        if odd := [name for name in names if not TABLE.fullmatch(name)]:
+            raise ValueError(f"{odd[0]!r} is not the name of a table")
+        for when in (when for versions in data.get("replaced", {}).values() for when in versions.values()):
+            if datetime.fromisoformat(when).tzinfo is None:
+                raise ValueError(f"{when!r} has no time zone")
         return cls(
             {table: Version.parse(version) for table, version in data["tables"].items()},
             {
@@ -131,6 +151,7 @@ class Index:
                 table: {Version.parse(version): when for version, when in versions.items()}
                 for table, versions in data.get("replaced", {}).items()
             },
+            {key: int(attempts) for key, attempts in data.get("attempts", {}).items()},
         )
 
 
@@ -233,7 +254,7 @@ class Dataset:
                 raise LayoutError(f"{self.root}: the label {name} has no version of {table}")
             return index.labels[name][table]
         recipe, _, snapshot = name.partition("@")
-        if ID.fullmatch(recipe) and ID.fullmatch(snapshot):
+        if ID.fullmatch(recipe) and ID.fullmatch(snapshot) and self.is_whole(table, Version(recipe, snapshot)):
             return Version(recipe, snapshot)
         found = [
             version
@@ -248,6 +269,12 @@ class Dataset:
                 f"{there}; labels: {', '.join(index.labels) or 'none'}"
             )
         return (current or found)[0]
+
+    def is_whole(self, table: str, version: Version) -> bool:
+        """Return True if all shards of a version are there."""
+        if self.storage.size(f"{SNAPSHOTS}/{version.snapshot}.json") is None:
+            return False
+        return self.there(table, version.recipe).issuperset(self.snapshot(version.snapshot).ids)
 
     def versions(self, table: str) -> list[Version]:
         """Return the whole versions of a table, current or not."""
@@ -283,9 +310,12 @@ class Dataset:
         if data is None:
             raise LayoutError(f"{self.where(path)}: no such file")
         try:
-            return Snapshot.from_json(data)
+            snapshot = Snapshot.from_json(data)
+            if snapshot.id != name or not snapshot.shards:
+                raise ValueError(f"it lists {len(snapshot.shards)} shards of the digest {snapshot.id}")
+            return snapshot
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise LayoutError(f"{self.where(path)}: {error!r}") from error
+            raise LayoutError(f"{self.where(path)}: was changed or damaged ({error}); restore it") from error
 
     def snapshots(self) -> list[str]:
         """Return the ids of all snapshots."""
@@ -344,9 +374,8 @@ class Dataset:
             raise LayoutError(f"{self.where(table, fingerprint, shard)}.json: {error}") from error
 
     def there(self, table: str, fingerprint: str) -> set[str]:
-        """Return the ids of a recipe's committed shards, from one listing."""
-        names = self.storage.list(f"{table}/{fingerprint}")
-        return {name.removesuffix(".json") for name in names if SHARD.fullmatch(name)}
+        """Return the ids of a recipe's committed shards whose files are there, from one listing."""
+        return shards_among(self.storage.list(f"{table}/{fingerprint}"))
 
     def committed(self, table: str, fingerprint: str, shards: Iterable[str]) -> dict[str, Manifest]:
         """Return the manifests of those of the given shards that are committed, by id, in the given order.
@@ -405,6 +434,13 @@ class Dataset:
         if not parts:
             return REJECTS.schema.empty_table().select(columns or REJECTS.columns)
         return pa.concat_tables([part.unify_dictionaries() for part in parts])
+
+
+def shards_among(names: Iterable[str]) -> set[str]:
+    """Return the ids of the shards of which a folder holds both the manifest and the Parquet file."""
+    known = set(names)
+    shards = {name.removesuffix(".json") for name in known if SHARD.fullmatch(name)}
+    return {shard for shard in shards if f"{shard}.parquet" in known}
 
 
 def must_be_readable(dataset: Dataset, table: str, version: Version | None = None) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 DIGITS = 16
@@ -79,15 +79,9 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The shards of a corpus at one time, in order.
-
-    Attributes:
-        shards: the shards. All tables have the same ids.
-        attempts: by key, how often rows were retried, for rows that were. A row's attempt is part of its entry.
-    """
+    """The shards of a corpus at one time, in order. All tables have the same ids."""
 
     shards: tuple[ShardEntry, ...]
-    attempts: dict[str, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -100,7 +94,7 @@ class Snapshot:
 
     def to_json(self) -> bytes:
         shards = ",\n".join(json.dumps(asdict(shard)) for shard in self.shards)
-        return f'{{"attempts": {json.dumps(self.attempts, sort_keys=True)},\n"shards": [\n{shards}\n]}}\n'.encode()
+        return f'{{"shards": [\n{shards}\n]}}\n'.encode()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Snapshot:
@@ -112,7 +106,7 @@ class Snapshot:
         shards = tuple(ShardEntry(**shard) for shard in data["shards"])
         if odd := [shard.id for shard in shards if not ID.fullmatch(shard.id)]:
             raise ValueError(f"{odd[0]!r} is not the id of a shard")
-        return cls(shards, data["attempts"])
+        return cls(shards)
 
 
 def fingerprint_of(value: Any) -> str:

@@ -16,7 +16,7 @@ from echo_targets.pipeline.stage import StageSpec
 from echo_targets.pipeline.takeover import find_donors
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.check import check_dataset
-from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.dataset.layout import Dataset, LayoutError
 from echo_targets.transforms.base import Output
 from tests.pipeline.stand_ins import Double, Faults, Follow, Inline, Listen, files, ids, stage
 from tests.schemas.samples import Row, key, sample
@@ -188,6 +188,18 @@ def test_a_stopped_append_is_finished_by_the_next_run(tmp_path: Path, after: int
     assert len(Dataset(str(tmp_path)).read("transcripts")) == 150
 
 
+def test_a_shard_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
+    run(job(tmp_path, corpus()))
+    dataset = Dataset(str(tmp_path))
+    lost = dataset.manifests("transcripts")[1].output.path
+    whole = (tmp_path / lost).read_bytes()
+    (tmp_path / lost).unlink()
+    with pytest.raises(LayoutError, match="1 of .* shards of .* are missing.*Run the job again"):
+        dataset.read("transcripts")
+    ran, _ = run(job(tmp_path, corpus()))
+    assert ran == {"listen": 0, "double": 1, "follow": 0} and (tmp_path / lost).read_bytes() == whole
+
+
 def test_what_a_preview_foretells(tmp_path: Path) -> None:
     (table, *_) = job(tmp_path, corpus()).preview()
     assert (table.committed, table.unchanged) == (0, 0) and table.rows == 120
@@ -198,7 +210,7 @@ def test_what_a_preview_foretells(tmp_path: Path) -> None:
     ran, computed = run(job(tmp_path, append(corpus())))
     double = previews["transcripts"]
     assert double.shards - double.committed == ran["double"] and double.rows - double.unchanged == len(computed)
-    assert double.why == ["the corpus changed"] and before.items() <= kept(tmp_path).items()
+    assert double.why == ["30 items are new, changed or retried"] and before.items() <= kept(tmp_path).items()
 
 
 def test_donors_are_looked_for_in_what_comes_and_goes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from echo_targets.pipeline.job import Job, JobFailed, StageReport, StageStarted
 from echo_targets.pipeline.runners.base import Chain, Done, Events, Failed, RunShard
+from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
-from tests.pipeline.stand_ins import Double, Follow, Inline, files, ids, job, stage, texts
+from tests.pipeline.stand_ins import Double, Follow, Inline, entries_of, files, ids, in_shards, job, stage, texts
 from tests.schemas.samples import key
 
 
@@ -182,6 +184,28 @@ def test_a_table_that_filters_have_emptied_is_not_current_unless_told(tmp_path: 
     assert failure.value.exit_code == 1 and "transcripts" not in current(tmp_path)
     run(replace(work, allow_empty=True))
     assert texts(tmp_path) == {} and list(check_dataset(str(tmp_path))) == []
+
+
+class Nobody(Follow):
+    """Works on no row, unless a file tells it to."""
+
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        rows = super().rows(window, shard)
+        return rows if len(rows) > 4 else rows.slice(0, 0)
+
+
+def test_a_table_that_has_lost_its_rows_to_the_corpus_is_not_current_unless_told(tmp_path: Path) -> None:
+    spec = StageSpec(f"{__name__}:Nobody", {})
+    made = job(tmp_path, stage(Double))
+    run(replace(made, stages=[*made.stages, spec], plan=in_shards(entries_of(12), 1)))
+    before = current(tmp_path)["alignments"]
+    emptied = replace(made, stages=[*made.stages, spec], plan=in_shards(entries_of(4), 1))
+    with pytest.raises(JobFailed, match=r"follow: no row belongs to it any more, so alignments is empty") as failure:
+        run(emptied)
+    assert failure.value.exit_code == 1 and current(tmp_path)["alignments"] == before
+    run(replace(emptied, allow_empty=True))
+    assert len(Dataset(str(tmp_path)).read("alignments")) == 0
+    run(replace(emptied, root=str(tmp_path / "fresh")))
 
 
 def test_a_stage_whose_shards_all_fail_is_stopped(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -23,9 +22,6 @@ AnySource = Annotated[
     ManifestSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
     Field(discriminator="kind"),
 ]
-
-NUMBER = re.compile(r"(:| row )\d+$")
-"""Line or row at the end of `Item.where`."""
 
 
 def named(sources: Sequence[Source]) -> dict[str, Source]:
@@ -98,8 +94,8 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
     return {
         KEY: key,
         "source": name,
-        # Without its number, since another line or row before it would change the entry.
-        "where": item.where if error[1] else NUMBER.sub("", item.where),
+        # Null for a readable item: its place in a manifest may change, and the entry must not.
+        "where": item.where if error[1] else None,
         "locator": item.locator,
         "size": item.size,
         "error_class": error[0],

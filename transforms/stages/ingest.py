@@ -80,11 +80,11 @@ class Ingest(Transform):
             raw = source.open(entry["locator"])
             audio = load(raw, limits, entry["channel"], _section(entry), entry["declared_seconds"])
         except BadAudio as error:
-            return Reject(key, error.error_class, f"{_place(file, entry)} {error}")
+            return Reject(key, error.error_class, f"{file} {error}")
         except OSError as error:
             if not is_missing(error):
                 raise
-            reject = Reject(key, "missing_file", f"{_place(file, entry)}: {error.strerror or error}")
+            reject = Reject(key, "missing_file", f"{file}: {error.strerror or error}")
             return _Denied(reject, error) if isinstance(error, PermissionError) else reject
         return _row(entry, audio, file, source.synthetic)
 
@@ -93,10 +93,6 @@ def _section(entry: dict[str, Any]) -> Section | None:
     if entry["start_seconds"] is None and entry["section_seconds"] is None:
         return None
     return Section(entry["start_seconds"] or 0.0, entry["section_seconds"])
-
-
-def _place(file: str, entry: dict[str, Any]) -> str:
-    return file if file == entry["where"] else f"{file} ({entry['where']})"
 
 
 def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.pipeline.hang import watch_for_hangs
 from echo_targets.pipeline.orphans import exit_with_parent
 from echo_targets.pipeline.runners.base import Chain, RunShard
-from echo_targets.pipeline.shard import ShardTask
+from echo_targets.pipeline.shard import ShardTask, done
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.schemas.dataset.layout import Dataset, Manifest
+from echo_targets.schemas.dataset.layout import Manifest
 from echo_targets.schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -226,9 +226,8 @@ class StageWorker:
 
 
 def _committed(task: ShardTask) -> bool:
-    recipe = task.recipe
     try:
-        return Dataset(task.root).manifest(recipe.table, recipe.fingerprint, task.shard) is not None
+        return done(task) is not None
     except OSError:
         return False
 

@@ -11,6 +11,7 @@ import pytest
 
 from echo_targets.jobs.commands import gc
 from echo_targets.jobs.commands.promote import label_command
+from echo_targets.pipeline.job import JobFailed
 from echo_targets.pipeline.lease import Busy, Lease
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.dataset.check import check_dataset
@@ -51,7 +52,6 @@ def kept_in(root: Path) -> list[str]:
     kept = [
         "README.md",
         "corpus/notes.tmp-1",
-        f"transcripts/{Dataset(str(root)).tables()['transcripts'].recipe}/{'7' * 16}.attempt.json",  # not committed
         "mine/0123456789abcdef/part.parquet",
     ]
     for path in kept:
@@ -130,6 +130,20 @@ def test_of_two_snapshots_one_goes(tmp_path: Path) -> None:
     assert {path.rpartition("/")[2].partition(".")[0] for path in left} == set(ids(tmp_path)) and left < there
     assert dataset.snapshots() == [dataset.current("entries").snapshot]
     assert len(dataset.read("transcripts")) == 46 and list(check_dataset(str(tmp_path))) == []
+
+
+def test_what_a_stopped_job_has_committed_stays(root: Path) -> None:
+    """Of the current corpus: the same command goes on from there. It goes with a grace of nothing."""
+    with pytest.raises(JobFailed):
+        list(job(root, stage(Double, word="maybe", unreachable=[key(11)]), stage(Follow)).run(Inline()))
+    dataset = Dataset(str(root))
+    (recipe,) = [r for r in dataset.recipes_of("transcripts") if 0 < len(dataset.there("transcripts", r)) < 3]
+    gc.gc_command(str(root), True, 1e-9)
+    assert len(dataset.there("transcripts", recipe)) == 2
+    note = root / "transcripts" / recipe / f"{ids(root)[2]}.attempt.json"
+    assert note.exists()
+    gc.gc_command(str(root), True, 0.0)
+    assert recipe not in dataset.recipes_of("transcripts")
 
 
 def two() -> list[StageSpec]:

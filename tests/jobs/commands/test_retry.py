@@ -14,6 +14,7 @@ from echo_targets.jobs.commands.run import run_command
 from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 from tests.pipeline.stand_ins import files
 
 NAMES = "abcdefgh"
@@ -94,8 +95,45 @@ def test_nothing_to_retry(tmp_path: Path, config: str, capsys: pytest.CaptureFix
     before = files(tmp_path / "out")
     capsys.readouterr()
     assert retry_command(config, []) == 0
-    assert "No row of this job was rejected" in capsys.readouterr().out
+    assert "No row to retry" in capsys.readouterr().out
     assert files(tmp_path / "out") == before
+
+
+def test_an_edited_file_that_was_accepted(tmp_path: Path, config: str) -> None:
+    """Louder, and as long as before: nothing but its name shows which row to compute again."""
+    mend(tmp_path)
+    run_command(config, [], dry_run=False)
+    before = {row[KEY]: row["audio_sha256"] for row in Dataset(str(tmp_path / "out")).read("utterances").to_pylist()}
+    audio, rate = soundfile.read(tmp_path / "c.wav")
+    soundfile.write(tmp_path / "c.wav", audio / 2, rate)
+    with pytest.raises(UserError, match="--id nobody: no item of this job has this id"):
+        retry_command(config, [], ["c", "nobody"])
+    assert retry_command(config, [], ["c"]) == 0
+    after = {row[KEY]: row["audio_sha256"] for row in Dataset(str(tmp_path / "out")).read("utterances").to_pylist()}
+    assert [key for key in after if after[key] != before[key]] == ["c"]
+
+
+def test_attempts_outlive_the_row(tmp_path: Path, config: str) -> None:
+    """A row that is removed and comes back does not go back to what it was before it was mended."""
+    run_command(config, [], dry_run=False)
+    mend(tmp_path)
+    retry_command(config, [])
+    lines = (tmp_path / "m.jsonl").read_text().splitlines(keepends=True)
+    for kept in ([line for line in lines if '"b"' not in line], lines):
+        (tmp_path / "m.jsonl").write_text("".join(kept))
+        assert run_command(config, [], dry_run=False) == 0
+    assert "b" in keys(tmp_path / "out")
+
+
+def test_a_renamed_manifest_computes_nothing(tmp_path: Path, config: str) -> None:
+    mend(tmp_path)
+    (tmp_path / "m.jsonl").write_text("".join((tmp_path / "m.jsonl").read_text().splitlines(keepends=True)[:-2]))
+    run_command(config, [], dry_run=False)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    (tmp_path / "m.jsonl").rename(tmp_path / "2026-12.jsonl")
+    Path(config).write_text(Path(config).read_text().replace("m.jsonl", "2026-12.jsonl"))
+    assert run_command(config, [], dry_run=False) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")} == before
 
 
 def test_before_any_run_it_is_a_run(tmp_path: Path, config: str) -> None:

@@ -38,7 +38,7 @@ def test_a_job_by_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (row,) = Dataset(str(folder / "root")).read("utterances").to_pylist()
     assert row["audio"]["path"] == f"{NAME}.wav"
     (entry,) = Dataset(root).read("entries").to_pylist()
-    assert entry["where"] == f"{NAME}.jsonl" and entry["locator"] == str(folder / f"{NAME}.wav")
+    assert entry["where"] is None and entry["locator"] == str(folder / f"{NAME}.wav")
     (shard,) = (folder / "root" / "utterances").rglob("*.parquet")
     assert CliRunner().invoke(app, ["check", shard.as_uri()]).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "c.yaml"]
