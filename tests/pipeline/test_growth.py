@@ -194,7 +194,7 @@ def test_a_shard_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
     lost = dataset.manifests("transcripts")[1].output.path
     whole = (tmp_path / lost).read_bytes()
     (tmp_path / lost).unlink()
-    with pytest.raises(LayoutError, match="1 of .* shards of .* are missing.*Run the job again"):
+    with pytest.raises(LayoutError, match=r"1 of .* shards of .* are missing.*Run the job again"):
         dataset.read("transcripts")
     ran, _ = run(job(tmp_path, corpus()))
     assert ran == {"listen": 0, "double": 1, "follow": 0} and (tmp_path / lost).read_bytes() == whole

@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> str:
     (tmp_path / "m.jsonl").write_text("\n".join([*lines, "{", ""]))
     path = tmp_path / "c.yaml"
     path.write_text(
-        f"root: {tmp_path}/out\nmax_reject_fraction: 0.9\nshard_hours: 0.0006\nstages:\n  ingest:\n    sources:\n"
+        f"root: {tmp_path}/out\nmax_reject_fraction: 1\nshard_hours: 0.0006\nstages:\n  ingest:\n    sources:\n"
         f"      - {{kind: manifest, corpus: c, manifest: {tmp_path}/m.jsonl}}\n"
     )
     return str(path)

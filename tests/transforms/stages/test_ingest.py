@@ -173,8 +173,7 @@ def test_a_web_address_that_is_gone_or_denied_costs_its_line_alone(folder: Path,
         f"{status}-a.flac": "missing_file" for status in gone
     }
     for status, says in gone.items():
-        message = found[f"{status}-a.flac"]["message"]
-        assert says in message and "web.jsonl" in message
+        assert says in found[f"{status}-a.flac"]["message"]
 
 
 @pytest.mark.parametrize("status", ["500", "503", "429", "408"])
@@ -246,6 +245,6 @@ def test_sections_of_one_file_are_entries_of_their_own(folder: Path) -> None:
     assert stored.keys() == expected.keys()
     assert all(np.array_equal(stored[key], samples) for key, samples in expected.items())
     reasons = {reject.utterance_id: (reject.error_class, reject.message) for reject in output.rejects}
-    lasts = f"good.flac (beyond) lasts {len(pcm) / SAMPLE_RATE:.2f} s"
+    lasts = f"good.flac lasts {len(pcm) / SAMPLE_RATE:.2f} s"
     assert reasons["beyond"] == ("section_outside", f"{lasts}, but the section from 1.00 s to 61.00 s was requested")
     assert reasons["whole"][0] == "duration_mismatch" and "60.00 s were declared" in reasons["whole"][1]
