@@ -228,8 +228,8 @@ class Job:
                     elif isinstance(event, Failed) and event.final:
                         failed.append(event)
                         if _is_sick(by_stage[event.stage], failed):
-                            break
-        except (GeneratorExit, KeyboardInterrupt):  # the engine may have killed its workers before they cleaned up
+                            raise self._failure(failed, list(by_stage))
+        except (GeneratorExit, KeyboardInterrupt, JobFailed):  # workers may have been killed before they cleaned up
             for report in unfinished:
                 sweep(dataset, report.recipe)
                 forget_stopped(dataset, report.recipe)
