@@ -13,6 +13,7 @@ from echo_targets.jobs.commands.run import job_of
 from echo_targets.jobs.config import load
 from echo_targets.pipeline.job import Job, StageReport
 from echo_targets.pipeline.runners.base import Runner
+from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import files, ids
@@ -76,16 +77,18 @@ def test_each_change_computes_its_own_shards(tmp_path: Path, speech: list[dict[s
     rows = [{"id": row["id"], "audio": str(row["audio"]), "text": row["text"]} for row in short[24:36]]
     corpus.rows += rows[:10]
     changed("ten files appended", 4)
-    corpus.rows.insert(12, rows[10])
-    changed("one inserted", 3)
-    del corpus.rows[20]
-    changed("one removed", 3)
+    if isinstance(runner, LocalRunner):  # Ray's workers run the same code, and each pass costs seconds
+        corpus.rows.insert(12, rows[10])
+        changed("one inserted", 3)
+        del corpus.rows[20]
+        changed("one removed", 3)
     audio, rate = soundfile.read(corpus.rows[5]["audio"])
     soundfile.write(corpus.folder / "mended.flac", audio[: len(audio) * 3 // 4], rate)
     corpus.rows[5]["audio"] = "mended.flac"
     changed("one mended", 3)
-    corpus.rows[6]["text"] = "other words were said"
-    changed("a text", 3)
+    if isinstance(runner, LocalRunner):
+        corpus.rows[6]["text"] = "other words were said"
+        changed("a text", 3)
     shards = len(ids(corpus.root))
     ran = run(corpus.job(**{"stages.publish_t2c.max_segment_seconds": 7.0}), runner)
     assert ran == {"ingest": 0, "measure": 0, "tokenize": 0, "publish_t2c": shards}, "a threshold"
