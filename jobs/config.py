@@ -266,7 +266,7 @@ def _leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 
 def _is_recorded(settings: JobConfig, stage: str, key: Key, value: Any) -> bool:
-    """Return True if a stage's parameter is written to the root: to `stage.json` and the card, or to each row."""
+    """Return True if a stage's parameter is written to the root: to `recipe.json` and the card, or to each row."""
     kind = transform_of(stage)
     try:
         recorded = kind(
