@@ -225,7 +225,9 @@ def waiting_for_others(task: ShardTask, progress: Progress) -> Manifest:
         assert wait_for((Path(task.root) / manifest_path("s7", 0)).exists)
     if recipe.stage == "s0" and task.position in (2, 3):
         assert wait_for(lambda: all((begun / f"s0.{shard}").exists() for shard in (2, 3)))
-    manifest = Manifest(recipe.table, recipe.fingerprint, task.shard, 0, 0, FileEntry("", 0, "", 0))
+    shard = manifest_path(recipe.table, task.position).replace(".json", ".parquet")
+    write_whole(dataset, shard, b"PAR1")
+    manifest = Manifest(recipe.table, recipe.fingerprint, task.shard, 0, 0, FileEntry(shard, 4, "", 0))
     write_whole(dataset, manifest_path(recipe.table, task.position), manifest.to_json())
     return manifest
 
