@@ -83,7 +83,7 @@ def test_a_full_disk(small_disk: Path, straight: dict[str, bytes]) -> None:
 
 
 def test_memory_that_is_refused(tmp_path: Path) -> None:
-    """A process gets a gigabyte more and no further; a batch that wants more is halved until it fits."""
+    """A process gets 1.5 GiB more and no further; a batch that wants more is halved until it fits."""
     script = f"""
 import os, resource
 from pathlib import Path
@@ -91,7 +91,7 @@ from echo_targets.pipeline.loaded import loaded_transform
 from tests.pipeline.stand_ins import Greedy, Inline, job, stage
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])
-limit = pages * os.sysconf("SC_PAGE_SIZE") + (1 << 30)
+limit = pages * os.sysconf("SC_PAGE_SIZE") + (3 << 29)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 list(job(Path({str(tmp_path / "bounded")!r}), stage(Greedy, 600.0)).run(Inline()))
 assert loaded_transform().refused >= 1
