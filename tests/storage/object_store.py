@@ -15,7 +15,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-Fault = Literal["403", "500", "503", "slow", "stalled", "get cut", "put cut", "answer lost"]
+Fault = Literal["403", "409", "500", "503", "slow", "stalled", "get cut", "put cut", "answer lost"]
 """What becomes of a request: an error, a body in trickles, half a body and then silence, half an answer's body or half
 a request's body and then a closed connection, or a request that is worked through and never answered."""
 
@@ -85,6 +85,8 @@ class _Forward(BaseHTTPRequestHandler):
             network.after(self.command, self.path)
             return self._hang_up()
         body = self.rfile.read(size)
+        if fault == "409":  # S3's word for a race with a deletion (apache/opendal#6741): try again
+            return self._answer(409, [], b"<Error><Code>ConditionalRequestConflict</Code></Error>")
         if fault in ("403", "500", "503"):
             return self._answer(int(fault), [], b"")
         # moto looks whether an object is there and then puts it, in two steps; S3 does both in one

@@ -156,6 +156,7 @@ OPERATIONS: dict[str, tuple[str, Callable[[Storage], object], object]] = {
     "delete": ("DELETE", lambda place: place.delete("here"), None),
 }
 FAULTS: dict[Fault, str] = {
+    "409": "create",
     "500": "read range list size write create delete",
     "503": "read write",
     "slow": "range",
