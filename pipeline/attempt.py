@@ -1,7 +1,7 @@
 """Notes about attempts at a shard, stored next to its future manifest, so that a retry knows how the last one ended.
 
-A note with a reason means that the attempt failed with an exception; a note without one, that the process crashed. No
-note means that there was no attempt, that it committed the shard, or that it was stopped in an orderly way.
+A note with a reason means that the attempt failed with an exception; a note without one, that the process crashed or
+hung. No note means that there was no attempt, that it committed the shard, or that it was stopped in an orderly way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Attempt:
 
     Attributes:
         id: unique id of the attempt.
-        reason: the exception and where it was raised; None if the process crashed.
+        reason: the exception and where it was raised; None if the process crashed or hung.
         final: True if another attempt can't succeed.
     """
 
@@ -77,7 +77,7 @@ def failed_attempts(dataset: Dataset, recipe: Recipe) -> dict[str, str]:
     for shard in (name.removesuffix(NOTE) for name in names if name.endswith(NOTE)):
         note = last_attempt(dataset, recipe, shard)
         if note is not None and f"{shard}.json" not in names:
-            found[shard] = note.reason or "its worker crashed, or is still at work"
+            found[shard] = note.reason or "its worker crashed or hung, or is still at work"
     return found
 
 

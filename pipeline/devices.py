@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from platform import node
 
 from echo_targets.schemas.errors import UserError
 
@@ -69,10 +70,8 @@ def _problem(device: str) -> str | None:
         return f"device={device}: it should be {NAMES}"
     count = count_gpus()
     if not count:
-        return f"device={device}: torch sees no GPU on this machine; `echo-targets backends device` says why"
+        return f"device={device}: torch sees no GPU on {node()}; `echo-targets backends device`, run there, says why"
     if int(device.partition(":")[2] or 0) >= count:
-        return (
-            f"device={device}: torch sees {count} GPUs here, cuda:0 to cuda:{count - 1}; set device=cuda to use all of "
-            "them, each by other workers"
-        )
+        there = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        return f"device={device}: torch sees {there} on {node()}; set device=cuda, which spreads workers over all GPUs"
     return None

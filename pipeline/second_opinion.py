@@ -35,8 +35,8 @@ class ShardWorker:
         spec: the stage.
         table: the table that it writes.
         rows: number of the shard's input rows.
-        isolated: True if the last attempt crashed: then the model runs in a child process, so that a row that crashes
-            it can be found and rejected.
+        isolated: True if the last attempt crashed or hung: then the model runs in a child process, so that the row at
+            fault can be found and rejected.
     """
 
     def __init__(self, spec: StageSpec, table: Table, rows: int, isolated: bool) -> None:

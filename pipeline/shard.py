@@ -65,7 +65,7 @@ def done(task: ShardTask) -> Manifest | None:
 def run_shard(task: ShardTask, progress: Progress = lambda samples: None) -> Manifest:
     """Run one shard, or return the manifest of an earlier run.
 
-    After an attempt that crashed, the transform runs in a child process, so that a row that crashes it can be found
+    After an attempt that crashed or hung, the transform runs in a child process, so that the row at fault can be found
     and rejected.
 
     Args:

@@ -138,3 +138,12 @@ def test_a_source_can_be_changed_on_the_command_line(override: str, says: str) -
 def test_a_key_that_is_called_as_its_source_is() -> None:
     said = fails("folder", "manifest=m.jsonl", "root=out", "stages.ingest.sources.0.manifest=[1]")
     assert "command line: stages.ingest.sources.0.manifest: Input should be a valid string" in said
+
+
+COMMAND = re.compile(r"^#   echo-targets run (?P<name>\S+) (?P<overrides>[^\[#\n]*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_commands_in_its_comments_are_valid(path: Path) -> None:
+    for found in COMMAND.finditer(path.read_text(encoding="utf-8")):
+        load(found["name"], [one for one in found["overrides"].split() if not one.startswith("--")])
