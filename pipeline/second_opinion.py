@@ -98,6 +98,7 @@ class ShardWorker:
             output = child.try_batch(row)
             assert output is not None  # of a single row
             yield self._checked(output)
+        self._end_child()  # before the next batch loads the model in this process again
 
     def _checked(self, output: Output) -> Output:
         """Return the output with rejects in place of rows that break a rule of the table, as NaN scores do."""

@@ -70,7 +70,8 @@ class TakenOver:
         self._donor_of: dict[str, _Donor] = {}
         wanted = _dialogues(_entries(dataset, shard)) if donors else {}
         for name in donors:
-            if manifest := dataset.manifest(recipe.table, recipe.fingerprint, name):
+            manifest = dataset.manifest(recipe.table, recipe.fingerprint, name)
+            if manifest and dataset.storage.size(manifest.output.path) == manifest.output.size:
                 donor, before = _Donor(dataset, manifest), _dialogues(_entries(dataset, name))
                 for dialogue, (keys, digests) in wanted.items():
                     if dialogue in before and before[dialogue][1] == digests:

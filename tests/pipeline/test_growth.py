@@ -200,6 +200,14 @@ def test_a_shard_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
     assert ran == {"listen": 0, "double": 1, "follow": 0} and (tmp_path / lost).read_bytes() == whole
 
 
+def test_a_donor_whose_file_is_gone_or_cut_gives_nothing(tmp_path: Path) -> None:
+    run(job(tmp_path, corpus()))
+    last = tmp_path / Dataset(str(tmp_path)).manifests("transcripts")[-1].output.path
+    last.write_bytes(last.read_bytes()[:-9])
+    _, computed = run(job(tmp_path, append(corpus())))
+    assert len(computed) > 30 and len(Dataset(str(tmp_path)).read("transcripts")) == 150
+
+
 def test_what_a_preview_foretells(tmp_path: Path) -> None:
     (table, *_) = job(tmp_path, corpus()).preview()
     assert (table.committed, table.unchanged) == (0, 0) and table.rows == 120
