@@ -97,7 +97,7 @@ class Plan:
         open_recipe(dataset, RECIPE)
         there = dataset.there(ENTRIES.name, RECIPE.fingerprint)
         missing = [position for position, shard in enumerate(self.snapshot.ids) if shard not in there]
-        with ThreadPoolExecutor(READERS if dataset.storage.remote else 1) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             for _ in pool.map(lambda position: self._write(dataset, position), missing):
                 pass
         write_snapshot(dataset, self.snapshot)
