@@ -95,11 +95,15 @@ class Chosen(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Units of one text without equal neighbors, and the mean log-probability of the choices, including the end's."""
+    """Units of one text without equal neighbors, and the mean log-probability of the choices, including the end's.
+
+    `durations` are the frames of each unit, if the model decodes frames.
+    """
 
     units: list[int]
     mean_logprob: float
     stop_reason: StopReason
+    durations: list[int] | None = None
 
 
 def looping_tail(ids: list[int]) -> int:

@@ -1,7 +1,7 @@
 """echo: for each user turn, the reply in segments, each with the units it should be spoken with.
 
-The reply is the dialogue's own or EchoX's. The streaming rule cuts it into segments; a frozen T2C or the echo decoder
-decodes their units. If the reply was recorded too, its recorded units are cut at the same borders.
+The reply is the dialogue's own or EchoX's. The streaming rule cuts it into segments. Who says their units is a choice,
+and a row can hold several answers: a frozen T2C, the echo decoder, a voice, or the reply's own recording.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
-from echo_targets.schemas.tables.echo_targets import STOP_REASONS
+from echo_targets.schemas.tables.targets import ORIGINS, STOP_REASONS
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.base import Output, Reject, Transform, rounded, table_of
 from echo_targets.transforms.digests import sha256_of
@@ -24,11 +24,12 @@ from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.readers.ctc import target_cer
 from echo_targets.transforms.models.readers.registry import open_reader, reader_weights
 from echo_targets.transforms.models.t2c.config import Decoded
-from echo_targets.transforms.stages.echo.parameters import EchoParameters
-from echo_targets.transforms.stages.echo.recorded import recorded_units, unit_error_rate
+from echo_targets.transforms.stages.echo.parameters import EchoParameters, Origin
 from echo_targets.transforms.stages.echo.responders.base import Answer, Segment, UserTurn
 from echo_targets.transforms.stages.echo.responders.registry import open_responder
+from echo_targets.transforms.stages.echo.targets import Target, decoded_target, recorded_target, unit_error_rate
 from echo_targets.transforms.stages.echo.turns import reply_text, user_turns, with_dialogue
+from echo_targets.transforms.stages.echo.voice import VoiceOrigin
 from echo_targets.transforms.threads import single_threaded
 from echo_targets.transforms.units.language import UnitLanguage
 
@@ -43,14 +44,18 @@ class _Draft:
     answer: Answer
     segments: list[Segment]
     char_ends: list[int]
-    recorded: list[list[int]] | None
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each segment."""
+        return [self.answer.text[start:end] for start, end in pairwise([0, *self.char_ends])]
 
 
 class Echo(Transform):
     """Replies to a batch of user turns, then decodes all segments of the replies together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -63,6 +68,7 @@ class Echo(Transform):
         self._responder = open_responder(parameters, device)
         self._segment_rule = self._responder.segment_rule
         self.wants_audio = self._responder.wants_audio
+        self._voice = VoiceOrigin(parameters.voice, device) if "voice" in parameters.targets else None
 
     def fingerprint_parameters(self) -> dict[str, Any]:
         chosen = self.parameters.model_dump(mode="json", exclude=self.parameters.files)
@@ -78,13 +84,14 @@ class Echo(Transform):
             "prompt": sha256_of(asset(chosen.prompt)),
             **({"unit_language": sha256_of(asset(language))} if language else {}),
             **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
+            **({f"voice.{name}": file for name, file in self._voice.weight_digests().items()} if self._voice else {}),
         }
 
     def setup(self) -> None:
         chosen = self.parameters
         self._codebook = chosen.open_codebook()
         self._responder.setup()
-        if self._responder.num_units > self._codebook.codebook_size:
+        if chosen.decodes and self._responder.num_units > self._codebook.codebook_size:
             raise ModelError(
                 f"{chosen.model} has {self._responder.num_units} units, but {self._codebook.codebook_id} has "
                 f"{self._codebook.codebook_size}: set echo.codebook to the codebook that the model was trained on"
@@ -97,6 +104,8 @@ class Echo(Transform):
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
         if self._reader:
             self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
+        if self._voice:
+            self._voice.setup()
         self._tokenizer_id = f"tokenizer-{self.weight_digests()['tokenizer'][:8]}"
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
@@ -120,10 +129,6 @@ class Echo(Transform):
         turns = [(row, turn) for row, turn in zip(rows, checked, strict=True) if not isinstance(turn, Reject)]
         encoded = self._responder.encode_audio([turn for _, turn in turns])
         written, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
-        if self._reader:
-            spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
-            for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):
-                row["target_cer"] = rounded(rate)
         return Output(table_of(written, ECHO_TARGETS), [*rejects, *empty])
 
     def _user_turn(self, row: dict[str, Any], audio: list[np.ndarray]) -> UserTurn | Reject:
@@ -151,22 +156,61 @@ class Echo(Transform):
             else:
                 known = "the tokenizer keeps nothing of it" if answer.text.strip() else answer.stop_reason
                 rejects.append(Reject(row[KEY], "empty_reply", f"the reply is empty ({known})"))
-        decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments]))
-        return [self._row(draft, [next(decoded) for _ in draft.segments]) for draft in drafts], rejects
+        targets = {origin: self._targets(origin, drafts) for origin in self.parameters.targets}
+        texts, recorded = [draft.answer.text for draft in drafts], targets.get("recorded", [None] * len(drafts))
+        for said in targets.values():
+            self._score(texts, said, recorded)
+        by_row = [{origin: said[place] for origin, said in targets.items()} for place in range(len(drafts))]
+        return list(map(self._row, drafts, by_row)), rejects
 
     def _draft(self, row: dict[str, Any], answer: Answer) -> _Draft:
         ends = _ends_that_advance(self._segment_rule.ends(answer.scores), answer)
         segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
-        char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
-        as_recorded = answer.text == reply_text(row["reply"])
-        recorded = recorded_units(row["reply"], char_ends, self._codebook.codebook_id) if as_recorded else None
-        return _Draft(row, answer, segments, char_ends, recorded)
+        return _Draft(row, answer, segments, [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)])
 
-    def _row(self, draft: _Draft, decoded: list[Decoded]) -> dict[str, Any]:
-        row, language, answer = draft.row, self._unit_language, draft.answer
-        targets = [segment.units for segment in decoded]
-        user_text = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
+    def _targets(self, origin: Origin, drafts: list[_Draft]) -> list[Target | None]:
+        """Return the target of each reply, as an origin says it."""
+        if origin == "recorded":
+            return [self._recorded(draft) for draft in drafts]
+        if origin == "voice":
+            assert self._voice
+            seeds = [self.parameters.seed_of(draft.row[KEY]) for draft in drafts]
+            return [*self._voice.say([draft.texts for draft in drafts], seeds)]
+        decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments], origin))
+        return [self._decoded(draft, [next(decoded) for _ in draft.segments], origin) for draft in drafts]
+
+    def _recorded(self, draft: _Draft) -> Target | None:
+        reply = draft.row["reply"]
+        return recorded_target(reply, draft.char_ends) if draft.answer.text == reply_text(reply) else None
+
+    def _decoded(self, draft: _Draft, decoded: list[Decoded], origin: Origin) -> Target:
+        last = decoded[-1]
+        ended = max(last.stop_reason, draft.answer.stop_reason, key=STOP_REASONS.index)
+        return decoded_target(
+            self._codebook,
+            [*decoded[:-1], last._replace(stop_reason=ended)],
+            model_id=self._responder.model_id,
+            decode_id=self.parameters.decode_id(origin),
+        )
+
+    def _score(self, texts: list[str], targets: list[Target | None], recorded: list[Target | None]) -> None:
+        """Add the words of the unit language and the scores of one origin's targets."""
+        for target, true in zip(targets, recorded, strict=True):
+            if target and self._unit_language and target["codebook_id"] == self._codebook.codebook_id:
+                target["unit_words"] = [self._unit_language.encode(segment[0]) for segment in target["units"]]
+            if target and target is not true:
+                target["unit_error_rate"] = rounded(unit_error_rate(target, true))
+        if self._reader:
+            read = [(text, target) for text, target in zip(texts, targets, strict=True) if target]
+            read = [(text, target) for text, target in read if target["codebook_id"] == self._codebook.codebook_id]
+            units = [[segment[0] for segment in target["units"]] for _, target in read]
+            for (_, target), rate in zip(read, target_cer(self._reader, [text for text, _ in read], units), strict=True):
+                target["target_cer"] = rounded(rate)
+
+    def _row(self, draft: _Draft, targets: dict[Origin, Target | None]) -> dict[str, Any]:
+        row, answer = draft.row, draft.answer
         cosines = self._responder.denoising_cosines(draft.segments)
+        user_text = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
         return {
             KEY: row[KEY],
             "dialogue_id": row["dialogue_id"],
@@ -181,22 +225,12 @@ class Echo(Transform):
             "response_token_ids": answer.ids,
             "sub_lengths": [segment.end - segment.start for segment in draft.segments],
             "segment_char_ends": draft.char_ends,
-            "unit_targets": targets,
-            "unit_target_words": [language.encode(units) for units in targets] if language else None,
-            "recorded_units": draft.recorded,
             "echo_model_id": self._responder.model_id,
-            "decode_id": self.parameters.decode_id,
-            "codebook_id": self._codebook.codebook_id,
             "seed": self.parameters.seed,
-            "mean_logprob": [rounded(segment.mean_logprob) for segment in decoded],
             "hidden_text_agreement": rounded(self._responder.agreement(answer)),
             "denoising_cosine": None if cosines is None else [rounded(cosine) for cosine in cosines],
-            "unit_error_rate": rounded(unit_error_rate(targets, draft.recorded)),
-            "target_cer": None,
-            "stop_reason": [
-                *(segment.stop_reason for segment in decoded[:-1]),
-                max(decoded[-1].stop_reason, answer.stop_reason, key=STOP_REASONS.index),
-            ],
+            **dict.fromkeys(ORIGINS),
+            **targets,
         }
 
 
