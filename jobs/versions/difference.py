@@ -20,7 +20,6 @@ from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.tables.targets import ORIGINS
 
 
-
 class Track(NamedTuple):
     """Columns with units, with those of their durations; `segmented` if a row has a list of units for each segment."""
 

@@ -14,7 +14,7 @@ from echo_targets.schemas.tables.rules import (
     range_rule,
     sums,
 )
-from echo_targets.schemas.tables.targets import ORIGINS, TARGET, rules_of_struct
+from echo_targets.schemas.tables.targets import MEANS, ORIGINS, TARGET, rules_of_struct
 
 
 def _last(lists: pa.ListArray) -> pa.Array:
@@ -96,7 +96,11 @@ ECHO_TARGETS = Table(
         "seed": "seed of sampling, combined with the key",
         "hidden_text_agreement": "share of reply tokens that the hidden states predict",
         "denoising_cosine": "mean cosine similarity of each segment's denoised states and its text's embeddings",
-        **{origin: f"units, with fields as in training/echo: {said}; null if not asked for or not possible" for origin, said in ORIGINS.items()},
+        **{
+            origin: f"the units of the reply: {said}; null if not asked for or not possible"
+            for origin, said in ORIGINS.items()
+        },
+        **{f"{origin}.{field}": means for origin in ORIGINS for field, means in MEANS.items()},
     },
     rules=(*RULES, *(rule for origin in ORIGINS for rule in rules_of_struct(origin))),
 )

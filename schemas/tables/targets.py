@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas.tables.base import Mask, Rule, column, list_of
 from echo_targets.schemas.tables.rules import (
+    lengths,
     lengths_rule,
     list_range_rule,
     not_empty_rule,
@@ -73,12 +74,18 @@ Columns: TypeAlias = dict[str, str]
 def _segments_of(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Return one row for each segment, like a row of `units`. Durations that are not known are null."""
     units, durations = rows["units"], rows["durations"]
-    known = per_element(pc.is_valid(durations), units)
-    places = pc.if_else(known, pc.subtract(pc.cumulative_sum(known.cast(pa.int64())), 1), None)
+    places = pc.subtract(pa.array(range(len(pc.list_flatten(units))), pa.int64()), per_element(_starts(units), units))
+    known = pc.less(places, per_element(lengths(durations), units))
+    places = pc.if_else(known, pc.add(places, per_element(_starts(durations), units)), None)
     each = {name: per_element(rows[name], units) for name in ("codebook_size", "num_codebooks")}
     return pa.record_batch(
         {"units": pc.list_flatten(units), "durations": pc.list_flatten(durations).take(places), **each}
     )
+
+
+def _starts(lists: pa.ListArray) -> pa.Int64Array:
+    """Return where each row's list starts in the concatenated lists."""
+    return pc.subtract(pc.cumulative_sum(lengths(lists)), lengths(lists))
 
 
 def _of_segments(rule: Rule, when: str | None = None) -> Rule:
@@ -102,9 +109,7 @@ _RULES = {rule.name: rule for rule in UNITS.rules}
 RULES = (
     not_empty_rule("codebook_id"),
     *(_RULES[f"{name}_range"] for name in OF_CODEBOOK),
-    lengths_rule(
-        "sub_lengths", "units", "durations", "unit_words", "mean_logprob", "stop_reason"
-    ),
+    lengths_rule("sub_lengths", "units", "durations", "unit_words", "mean_logprob", "stop_reason"),
     _of_segments(_RULES["units_codebooks"]),
     _of_segments(_RULES["units_lengths"], when="durations"),
     _of_segments(_RULES["units_in_codebook"]),
@@ -137,13 +142,22 @@ def rules_of_struct(name: str) -> Iterable[Rule]:
     return map(of_struct, RULES)
 
 
+class _Renamed:
+    """The columns of rows under other names."""
+
+    def __init__(self, rows: pa.RecordBatch, names: Columns) -> None:
+        self._rows, self._names = rows, names
+
+    def __getitem__(self, name: str) -> pa.Array:
+        return self._rows[self._names.get(name, name)]
+
+
 def rules_of_columns(names: Columns) -> Iterable[Rule]:
     """Return the rules of a target whose fields are columns of these names."""
 
     def of_columns(rule: Rule) -> Rule:
         def broken(rows: pa.RecordBatch) -> Mask:
-            whole = {field: rows[name] for field, name in names.items()}
-            return rule.broken(pa.record_batch({**whole, "sub_lengths": rows["sub_lengths"]}))
+            return rule.broken(cast(pa.RecordBatch, _Renamed(rows, names)))
 
         return Rule(f"target_{rule.name}", rule.says, broken)
 

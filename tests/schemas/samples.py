@@ -200,12 +200,19 @@ def _echo_target(number: int) -> Row:
         "echo_model_id": "echo",
         "seed": 0,
         "hidden_text_agreement": None,
-        "denoising_cosine": None if number % 2 else [1.0, -1.0],
+        "denoising_cosine": [1.0, -1.0],
         "t2c": _decoded(number),
         "echo": None if number % 2 else _decoded(number) | {"decode_id": "echo-greedy"},
         "recorded": _recorded() if number % 2 else None,
         "voice": None,
     }
+
+
+def put_target(row: Row, **changes: Any) -> Row:
+    """Give a row of echo_targets or training/echo a target of one codebook with durations, with some fields changed."""
+    target = _decoded(1) | {"durations": [[1, 4, 2], [3]]} | changes
+    row |= {"t2c": target} if "t2c" in row else {OF_TARGET[name]: value for name, value in target.items()}
+    return row
 
 
 def _decoded(number: int) -> Row:

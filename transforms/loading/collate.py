@@ -10,7 +10,7 @@ import numpy as np
 
 from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.transforms.audio.waveforms import decode_flac
-from echo_targets.transforms.models.echox.collate import KDRow, collate_kd
+from echo_targets.transforms.models.echox.collate import KDRow, collate_kd, single_codebook
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.whisper.encoder import log_mel
 from echo_targets.transforms.segments.rule import Border, SegmentRule, cut_units, cuts_of
@@ -49,8 +49,9 @@ def collate_echox(
     """Return rows of training/echo as the batch of `finetune_kd` (see `collate_kd`).
 
     Args:
-        rows: rows with `utterance_id`, `user_audio_ids`, `unit_targets`, and `asr_target_ids`, `response_token_ids`
-            and `sub_lengths`; or `text`, `response_text` and `segment_char_ends` if `encode` is given.
+        rows: rows with `utterance_id`, `user_audio_ids`, `num_codebooks`, `unit_targets`, and `asr_target_ids`,
+            `response_token_ids` and `sub_lengths`; or `text`, `response_text` and `segment_char_ends` if `encode` is
+            given.
         config: configuration of the model to train: placeholder, header of the units, offset.
         prompt: ids of a turn from any template, with one None or placeholder in place of the audio:
             `llama3_prompt`, `PromptTemplate.ids(tokenizer, [])`, or a rendered chat template.
@@ -60,7 +61,8 @@ def collate_echox(
             None omits them.
 
     Raises:
-        ValueError: a row has earlier turns, its audio is longer than 30 s, or it does not fit the config.
+        ValueError: a row has earlier turns or several codebooks, its audio is longer than 30 s, or it does not fit the
+            config.
     """
     ids = [config.audio_patch_id if each is None else each for each in prompt]
     if ids.count(config.audio_patch_id) != 1:
@@ -90,7 +92,12 @@ def _kd_row(
         lengths = [len(segment) for segment in segments]
     audios = None if mels is None else [_log_mel(row, mels)]
     return KDRow(
-        prompt, [_ints(transcript)], _ints(reply), _ints(lengths), [_ints(each) for each in row["unit_targets"]], audios
+        prompt,
+        [_ints(transcript)],
+        _ints(reply),
+        _ints(lengths),
+        [_ints(each) for each in single_codebook(row)],
+        audios,
     )
 
 

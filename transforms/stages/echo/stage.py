@@ -204,7 +204,9 @@ class Echo(Transform):
             read = [(text, target) for text, target in zip(texts, targets, strict=True) if target]
             read = [(text, target) for text, target in read if target["codebook_id"] == self._codebook.codebook_id]
             units = [[segment[0] for segment in target["units"]] for _, target in read]
-            for (_, target), rate in zip(read, target_cer(self._reader, [text for text, _ in read], units), strict=True):
+            for (_, target), rate in zip(
+                read, target_cer(self._reader, [text for text, _ in read], units), strict=True
+            ):
                 target["target_cer"] = rounded(rate)
 
     def _row(self, draft: _Draft, targets: dict[Origin, Target | None]) -> dict[str, Any]:

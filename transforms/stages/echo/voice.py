@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from echo_targets.transforms.models.voices.base import NothingToSay
+from echo_targets.transforms.models.voices.registry import EMBEDDED as EMBEDDED_VOICE
 from echo_targets.transforms.models.voices.registry import open_voice
 from echo_targets.transforms.stages.echo.targets import Said, Target, target_of
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
@@ -23,7 +25,7 @@ class VoiceParameters(TokenizeParameters):
         rate: pace; 1 is the voice's own.
     """
 
-    name: str = "embedded:hibari"
+    name: str = EMBEDDED_VOICE
     speaker: str | None = None
     rate: float = 1.0
 
@@ -34,6 +36,7 @@ class VoiceOrigin:
     def __init__(self, parameters: VoiceParameters, device: str) -> None:
         self._parameters, self._device = parameters, device
         self._voice = open_voice(parameters.name, device)
+        self._voice.check(parameters.speaker, parameters.rate)
         self._tokenizer = parameters.open()
 
     def weight_digests(self) -> dict[str, str]:
@@ -63,7 +66,9 @@ class VoiceOrigin:
         nothing = np.zeros((0, self._tokenizer.num_codebooks), np.int32)
         said = iter([_said(next(frames) if len(sound) else nothing) for sound in speech])
         return [
-            target_of(self._tokenizer, [next(said) for _ in segments], model_id=self._voice.id, decode_id=self._decode_id)
+            target_of(
+                self._tokenizer, [next(said) for _ in segments], model_id=self._voice.id, decode_id=self._decode_id
+            )
             for segments in replies
         ]
 

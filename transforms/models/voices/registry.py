@@ -1,0 +1,5 @@
+EMBEDDED = "embedded:hibari"
+
+
+def open_voice(name, device):
+    raise NotImplementedError
