@@ -33,8 +33,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "echo": {"text": "hidden", "origin": "echo"},
     "generated": {"response": "generated", "text": "response"},
 }
-"""Arguments of `Dialogues.echoed` by run. The reply is given and its units are decoded from its text, from the text that
-the hidden states spell, or by the echo decoder; in the last run, the reply is generated."""
+"""Arguments of `Dialogues.echoed` by run. The reply is given and its units are decoded from its text, from the text
+that the hidden states spell, or by the echo decoder; in the last run, the reply is generated."""
 ABOVE_RECORDED = 0.10
 
 

@@ -107,7 +107,8 @@ def _check_training(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Fi
     copied, columns = _copies(recipe), TABLES[recipe.table].columns
     own = [name for names in copied.values() for name in names]
     texts = [name for name in ("text", "response_text") if name in columns and name not in own]
-    rows = _read(dataset, recipe, recipe.table, shard, [KEY, *own, *texts])
+    named = ["target"] if recipe.table == ECHO.name else []
+    rows = _read(dataset, recipe, recipe.table, shard, [KEY, *own, *texts, *named])
     sources = {
         table: _read(
             dataset, recipe, table, shard, [KEY, *names.values(), *(TEXTS if table == UTTERANCES.name else [])]
@@ -122,6 +123,9 @@ def _check_training(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Fi
             places = _places(rows, source)
             for name, origin in names.items():
                 yield from _differing(recipe, shard, f"{table}_agree", rows, name, _column(source, origin).take(places))
+    for name in named:
+        chosen = pa.repeat(recipe.parameters.get(name, "t2c"), len(rows))
+        yield from _differing(recipe, shard, "target_agrees", rows, name, chosen)
     transcripts = _read(dataset, recipe, TRANSCRIPTS.name, shard, [KEY, "text"])
     spoken = joined(utterances.take(_places(rows, utterances)), TRANSCRIPTS, transcripts)
     yield from _differing(recipe, shard, "text_agrees", rows, "text", text_of(spoken))

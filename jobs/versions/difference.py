@@ -59,10 +59,11 @@ class Tally:
 
 @dataclass
 class UnitDifference:
-    """Unit error rates of B against A. In `total`, `by_corpus` and `by_length`, a unit is one of all codebooks together.
+    """Unit error rates of B against A.
 
     Attributes:
-        by_length: by bit length of the number of A's units.
+        total, by_corpus: a unit has one number for each codebook, and is wrong if one of them is.
+        by_length: the same, by bit length of the number of A's units.
         by_codebook: of each codebook on its own, numbered from 0; empty if there is only one.
         frames: edits of frames instead of units, for rows whose durations are known in both.
     """

@@ -62,8 +62,8 @@ MEANS = {
     "unit_words": "units of each segment as words of the unit language",
     "mean_logprob": "mean natural log-probability of each segment's units; null if no model decoded them",
     "stop_reason": "why decoding of each segment stopped; null if no model decoded them",
-    "unit_error_rate": "edits that turn the units into the recorded ones, per recorded unit; null if these have another "
-    "codebook or are missing",
+    "unit_error_rate": "edits that turn the units into the recorded ones, per recorded unit; null if these are missing "
+    "or of another codebook",
     "target_cer": "character error rate of the units, read back as text, against response_text",
 }
 

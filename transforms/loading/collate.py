@@ -141,6 +141,75 @@ def t2c_segments(
     ]
 
 
+def collate_units(
+    rows: Sequence[Mapping[str, Any]], frames: bool = True, delays: Sequence[int] = (), padding: int = -100
+) -> dict[str, Tensor]:
+    """Return units of all codebooks as a padded tensor, for trainers of codec language models.
+
+    Args:
+        rows: rows of training/echo, training/t2c or units.
+        frames: repeat each unit as often as its duration says; False keeps collapsed units.
+        delays: frames by which each codebook is delayed: `range(4)` is the pattern of MusicGen (arXiv 2306.05284),
+            `(0, 1, 1, 1)` that of Moshi (arXiv 2410.00037). Empty for none.
+        padding: value before a delayed codebook's start and after its end.
+
+    Returns:
+        `units` (B, Q, T) int64, where T is the longest row plus the longest delay; `units_mask` (B, Q, T) bool, True
+        where there is a unit; `units_lengths` (B,) int64 without delays; and for rows of training/echo `segment_lengths`
+        (B, S) int64, the units of each segment, padded with 0.
+
+    Raises:
+        ValueError: durations are not known, rows have different numbers of codebooks, or `delays` has another number.
+    """
+    import torch
+
+    read = [[_segment(*each, frames, row) for each in _segments(row)] for row in rows]
+    wholes = [np.concatenate(segments, axis=1) for segments in read]
+    codebooks = {len(whole) for whole in wholes}
+    if len(codebooks) > 1:
+        raise ValueError(
+            f"the rows have {', '.join(map(str, sorted(codebooks)))} codebooks; one batch needs one number"
+        )
+    shifts = list(delays) or [0] * max(codebooks, default=0)
+    if len(shifts) != max(codebooks, default=0) or min(shifts, default=0) < 0:
+        raise ValueError(f"delays are {shifts}; name one number of frames, from 0, for each of {codebooks} codebooks")
+    lengths = np.array([whole.shape[1] for whole in wholes], np.int64)
+    size = (len(rows), len(shifts), int(max(lengths, default=0)) + max(shifts, default=0))
+    units, mask = np.full(size, padding, np.int64), np.zeros(size, bool)
+    for row, whole in enumerate(wholes):
+        for codebook, shift in enumerate(shifts):
+            place = slice(shift, shift + whole.shape[1])
+            units[row, codebook, place], mask[row, codebook, place] = whole[codebook], True
+    batch = {"units": units, "units_mask": mask, "units_lengths": lengths}
+    if rows and "unit_targets" in rows[0]:
+        segments = np.zeros((len(rows), max(map(len, read))), np.int64)
+        for row, parts in enumerate(read):
+            segments[row, : len(parts)] = [part.shape[1] for part in parts]
+        batch["segment_lengths"] = segments
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _segments(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Return units and durations of each segment; a row without segments is one."""
+    if "unit_targets" not in row:
+        return [(row["units"], row["durations"])]
+    durations = row["unit_durations"]
+    return [(units, None if durations is None else durations[at]) for at, units in enumerate(row["unit_targets"])]
+
+
+def _segment(units: Any, durations: Any, frames: bool, row: Mapping[str, Any]) -> np.ndarray:
+    """Return a segment's units or frames, (Q, T) int64."""
+    stacked = np.stack([np.asarray(codebook, np.int64) for codebook in units])
+    if not frames:
+        return stacked
+    if durations is None:
+        raise ValueError(
+            f"{row[KEY]} has collapsed units without durations, so its frames are not known: pass frames=False, or "
+            "publish a target that has them (stages.publish_echo.target=recorded or voice)"
+        )
+    return np.repeat(stacked, np.asarray(durations, np.int64), axis=1)
+
+
 def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padding: int = -100) -> dict[str, Tensor]:
     """Return lists of integers as padded tensors, for a custom trainer.
 

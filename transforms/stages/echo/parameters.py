@@ -26,8 +26,8 @@ class EchoParameters(Parameters):
         model: directory of an EchoX checkpoint or of a text-to-codec model, or `embedded:NAME`. A text-to-codec model
             can only decode given replies.
         response: `reference`, the dialogue's own reply, or `generated`, EchoX's.
-        targets: who says the units of a reply, each in a column of its own: `t2c` decodes them from text and `echo` from
-            hidden states; `recorded` are those of the reply's recording, in any codebook; `voice` those of a voice.
+        targets: who says the units of a reply, each in its own column: `t2c` decodes them from text, `echo` from hidden
+            states; `recorded` are those of the reply's recording, in any codebook; `voice` those of a voice.
         text: what T2C reads: the text that the hidden states spell (`hidden`, as in the paper) or the reply's own text
             (`response`).
         beams: beam width of the unit decoder; 1 is greedy.

@@ -38,17 +38,17 @@ CHARS_PER_SECOND = 15
 
 @dataclass(frozen=True)
 class _Draft:
-    """A row before its units are decoded."""
+    """A reply.
 
+    Attributes:
+        reply: the rows of the dialogue's own reply, as `turns.with_dialogue` joins them.
+        texts: the text of each segment.
+        row: the row of `echo_targets`, with the targets so far.
+    """
+
+    reply: dict[str, Any]
+    texts: list[str]
     row: dict[str, Any]
-    answer: Answer
-    segments: list[Segment]
-    char_ends: list[int]
-
-    @property
-    def texts(self) -> list[str]:
-        """The text of each segment."""
-        return [self.answer.text[start:end] for start, end in pairwise([0, *self.char_ends])]
 
 
 class Echo(Transform):
@@ -128,8 +128,11 @@ class Echo(Transform):
         rejects = [turn for turn in checked if isinstance(turn, Reject)]
         turns = [(row, turn) for row, turn in zip(rows, checked, strict=True) if not isinstance(turn, Reject)]
         encoded = self._responder.encode_audio([turn for _, turn in turns])
-        written, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
-        return Output(table_of(written, ECHO_TARGETS), [*rejects, *empty])
+        drafts, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
+        self._add_other_targets(drafts)
+        for origin in self.parameters.targets:
+            self._score([draft.row for draft in drafts], origin)
+        return Output(table_of([draft.row for draft in drafts], ECHO_TARGETS), [*rejects, *empty])
 
     def _user_turn(self, row: dict[str, Any], audio: list[np.ndarray]) -> UserTurn | Reject:
         """Return a row as the responder takes it, or the reject that says why it can't be answered."""
@@ -146,74 +149,30 @@ class Echo(Transform):
 
     def _answered(
         self, turns: list[tuple[dict[str, Any], UserTurn]], encoded: list[list[Any]]
-    ) -> tuple[list[dict[str, Any]], list[Reject]]:
-        drafts: list[_Draft] = []
+    ) -> tuple[list[_Draft], list[Reject]]:
+        """Return the replies, with the targets that the responder decodes, and the rejects of empty replies."""
+        answered: list[tuple[dict[str, Any], Answer, list[Segment]]] = []
         rejects: list[Reject] = []
         answers = self._responder.answer([turn for _, turn in turns], encoded)
         for (row, _), answer in zip(turns, answers, strict=True):
             if answer.ids and answer.text.strip():
-                drafts.append(self._draft(row, answer))
+                ends = _ends_that_advance(self._segment_rule.ends(answer.scores), answer)
+                answered.append((row, answer, [Segment(answer, start, end) for start, end in pairwise([0, *ends])]))
             else:
                 known = "the tokenizer keeps nothing of it" if answer.text.strip() else answer.stop_reason
                 rejects.append(Reject(row[KEY], "empty_reply", f"the reply is empty ({known})"))
-        targets = {origin: self._targets(origin, drafts) for origin in self.parameters.targets}
-        texts, recorded = [draft.answer.text for draft in drafts], targets.get("recorded", [None] * len(drafts))
-        for said in targets.values():
-            self._score(texts, said, recorded)
-        by_row = [{origin: said[place] for origin, said in targets.items()} for place in range(len(drafts))]
-        return list(map(self._row, drafts, by_row)), rejects
+        drafts = [self._draft(*each) for each in answered]
+        for origin in self.parameters.decodes:
+            decoded = iter(self._responder.say([segment for *_, segments in answered for segment in segments], origin))
+            for draft, (_, answer, segments) in zip(drafts, answered, strict=True):
+                draft.row[origin] = self._decoded([next(decoded) for _ in segments], answer, origin)
+        return drafts, rejects
 
-    def _draft(self, row: dict[str, Any], answer: Answer) -> _Draft:
-        ends = _ends_that_advance(self._segment_rule.ends(answer.scores), answer)
-        segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
-        return _Draft(row, answer, segments, [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)])
-
-    def _targets(self, origin: Origin, drafts: list[_Draft]) -> list[Target | None]:
-        """Return the target of each reply, as an origin says it."""
-        if origin == "recorded":
-            return [self._recorded(draft) for draft in drafts]
-        if origin == "voice":
-            assert self._voice
-            seeds = [self.parameters.seed_of(draft.row[KEY]) for draft in drafts]
-            return [*self._voice.say([draft.texts for draft in drafts], seeds)]
-        decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments], origin))
-        return [self._decoded(draft, [next(decoded) for _ in draft.segments], origin) for draft in drafts]
-
-    def _recorded(self, draft: _Draft) -> Target | None:
-        reply = draft.row["reply"]
-        return recorded_target(reply, draft.char_ends) if draft.answer.text == reply_text(reply) else None
-
-    def _decoded(self, draft: _Draft, decoded: list[Decoded], origin: Origin) -> Target:
-        last = decoded[-1]
-        ended = max(last.stop_reason, draft.answer.stop_reason, key=STOP_REASONS.index)
-        return decoded_target(
-            self._codebook,
-            [*decoded[:-1], last._replace(stop_reason=ended)],
-            model_id=self._responder.model_id,
-            decode_id=self.parameters.decode_id(origin),
-        )
-
-    def _score(self, texts: list[str], targets: list[Target | None], recorded: list[Target | None]) -> None:
-        """Add the words of the unit language and the scores of one origin's targets."""
-        for target, true in zip(targets, recorded, strict=True):
-            if target and self._unit_language and target["codebook_id"] == self._codebook.codebook_id:
-                target["unit_words"] = [self._unit_language.encode(segment[0]) for segment in target["units"]]
-            if target and target is not true:
-                target["unit_error_rate"] = rounded(unit_error_rate(target, true))
-        if self._reader:
-            read = [(text, target) for text, target in zip(texts, targets, strict=True) if target]
-            read = [(text, target) for text, target in read if target["codebook_id"] == self._codebook.codebook_id]
-            units = [[segment[0] for segment in target["units"]] for _, target in read]
-            for (_, target), rate in zip(
-                read, target_cer(self._reader, [text for text, _ in read], units), strict=True
-            ):
-                target["target_cer"] = rounded(rate)
-
-    def _row(self, draft: _Draft, targets: dict[Origin, Target | None]) -> dict[str, Any]:
-        row, answer = draft.row, draft.answer
-        cosines = self._responder.denoising_cosines(draft.segments)
+    def _draft(self, row: dict[str, Any], answer: Answer, segments: list[Segment]) -> _Draft:
         user_text = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
-        return {
+        cosines = self._responder.denoising_cosines(segments)
+        char_ends = [*(answer.char_ends[segment.end - 1] for segment in segments[:-1]), len(answer.text)]
+        made = {
             KEY: row[KEY],
             "dialogue_id": row["dialogue_id"],
             "turn": row["turn"],
@@ -225,15 +184,53 @@ class Echo(Transform):
             "response_text": answer.text,
             "response_source": self.parameters.response,
             "response_token_ids": answer.ids,
-            "sub_lengths": [segment.end - segment.start for segment in draft.segments],
-            "segment_char_ends": draft.char_ends,
+            "sub_lengths": [segment.end - segment.start for segment in segments],
+            "segment_char_ends": char_ends,
             "echo_model_id": self._responder.model_id,
             "seed": self.parameters.seed,
             "hidden_text_agreement": rounded(self._responder.agreement(answer)),
             "denoising_cosine": None if cosines is None else [rounded(cosine) for cosine in cosines],
             **dict.fromkeys(ORIGINS),
-            **targets,
         }
+        return _Draft(row["reply"], [answer.text[start:end] for start, end in pairwise([0, *char_ends])], made)
+
+    def _decoded(self, decoded: list[Decoded], answer: Answer, origin: Origin) -> Target:
+        last = decoded[-1]
+        ended = max(last.stop_reason, answer.stop_reason, key=STOP_REASONS.index)
+        return decoded_target(
+            self._codebook,
+            [*decoded[:-1], last._replace(stop_reason=ended)],
+            model_id=self._responder.model_id,
+            decode_id=self.parameters.decode_id(origin),
+        )
+
+    def _add_other_targets(self, drafts: list[_Draft]) -> None:
+        """Add the targets that need no responder: the recording's and the voice's."""
+        if "recorded" in self.parameters.targets:
+            for draft in drafts:
+                if draft.row["response_text"] == reply_text(draft.reply):
+                    draft.row["recorded"] = recorded_target(draft.reply, draft.row["segment_char_ends"])
+        if self._voice:
+            seeds = [self.parameters.seed_of(draft.row[KEY]) for draft in drafts]
+            said = self._voice.say([draft.texts for draft in drafts], seeds)
+            for draft, target in zip(drafts, said, strict=True):
+                draft.row["voice"] = target
+
+    def _score(self, rows: list[dict[str, Any]], origin: Origin) -> None:
+        """Add the words of the unit language and the scores to one origin's targets."""
+        said = [(row, row[origin]) for row in rows if row[origin]]
+        for row, target in said:
+            if origin != "recorded":
+                target["unit_error_rate"] = rounded(unit_error_rate(target, row["recorded"]))
+        of_codebook = [(row, each) for row, each in said if each["codebook_id"] == self._codebook.codebook_id]
+        if self._unit_language:
+            for _, target in of_codebook:
+                target["unit_words"] = [self._unit_language.encode(segment[0]) for segment in target["units"]]
+        if self._reader:
+            units = [[segment[0] for segment in target["units"]] for _, target in of_codebook]
+            rates = target_cer(self._reader, [row["response_text"] for row, _ in of_codebook], units)
+            for (_, target), rate in zip(of_codebook, rates, strict=True):
+                target["target_cer"] = rounded(rate)
 
 
 def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:

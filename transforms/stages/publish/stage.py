@@ -306,7 +306,7 @@ class EchoSetParameters(SpeechFilters):
 
 
 class PublishEcho(Publish):
-    """Stage III: the user's audio, and the reply's tokens and segments with the units of each, as one origin says them."""
+    """Stage III: the user's audio, and the reply's tokens and segments, with units as one origin says them."""
 
     name: ClassVar[str] = "publish_echo"
     version: ClassVar[int] = 6

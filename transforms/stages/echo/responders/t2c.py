@@ -24,8 +24,8 @@ class T2CResponder(Responder):
         if (parameters.response, parameters.text) != ("reference", "response") or "echo" in parameters.targets:
             raise ModelError(
                 f"{parameters.model} is a text-to-codec model: response={parameters.response}, "
-                f"text={parameters.text}, targets={parameters.targets} need an EchoX checkpoint as echo.model; it takes "
-                "response=reference, text=response, and targets without echo"
+                f"text={parameters.text}, targets={parameters.targets} need an EchoX checkpoint as echo.model; it "
+                "takes response=reference, text=response, and targets without echo"
             )
 
     @staticmethod
