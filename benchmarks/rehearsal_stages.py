@@ -435,7 +435,7 @@ class Echo(StandIn):
             return lists(segments, lists(np.ones(len(ones), np.int64), ones, kind.value_type), kind)
 
         def target(units: pa.ListArray, **more: pa.Array) -> pa.StructArray:
-            whole = {"sampling_rate": SAMPLE_RATE, "hop_samples": HOP, "num_codebooks": 1}
+            whole: dict[str, Any] = {"sampling_rate": SAMPLE_RATE, "hop_samples": HOP, "num_codebooks": 1}
             whole |= {"codebook_id": "rehearsal-k1000", "codebook_size": LANGUAGE_UNITS * SHADES}
             said = {name: pa.repeat(pa.scalar(value, of_target[name]), count) for name, value in whole.items()}
             said |= {"units": units} | more

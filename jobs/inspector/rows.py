@@ -360,7 +360,7 @@ def _second(sample: float) -> float:
 def _scores(detail: Row, joined: dict[str, Row | None], target: Row | None, apart: float | None) -> list[float]:
     transcript, alignment = joined[TRANSCRIPTS.name] or {}, joined[ALIGNMENTS.name] or {}
     segments, row = transcript.get("segments") or [], target or {}
-    said = next((row[origin] for origin in ORIGINS if row.get(origin)), {})
+    said: Row = next((row[origin] for origin in ORIGINS if row.get(origin)), {})
     found = {
         "seconds": detail["seconds"],
         "avg_logprob": min((segment["avg_logprob"] for segment in segments), default=None),

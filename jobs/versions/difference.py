@@ -191,8 +191,8 @@ def _compare_units(found: Difference, before: pa.Table, after: pa.Table, name: s
             for number, (one, other) in enumerate(zip(zip(*old, strict=True), zip(*new, strict=True), strict=True)):
                 rates.by_codebook[number].add(len(one), _edits(one, other))
         if frames_a is not None and frames_b is not None:
-            one, other = (_frames(*each, track.segmented) for each in ((old, frames_a), (new, frames_b)))
-            rates.frames.add(len(one), _edits(one, other))
+            was, now = _frames(old, frames_a, track.segmented), _frames(new, frames_b, track.segmented)
+            rates.frames.add(len(was), _edits(was, now))
         if edits:
             rate = edits / len(old) if old else None
             row = {KEY: key, "corpus": corpus, "of": name, "units_a": len(old), "units_b": len(new), "edits": edits}

@@ -155,8 +155,8 @@ def collate_units(
 
     Returns:
         `units` (B, Q, T) int64, where T is the longest row plus the longest delay; `units_mask` (B, Q, T) bool, True
-        where there is a unit; `units_lengths` (B,) int64 without delays; and for rows of training/echo `segment_lengths`
-        (B, S) int64, the units of each segment, padded with 0.
+        where there is a unit; `units_lengths` (B,) int64 without delays; and for rows of training/echo
+        `segment_lengths` (B, S) int64, the units of each segment, padded with 0.
 
     Raises:
         ValueError: durations are not known, rows have different numbers of codebooks, or `delays` has another number.
@@ -192,8 +192,8 @@ def collate_units(
 def _segments(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     """Return units and durations of each segment; a row without segments is one."""
     if "unit_targets" not in row:
-        return [(row["units"], row["durations"])]
-    durations = row["unit_durations"]
+        return [(row["units"], row.get("durations"))]
+    durations = row.get("unit_durations")
     return [(units, None if durations is None else durations[at]) for at, units in enumerate(row["unit_targets"])]
 
 
@@ -204,8 +204,8 @@ def _segment(units: Any, durations: Any, frames: bool, row: Mapping[str, Any]) -
         return stacked
     if durations is None:
         raise ValueError(
-            f"{row[KEY]} has collapsed units without durations, so its frames are not known: pass frames=False, or "
-            "publish a target that has them (stages.publish_echo.target=recorded or voice)"
+            f"{row[KEY]} has units without durations, so its frames are not known: load their column too, publish a "
+            "target that has durations (stages.publish_echo.target=recorded or voice), or pass frames=False"
         )
     return np.repeat(stacked, np.asarray(durations, np.int64), axis=1)
 
@@ -214,18 +214,21 @@ def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padd
     """Return lists of integers as padded tensors, for a custom trainer.
 
     Args:
-        names: columns to take. Lists of lists (`unit_targets`) are concatenated; a null counts as an empty list.
+        names: columns to take. A null counts as an empty list.
         padding: value after a row's end.
 
     Returns:
         For each name: `<name>`, (B, longest) int64; `<name>_lengths`, (B,) int64; and `<name>_mask`, (B, longest) bool,
         True where there is a value.
+
+    Raises:
+        ValueError: a column has lists of lists, such as units by codebook; `collate_units` takes these.
     """
     import torch
 
     batch: dict[str, Tensor] = {}
     for name in names:
-        values = [_joined(row[name]) for row in rows]
+        values = [_flat(row[name], name) for row in rows]
         lengths = np.array([len(each) for each in values], np.int64)
         mask = np.arange(max(lengths, default=0)) < lengths[:, None]
         padded = np.full(mask.shape, padding, np.int64)
@@ -235,9 +238,7 @@ def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padd
     return batch
 
 
-def _joined(value: Sequence[Any] | None) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    nested = value is not None and any(isinstance(each, Sequence | np.ndarray) for each in value)
-    parts: Sequence[Any] = value if nested else [value or ()]  # type: ignore[assignment]
-    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, np.int64) for part in parts)])
+def _flat(value: Sequence[Any] | None, name: str) -> np.ndarray:
+    if value is not None and any(isinstance(each, Sequence | np.ndarray) for each in value):
+        raise ValueError(f"{name} has lists of lists: use collate_units for units")
+    return np.asarray(() if value is None else value, np.int64)

@@ -68,7 +68,7 @@ def test_rows_columns_rates_and_scores(root: Root) -> None:
     assert (recorded.total.rows, recorded.total.units, recorded.total.edits) == (4, 8, 2), "5 2047 is now 5, 7, 6"
     assert {number: tally.edits for number, tally in recorded.by_codebook.items()} == {0: 1, 1: 2, 2: 1}
     assert (recorded.frames.units, recorded.frames.edits) == (4 * 13, 11)
-    assert [(name, of) for _, name, of, _ in found.worst] == [(key(7), "t2c"), (key(7), "recorded"), (key(1), "t2c")]
+    assert [(name, of) for _, name, of, _ in found.worst] == [(key(7), "recorded"), (key(7), "t2c"), (key(1), "t2c")]
     scores = found.quantiles()
     assert scores["t2c.mean_logprob"]["A"]["0%"] == -1.25 and scores["t2c.mean_logprob"]["B"]["0%"] == -3.0
     assert scores["t2c.unit_error_rate"]["A"]["values"] == 11 and "t2c.target_cer" not in scores

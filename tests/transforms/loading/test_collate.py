@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def test_units_of_other_tables_and_what_has_no_frames() -> None:
     row = sample("units", 0)
     batch = collate_units([row])
     assert batch["units"].shape == (1, row["num_codebooks"], row["num_frames"]) and "segment_lengths" not in batch
-    with pytest.raises(ValueError, match=r"utt-00001 has collapsed units without durations.*target=recorded"):
+    with pytest.raises(ValueError, match=r"utt-00001 has units without durations.*target=recorded"):
         collate_units([sample("training/echo", 1)])
     assert collate_units([sample("training/echo", 1)], frames=False)["units"].tolist() == [[[1, 2, 1, 7]]]
     with pytest.raises(ValueError, match="the rows have 1, 3 codebooks"):
@@ -167,40 +166,28 @@ def test_units_of_other_tables_and_what_has_no_frames() -> None:
 UNITS = st.lists(st.integers(0, 99), max_size=5)
 
 
-@given(st.lists(st.tuples(UNITS, st.none() | st.lists(UNITS, max_size=3)), min_size=1, max_size=5), st.booleans())
-def test_padded_tensors_hold_the_lists(rows: list[tuple[list[int], list[list[int]] | None]], arrays: bool) -> None:
-    def stored(value: Any) -> Any:
-        if arrays and isinstance(value, list):
-            return [stored(each) for each in value] if value and isinstance(value[0], list) else np.array(value, "i2")
-        return value
-
+@given(st.lists(st.none() | UNITS, min_size=1, max_size=5), st.booleans())
+def test_padded_tensors_hold_the_lists(rows: list[list[int] | None], arrays: bool) -> None:
     batch = collate_padded(
-        [{"flat": stored(flat), "nested": stored(nested)} for flat, nested in rows], ["flat", "nested"]
+        [{"flat": np.array(row, "i2") if arrays and row is not None else row} for row in rows], ["flat"]
     )
-    expected = {
-        "flat": [flat for flat, _ in rows],
-        "nested": [[unit for segment in nested or [] for unit in segment] for _, nested in rows],
-    }
-    for name, lists in expected.items():
-        padded, lengths, mask = batch[name], batch[f"{name}_lengths"], batch[f"{name}_mask"]
-        assert padded.dtype == lengths.dtype == torch.int64
-        assert padded.shape == mask.shape == (len(rows), max(map(len, lists)))
-        assert lengths.tolist() == mask.sum(1).tolist() == [*map(len, lists)]
-        assert [row[kept].tolist() for row, kept in zip(padded, mask, strict=True)] == lists
-        assert (padded[~mask] == -100).all()
+    lists = [row or [] for row in rows]
+    padded, lengths, mask = batch["flat"], batch["flat_lengths"], batch["flat_mask"]
+    assert padded.dtype == lengths.dtype == torch.int64
+    assert padded.shape == mask.shape == (len(rows), max(map(len, lists)))
+    assert lengths.tolist() == mask.sum(1).tolist() == [*map(len, lists)]
+    assert [row[kept].tolist() for row, kept in zip(padded, mask, strict=True)] == lists
+    assert (padded[~mask] == -100).all()
 
 
-@pytest.mark.parametrize("names", [["units"], ["units", "durations"]])
-def test_padded_tensors_of_a_stream(names: list[str], tmp_path: Path) -> None:
+def test_padded_tensors_of_a_stream(tmp_path: Path) -> None:
     Root(tmp_path).put("training/t2c", [sample("training/t2c", number) for number in range(3)])
-    (rows,) = EchoTargetDataset(str(tmp_path), "training/t2c", columns=names)
-    read = Dataset(str(tmp_path)).read("training/t2c")
-    batch = collate_padded(rows, names)
-    for name in names:
-        found = [row[kept].tolist() for row, kept in zip(batch[name], batch[f"{name}_mask"], strict=True)]
-        rows_of = read[name].to_pylist()
-        wanted = rows_of if name == "durations" else [list(chain.from_iterable(row)) for row in rows_of]
-        assert sorted(found) == sorted(wanted)
+    (rows,) = EchoTargetDataset(str(tmp_path), "training/t2c", columns=["durations", "units"])
+    batch = collate_padded(rows, ["durations"])
+    found = [row[kept].tolist() for row, kept in zip(batch["durations"], batch["durations_mask"], strict=True)]
+    assert sorted(found) == sorted(Dataset(str(tmp_path)).read("training/t2c")["durations"].to_pylist())
+    with pytest.raises(ValueError, match="units has lists of lists: use collate_units"):
+        collate_padded(rows, ["units"])
 
 
 def test_a_reply_of_two_codebooks_in_segments() -> None:

@@ -1,5 +1,0 @@
-EMBEDDED = "embedded:hibari"
-
-
-def open_voice(name, device):
-    raise NotImplementedError
