@@ -158,7 +158,8 @@ def test_a_codebook_is_named_as_tokenize_names_it(tmp_path: Path) -> None:
 def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
     rows = echoed.read("echo_targets").to_pylist()
     reader = UnitReader.load(Path(echoed.root).parent / "reader")
-    rates = target_cer(reader, [row["response_text"] for row in rows], [row["unit_targets"] for row in rows])
+    targets = [[[units] for units in row["unit_targets"]] for row in rows]
+    rates = target_cer(reader, [row["response_text"] for row in rows], targets)
     assert [row["target_cer"] for row in rows] == pytest.approx(rates, abs=1e-4)
     assert len({row["target_cer"] for row in rows}) == len(rows)
 
@@ -174,7 +175,7 @@ def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None
     rates = target_cer(
         open_reader(tmp_path, EMBEDDED, "cpu"),
         [row["response_text"] for row in together],
-        [row["unit_targets"] for row in together],
+        [[[units] for units in row["unit_targets"]] for row in together],
     )
     assert [row["target_cer"] for row in together] == pytest.approx(rates, abs=1e-4)
 

@@ -121,8 +121,9 @@ class Echo(Transform):
         encoded = self._responder.encode_audio([turn for _, turn in turns])
         written, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
         if self._reader:
-            spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
-            for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):
+            texts = [row["response_text"] for row in written]
+            targets = [[[units] for units in row["unit_targets"]] for row in written]  # one codebook
+            for row, rate in zip(written, target_cer(self._reader, texts, targets), strict=True):
                 row["target_cer"] = rounded(rate)
         return Output(table_of(written, ECHO_TARGETS), [*rejects, *empty])
 
