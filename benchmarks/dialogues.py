@@ -103,7 +103,9 @@ def segments_of(target: Row) -> list[list[int]]:
 
 def spoken_error_rate(reader: UnitReader, spoken: Sequence[tuple[str, list[list[int]]]]) -> float | None:
     """Return `target_cer` over all texts with the units of their segments: total errors by total characters."""
-    rates = target_cer(reader, [text for text, _ in spoken], [segments for _, segments in spoken])
+    rates = target_cer(
+        reader, [text for text, _ in spoken], [[[units] for units in segments] for _, segments in spoken]
+    )
     lengths = [len(readable(text)) for text, _ in spoken]
     errors = sum(rate * length for rate, length in zip(rates, lengths, strict=True) if rate is not None)
     return errors / sum(lengths) if any(lengths) else None

@@ -313,7 +313,7 @@ def inspect(
     ] = 500,
     vocoder: Annotated[
         str | None,
-        typer.Option(help="Directory of speechbrain's unit HiFi-GAN, which synthesizes the targets of those rows."),
+        typer.Option(help="Directory that synthesizes the targets of those rows: a unit HiFi-GAN, or their codec."),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page to this machine only; then every row has sound.")

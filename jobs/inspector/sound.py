@@ -1,4 +1,4 @@
-"""Compute what the page shows of audio: peaks, a spectrogram, and the mean spectrum of each unit."""
+"""Compute what the page shows and plays: peaks, a spectrogram, mean spectra of units, and targets as speech."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.audio.waveforms import decode_flac, encode_flac
+from echo_targets.transforms.models.vocoders.base import Vocoder, check_durations, frames_of
 
 HOP = Fraction(320)
 FFT = 1024
@@ -41,6 +42,33 @@ def listen(flac: bytes, hop: Fraction) -> tuple[dict[str, Any], np.ndarray]:
     bands = spectrogram(waveform, hop)
     value = {"flac": encoded(flac), "peaks": encoded(peaks(waveform)), "hop": float(hop), "spectrogram": encoded(bands)}
     return value, bands
+
+
+def voiced(vocoder: Vocoder, target: dict[str, Any] | None) -> str | None:
+    """Return a target's speech as FLAC in base64; None for a target without units.
+
+    Args:
+        vocoder: a vocoder of the target's codebook.
+        target: a target as on the page. The units of a segment are by codebook, or those of a single codebook.
+
+    Raises:
+        ModelError: the vocoder is for another codebook, or needs durations.
+        ValueError: a unit is not in the codebook.
+    """
+    segments = target["segments"] if target else []
+    units = [_by_codebook(segment["units"]) for segment in segments]
+    known = [segment.get("durations") for segment in segments]
+    durations = None if None in known else known
+    if target is None or not any(codebook for segment in units for codebook in segment):
+        return None
+    vocoder.check_codebook(target["codebook"])
+    check_durations(vocoder, durations)
+    speech = vocoder.speak(frames_of(units, durations))
+    return encoded(encode_flac(np.rint(np.clip(speech, -1, 1) * 32767).astype(np.int16)))
+
+
+def _by_codebook(units: list[Any]) -> list[list[int]]:
+    return units if units and isinstance(units[0], list) else [units]
 
 
 def hop_of(units: dict[str, Any]) -> Fraction:

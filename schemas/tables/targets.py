@@ -46,6 +46,7 @@ TARGET = pa.struct(
         column("units", list_of(_OF_SEGMENTS)),
         column("durations", _OF_SEGMENTS, nullable=True),
         column("unit_words", _OF_SEGMENTS, nullable=True),
+        column("spoken_text", list_of(pa.string()), nullable=True),
         column("mean_logprob", list_of(pa.float32()), nullable=True),
         column("stop_reason", list_of(pa.string()), nullable=True),
         column("unit_error_rate", pa.float32(), nullable=True),
@@ -60,6 +61,7 @@ MEANS = {
     "units": "collapsed units by segment and codebook: consecutive frames equal in all codebooks are merged",
     "durations": "number of frames of each collapsed unit, by segment; null if the model does not predict them",
     "unit_words": "units of each segment as words of the unit language",
+    "spoken_text": "text of each segment as a voice spoke it, with digits and abbreviations as words",
     "mean_logprob": "mean natural log-probability of each segment's units; null if no model decoded them",
     "stop_reason": "why decoding of each segment stopped; null if no model decoded them",
     "unit_error_rate": "edits that turn the units into the recorded ones, per recorded unit; null if these are missing "
@@ -109,7 +111,7 @@ _RULES = {rule.name: rule for rule in UNITS.rules}
 RULES = (
     not_empty_rule("codebook_id"),
     *(_RULES[f"{name}_range"] for name in OF_CODEBOOK),
-    lengths_rule("sub_lengths", "units", "durations", "unit_words", "mean_logprob", "stop_reason"),
+    lengths_rule("sub_lengths", "units", "durations", "unit_words", "spoken_text", "mean_logprob", "stop_reason"),
     _of_segments(_RULES["units_codebooks"]),
     _of_segments(_RULES["units_lengths"], when="durations"),
     _of_segments(_RULES["units_in_codebook"]),

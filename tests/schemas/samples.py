@@ -62,6 +62,7 @@ def _entry(number: int) -> Row:
         "channel": -1,
         "speaker_id": None,
         "reference_text": "hello there",
+        "spoken_text": None,
         "license": "CC-BY-4.0",
         "attempt": 0,
     }
@@ -85,6 +86,7 @@ def _utterance(number: int) -> Row:
         "channel": -1,
         "speaker_id": "Äsa",
         "reference_text": "hello there you",
+        "spoken_text": None if number % 2 else "hello there you",
         "license": "CC-BY-4.0",
         "synthetic": False,
     }

@@ -142,7 +142,7 @@ const row = {
     const url = URL.createObjectURL(new Blob([bytesOf(flac)], { type: "audio/flac" }));
     this.urls.push(url);
     return el("p", { class: "sketch" }, el("audio", { controls: true, src: url, "aria-label": "the target, synthesized by a vocoder" }),
-      el("span", { class: "note" }, "Synthesized by a vocoder with predicted durations."));
+      el("span", { class: "note" }, "Synthesized from the units by the vocoder."));
   },
 
   sketch(target, detail) {

@@ -24,7 +24,7 @@ from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centers, peaks, spectrogram
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import decode_flac
-from echo_targets.transforms.models.voices.vocoder import Vocoder
+from echo_targets.transforms.models.vocoders.hifigan import UnitHifigan
 from tests.jobs.inspector.inspect_root import ILL_ID, ILL_TEXT, ROWS, current_first, name, write_root
 from tests.jobs.test_cli import REPOSITORY, command, run
 from tests.schemas.samples import Root, num_samples
@@ -168,7 +168,7 @@ def vocoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_vocoder_says_the_targets_of_rows_with_sound(root: Root, vocoder: Path, tmp_path: Path) -> None:
-    site, _ = write_site(str(root.folder), tmp_path / "page", 8, Vocoder(vocoder))
+    site, _ = write_site(str(root.folder), tmp_path / "page", 8, UnitHifigan(vocoder))
     rows, sounds = details(site.folder), value(site.folder, "rows/0000")["sounds"]
     said = [number for number in range(ROWS) if sounds[number] == "1" and "targets" in rows[number]]
     folder = site.folder / "data" / "voices"
@@ -185,13 +185,13 @@ def test_a_vocoder_says_the_targets_of_rows_with_sound(root: Root, vocoder: Path
     assert (folder / f"{said[0]:06d}.js").read_text() == written
     site.put_any_voice(1)
     assert not (folder / "000001.js").exists()  # a reply has no targets
-    small = Vocoder(make_vocoder(tmp_path / "small", 31))
+    small = UnitHifigan(make_vocoder(tmp_path / "small", 31))
     with pytest.raises(UserError, match=r"not of the vocoder's codebook \(units .* \[0, 30\)"):
         write_site(str(root.folder), tmp_path / "page", ROWS, small)
 
 
 def test_a_server_says_any_rows_targets(root: Root, vocoder: Path, tmp_path: Path) -> None:
-    site, _ = write_site(str(root.folder), tmp_path / "page", 0, Vocoder(vocoder))
+    site, _ = write_site(str(root.folder), tmp_path / "page", 0, UnitHifigan(vocoder))
     assert not (site.folder / "data" / "voices").exists()
     with server(site) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()

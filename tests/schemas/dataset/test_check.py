@@ -126,6 +126,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "audio_named": put("audio", {"bytes": b"fLaC", "path": None}),
         "turn_of_dialogue": put("turn", None),
         "reference_text_trimmed": put("reference_text", "hello there you\ufeff"),
+        "spoken_text_trimmed": put("spoken_text", " "),
     },
     "transcripts": {
         "language_prob_range": put("language_prob", 1.5),

@@ -18,11 +18,13 @@ from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.loading.collate import t2c_segments
+from echo_targets.transforms.loading.collate import collate_units, t2c_segments
 from echo_targets.transforms.models.readers.ctc import UnitReader, target_cer
 from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
 from echo_targets.transforms.models.readers.registry import open_reader
 from echo_targets.transforms.models.t2c.model import T2C, learned_segments
+from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
+from echo_targets.transforms.models.voices.registry import open_voice
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.segments.rule import SegmentRule
 from echo_targets.transforms.stages.echo.parameters import EchoParameters
@@ -191,7 +193,7 @@ def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
     reader = UnitReader.load(Path(echoed.root).parent / "reader")
     texts = [row["response_text"] for row in rows]
     for origin in ("t2c", "recorded"):
-        units = [[segment[0] for segment in row[origin]["units"]] for row in rows]
+        units = [row[origin]["units"] for row in rows]
         rates = [row[origin]["target_cer"] for row in rows]
         assert rates == pytest.approx(target_cer(reader, texts, units), abs=1e-4) and len({*rates}) == len(rows)
 
@@ -207,7 +209,7 @@ def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None
     rates = target_cer(
         open_reader(tmp_path, EMBEDDED, "cpu"),
         [row["response_text"] for row in together],
-        [[segment[0] for segment in row["t2c"]["units"]] for row in together],
+        [row["t2c"]["units"] for row in together],
     )
     assert [row["t2c"]["target_cer"] for row in together] == pytest.approx(rates, abs=1e-4)
 
@@ -327,3 +329,39 @@ def test_a_reply_of_two_minutes_is_training_data() -> None:
         row["response_text"][start:end] for start, end in pairwise([0, *row["segment_char_ends"]])
     ]
     assert [[segment["units"][0].tolist()] for segment in segments] == row["recorded"]["units"]
+
+
+def test_a_voice_says_the_segments_and_any_tokenizer_encodes_it(echoed: Dataset, tmp_path: Path) -> None:
+    """Targets with frames of several codebooks, for a reply that has only a text, beside those of T2C."""
+    reply = "It is 12 o'clock, I think, so we have time. ... And the shop on St. Mark's square is open until 6."
+    lines = [
+        {"id": "a0", "dialogue_id": "a", "turn": 0, "text": LINES[0][2]},
+        {"id": "a1", "dialogue_id": "a", "turn": 1, "text": reply},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    codec = make_codec(tmp_path / "mimi", "Mimi")
+    voice = {"codebook": codec, "num_codebooks": 3}
+    stages = {
+        "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(tmp_path / "t.jsonl")}]},
+        "echo": {**TEXT_ALONE, **CLAUSES, "targets": ["t2c", "voice"], "voice": voice, "reader": codec},
+        "publish_echo": {"target": "voice", "min_mean_logprob": None},
+    }
+    dataset, _ = run_stages(tmp_path / "root", stages)
+    (row,) = dataset.read("echo_targets").to_pylist()
+    target = row["voice"]
+    texts = [row["response_text"][start:end] for start, end in pairwise([0, *row["segment_char_ends"]])]
+    assert "".join(texts) == reply and len(texts) > 1
+    said = " ".join(target["spoken_text"])
+    assert "twelve o'clock" in said and not any(letter.isdigit() for letter in said)
+    speaker, tokenizer = open_voice(), open_tokenizer(codec, EMBEDDED, None, 3)
+    speaker.setup()
+    tokenizer.setup("cpu")
+    seed = EchoParameters().seed_of("a0")
+    for place, text in enumerate(target["spoken_text"]):
+        (frames,) = tokenizer([speaker.speak(text, seed=seed)])
+        assert np.repeat(target["units"][place], target["durations"][place], axis=1).T.tolist() == frames.tolist()
+    assert target["model_id"] == speaker.id and target["num_codebooks"] == 3 and target["stop_reason"] is None
+    assert target["target_cer"] is not None and row["t2c"]["target_cer"] is None, "a codec reads frames alone"
+    assert list(check_dataset(dataset.root)) == list(check_copies(dataset.root)) == []
+    batch = collate_units(dataset.read("training/echo").to_pylist(), delays=range(3))
+    assert batch["units"].shape[1] == 3 and batch["segment_lengths"].sum() == batch["units_lengths"].sum()

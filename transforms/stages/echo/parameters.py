@@ -40,7 +40,8 @@ class EchoParameters(Parameters):
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for the tokenize stage; null writes units only.
         reader: reads the targets back for `target_cer`: the directory of a unit reader, `embedded:NAME`, or the
-            directory of a speechbrain unit HiFi-GAN, whose speech Whisper transcribes; null for none.
+            directory of a vocoder, whose speech Whisper transcribes: a speechbrain unit HiFi-GAN, or the codec of the
+            targets, which needs durations; null for none.
         reader_whisper: the Whisper model that transcribes a vocoder's speech.
         segments: the streaming rule; null takes the rule that a text-to-codec model was trained with, else the
             release's.

