@@ -73,22 +73,28 @@ class Site:
             self.spectra.add(units, bands)
 
     def put_voice(self, number: int, detail: dict[str, Any]) -> None:
-        """Synthesize a row's targets and write them as FLAC by version, null for a version without sound.
+        """Synthesize a row's targets and write them as FLAC, null for a target that the vocoder can't say.
 
         Does nothing without a vocoder.
 
         Raises:
-            UserError: a target's units are not of the vocoder's codebook.
+            UserError: the vocoder can say none of them.
         """
         if self.vocoder is None or "targets" not in detail:
             return
-        try:
-            flac = [voiced(self.vocoder, target) for target in detail["targets"]]
-        except (ModelError, ValueError) as error:
+        flac: list[str | None] = []
+        errors = []
+        for target in detail["targets"]:
+            try:
+                flac.append(voiced(self.vocoder, target))
+            except (ModelError, ValueError) as error:
+                flac.append(None)
+                errors.append(error)
+        if errors and not any(flac):
             raise UserError(
-                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({error}). Choose another "
+                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({errors[0]}). Choose another "
                 "--vocoder, or none."
-            ) from error
+            )
         self.put(f"voices/{number:06d}", flac)
 
     def put_any_voice(self, number: int) -> None:

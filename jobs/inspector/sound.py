@@ -44,31 +44,25 @@ def listen(flac: bytes, hop: Fraction) -> tuple[dict[str, Any], np.ndarray]:
     return value, bands
 
 
-def voiced(vocoder: Vocoder, target: dict[str, Any] | None) -> str | None:
+def voiced(vocoder: Vocoder, target: dict[str, Any]) -> str | None:
     """Return a target's speech as FLAC in base64; None for a target without units.
 
     Args:
         vocoder: a vocoder of the target's codebook.
-        target: a target as on the page. The units of a segment are by codebook, or those of a single codebook.
+        target: a target as on the page.
 
     Raises:
         ModelError: the vocoder is for another codebook, or needs durations.
         ValueError: a unit is not in the codebook.
     """
-    segments = target["segments"] if target else []
-    units = [_by_codebook(segment["units"]) for segment in segments]
-    known = [segment.get("durations") for segment in segments]
-    durations = None if None in known else known
-    if target is None or not any(codebook for segment in units for codebook in segment):
+    units, durations = ([segment[name] for segment in target["segments"]] for name in ("units", "durations"))
+    lasting = None if None in durations else durations
+    if not any(codebook for segment in units for codebook in segment):
         return None
     vocoder.check_codebook(target["codebook"])
-    check_durations(vocoder, durations)
-    speech = vocoder.speak(frames_of(units, durations))
+    check_durations(vocoder, lasting)
+    speech = vocoder.speak(frames_of(units, lasting))
     return encoded(encode_flac(np.rint(np.clip(speech, -1, 1) * 32767).astype(np.int16)))
-
-
-def _by_codebook(units: list[Any]) -> list[list[int]]:
-    return units if units and isinstance(units[0], list) else [units]
 
 
 def hop_of(units: dict[str, Any]) -> Fraction:
