@@ -118,11 +118,12 @@ def _digits_of(language: str) -> Callable[[str], str]:
     """Return a function that spells the numbers of a language; unchanged text if num2words lacks it."""
 
     def spelled(found: re.Match[str]) -> str:
-        number = _value(found[0])
+        digits = re.sub(r"\D", "", found[0])
+        numbers = [_value(found[0])] if len(digits) <= MOST_DIGITS else list(map(int, digits))
         for code in (language.replace("-", "_"), language.split("-")[0]):
             try:
-                return str(_num2words()(number, lang=code))
-            except (NotImplementedError, OverflowError):  # a language or size that it lacks
+                return " ".join(str(_num2words()(number, lang=code)) for number in numbers)
+            except NotImplementedError:  # a language that it lacks
                 continue
         return found[0]
 
