@@ -78,17 +78,23 @@ class Site:
         Does nothing without a vocoder.
 
         Raises:
-            UserError: a target's units are not of the vocoder's codebook.
+            UserError: none of the targets can be voiced, since the vocoder is for other units.
         """
         if self.vocoder is None or "targets" not in detail:
             return
-        try:
-            flac = [voiced(self.vocoder, target) for target in detail["targets"]]
-        except (ModelError, ValueError) as error:
+        flac: list[str | None] = []
+        errors = []
+        for target in detail["targets"]:
+            try:
+                flac.append(voiced(self.vocoder, target))
+            except (ModelError, ValueError) as error:
+                flac.append(None)
+                errors.append(error)
+        if errors and not any(flac):
             raise UserError(
-                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({error}). Choose another "
+                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({errors[0]}). Choose another "
                 "--vocoder, or none."
-            ) from error
+            ) from errors[0]
         self.put(f"voices/{number:06d}", flac)
 
     def put_any_voice(self, number: int) -> None:

@@ -30,6 +30,11 @@ ENGLISH = {
     "Dr. Smith vs. Mr. Jones, Baker St.": "Doctor Smith versus Mister Jones, Baker Street.",
     "No. 5 & 6": "Number five and six",
     "COVID-19, 221B, MP3, agent 007": "COVID nineteen, two hundred twenty one B, MP three, agent zero zero seven",
+    "Is it no. 5? He said no. It is 5.": "Is it number five? He said no. It is five.",
+    "I saw 2 in the Sun. Sat. came.": "I saw two in the Sun. Saturday came.",
+    "Mr. J. K. Smith of Co. Ltd. came. At 10:30-11:15": (
+        "Mister J. K. Smith of Company. Limited came. At ten thirty to eleven fifteen"
+    ),
     "version 2.0.1": "version two point zero point one",
     "12345678901234567890": (
         "one two three four five six seven eight nine zero one two three four five six seven eight nine zero"
