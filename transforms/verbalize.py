@@ -21,11 +21,16 @@ MONEY = {
 TITLES = {"Mr": "Mister", "Mrs": "Missus", "Dr": "Doctor"}
 """Abbreviations that hibari's voice has in its lexicon, and so leaves as they are."""
 SYMBOLS = {"&": "and", "@": "at", "+": "plus", "%": "percent"}
+WORDS = ("no", "Sun", "Sat", "Mon", "Wed", "Mar", "Jun", "ed", "fig", "ch", "est")
+"""Abbreviations that are words at the end of a sentence, where hibari reads "no." as "number"."""
+FINAL_WORD = re.compile(rf"(?<![\w.])({'|'.join(WORDS)})\.(?=\s*$|\s+[\"“‘(]?[A-Z])")
 MOST_DIGITS = 15
 """Longer numbers are read digit by digit."""
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)*"
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)*")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+(?=[\"“‘(]?[A-Z])")
+_CLOCK_RANGE = re.compile(r"(?<=\d:\d\d)\s?[-–]\s?(?=\d{1,2}:\d\d)")
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -57,10 +62,29 @@ def _english(text: str) -> str:
         from hibari.g2p.normalize import normalize
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    text = re.sub(rf"\b({'|'.join(TITLES)})\b", lambda found: TITLES[found[0]], normalize(text))
-    for pattern, words in _ENGLISH:
-        text = pattern.sub(words, text)
-    return re.sub(r" {2,}", " ", text).strip()
+    spoken = []
+    for sentence in _sentences(_CLOCK_RANGE.sub(" to ", text)):
+        word = FINAL_WORD.search(sentence)
+        read = f"{normalize(sentence[: word.start()])} {word[0]}" if word else normalize(sentence)
+        read = re.sub(rf"\b({'|'.join(TITLES)})\b", lambda found: TITLES[found[0]], read)
+        for pattern, words in _ENGLISH:
+            read = pattern.sub(words, read)
+        spoken.append(read)
+    return re.sub(r" +(?=[ ,.;:!?]|$)", "", " ".join(spoken)).strip()
+
+
+def _sentences(text: str) -> list[str]:
+    """Return the sentences of a text. hibari's normalizer keeps the period of an abbreviation that ends one."""
+    from hibari.g2p.normalize import TITLES as BEFORE_NAMES
+
+    sentences: list[str] = []
+    for part in _SENTENCE_END.split(text):
+        last = sentences[-1].split()[-1].strip(".(\"“'‘") if sentences and sentences[-1].strip() else "."
+        if sentences and (last in (*BEFORE_NAMES, "vs") or (len(last) == 1 and last.isupper())):
+            sentences[-1] += f" {part}"  # "Dr. Smith", "J. K. Rowling", "Oxford vs. Cambridge"
+        else:
+            sentences.append(part)
+    return sentences
 
 
 def _money(found: re.Match[str]) -> str:
@@ -118,11 +142,12 @@ def _digits_of(language: str) -> Callable[[str], str]:
     """Return a function that spells the numbers of a language; unchanged text if num2words lacks it."""
 
     def spelled(found: re.Match[str]) -> str:
-        number = _value(found[0])
+        digits = re.sub(r"\D", "", found[0])
+        numbers = [_value(found[0])] if len(digits) <= MOST_DIGITS else list(map(int, digits))
         for code in (language.replace("-", "_"), language.split("-")[0]):
             try:
-                return str(_num2words()(number, lang=code))
-            except (NotImplementedError, OverflowError):  # a language or size that it lacks
+                return " ".join(str(_num2words()(number, lang=code)) for number in numbers)
+            except NotImplementedError:  # a language that it lacks
                 continue
         return found[0]
 

@@ -94,7 +94,7 @@ class Site:
             raise UserError(
                 f"{detail['id']}: the targets' units are not of the vocoder's codebook ({errors[0]}). Choose another "
                 "--vocoder, or none."
-            )
+            ) from errors[0]
         self.put(f"voices/{number:06d}", flac)
 
     def put_any_voice(self, number: int) -> None:

@@ -8,6 +8,7 @@ from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
 from echo_targets.transforms.models.voices.base import NothingToSay, Voice
+from echo_targets.transforms.verbalize import FINAL_WORD
 
 
 class HibariVoice(Voice):
@@ -39,7 +40,8 @@ class HibariVoice(Voice):
         self._model = Hibari(model=str(self._weights), threads=1)
 
     def synthesize(self, text: str, speaker: str | None, rate: float, seed: int) -> np.ndarray:
-        speech = self._model(text, speed=rate, seed=seed)
+        words = FINAL_WORD.sub(r"\1 .", text)  # keeps hibari from reading "no." as "number"
+        speech = self._model(words, speed=rate, seed=seed)
         if not len(speech):
             raise NothingToSay(text)
         return speech

@@ -101,6 +101,17 @@ def test_speech_is_the_librarys(voice: Voice, plain: np.ndarray) -> None:
     assert np.array_equal(voice.speak(TEXT), plain)
 
 
+@pytest.mark.parametrize("text", ["He said no.", "Yes, no. Maybe.", "I saw the Sun. It was hot."])
+def test_a_last_word_is_no_abbreviation(voice: Voice, text: str) -> None:
+    """hibari would say "number" and "Sunday"."""
+    from hibari import Hibari
+
+    speak = Hibari()
+    right, wrong = len(speak(text.replace("no.", "no!").replace("Sun.", "Sun!"))), len(speak(text))
+    found = len(voice.synthesize(text, None, 1.0, 0))
+    assert abs(found - right) < abs(found - wrong)
+
+
 def test_nothing_to_say(voice: Voice) -> None:
     with pytest.raises(NothingToSay, match="nothing to speak"):
         voice.speak(" \n")
