@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from echo_targets.jobs.escapes import one_line
+from echo_targets.jobs.export.base import OUT
 from echo_targets.jobs.export.registry import FORMATS
 from echo_targets.jobs.export.resume import Report, export
 from echo_targets.jobs.screen import LINE_EVERY, open_console
@@ -47,7 +48,7 @@ def _show(console: Console, report: Report, out: str) -> None:
         each = ", ".join(f"{split or '(no split)'} {count:,}" for split, count in splits.items())
         console.print(f"{sum(splits.values()):,} rows of {table}: {one_line(each)}", markup=False, soft_wrap=True)
     for line in report.lines:
-        console.print(one_line(line), markup=False, soft_wrap=True)
+        console.print(one_line(line.replace(OUT, out)), markup=False, soft_wrap=True)
     done = "is finished" if report.is_new else "was finished before; nothing to do"
     console.print(f"{one_line(out)} {done}", markup=False, soft_wrap=True)
 

@@ -11,6 +11,9 @@ from echo_targets.jobs.export.source import Piece, Source
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.dataset.storage import Storage
 
+OUT = "{OUT}"
+"""What stands for the folder in lines for the user, since files of an export don't name their place."""
+
 Tick = Callable[[int], None]
 """Called with the number of rows that were just read, to show progress."""
 
@@ -66,5 +69,5 @@ class Format(ABC):
         """Write the files that loaders open first, once all pieces are there.
 
         Returns:
-            Lines for the user: what to load, and what to configure.
+            Lines for the user: what to load, and what to configure, with OUT for the folder.
         """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import tarfile
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from echo_targets.schemas.dataset.storage import Storage
 STATE = ".export"
 """Folder of what a finished export does not need."""
 WRITERS = 8
-"""Files that are written at once; a store takes longer to answer than to receive a file."""
+"""Files that are written at once; a disk or a store takes longer to answer than to receive a file."""
 
 
 def json_line(value: Any) -> bytes:
@@ -26,11 +26,32 @@ def json_line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def write_files(out: Storage, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write files, several at once."""
-    with ThreadPoolExecutor(WRITERS) as pool:
-        for _ in pool.map(lambda file: out.write(*file), files):
-            pass
+class FileWriter:
+    """Writes small files in threads. Use it as a context manager: the end of the block waits until all are there."""
+
+    def __init__(self, out: Storage) -> None:
+        self._out = out
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._waiting = deque[Future[None]]()
+
+    def __enter__(self) -> FileWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for each in self._waiting:
+                each.result()
+
+    def put(self, path: str, data: bytes) -> None:
+        """Start to write a file; waits while as many are being written as there are threads.
+
+        Raises:
+            OSError: an earlier file could not be written.
+        """
+        if len(self._waiting) == WRITERS:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._out.write, path, data))
 
 
 @contextmanager
@@ -49,17 +70,18 @@ class Tar:
     """Writes a tar archive to an open file. Times and owners are left out."""
 
     def __init__(self, sink: pa.NativeFile) -> None:
-        self._tar = tarfile.open(fileobj=sink, mode="w|", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (see `close`)
+        self._sink = sink
 
     def add(self, name: str, data: bytes) -> None:
         """Add a file; its name has at most 100 characters."""
         about = tarfile.TarInfo(name)
         about.size = len(data)
-        self._tar.addfile(about, io.BytesIO(data))
+        padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+        self._sink.write(b"".join([about.tobuf(tarfile.USTAR_FORMAT), data, padding]))
 
     def close(self) -> None:
         """Write the end of the archive."""
-        self._tar.close()
+        self._sink.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
 def gzipped(sink: pa.NativeFile) -> gzip.GzipFile:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from echo_targets.jobs.export.base import Format, Tick, Wrote
+from echo_targets.jobs.export.base import OUT, Format, Tick, Wrote
 from echo_targets.jobs.export.files import writing
 from echo_targets.jobs.export.hub_card import CARD, UNFINISHED, Config, Split, card
 from echo_targets.jobs.export.names import hub_splits
@@ -49,7 +49,14 @@ class Hub(Format):
                 errors.append(error)
         if not named:
             raise errors[0]
-        return [Source(self.dataset, name, version, filters=filters) for name in named]
+        try:
+            return [Source(self.dataset, name, version, filters=filters) for name in named]
+        except UserError as error:
+            if not filters or len(named) == 1:
+                raise
+            raise UserError(
+                f"{error}. A filter applies to each training set; to export one alone, name its version with --version"
+            ) from None
 
     def begin(self, out: Storage, pieces: Sequence[Piece]) -> None:
         self._splits = {
@@ -79,7 +86,7 @@ class Hub(Format):
         configs = [self._config(source, pieces[source.table]) for source in self.sources if pieces[source.table]]
         out.write(CARD, card(self.dataset, configs).encode())
         return [
-            'load_dataset("this folder"' + (f', "{config.name}")' if number else ")")
+            f'load_dataset("{OUT}"' + (f', "{config.name}")' if number else ")")
             for number, config in enumerate(configs)
         ]
 

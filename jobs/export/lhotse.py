@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from echo_targets.jobs.export.base import Format, Tick, Wrote
+from echo_targets.jobs.export.base import OUT, Format, Tick, Wrote
 from echo_targets.jobs.export.files import Tar, gzipped, json_line, writing
 from echo_targets.jobs.export.names import safe_name
 from echo_targets.jobs.export.record import Record, open_utterances, records
@@ -41,7 +41,7 @@ class Lhotse(Format):
 
     def finish(self, out: Storage, done: Sequence[tuple[Piece, Wrote]]) -> list[str]:
         folders = dict.fromkeys(safe_name(piece.split) for piece, _ in done)
-        return [f'CutSet.from_shar(in_dir="{folder}")' for folder in folders]
+        return [f'CutSet.from_shar(in_dir="{OUT}/{folder}")' for folder in folders]
 
 
 def _cut(row: Record) -> dict[str, Any]:

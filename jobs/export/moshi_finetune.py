@@ -16,18 +16,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from echo_targets.jobs.export.base import Format, Tick, Wrote
-from echo_targets.jobs.export.files import join, json_line, part, write_files
+from echo_targets.jobs.export.base import OUT, Format, Tick, Wrote
+from echo_targets.jobs.export.files import FileWriter, join, json_line, part
 from echo_targets.jobs.export.names import safe_name
 from echo_targets.jobs.export.source import Piece, Source
-from echo_targets.schemas import ALIGNMENTS, KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
+from echo_targets.jobs.export.time_axis import starts_of
+from echo_targets.schemas import ALIGNMENTS, ENTRIES, KEY, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
 from echo_targets.schemas.dataset.storage import Storage
 from echo_targets.schemas.errors import UserError
 
-GAP_SAMPLES = SAMPLE_RATE // 4
-"""Silence between two turns. The table does not say when turns began in the recording of a dialogue."""
 SPEAKER = "SPEAKER_MAIN"
 CHANNELS = {"assistant": 0, "user": 1}
+PARTIAL = "another turn of its dialogue has another split or is left out by a filter"
 
 Row = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ class MoshiFinetune(Format):
     name: ClassVar[str] = "moshi-finetune"
 
     def open(self, version: str | None, filters: Sequence[str]) -> list[Source]:
-        joins = (ALIGNMENTS.name, TRANSCRIPTS.name)
+        joins = (ALIGNMENTS.name, TRANSCRIPTS.name, ENTRIES.name)
         source = Source(self.dataset, UTTERANCES.name, version, joins, filters)
         if ALIGNMENTS.name in source.left_out:
             raise UserError(
@@ -48,32 +48,19 @@ class MoshiFinetune(Format):
         return [source]
 
     def write(self, out: Storage, piece: Piece, tick: Tick) -> Wrote:
-        dialogues = _dialogues(piece.source, piece.shard)
-        names = {key: name for name, keys in dialogues.items() for key in keys}
-        waiting = defaultdict[str, list[Row]](list)
         left_out, lines, rows = Counter[str](), list[bytes](), 0
         split = safe_name(piece.split)
-        for turn in self._turns(piece, tick):
-            if turn[KEY] not in names:
-                left_out["it belongs to no dialogue"] += 1
-                continue
-            dialogue = names[turn[KEY]]
-            waiting[dialogue].append(turn)
-            if len(waiting[dialogue]) < len(dialogues[dialogue]):
-                continue
-            turns = sorted(waiting.pop(dialogue), key=lambda turn: turn["turn"])
-            if reason := _reason(turns):
-                left_out[reason] += len(turns)
-                continue
-            path = f"data_stereo/{split}-{piece.number:05d}/{safe_name(dialogue)}"
-            samples, words = _on_one_axis(turns)
-            write_files(out, [(f"{path}.wav", _wav(samples)), (f"{path}.json", json_line({"alignments": words}))])
-            lines.append(json_line({"path": f"{path}.wav", "duration": len(samples) / SAMPLE_RATE}))
-            rows += len(turns)
-        if waiting:
-            left_out["another turn of its dialogue has another split or is left out by a filter"] += sum(
-                map(len, waiting.values())
-            )
+        with FileWriter(out) as files:
+            for name, turns in _dialogues(piece, left_out, tick):
+                if reason := _reason(turns):
+                    left_out[reason] += len(turns)
+                    continue
+                path = f"data_stereo/{split}-{piece.number:05d}/{safe_name(name)}"
+                samples, words = _on_one_axis(turns)
+                files.put(f"{path}.wav", _wav(samples))
+                files.put(f"{path}.json", json_line({"alignments": words}))
+                lines.append(json_line({"path": f"{path}.wav", "duration": len(samples) / SAMPLE_RATE}))
+                rows += len(turns)
         out.write(part(split, piece.number), b"".join(lines))
         return Wrote(rows, left_out)
 
@@ -85,24 +72,37 @@ class MoshiFinetune(Format):
                 parts.setdefault(split, []).append(part(split, piece.number))
         for split, names in parts.items():
             join(out, f"{split}.jsonl", names)
-        return [f"data.train_data: this folder/{split}.jsonl" for split in parts]
-
-    def _turns(self, piece: Piece, tick: Tick) -> Iterator[Row]:
-        """Yield the rows of a piece, each with its alignment and transcript."""
-        columns = [KEY, "dialogue_id", "turn", "role", "reference_text", "audio"]
-        joins = {ALIGNMENTS.name: ALIGNMENTS.columns, TRANSCRIPTS.name: [KEY, "text"]}
-        for batch in piece.source.batches(piece, columns, joins):
-            yield from batch.to_pylist()
-            tick(len(batch))
+        return [f"data: {{train_data: {OUT}/{split}.jsonl}}" for split in parts]
 
 
-def _dialogues(source: Source, shard: str) -> dict[str, list[str]]:
-    """Return the keys of all turns of each dialogue of a shard, whether or not they pass the filters."""
-    found: dict[str, list[str]] = {}
-    for row in source.read(shard, UTTERANCES.name, [KEY, "dialogue_id"]).to_pylist():
-        if row["dialogue_id"] is not None:
-            found.setdefault(row["dialogue_id"], []).append(row[KEY])
-    return found
+def _dialogues(piece: Piece, left_out: Counter[str], tick: Tick) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the name and turns of each dialogue of a piece; count the rows of no whole dialogue in `left_out`."""
+    keys = piece.source.read(piece.shard, UTTERANCES.name, ["dialogue_id"])
+    sizes = Counter(keys["dialogue_id"].to_pylist())  # with turns that a filter leaves out
+    waiting = defaultdict[str, list[Row]](list)
+    for turn in _turns(piece, tick):
+        name = turn["dialogue_id"]
+        if name is None:
+            left_out["it belongs to no dialogue"] += 1
+            continue
+        waiting[name].append(turn)
+        if len(waiting[name]) == sizes[name]:
+            yield name, sorted(waiting.pop(name), key=lambda turn: turn["turn"])
+    if waiting:
+        left_out[PARTIAL] += sum(map(len, waiting.values()))
+
+
+def _turns(piece: Piece, tick: Tick) -> Iterator[Row]:
+    """Yield the rows of a piece, each with its alignment and transcript."""
+    columns = [KEY, "dialogue_id", "turn", "role", "reference_text", "synthetic", "audio"]
+    joins = {
+        ALIGNMENTS.name: ALIGNMENTS.columns,
+        TRANSCRIPTS.name: [KEY, "text"],
+        ENTRIES.name: [KEY, "source", "locator", "start_seconds", "channel"],
+    }
+    for batch in piece.source.batches(piece, columns, joins):
+        yield from batch.to_pylist()
+        tick(len(batch))
 
 
 def _reason(turns: Sequence[Row]) -> str | None:
@@ -123,13 +123,16 @@ def _reason(turns: Sequence[Row]) -> str | None:
 def _on_one_axis(turns: Sequence[Row]) -> tuple[np.ndarray, list[Any]]:
     """Return a dialogue's samples, (N, 2) int16, and the words of its replies, sorted by start."""
     decoded = [_decode(turn) for turn in turns]
-    starts = np.cumsum([0, *(len(samples) + GAP_SAMPLES for samples in decoded)])
-    stereo = np.zeros((starts[-1] - GAP_SAMPLES, len(CHANNELS)), np.int16)
-    words = []
-    for turn, samples, start in zip(turns, decoded, starts.tolist(), strict=False):
+    lengths = [len(samples) for samples in decoded]
+    starts = starts_of(turns, lengths)
+    total = max(start + length for start, length in zip(starts, lengths, strict=True))
+    stereo = np.zeros((total, len(CHANNELS)), np.int16)
+    words = list[Any]()
+    for turn, samples, start in zip(turns, decoded, starts, strict=True):
         stereo[start : start + len(samples), CHANNELS[turn["role"]]] = samples
         if turn["role"] == "assistant":
             words += [[word, [start + first, start + last], SPEAKER] for word, first, last in _words(turn)]
+    words.sort(key=lambda word: word[1])
     return stereo, [[word, [sample / SAMPLE_RATE for sample in span], speaker] for word, span, speaker in words]
 
 
@@ -173,5 +176,5 @@ def _wav(samples: np.ndarray) -> bytes:
         writer.setnchannels(samples.shape[1])
         writer.setsampwidth(samples.dtype.itemsize)
         writer.setframerate(SAMPLE_RATE)
-        writer.writeframes(samples.astype("<i2").tobytes())
+        writer.writeframes(samples.astype("<i2", copy=False).data)
     return file.getvalue()

@@ -153,7 +153,7 @@ def _report(format: Format, done: Sequence[tuple[Piece, Wrote]], lines: list[str
 
 def _sweep(out: Storage) -> None:
     """Delete temporary files that killed exports left. Loaders that read whole folders would read them."""
-    for path in out.find(""):
+    for path in () if out.remote else out.find(""):  # a store has no parts of files
         if TEMPORARY in path:
             out.delete(path)
 

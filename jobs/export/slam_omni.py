@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from echo_targets.jobs.export.base import Wrote
+from echo_targets.jobs.export.base import OUT, Wrote
 from echo_targets.jobs.export.files import join
 from echo_targets.jobs.export.names import safe_name
 from echo_targets.jobs.export.source import Piece
@@ -52,10 +52,7 @@ class SlamOmni(TurnFormat):
             join(out, f"{split}.jsonl", names)
         size = self.tokens.size
         return [
-            *(
-                f"In this folder: train_data_path={split}.jsonl manifest_format=jsonl code_type=CosyVoice"
-                for split in parts
-            ),
+            *(f"In {OUT}: train_data_path={split}.jsonl manifest_format=jsonl code_type=CosyVoice" for split in parts),
             f"vocab_config.audio_vocabsize={size} vocab_config.total_audio_vocabsize={size + SPECIAL_TOKENS} "
             f"({self.tokens.codebook_id}, {self.tokens.frame_rate:g} frames per second)",
         ]

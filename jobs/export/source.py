@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from echo_targets.jobs.export.filters import parse
 from echo_targets.pipeline.compare import plain_strings
-from echo_targets.schemas import KEY, TABLES, UTTERANCES
+from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError, must_be_readable
 from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.base import joined
@@ -60,7 +60,7 @@ class Source:
 
     Attributes:
         versions: versions of the table and of the tables that are joined, by name.
-        left_out: tables of `joins` that do not exist, or were made from other utterances.
+        left_out: tables of `joins` that do not exist for this version of the table.
 
     Raises:
         UserError: there is no such table or version, it is not whole, or a filter is invalid.
@@ -179,9 +179,9 @@ class Source:
 
 
 def _versions(dataset: Dataset, table: str, name: str | None, joins: Sequence[str]) -> dict[str, Version]:
-    """Return the versions of a table and of those of `joins` that were made from the same utterances.
+    """Return the versions of a table, and of those of `joins` that it was made from or that were made from it.
 
-    `joins` names a table before those that it is made from.
+    `joins` names a table before those that it is made from, except for those that `table` is made from.
     """
     index = dataset.tables()
     named = _named(dataset, [table, *joins], name) if name else {}
@@ -194,14 +194,15 @@ def _versions(dataset: Dataset, table: str, name: str | None, joins: Sequence[st
     else:
         main = dataset.current(table)
     ids = set(dataset.snapshot(main.snapshot).ids)
-    found, upstream = {table: main}, dict[str, str]()
+    found, upstream = {table: main}, dataset.recipe(table, main.recipe).upstream
+    above = set(upstream)
     for other in joins:
         current = index.get(other) if name not in labels else None
         made = named.get(other, current)
         recipe = upstream.get(other) or (made and made.recipe)  # what a joined table was made from goes with it
-        if not recipe or dataset.recipe(other, recipe).upstream.get(UTTERANCES.name) != main.recipe:
+        if not recipe or not ids <= dataset.there(other, recipe):
             continue
-        if ids <= dataset.there(other, recipe):
+        if other in above or dataset.recipe(other, recipe).upstream.get(table) == main.recipe:
             found[other] = Version(recipe, main.snapshot)
             upstream = dataset.recipe(other, recipe).upstream | upstream
     return found

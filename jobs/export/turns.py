@@ -9,7 +9,7 @@ from typing import Any
 
 from echo_targets.jobs.export import targets
 from echo_targets.jobs.export.base import Format, Tick, Wrote
-from echo_targets.jobs.export.files import json_line, part, write_files
+from echo_targets.jobs.export.files import FileWriter, json_line, part
 from echo_targets.jobs.export.names import safe_name
 from echo_targets.jobs.export.source import Piece, Source
 from echo_targets.schemas import KEY, SAMPLE_RATE
@@ -53,19 +53,18 @@ class TurnFormat(Format):
         turns = {row[KEY]: row for row in piece.source.read(piece.shard, targets.TABLE, list(TURN)).to_pylist()}
         left_out, lines = Counter[str](), list[bytes]()
         split = safe_name(piece.split)
-        for batch in piece.source.batches(piece, COLUMNS):
-            files = []
-            for row in batch.to_pylist():
-                audio = f"audio/{split}-{piece.number:05d}/{safe_name(row[KEY])}.flac"
-                try:
-                    item = self.item(row, audio, _frames(row), _earlier(row, turns))
-                except LeftOut as reason:
-                    left_out[str(reason)] += 1
-                    continue
-                files.append((audio, row["audio"]["bytes"]))
-                lines.append(json_line(item))
-            write_files(out, files)
-            tick(len(batch))
+        with FileWriter(out) as files:
+            for batch in piece.source.batches(piece, COLUMNS):
+                for row in batch.to_pylist():
+                    audio = f"audio/{split}-{piece.number:05d}/{safe_name(row[KEY])}.flac"
+                    try:
+                        item = self.item(row, audio, _frames(row), _earlier(row, turns))
+                    except LeftOut as reason:
+                        left_out[str(reason)] += 1
+                        continue
+                    files.put(audio, row["audio"]["bytes"])
+                    lines.append(json_line(item))
+                tick(len(batch))
         out.write(part(split, piece.number), b"".join(lines))
         return Wrote(len(lines), left_out)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from echo_targets.jobs.export.base import Wrote
+from echo_targets.jobs.export.base import OUT, Wrote
 from echo_targets.jobs.export.files import join
 from echo_targets.jobs.export.source import Piece
 from echo_targets.jobs.export.turns import LeftOut, Row, TurnFormat
@@ -37,7 +37,7 @@ class VocalNet(TurnFormat):
         for split, names in parts.items():
             join(out, f"{split}.json", names, between=b",", ends=(b"[\n", b"]\n"))
         return [
-            *(f"--data_path {split}.json, with this folder as --speech_folder" for split in parts),
+            *(f"--data_path {OUT}/{split}.json --speech_folder {OUT}" for split in parts),
             f"unit_vocab_size: {self.tokens.size} in the config of the speech generator ({self.tokens.codebook_id}, "
             f"{self.tokens.frame_rate:g} frames per second)",
         ]

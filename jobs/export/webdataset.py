@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from echo_targets.jobs.export.base import Format, Tick, Wrote
+from echo_targets.jobs.export.base import OUT, Format, Tick, Wrote
 from echo_targets.jobs.export.files import Tar, json_line, writing
 from echo_targets.jobs.export.names import safe_name
 from echo_targets.jobs.export.record import open_utterances, records
@@ -38,4 +38,5 @@ class WebDataset(Format):
 
     def finish(self, out: Storage, done: Sequence[tuple[Piece, Wrote]]) -> list[str]:
         archives = Counter(safe_name(piece.split) for piece, _ in done)
-        return [f"wds.WebDataset: {split}-{{000000..{count - 1:06d}}}.tar" for split, count in archives.items()]
+        names = [f"{split}-{{000000..{count - 1:06d}}}.tar" for split, count in archives.items()]
+        return [f'wds.WebDataset("{OUT}/{name}")' for name in names]

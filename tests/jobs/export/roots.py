@@ -143,6 +143,7 @@ def root_of_turns(folder: Path, turns: Turns, **changes: Any) -> Root:
     """A root of two shards: utterances with alignments, and training/echo.
 
     Args:
+        changes: `entry` gives the entry of an utterance; without it, there are no entries.
         changes: `echo` or `align` change a row of training/echo or of alignments, or drop it by returning None.
     """
     root = Root(folder)
@@ -152,6 +153,8 @@ def root_of_turns(folder: Path, turns: Turns, **changes: Any) -> Root:
     echo = [row for row in map(change_echo, echo_rows(turns)) if row]
     aligned = {row["utterance_id"]: change_alignment(alignment(row)) for row in turns.rows}
     utterances = [[row for row in turns.rows if row["dialogue_id"] in half] for half in halves]
+    if "entry" in changes:
+        root.put("entries", *[[changes["entry"](row) for row in rows] for rows in utterances])
     root.put("utterances", *utterances)
     root.put("alignments", *[[a for row in rows if (a := aligned[row["utterance_id"]])] for rows in utterances])
     root.put("training/echo", *[echo_table(row for row in echo if row["dialogue_id"] in half) for half in halves])

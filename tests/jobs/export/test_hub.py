@@ -189,6 +189,14 @@ def test_a_recipe_names_the_one_table_that_has_it(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "data" / "train-00000-of-00002.parquet").is_file()
 
 
+def test_a_filter_on_a_column_of_one_training_set_says_how_to_export_that_one(tmp_path: Path) -> None:
+    root = of_several(tmp_path / "root")
+    with pytest.raises(UserError, match=r"training/s2t has no column target_cer.*name its version with --version"):
+        exported(root, tmp_path / "out", "target_cer <= 0.1")
+    report = exported(root, tmp_path / "out", "num_frames >= 1", version=root.tables["training/t2c"])
+    assert report.total == 4
+
+
 def test_an_empty_training_set_is_no_config(tmp_path: Path, turns: Turns) -> None:
     root = root_of_turns(tmp_path / "root", turns)
     root.put("training/s2t", arrow("training/s2t", []))

@@ -15,7 +15,7 @@ from echo_targets.jobs.export.moshi_finetune import MoshiFinetune
 from echo_targets.jobs.export.resume import export
 from echo_targets.schemas.errors import UserError
 from tests.jobs.export.roots import RATE, Turns, alignment, pcm_of, root_of_turns
-from tests.schemas.samples import Root, Row
+from tests.schemas.samples import Root, Row, sample
 
 WINDOW = 10.0
 
@@ -178,3 +178,50 @@ def test_without_alignments_the_remedy_is_said(turns: Turns, tmp_path: Path) -> 
     root.put("utterances", turns.rows)
     with pytest.raises(UserError, match=r"no alignments of these utterances.*stage align"):
         exported(root, tmp_path / "out")
+
+
+def entries_at(starts: list[float], channels: list[int], **more: Any) -> Any:
+    """Entries that say that the turns of a dialogue are parts of one recording."""
+
+    def entry(row: Row) -> Row:
+        turn = {"start_seconds": starts[row["turn"]], "channel": channels[row["turn"]]}
+        return sample("entries") | {"utterance_id": row["utterance_id"], "locator": row["dialogue_id"]} | turn | more
+
+    return entry
+
+
+def placed(turns: Turns, tmp_path: Path, entry: Any) -> tuple[np.ndarray, list[Any]]:
+    root = root_of_turns(tmp_path / "root", turns, entry=entry)
+    assert exported(root, tmp_path / "out", "dialogue_id == plain-1") == {"left out by a filter": 20}
+    ((samples, words),) = load(tmp_path / "out" / "train.jsonl").values()
+    return samples, words
+
+
+def test_turns_of_one_recording_are_where_they_were(turns: Turns, tmp_path: Path) -> None:
+    """The reply interrupts the user, as recorded in two channels; the first turn starts at 3 s."""
+    rows, starts = turns.dialogues["plain-1"], [3.0, 3.5, 9.25, 14.0]
+    samples, words = placed(turns, tmp_path, entries_at(starts, [1, 0, 1, 0]))
+    for row, start in zip(rows, starts, strict=True):
+        own, at = pcm_of(row["audio"]["bytes"]), round((start - 3.0) * RATE)
+        np.testing.assert_array_equal(samples[at : at + len(own), 0 if row["turn"] % 2 else 1], own)
+    assert words[0][1][0] == 0.5 and [word[1] for word in words] == sorted(word[1] for word in words)
+
+
+NOT_RECORDED: list[tuple[list[float], list[int]]] = [
+    ([0.0, 0.5, 9.0, 14.0], [-1, -1, -1, -1]),
+    ([0.0, 9.0, 0.5, 14.0], [0, 1, 2, 3]),
+]
+
+
+@pytest.mark.parametrize(("starts", "channels"), NOT_RECORDED, ids=["one channel", "one speaker"])
+def test_turns_that_have_each_others_voice_follow_each_other(
+    starts: list[float], channels: list[int], turns: Turns, tmp_path: Path
+) -> None:
+    samples, _ = placed(turns, tmp_path, entries_at(starts, channels))
+    assert len(samples) == sum(row["num_samples"] for row in turns.dialogues["plain-1"]) + 3 * (RATE // 4)
+
+
+def test_turns_of_several_files_follow_each_other(turns: Turns, tmp_path: Path) -> None:
+    entry = entries_at([0.0, 20.0, 40.0, 60.0], [-1] * 4)
+    samples, _ = placed(turns, tmp_path, lambda row: entry(row) | {"locator": row["utterance_id"]})
+    assert len(samples) < 20 * RATE
