@@ -1,6 +1,6 @@
 """The rows to export: one version of a table, joined with other tables of the same utterances, shard by shard.
 
-Memory holds a row group of the table and, of the other tables, one shard; none of these has audio.
+Memory holds two row groups of the table and, of the other tables, one shard; none of these has audio.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError, mus
 from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.base import joined
 from echo_targets.transforms.loading.filters import expressions_of
+from echo_targets.transforms.loading.stream import prefetch
 
 SPLIT = "split"
 ROW = "row"
@@ -132,13 +133,16 @@ class Source:
     def batches(
         self, piece: Piece, columns: Sequence[str], joins: Mapping[str, Sequence[str]] | None = None
     ) -> Iterator[pa.Table]:
-        """Yield the rows of a piece, a row group at a time.
+        """Yield the rows of a piece, a row group at a time, while a thread reads the next one.
 
         Args:
             columns: columns of the table.
             joins: columns of the tables to join, by name. Those that are left out are not joined.
         """
-        wanted = {name: [KEY, *others] for name, others in (joins or {}).items() if name in self.versions}
+        return prefetch(self._batches(piece, columns, joins or {}))
+
+    def _batches(self, piece: Piece, columns: Sequence[str], joins: Mapping[str, Sequence[str]]) -> Iterator[pa.Table]:
+        wanted = {name: [KEY, *others] for name, others in joins.items() if name in self.versions}
         others = {name: self.read(piece.shard, name, list(dict.fromkeys(these))) for name, these in wanted.items()}
         kept = self._kept(piece.shard)
         rows = kept.filter(pc.equal(kept[SPLIT], piece.split))[ROW].to_numpy()
