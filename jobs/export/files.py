@@ -90,7 +90,7 @@ def gzipped(sink: pa.NativeFile) -> gzip.GzipFile:
 
 
 def part(split: str, number: int) -> str:
-    """Return the path of a piece's lines of the index that `join` writes."""
+    """Return the path of a piece's lines, from which `finish` makes an index."""
     return f"{STATE}/lines/{split}-{number:05d}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from echo_targets.jobs.export.base import OUT, Format, Tick, Wrote
-from echo_targets.jobs.export.files import Tar, gzipped, json_line, writing
+from echo_targets.jobs.export.files import Tar, gzipped, json_line, part, writing
 from echo_targets.jobs.export.names import safe_name
 from echo_targets.jobs.export.record import Record, open_utterances, records
 from echo_targets.jobs.export.source import Piece, Source
@@ -28,7 +28,7 @@ class Lhotse(Format):
 
     def write(self, out: Storage, piece: Piece, tick: Tick) -> Wrote:
         folder, number = safe_name(piece.split), f"{piece.number:06d}"
-        cuts, recordings = f"{folder}/cuts.{number}.jsonl.gz", f"{folder}/recording.{number}.tar"
+        recordings, cuts = f"{folder}/recording.{number}.tar", part(folder, piece.number)
         with writing(out, recordings) as to_recordings, writing(out, cuts) as to_cuts, gzipped(to_cuts) as lines:
             tar = Tar(to_recordings)
             for row, flac in records(piece, tick):
@@ -41,6 +41,9 @@ class Lhotse(Format):
 
     def finish(self, out: Storage, done: Sequence[tuple[Piece, Wrote]]) -> list[str]:
         folders = dict.fromkeys(safe_name(piece.split) for piece, _ in done)
+        for piece, _ in done:  # without cuts, lhotse refuses the folder of an export that is not finished
+            folder = safe_name(piece.split)
+            out.write(f"{folder}/cuts.{piece.number:06d}.jsonl.gz", out.read(part(folder, piece.number)))
         return [f'CutSet.from_shar(in_dir="{OUT}/{folder}")' for folder in folders]
 
 

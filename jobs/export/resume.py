@@ -113,7 +113,10 @@ def _before(out: Storage, place: str, plan: dict[str, Any]) -> dict[str, Any]:
         ) from None
     if there != plan:
         differ = ", ".join(f"{name}: {there[name]}, not {plan[name]}" for name in plan if there[name] != plan[name])
-        raise UserError(f"{where} holds another export ({differ}). Choose a new folder for OUT, or delete this one.")
+        hint = "To finish it, name its version with --version. " if there | {"tables": plan["tables"]} == plan else ""
+        raise UserError(
+            f"{where} holds another export ({differ}). {hint}Choose a new folder for OUT, or delete this one."
+        )
     return dict(before)
 
 

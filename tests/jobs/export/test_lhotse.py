@@ -58,6 +58,16 @@ def test_every_field_is_read_back(written: tuple[Path, dict[str, dict[str, Row]]
             assert word.end * RATE == pytest.approx(item["end_sample"], abs=0.01)
 
 
+def test_an_unfinished_export_is_refused(turns: Turns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, _ = root_of_tables(tmp_path / "root", turns)
+    monkeypatch.setattr(Lhotse, "finish", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(Lhotse(root.dataset, None, []), [], str(tmp_path / "out"))
+    assert list((tmp_path / "out" / "train").glob("recording.*.tar")), "all recordings are there"
+    with pytest.raises(AssertionError):  # it finds no cuts
+        lhotse.CutSet.from_shar(in_dir=str(tmp_path / "out" / "train"))
+
+
 def test_a_cut_survives_what_lhotse_does_with_cuts(written: tuple[Path, dict[str, dict[str, Row]]]) -> None:
     """Its ids fit its file names, and it can be cut, serialized and validated."""
     out, _ = written

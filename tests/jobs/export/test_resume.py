@@ -155,6 +155,18 @@ def test_a_version_is_named_as_readers_name_it(versions: tuple[Root, str, str], 
         run(str(root.folder), "slam-omni", tmp_path / "x", version="nothing")
 
 
+def test_an_export_of_a_version_that_was_replaced_can_be_finished(
+    versions: tuple[Root, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, first, _ = versions
+    with monkeypatch.context() as stopped, pytest.raises(ZeroDivisionError):
+        stopped.setattr(FORMATS["slam-omni"], "finish", lambda *arguments: 1 / 0)
+        run(str(root.folder), "slam-omni", tmp_path / "out", version="first")
+    with pytest.raises(UserError, match=rf"{first}.*To finish it, name its version with --version"):
+        run(str(root.folder), "slam-omni", tmp_path / "out")
+    assert run(str(root.folder), "slam-omni", tmp_path / "out", version=first).total == 12
+
+
 def test_utterances_take_the_version_of_a_joined_table(root: Root, turns: Turns, tmp_path: Path) -> None:
     other = root_of_turns(tmp_path / "root", turns)
     name = other.tables["alignments"]
