@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
+from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_frames, looping_tail
 from echo_targets.transforms.models.t2c.model import T2C, character_tokenizer, decoded
 from echo_targets.transforms.models.t2c.network import T2CModule
 
@@ -155,7 +155,7 @@ def test_limits_and_empty_texts() -> None:
     results = model.generate([[], model.encode("hello there"), []], max_new_units=4)
     assert results[0] == results[2] == ([], 0.0, "end")
     assert len(results[1].units) <= 4
-    assert model.generate([[]]) == [([], 0.0, "end")]
+    assert model.generate([[]]) == [([], 0.0, "end", None)]
     with pytest.raises(ValueError, match="no room for units"):
         model.generate([[7] * 197])
 
@@ -166,7 +166,15 @@ def test_a_loop_is_found_and_cut() -> None:
     assert looping_tail([1, 2, 3, 4, 5, 6, 7, 8] * 4) == 24
     assert looping_tail(list(range(9)) * 4) == 0
     result = decoded(Chosen([50, 51], [-1.0, -2.0, -3.0], "repetition"), tiny().config)
-    assert result == ([2, 3], -2.0, "repetition")
+    assert result == ([2, 3], -2.0, "repetition", None)
+
+
+def test_a_loop_of_frames_is_one_of_units() -> None:
+    """A long pause is no loop, and units that come again each time for longer are."""
+    assert looping_frames([7] * 400) == 0
+    assert looping_frames([9, *[1, 1, 2, 2, 2] * 16]) == 15 * 5
+    longer = [unit for number in range(16) for unit in (*[1] * (number + 1), 2)]
+    assert looping_frames(longer) == len(longer) - 2
 
 
 def test_tokenizer_offsets_point_into_the_text_as_given() -> None:
