@@ -19,7 +19,7 @@ def parse(text: str, schema: pa.Schema) -> Filter:
 
     Args:
         text: such as `target_cer <= 0.1`, `split == train`, `corpus in ["calls", "books"]` or `turn in 0, 2`.
-        schema: columns, by which values are read: in a column of strings, `01` is a string.
+        schema: columns, with categories as strings. A value is read by its column's type: `01` may be a string.
 
     Raises:
         UserError: the text is not a filter. Columns and values are checked by `expressions_of`.
@@ -32,7 +32,6 @@ def parse(text: str, schema: pa.Schema) -> Filter:
         )
     name, operator, value = match[1], " ".join(match[2].split()), match[3]
     kind = schema.field(name).type if name in schema.names else pa.null()
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if operator not in SEVERAL:
         return name, operator, _value(value, kind)
     listed = _json(value)

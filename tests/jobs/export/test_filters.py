@@ -9,10 +9,15 @@ import pytest
 
 from echo_targets.jobs.export.filters import parse
 from echo_targets.schemas.errors import UserError
-from echo_targets.schemas.tables.base import CATEGORY
 
 SCHEMA = pa.schema(
-    [("turn", pa.int16()), ("cer", pa.float32()), ("split", CATEGORY), ("id", pa.string()), ("synthetic", pa.bool_())]
+    [
+        ("turn", pa.int16()),
+        ("cer", pa.float32()),
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("synthetic", pa.bool_()),
+    ]
 )
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from echo_targets.jobs.export.hub import Hub
+from echo_targets.jobs.export.hub import Hub, _regrouped
 from echo_targets.jobs.export.hub_card import feature
 from echo_targets.jobs.export.resume import Report, export
 from echo_targets.schemas import TABLES
@@ -85,6 +86,18 @@ def test_features_are_written_as_datasets_writes_them(name: str) -> None:
         features["audio"] = datasets.Audio(sampling_rate=16_000)
     assert own == features._to_yaml_list()
     assert datasets.Features._from_yaml_list(own) == features
+
+
+def test_row_groups_are_full_however_few_rows_a_filter_leaves() -> None:
+    sizes = [30, 80, 5, 250, 0, 1]
+    rows = [
+        pa.table({"n": pa.array(range(sum(sizes[:place]), sum(sizes[: place + 1])), pa.int64())})
+        for place in range(len(sizes))
+    ]
+    groups = list(_regrouped(iter(rows), 100))
+    assert [len(group) for group in groups] == [100, 100, 100, 66]
+    assert [n for group in groups for n in group["n"].to_pylist()] == list(range(366))
+    assert list(_regrouped(iter([]), 100)) == []
 
 
 def of_several(folder: Path) -> Root:

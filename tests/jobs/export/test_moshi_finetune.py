@@ -197,9 +197,10 @@ def placed(turns: Turns, tmp_path: Path, entry: Any) -> tuple[np.ndarray, list[A
     return samples, words
 
 
-def test_turns_of_one_recording_are_where_they_were(turns: Turns, tmp_path: Path) -> None:
-    """The reply interrupts the user, as recorded in two channels; the first turn starts at 3 s."""
-    rows, starts = turns.dialogues["plain-1"], [3.0, 3.5, 9.25, 14.0]
+@pytest.mark.parametrize("starts", [[3.0, 3.5, 9.25, 14.0], [3.0, 14.0, 9.25, 3.5]], ids=["in order", "crossed"])
+def test_turns_of_one_recording_are_where_they_were(starts: list[float], turns: Turns, tmp_path: Path) -> None:
+    """A reply interrupts the user, as recorded in two channels; the first turn starts at 3 s."""
+    rows = turns.dialogues["plain-1"]
     samples, words = placed(turns, tmp_path, entries_at(starts, [1, 0, 1, 0]))
     for row, start in zip(rows, starts, strict=True):
         own, at = pcm_of(row["audio"]["bytes"]), round((start - 3.0) * RATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ def run(root: str, format: str, out: Path, *filters: str, version: str | None = 
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_rows_give_the_same_bytes(format: str, root: Root, turns: Turns, tmp_path: Path) -> None:
+def test_the_same_rows_give_the_same_bytes(
+    format: str, root: Root, turns: Turns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another place, and years later."""
     other = root_of_turns(tmp_path / "elsewhere", turns)
-    for name, folder in (("a", root.folder), ("b", other.folder)):
+    for name, folder, now in (("a", root.folder, 1e9), ("b", other.folder, 2e9)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         run(str(folder), format, tmp_path / name)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert json.loads((tmp_path / "a" / "export.json").read_text())["finished"] is True

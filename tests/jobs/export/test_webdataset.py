@@ -62,6 +62,20 @@ def test_without_a_reference_the_text_is_the_transcript(turns: Turns, tmp_path: 
 
 def test_a_table_of_other_utterances_is_not_joined(turns: Turns, tmp_path: Path) -> None:
     root, _ = root_of_tables(tmp_path / "root", turns)
-    root.put("units", root.dataset.read("units"), of={"upstream": {"utterances": "0" * 16}})
+    units = root.dataset.read("units")
+    root.put("units", units.slice(0, 8), units.slice(8), of={"upstream": {"utterances": "0" * 16}})
     format = WebDataset(root.dataset, None, [])
     assert [source.left_out for source in format.sources] == [["units"]]
+
+
+def test_a_joined_table_comes_with_what_it_was_made_from(turns: Turns, tmp_path: Path) -> None:
+    """Alignments hold places in a transcript, so the transcripts are those that were aligned, not the current ones."""
+    root, _ = root_of_tables(tmp_path / "root", turns)
+    above = {"upstream": {name: root.tables[name] for name in ("utterances", "transcripts")}}
+    for table, of in (("alignments", above), ("transcripts", None)):
+        rows = root.dataset.read(table)
+        half = len(rows) // 3
+        root.put(table, rows.slice(0, half), rows.slice(half), variant="newer", of=of)
+    (source,) = WebDataset(root.dataset, None, []).sources
+    assert source.versions["alignments"].recipe == root.tables["alignments"]
+    assert source.versions["transcripts"].recipe == above["upstream"]["transcripts"] != root.tables["transcripts"]
