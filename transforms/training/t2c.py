@@ -214,9 +214,7 @@ def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) ->
         if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
             raise TrainingError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
         if (config.frames or config.max_duration) and len(durations) != len(units):
-            raise TrainingError(
-                f"{text!r} has {len(units)} units with {len(durations)} durations, which are to be learned"
-            )
+            raise TrainingError(f"{text!r} has {len(units)} units with {len(durations)} durations; all are needed")
         encoding = tokenizer.encode(text, add_special_tokens=False)
         cuts = cuts_of(config.segments, text, encoding.offsets, borders)
         parts = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]

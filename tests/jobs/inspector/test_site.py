@@ -282,8 +282,10 @@ def test_the_server_gives_its_folder_alone_and_any_sound(site: Site, address: tu
 def test_a_target_that_the_vocoder_does_not_know_is_left_out(root: Root, vocoder: Path, tmp_path: Path) -> None:
     """Versions may have different codebooks: those of the vocoder are voiced. If none is, that is an error."""
     site = Site(tmp_path, write_site(str(root.folder), tmp_path / "page", 0)[0].source, UnitHifigan(vocoder))
-    known, other = ({"codebook": "k", "segments": [{"units": units}]} for units in ([1, 2], [1, 101]))
-    site.put_voice(7, {"id": "row", "targets": [known, other, None]})
+    known, other = (
+        {"codebook": "k", "segments": [{"units": [units], "durations": None}]} for units in ([1, 2], [1, 101])
+    )
+    site.put_voice(7, {"id": "row", "targets": [known, other, {"version": 1, "segments": []}]})
     first, *others = value(tmp_path, "voices/000007")
     assert first and others == [None, None]
     with pytest.raises(UserError, match="row: the targets' units are not of the vocoder's codebook"):

@@ -153,7 +153,7 @@ def test_only_units_without_equal_neighbours_come_out_within_the_limit() -> None
 def test_limits_and_empty_texts() -> None:
     model = tiny()
     results = model.generate([[], model.encode("hello there"), []], max_new_units=4)
-    assert results[0] == results[2] == ([], 0.0, "end")
+    assert results[0] == results[2] == ([], 0.0, "end", None)
     assert len(results[1].units) <= 4
     assert model.generate([[]]) == [([], 0.0, "end", None)]
     with pytest.raises(ValueError, match="no room for units"):
