@@ -24,45 +24,8 @@ SYMBOLS = {"&": "and", "@": "at", "+": "plus", "%": "percent"}
 WORDS = ("no", "Sun", "Sat", "Mon", "Wed", "Mar", "Jun", "ed", "fig", "ch", "est")
 """Abbreviations that are words at the end of a sentence, where hibari reads "no." as "number"."""
 FINAL_WORD = re.compile(rf"(?<![\w.])({'|'.join(WORDS)})\.(?=\s*$|\s+[\"“‘(]?[A-Z])")
-LANGUAGES = frozenset(
-    [
-        "ar",
-        "az",
-        "be",
-        "bn",
-        "ca",
-        "cs",
-        "da",
-        "de",
-        "eo",
-        "es",
-        "fa",
-        "fi",
-        "fr",
-        "he",
-        "hu",
-        "id",
-        "is",
-        "it",
-        "ja",
-        "ko",
-        "lt",
-        "lv",
-        "nl",
-        "no",
-        "pl",
-        "pt",
-        "ro",
-        "ru",
-        "sk",
-        "sl",
-        "sr",
-        "sv",
-        "th",
-        "tr",
-        "uk",
-        "vi",
-    ]
+LANGUAGES = re.compile(
+    "ar|az|be|bn|ca|cs|da|de|eo|es|fa|fi|fr|he|hu|id|is|it|ja|ko|lt|lv|nl|no|pl|pt|ro|ru|sk|sl|sr|sv|th|tr|uk|vi"
 )
 """Languages whose numbers num2words spells. It has others, but fails on some of their numbers, or never returns."""
 MOST_DIGITS = 15
@@ -196,7 +159,7 @@ def _digits_of(language: str) -> Callable[[str], str]:
             return " ".join(words) if all(words) else found[0]
         return found[0]
 
-    return (lambda text: _DECIMAL.sub(spelled, text)) if base in LANGUAGES else str
+    return (lambda text: _DECIMAL.sub(spelled, text)) if LANGUAGES.fullmatch(base) else str
 
 
 def _value(number: str) -> int | Decimal:
