@@ -24,6 +24,10 @@ SYMBOLS = {"&": "and", "@": "at", "+": "plus", "%": "percent"}
 WORDS = ("no", "Sun", "Sat", "Mon", "Wed", "Mar", "Jun", "ed", "fig", "ch", "est")
 """Abbreviations that are words at the end of a sentence, where hibari reads "no." as "number"."""
 FINAL_WORD = re.compile(rf"(?<![\w.])({'|'.join(WORDS)})\.(?=\s*$|\s+[\"“‘(]?[A-Z])")
+LANGUAGES = re.compile(
+    "ar|az|be|bn|ca|cs|da|de|eo|es|fa|fi|fr|he|hu|id|is|it|ja|ko|lt|lv|nl|no|pl|pt|ro|ru|sk|sl|sr|sv|th|tr|uk|vi"
+)
+"""Languages whose numbers num2words spells. It has others, but fails on some of their numbers, or never returns."""
 MOST_DIGITS = 15
 """Longer numbers are read digit by digit."""
 
@@ -139,19 +143,23 @@ _ENGLISH: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
 
 
 def _digits_of(language: str) -> Callable[[str], str]:
-    """Return a function that spells the numbers of a language; unchanged text if num2words lacks it."""
+    """Return a function that spells the numbers of a language; a number that num2words can't spell stays."""
+    base = language.split("-")[0].lower()
 
     def spelled(found: re.Match[str]) -> str:
         digits = re.sub(r"\D", "", found[0])
         numbers = [_value(found[0])] if len(digits) <= MOST_DIGITS else list(map(int, digits))
-        for code in (language.replace("-", "_"), language.split("-")[0]):
+        for code in (language.replace("-", "_"), base):
             try:
-                return " ".join(str(_num2words()(number, lang=code)) for number in numbers)
-            except NotImplementedError:  # a language that it lacks
+                words = [str(_num2words()(number, lang=code)) for number in numbers]
+            except NotImplementedError:  # a region that it lacks
                 continue
+            except (ValueError, OverflowError):  # a few decimals and sizes
+                break
+            return " ".join(words) if all(words) else found[0]
         return found[0]
 
-    return lambda text: _DECIMAL.sub(spelled, text)
+    return (lambda text: _DECIMAL.sub(spelled, text)) if LANGUAGES.fullmatch(base) else str
 
 
 def _value(number: str) -> int | Decimal:

@@ -21,6 +21,7 @@ from echo_targets.transforms.models.voices.base import NothingToSay, Unspeakable
 from echo_targets.transforms.models.voices.delivery import Delivery, deliver
 from echo_targets.transforms.models.voices.registry import open_voice
 from echo_targets.transforms.threads import in_threads, single_threaded
+from tests.transforms.bin_files import as_bin
 from tests.transforms.voice_checkpoints import make_bark, make_speecht5, make_vits
 
 TEXTS = ("the old bridge", "where is it", "it's there")
@@ -244,19 +245,38 @@ def test_a_digest_is_of_the_files(folders: dict[str, Path], tmp_path: Path, kind
     assert (
         before.id == open_voice(str(copy)).id == f"{before.id.partition('-')[0]}-{before.weight_digests()['voice'][:8]}"
     )
+    files = [file.relative_to(copy) for file in copy.rglob("*") if file.name != "README.md"]
+    files = [file for file in files if (copy / file).is_file() and file.name != "speaker_embeddings_path.json"]
     digests = {before.weight_digests()["voice"]}
-    files = [
-        file for file in copy.rglob("*") if file.is_file() and file.name not in ("README.md", "special_tokens_map.json")
-    ]
     for number, file in enumerate(files):
-        other = Path(shutil.copytree(copy, tmp_path / str(number))) / file.relative_to(copy)
-        with other.open("ab") as end:
+        other = Path(shutil.copytree(copy, tmp_path / str(number)))
+        with (other / file).open("ab") as end:
             end.write(b" ")
-        if "speaker_embeddings_path" not in file.name:
-            digests.add(
-                open_voice(str(other.parents[len(file.relative_to(copy).parents) - 1])).weight_digests()["voice"]
-            )
-    assert len(digests) >= len(files)
+        digests.add(open_voice(str(other)).weight_digests()["voice"])
+    assert len(digests) == 1 + len(files) > 4
+
+
+@pytest.mark.parametrize("kind", ["vits", "bark"])
+def test_weights_as_they_are_published(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    """With the names of weight norm that torch had before 2.1; and in a file of `torch.save`, which runs nothing."""
+    from safetensors.torch import load_file, save_file
+
+    folder, speaker = Path(shutil.copytree(folders[kind], tmp_path / "old")), SPEAKERS[kind]
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    state = load_file(folder / "model.safetensors")
+    for name in list(state):
+        for new, old in names.items():
+            if name.endswith(new):
+                state[name.replace(new, old)] = state.pop(name)
+    assert any(name.endswith("weight_g") for name in state)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    expected = ready(folders[kind]).speak(TEXTS[0], speaker, seed=3)
+    assert np.array_equal(ready(folder).speak(TEXTS[0], speaker, seed=3), expected)
+    as_bin(folder)
+    assert np.array_equal(ready(folder).speak(TEXTS[0], speaker, seed=3), expected)
+    torch.save({"filling": Path}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"can't load the checkpoint|numbers"):
+        ready(folder)
 
 
 def test_wrong_directories(folders: dict[str, Path], tmp_path: Path) -> None:
