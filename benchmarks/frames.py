@@ -1,7 +1,7 @@
 """T2C on collapsed units, with and without their durations, and on frames: units, frames and words on held-out text.
 
     echo-targets run nano-t2c root=ROOT
-    python -m benchmarks.frames ROOT OUT [--steps 600] [collapsed] [durations] [frames]
+    python -m benchmarks.frames ROOT OUT [--steps 600] [--kinds collapsed durations frames]
 
 Each model has the sizes and the recipe of `train-t2c`, apart from the steps; one of frames sees twice as many ids in a
 batch, since a run lasts about two frames.
@@ -70,6 +70,6 @@ if __name__ == "__main__":
     parser.add_argument("root")
     parser.add_argument("out")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     given = parser.parse_args()
     main(given.root, given.out, given.steps, given.kinds)
