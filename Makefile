@@ -37,6 +37,7 @@ bench: .venv/dev  ## compare with other libraries (benchmarks/README.md)
 	$(BIN)/python -m benchmarks.whole
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.runners
 	$(BIN)/python -m benchmarks.rehearsal --fraction 0.01

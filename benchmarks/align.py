@@ -20,7 +20,7 @@ from benchmarks.narrator import Narrator
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.ctc import HOP_SAMPLES, viterbi
 from echo_targets.transforms.models.aligners.hama import CtcAligner
-from echo_targets.transforms.models.voices.hibari import PLAIN
+from echo_targets.transforms.models.voices.delivery import PLAIN
 from echo_targets.transforms.text import words_of
 
 Starts = list[list[int]]

@@ -28,7 +28,7 @@ from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
 from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.aligners.pauses import Levels
-from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery
+from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery
 
 DELIVERIES = {
     "voice": PLAIN,

@@ -45,7 +45,11 @@ def speech(every: int = 1, limit: int | None = None) -> tuple[list[np.ndarray], 
 
 
 def compare(
-    contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int, rows: int | None = None
+    contenders: Mapping[str, Callable[[], object]],
+    seconds: float,
+    rounds: int,
+    rows: int | None = None,
+    size: int | None = None,
 ) -> None:
     """Time all contenders in turn, `rounds` times, and print each relative to the first.
 
@@ -53,6 +57,7 @@ def compare(
         contenders: functions to time, by name; ours first.
         seconds: seconds of audio that each processes, for the real-time factor.
         rows: number of rows that each processes; prints rows per second instead of the real-time factor.
+        size: bytes that each writes; also prints MB per second.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
@@ -62,7 +67,7 @@ def compare(
             contender()
             times[name].append(time.perf_counter() - started)
     ours = next(iter(contenders))
-    measure = "real-time factor" if rows is None else "rows/s"
+    measure = ("real-time factor" if rows is None else "rows/s") + ("" if size is None else ", MB/s")
     print(f"| {'':44} | seconds | {measure} | times ours (min to max of {rounds} pairs) |")
     print("| --- | --- | --- | --- |")
     for name, took in times.items():
@@ -70,4 +75,5 @@ def compare(
         median = statistics.median(took)
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         figure = f"{median / seconds:.2g}" if rows is None else f"{rows / median:,.0f}"
+        figure += "" if size is None else f", {size / median / 1e6:,.0f}"
         print(f"| {name:44} | {median:7.3g} | {figure} | {spread} |", flush=True)

@@ -69,18 +69,20 @@ class Dialogues:
         }
         return (by_key[question[KEY]] for question in self.questions)
 
-    def echoed(self, batch: int = BATCH, **parameters: Any) -> dict[str, Row]:
+    def echoed(self, origin: str = "t2c", batch: int = BATCH, **parameters: Any) -> dict[str, Row]:
         """Return rows of `echo_targets` by the question's key; rejected rows are missing.
 
         Args:
+            origin: the target of the rows, as columns; `recorded` is one of them too.
             parameters: parameters of the stage.
         """
-        echo = Echo(EchoParameters.model_validate({"max_tokens": MAX_TOKENS} | parameters))
+        chosen = {"max_tokens": MAX_TOKENS, "targets": [origin, "recorded"]} | parameters
+        echo = Echo(EchoParameters.model_validate(chosen))
         echo.setup()
         shard = {"utterances": self.utterances, "units": self.units}
         rows = echo.rows(self.utterances, shard)
         outputs = (echo(echo.prepare(rows.slice(first, batch))) for first in range(0, len(rows), batch))
-        return {row[KEY]: row for output in outputs for row in output.rows.to_pylist()}
+        return {row[KEY]: row | row[origin] for output in outputs for row in output.rows.to_pylist()}
 
 
 def error_rate(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float | None:
@@ -91,12 +93,19 @@ def error_rate(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float | 
 
 def joined_units(row: Row) -> list[int]:
     """Return the concatenated units of a row's segments."""
-    return list(chain.from_iterable(row["unit_targets"]))
+    return list(chain.from_iterable(segments_of(row)))
+
+
+def segments_of(target: Row) -> list[list[int]]:
+    """Return the units of each segment of a target of one codebook."""
+    return [units for (units,) in target["units"]]
 
 
 def spoken_error_rate(reader: UnitReader, spoken: Sequence[tuple[str, list[list[int]]]]) -> float | None:
     """Return `target_cer` over all texts with the units of their segments: total errors by total characters."""
-    rates = target_cer(reader, [text for text, _ in spoken], [segments for _, segments in spoken])
+    rates = target_cer(
+        reader, [text for text, _ in spoken], [[[units] for units in segments] for _, segments in spoken]
+    )
     lengths = [len(readable(text)) for text, _ in spoken]
     errors = sum(rate * length for rate, length in zip(rates, lengths, strict=True) if rate is not None)
     return errors / sum(lengths) if any(lengths) else None

@@ -23,7 +23,8 @@ from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
-from echo_targets.transforms.models.voices.hibari import Delivery, Voice
+from echo_targets.transforms.models.voices.delivery import Delivery, deliver
+from echo_targets.transforms.models.voices.registry import open_voice
 from echo_targets.transforms.stages.echo.parameters import EchoParameters
 
 if TYPE_CHECKING:
@@ -102,10 +103,11 @@ def in_batches(work: Work, rows: int, size: int) -> Ids:
 
 def spoken(count: int) -> tuple[list[np.ndarray], list[str]]:
     """Return the questions of nano's test dialogues, spoken with their voice settings, and the replies."""
-    voice, lines = Voice(), lines_of_domain()
+    voice, lines = open_voice(), lines_of_domain()
+    voice.setup()
     dialogues = ((line, next(lines)) for line in lines)
     pairs = list(islice((pair for pair in dialogues if pair[0]["split"] == "test"), count))
-    waveforms = [voice.speak(question["text"], 0, Delivery(**question["voice"])) for question, _ in pairs]
+    waveforms = [deliver(voice, question["text"], Delivery(**question["voice"])) for question, _ in pairs]
     return waveforms, [reply["text"] for _, reply in pairs]
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
-from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery, Voice
+from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery, deliver
+from echo_targets.transforms.models.voices.hibari import HibariVoice
 from echo_targets.transforms.text import words_of
 
 DURATIONS = b"/Clip_output_0"
@@ -62,7 +63,8 @@ class Narrator:
     """
 
     def __init__(self) -> None:
-        self._voice = Voice()
+        self._voice = HibariVoice()
+        self._voice.setup()
         from hibari import Hibari
 
         # Protobuf merges message fields that occur twice, so appending a graph (field 7) adds an output to it.
@@ -87,7 +89,7 @@ class Narrator:
             0,
             *accumulate(known),
         ]  # index among the phonemes that the voice knows; the first token is silence
-        waveform = self._voice.speak(text, delivery=delivery)
+        waveform = deliver(self._voice, text, delivery)
         if len(waveform) != starts[-1]:
             raise RuntimeError(f"{text!r}: {len(waveform)} samples, but the durations add up to {starts[-1]}")
         return Said(

@@ -18,7 +18,7 @@ from typing import Any
 
 import jiwer
 
-from benchmarks.dialogues import BATCH, Dialogues, Row, error_rate, joined_units, spoken_error_rate
+from benchmarks.dialogues import BATCH, Dialogues, Row, error_rate, joined_units, segments_of, spoken_error_rate
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.audio.waveforms import decode_flac
@@ -28,13 +28,13 @@ from echo_targets.transforms.text import normalize
 from echo_targets.transforms.training.s2t import ctc_ids
 
 RUNS: dict[str, dict[str, Any]] = {
-    "text": {"text": "response", "decoder": "t2c"},
-    "hidden": {"text": "hidden", "decoder": "t2c"},
-    "echo": {"text": "hidden", "decoder": "echo"},
-    "generated": {"response": "generated", "text": "response", "decoder": "t2c"},
+    "text": {"text": "response"},
+    "hidden": {"text": "hidden"},
+    "echo": {"text": "hidden", "origin": "echo"},
+    "generated": {"response": "generated", "text": "response"},
 }
-"""Parameters of the echo stage by run. The reply is given and its units are decoded from its text, from the text that
-the hidden states spell, or by the echo decoder; in the last run, the reply is generated."""
+"""Arguments of `Dialogues.echoed` by run. The reply is given and its units are decoded from its text, from the text
+that the hidden states spell, or by the echo decoder; in the last run, the reply is generated."""
 ABOVE_RECORDED = 0.10
 
 
@@ -117,7 +117,7 @@ class Quality:
     def spoken(self, run: str) -> float | None:
         """Return the target_cer of a run."""
         return spoken_error_rate(
-            self.reader, [(row["response_text"], row["unit_targets"]) for row in self.runs[run].values()]
+            self.reader, [(row["response_text"], segments_of(row)) for row in self.runs[run].values()]
         )
 
     def recorded(self) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.dialogues import ONE_SEGMENT, Dialogues, Row, error_rate, joined_units, spoken_error_rate
+from benchmarks.dialogues import ONE_SEGMENT, Dialogues, Row, error_rate, joined_units, segments_of, spoken_error_rate
 from echo_targets.jobs.commands.train import chosen_config
 from echo_targets.jobs.commands.train_echox import EchoTrainConfig
 from echo_targets.jobs.config import find
@@ -35,11 +35,7 @@ def targets_of(model: str, dialogues: Dialogues) -> Targets:
         f"T2C on {text} text": dialogues.echoed(model=model, text=said, segments=ONE_SEGMENT)
         for text, said in (("reference", "response"), ("hidden-state", "hidden"))
     }
-    recorded = {
-        key: row | {"unit_targets": row["recorded_units"]}
-        for key, row in made["T2C on reference text"].items()
-        if row["recorded_units"]
-    }
+    recorded = {key: row | row["recorded"] for key, row in made["T2C on reference text"].items() if row["recorded"]}
     found = {"recorded units": recorded, **made}
     keys = set.intersection(*(set(rows) for rows in found.values()))
     return {name: {key: row for key, row in rows.items() if key in keys} for name, rows in found.items()}
@@ -60,7 +56,7 @@ def trained(
     for question, audio in zip(dialogues.questions, dialogues.audio(), strict=True):
         if row := targets.get(question[KEY]):
             tokens, lengths = row["response_token_ids"], row["sub_lengths"]
-            kd = KDRow(prompt, [row["asr_target_ids"]], tokens, lengths, row["unit_targets"])
+            kd = KDRow(prompt, [row["asr_target_ids"]], tokens, lengths, segments_of(row))
             rows.append(EchoRow(question[KEY], audio, question["num_samples"], kd))
     return train_echo(rows, [], echox, out, settings.recipe)
 
@@ -75,7 +71,7 @@ def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limi
     for name, targets in to_train_on.items():
         folder = out / name.replace(" ", "-")
         loss = trained(model, train, targets, folder, settings)["final_loss"]
-        said = test.echoed(model=str(folder), text="hidden", decoder="echo", segments=ONE_SEGMENT)
+        said = test.echoed(model=str(folder), text="hidden", origin="echo", segments=ONE_SEGMENT)
         pairs = [(joined_units(said[key]), recorded[key]) for key in said if recorded.get(key)]
         values = spoken(reader, held_out[name]), spoken(reader, said), error_rate(pairs)
         shown = (f"{value:.1%}" if value is not None else "" for value in values)
@@ -84,7 +80,7 @@ def table(root: str, model: str, reader: UnitReader, out: Path, steps: int, limi
 
 def spoken(reader: UnitReader, rows: Mapping[str, Row]) -> float | None:
     """Return the target_cer of rows of echo_targets."""
-    return spoken_error_rate(reader, [(row["response_text"], row["unit_targets"]) for row in rows.values()])
+    return spoken_error_rate(reader, [(row["response_text"], segments_of(row)) for row in rows.values()])
 
 
 def main() -> None:

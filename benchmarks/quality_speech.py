@@ -57,8 +57,8 @@ def main() -> None:
         for report in reports:
             print(f"{report.recipe.stage}: {report.rows_in} rows in, {report.rows} out, rejects {dict(report.reasons)}")
         rows = Dataset(root).read("echo_targets").to_pylist()
-        reasons = Counter(reason for row in rows for reason in row["stop_reason"])
-        units = sum(len(segment) for row in rows for segment in row["unit_targets"])
+        reasons = Counter(reason for row in rows for reason in row["t2c"]["stop_reason"])
+        units = sum(len(segment) for row in rows for (segment,) in row["t2c"]["units"])
         print(f"{len(rows)} replies, {reasons.total()} segments, {units:,} units; segments ended by {dict(reasons)}")
         print(f"{len(list(check_dataset(root)))} findings of check: the units are valid where there are none")
         heard = {row["utterance_id"]: row["reference_text"] for row in Dataset(root).read("utterances").to_pylist()}

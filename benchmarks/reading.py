@@ -57,7 +57,7 @@ def plain_pyarrow(root: str, files: list[str], columns: list[str]) -> Rows:
 
 def whole_table(root: str, files: list[str], columns: list[str]) -> Rows:
     table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
-    yield [{"unit_targets": [chunk.values.values]} for chunk in table["unit_targets"].chunks]
+    yield [{"unit_targets": [[chunk.values.values.values]]} for chunk in table["unit_targets"].chunks]
 
 
 CONTENDERS: dict[str, Callable[[str, list[str], list[str]], Rows]] = {
@@ -109,7 +109,9 @@ def one(name: str, root: str, columns: list[str]) -> None:
     gc.collect()
     gc.freeze()  # exclude imported libraries from garbage collection
     started = time.perf_counter()
-    units = sum(len(part) for rows in contender(root, files, columns) for row in rows for part in row["unit_targets"])
+    units = sum(
+        len(part) for rows in contender(root, files, columns) for row in rows for (part,) in row["unit_targets"]
+    )
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "units": units, "peak": _status("VmHWM") - before}))
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from echo_targets.schemas import ECHO_TARGETS, ENTRIES, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES, Table
 from echo_targets.schemas.tables.base import AUDIO, CATEGORY
+from echo_targets.schemas.tables.targets import TARGET
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, joined
 from echo_targets.transforms.stages.echo.turns import user_turns
 
@@ -426,8 +427,20 @@ class Echo(StandIn):
         chance = uniform(draw(seeds, segments, 8)).astype(np.float32)
         vocabulary = np.uint64(128_000)
 
-        def cut(name: str, runs: Integers, values: Any) -> pa.ListArray:
-            return lists(segments, lists(pieces(runs, segments), values, kinds[name].value_type), kinds[name])
+        of_target = {field.name: field.type for field in TARGET}
+
+        def cut(runs: Integers, values: Any) -> pa.ListArray:
+            kind = of_target["units"]
+            ones = lists(pieces(runs, segments), values, kind.value_type.value_type)
+            return lists(segments, lists(np.ones(len(ones), np.int64), ones, kind.value_type), kind)
+
+        def target(units: pa.ListArray, **more: pa.Array) -> pa.StructArray:
+            whole: dict[str, Any] = {"sampling_rate": SAMPLE_RATE, "hop_samples": HOP, "num_codebooks": 1}
+            whole |= {"codebook_id": "rehearsal-k1000", "codebook_size": LANGUAGE_UNITS * SHADES}
+            said = {name: pa.repeat(pa.scalar(value, of_target[name]), count) for name, value in whole.items()}
+            said |= {"units": units} | more
+            fields = [said.get(name, pa.nulls(count, kind)) for name, kind in of_target.items()]
+            return pa.StructArray.from_arrays(fields, fields=list(TARGET))
 
         values = {
             KEY: batch[KEY],
@@ -440,19 +453,21 @@ class Echo(StandIn):
             "response_token_ids": lists(tokens, draw(seeds, tokens, 10) % vocabulary, kinds["response_token_ids"]),
             "sub_lengths": lists(segments, pieces(tokens, segments), kinds["sub_lengths"]),
             "segment_char_ends": lists(segments, char_ends, kinds["segment_char_ends"]),
-            "unit_targets": cut("unit_targets", found.runs, found.units),
-            "recorded_units": cut("recorded_units", recorded_runs, pc.list_flatten(recorded)),
             "seed": pa.array(np.zeros(count, np.int64)),
-            "mean_logprob": lists(segments, np.round(np.log(chance) * np.float32(0.3), 4), kinds["mean_logprob"]),
-            "unit_error_rate": pa.array(np.round(chance[np.cumsum(segments) - 1], 4)),
-            "stop_reason": lists(
-                segments,
-                pa.array(["end", "length"]).take(pa.array((chance > 0.999).astype(np.int8))),
-                kinds["stop_reason"],
+            "t2c": target(
+                cut(found.runs, found.units),
+                mean_logprob=lists(segments, np.round(np.log(chance) * np.float32(0.3), 4), of_target["mean_logprob"]),
+                unit_error_rate=pa.array(np.round(chance[np.cumsum(segments) - 1], 4)),
+                stop_reason=lists(
+                    segments,
+                    pa.array(["end", "length"]).take(pa.array((chance > 0.999).astype(np.int8))),
+                    of_target["stop_reason"],
+                ),
             ),
+            "recorded": target(cut(recorded_runs, pc.list_flatten(recorded))),
             "response_source": category("reference", count),
         }
-        named = ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
+        named = ("prompt_template_id", "tokenizer_id", "echo_model_id")
         return Output(
             table(values | {name: category("rehearsal", count) for name in named}, ECHO_TARGETS, count), rejects
         )

@@ -69,6 +69,17 @@ class Format(StrEnum):
     GITHUB = "github"
 
 
+class ExportFormat(StrEnum):
+    """Format to export to."""
+
+    HUB = "hub"
+    SLAM_OMNI = "slam-omni"
+    VOCALNET = "vocalnet"
+    MOSHI_FINETUNE = "moshi-finetune"
+    LHOTSE = "lhotse"
+    WEBDATASET = "webdataset"
+
+
 USAGE = 2
 FAILED = 3
 
@@ -313,7 +324,7 @@ def inspect(
     ] = 500,
     vocoder: Annotated[
         str | None,
-        typer.Option(help="Directory of speechbrain's unit HiFi-GAN, which synthesizes the targets of those rows."),
+        typer.Option(help="Directory that synthesizes the targets of those rows: a unit HiFi-GAN, or their codec."),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page to this machine only; then every row has sound.")
@@ -328,6 +339,44 @@ def inspect(
     from echo_targets.jobs.commands.inspect import inspect_command
 
     raise typer.Exit(inspect_command(root, out, sounds, serve, vocoder))
+
+
+@app.command()
+def export(
+    root: Root,
+    format: Annotated[
+        ExportFormat,
+        typer.Argument(
+            help="hub: training sets for `datasets`; slam-omni, vocalnet: training/echo as frames; moshi-finetune: "
+            "stereo dialogues; lhotse, webdataset: utterances with all tables."
+        ),
+    ],
+    out: Annotated[str, typer.Argument(help="New or empty folder or URL; running the command again resumes.")],
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="A label, RECIPE@SNAPSHOT or a recipe, as `status` shows them. Default: the current version."
+        ),
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Condition `COLUMN OPERATOR VALUE`, with ==, !=, <, <=, >, >=, in or not in; repeat for more. A "
+            "column of a joined table is TABLE.COLUMN. A null passes none."
+        ),
+    ] = None,
+) -> None:
+    """Write a version of a dataset in the format of another trainer or library.
+
+    What a format can't express is an error before anything is written, or is counted by reason at the end.
+
+    Example: echo-targets export out/calls hub out/hub
+
+    Example: echo-targets export out/calls slam-omni s3://bucket/slam --version 2026-12 --filter 'target_cer <= 0.1'
+    """
+    from echo_targets.jobs.commands.export import export_command
+
+    raise typer.Exit(export_command(root, format.value, out, version, filter or []))
 
 
 @app.command()

@@ -26,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 
-from echo_targets.jobs.stages import STAGES, in_order, is_import_path, transform_of
+from echo_targets.jobs.stages import STAGES, check_together, in_order, is_import_path, transform_of
 from echo_targets.pipeline.devices import NAMES, is_device, local_gpus
 from echo_targets.pipeline.lease import WhenBusy
 from echo_targets.pipeline.runners.base import Runner
@@ -169,6 +169,7 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         raise ConfigError(f"{path}: stages.ingest is missing. Add it with the sources to ingest.")
     try:
         in_order(stages)
+        check_together(stages)
     except UserError as error:
         raise ConfigError(f"{path}: {error}") from error
     settings = parsed.model_copy(update={"stages": stages})

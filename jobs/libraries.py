@@ -77,6 +77,10 @@ BACKENDS = (
     Backend("echo", "safetensors", "safetensors.torch", "echo", "model weights"),
     Backend("echo", "tokenizers", "tokenizers", "echo", "text tokenizers"),
     Backend("echo", "rapidfuzz", "rapidfuzz", "echo", "unit error rates"),
+    Backend("voice", "num2words", "num2words", "voices", "numbers in words"),
+    Backend("voice", "transformers", "transformers", "voices", "VITS, MMS-TTS, SpeechT5 and Bark"),
+    Backend("voice", "sentencepiece", "sentencepiece", "voices", "SpeechT5's tokenizer"),
+    Backend("vocoder", "transformers", "transformers", "echo", "EnCodec, DAC and Mimi: units to audio"),
     Backend("vocoder", "speechbrain", "speechbrain", "speechbrain", "unit HiFi-GAN: units to audio"),
     Backend("fit-codebook", "scikit-learn", "sklearn", "fit", "k-means"),
     Backend("inspect", "jinja2", "jinja2", "inspect", "the inspector's page"),
@@ -88,7 +92,7 @@ BACKENDS = (
     Backend(
         "embedded", "hama", "hama", "demo", "English phonemes", (HAMA_CTC, HAMA_G2P, HAMA_G2P_DECODER, HAMA_VOCABULARY)
     ),
-    Backend("embedded", "hibari-tts", "hibari", "demo", "an English voice", (HIBARI_VOICE,)),
+    Backend("embedded", "hibari-tts", "hibari", "voices", "an English voice; abbreviations in words", (HIBARI_VOICE,)),
     Backend("device", "torch", "torch", "align", "GPU support; every model also runs on a CPU"),
 )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas import ENTRIES, KEY, TABLES
@@ -94,6 +95,21 @@ def in_order(names: Iterable[str]) -> list[str]:
         waiting.remove(ready)
         ordered.append(ready)
     return ordered
+
+
+def check_together(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check stages' parameters against each other.
+
+    Raises:
+        UserError: a stage needs what another does not make.
+    """
+    if "echo" in stages and "publish_echo" in stages:
+        target, made = stages["publish_echo"]["target"], stages["echo"]["targets"]
+        if target not in made:
+            raise UserError(
+                f"stages.publish_echo.target is {target}, but stages.echo.targets has only {', '.join(made)}: publish "
+                f"one of these, or add {target}"
+            )
 
 
 def _missing(kind: type[Transform], made: set[str], kinds: dict[str, type[Transform]], ordered: list[str]) -> set[str]:

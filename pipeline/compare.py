@@ -14,6 +14,16 @@ def plain_strings(rows: pa.Table) -> pa.Table:
     return rows.cast(pa.schema(fields)).combine_chunks()
 
 
+def with_fields(rows: pa.Table) -> pa.Table:
+    """Replace each struct column that has a value by its fields, as columns named `struct.field`."""
+    empty = [name for name in rows.column_names if pa.types.is_struct(rows[name].type) and not _any(rows[name])]
+    return rows.drop_columns(empty).flatten()
+
+
+def _any(values: pa.ChunkedArray) -> bool:
+    return values.null_count < len(values)
+
+
 def differing(before: pa.Table, after: pa.Table, name: str) -> np.ndarray:
     """Return an (N,) bool mask of rows that differ in a column.
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
-from echo_targets.transforms.models.voices.hibari import Delivery, Voice
+from echo_targets.transforms.models.voices.delivery import Delivery, deliver
+from echo_targets.transforms.models.voices.registry import open_voice
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT.parent / "shared" / "speech"
@@ -100,11 +101,12 @@ def speak(lines: list[Line], folder: Path) -> None:
     """Write the speech and its manifest; texts there are in lower case and have no punctuation, as LibriSpeech's."""
     import soundfile
 
-    voice = Voice()
+    voice = open_voice()
+    voice.setup()
     (folder / "audio").mkdir()
     with (folder / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
         for line in lines:
-            sound = voice.speak(line.text, delivery=line.delivery)
+            sound = deliver(voice, line.text, line.delivery)
             name = f"audio/{line.id}.flac"
             soundfile.write(folder / name, sound, 16_000, subtype="PCM_16")
             row = {

@@ -42,6 +42,7 @@ HEAVY = {
     "soxr",
     "sklearn",
     "numba",
+    "num2words",
 }
 """Libraries that are imported where they are used: inside a function, or for type checking alone."""
 DERIVES = {

@@ -48,7 +48,7 @@ class Speller(UnitReader):
 def row(text: str, units: list[list[int]], **values: Any) -> dict[str, Any]:
     lengths = {"sub_lengths": [1] * len(units), "denoising_cosine": [0.5] * len(units)}
     reasons = {"stop_reason": ["end"] * len(units), "hidden_text_agreement": 0.75}
-    return {"response_text": text, "unit_targets": units, **lengths, **reasons, **values}
+    return {"response_text": text, "units": [[segment] for segment in units], **lengths, **reasons, **values}
 
 
 def question(key: str, text: str, reply: str, units: list[int] | None) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def test_the_ablation_trains_one_decoder_for_each_kind_of_target(corpus: Path, t
     root, model = str(corpus / "root"), str(corpus / "model")
     targets = targets_of(model, Dialogues.read(root, "train"))
     assert [len(rows) for rows in targets.values()] == [2, 2, 2]
-    recorded, text, hidden = ([row["unit_targets"] for row in rows.values()] for rows in targets.values())
+    recorded, text, hidden = ([row["units"] for row in rows.values()] for rows in targets.values())
     assert recorded != text and text != hidden
     lines = list(table(root, model, UnitReader.load(corpus / "reader"), tmp_path, 2, None))
     assert [line.split(" | ")[0] for line in lines] == [f"| {name}" for name in targets]

@@ -31,13 +31,18 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], at_onc
     """
     import torch
 
-    assert not current_thread().name.startswith(POOL), "a thread of the pool would wait for itself"
+    assert not in_pool(), "a thread of the pool would wait for itself"
 
     def limited(item: Item) -> Result:
         _limit_threads()  # for each item, since other code in this thread, such as numba, may reset the limit
         return function(item)
 
     return list(_pool(at_once or torch.get_num_threads()).map(limited, items))
+
+
+def in_pool() -> bool:
+    """Return True in a thread of `in_threads`, which is limited to one OpenMP/MKL thread already."""
+    return current_thread().name.startswith(POOL)
 
 
 def in_parallel(function: Callable[[list[Item]], list[Result]], items: list[Item], device: str) -> list[Result]:

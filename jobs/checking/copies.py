@@ -27,6 +27,8 @@ from echo_targets.schemas import (
 from echo_targets.schemas.dataset.check import SHOWN_PER_RULE, UNREADABLE, Finding, shortened
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError
 from echo_targets.schemas.dataset.versions import Recipe
+from echo_targets.schemas.tables.targets import ORIGINS
+from echo_targets.schemas.tables.training import OF_REPLY, OF_TARGET
 
 OF_UTTERANCES = ("corpus", "split", "language", "speaker_id")
 COPIES: dict[str, dict[str, dict[str, str]]] = {
@@ -41,7 +43,7 @@ COPIES: dict[str, dict[str, dict[str, str]]] = {
     },
     ECHO.name: {
         UTTERANCES.name: {name: name for name in OF_UTTERANCES if name in ECHO.columns},
-        ECHO_TARGETS.name: {name: name for name in ECHO_TARGETS.columns if name != KEY},
+        ECHO_TARGETS.name: {name: name for name in OF_REPLY if name != KEY},
     },
 }
 """Columns of each training set and the columns that they were copied from, by source table."""
@@ -87,15 +89,26 @@ def _read(dataset: Dataset, recipe: Recipe, table: str, shard: str, columns: Seq
         return file.read(list(columns)).combine_chunks()
 
 
+def _copies(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Return COPIES of a version's table, with the fields of the published target."""
+    copied = COPIES[recipe.table]
+    if recipe.table != ECHO.name:
+        return copied
+    target = recipe.parameters.get("target", "t2c")
+    of_target = {column: f"{target}.{field}" for field, column in OF_TARGET.items()}
+    return copied | {ECHO_TARGETS.name: copied[ECHO_TARGETS.name] | of_target}
+
+
 def _check_training(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Finding]:
     from echo_targets.transforms.base import joined
     from echo_targets.transforms.stages.measure import text_of
     from echo_targets.transforms.stages.publish.stage import replies_of
 
-    copied, columns = COPIES[recipe.table], TABLES[recipe.table].columns
+    copied, columns = _copies(recipe), TABLES[recipe.table].columns
     own = [name for names in copied.values() for name in names]
     texts = [name for name in ("text", "response_text") if name in columns and name not in own]
-    rows = _read(dataset, recipe, recipe.table, shard, [KEY, *own, *texts])
+    named = ["target"] if recipe.table == ECHO.name else []
+    rows = _read(dataset, recipe, recipe.table, shard, [KEY, *own, *texts, *named])
     sources = {
         table: _read(
             dataset, recipe, table, shard, [KEY, *names.values(), *(TEXTS if table == UTTERANCES.name else [])]
@@ -109,12 +122,21 @@ def _check_training(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Fi
         if (source := sources[table]) is not None:
             places = _places(rows, source)
             for name, origin in names.items():
-                yield from _differing(recipe, shard, f"{table}_agree", rows, name, source[origin].take(places))
+                yield from _differing(recipe, shard, f"{table}_agree", rows, name, _column(source, origin).take(places))
+    for name in named:
+        chosen = pa.repeat(recipe.parameters.get(name, "t2c"), len(rows))
+        yield from _differing(recipe, shard, "target_agrees", rows, name, chosen)
     transcripts = _read(dataset, recipe, TRANSCRIPTS.name, shard, [KEY, "text"])
     spoken = joined(utterances.take(_places(rows, utterances)), TRANSCRIPTS, transcripts)
     yield from _differing(recipe, shard, "text_agrees", rows, "text", text_of(spoken))
     if "response_text" in texts:
         yield from _differing(recipe, shard, "reply_agrees", rows, "response_text", replies_of(spoken, utterances))
+
+
+def _column(source: pa.Table, path: str) -> pa.ChunkedArray:
+    """Return a column, or the field of a struct column as `column.field`."""
+    name, _, field = path.partition(".")
+    return pc.struct_field(source[name], field) if field else source[name]
 
 
 def _places(rows: pa.Table, source: pa.Table) -> pa.Array:
@@ -166,16 +188,17 @@ def _check_rates(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Findi
 
 def _check_edits(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Finding]:
     """Recompute the error rate of each reply's targets against its recording, if this version's stage made them."""
-    from echo_targets.transforms.stages.echo.recorded import unit_error_rate
     from echo_targets.transforms.stages.echo.stage import Echo
+    from echo_targets.transforms.stages.echo.targets import unit_error_rate
 
     if (recipe.stage, recipe.version) != (Echo.name, Echo.version):
         return
-    names = ("unit_targets", "recorded_units", "unit_error_rate")
-    rows = _read(dataset, recipe, recipe.table, shard, [KEY, *names])
+    rows = _read(dataset, recipe, recipe.table, shard, [KEY, *ORIGINS])
     for row in rows.to_pylist() if rows is not None else ():
-        expected = {"unit_error_rate": unit_error_rate(row["unit_targets"], row["recorded_units"])}
-        yield from _wrong_scores(recipe, shard, row, expected)
+        for origin in ORIGINS:
+            if (target := row[origin]) and origin != "recorded":
+                expected = {"unit_error_rate": unit_error_rate(target, row["recorded"])}
+                yield from _wrong_scores(recipe, shard, {KEY: row[KEY], **target}, expected)
 
 
 def _wrong_scores(recipe: Recipe, shard: str, row: dict[str, Any], expected: dict[str, Any]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from echo_targets.jobs.escapes import json_text, markup
 from echo_targets.jobs.screen import open_console
-from echo_targets.jobs.versions.difference import QUANTILES, UNITS, Difference, Tally, difference
+from echo_targets.jobs.versions.difference import QUANTILES, Difference, Tally, difference
 from echo_targets.jobs.versions.parts import Side, side
 from echo_targets.pipeline.stage import changes
 from echo_targets.schemas import KEY, TABLES
@@ -50,12 +50,15 @@ def _plain(a: Side, b: Side, found: Difference) -> dict[str, Any]:
         "rows": {name: getattr(found, name) for name in ("added", "gone", "same", "changed", "added_why", "gone_why")},
         "columns": {name: count for name, count in found.columns.items() if count},
         "unit_error_rate": {
-            "total": _rated([("all", found.total)])["all"],
-            "by_corpus": _rated(sorted(found.by_corpus.items())),
-            "by_length": _rated((_length(bits), tally) for bits, tally in sorted(found.by_length.items())),
-        }
-        if a.recipe.table in UNITS
-        else None,
+            name: {
+                "total": _rated([("all", rates.total)])["all"],
+                "by_corpus": _rated(sorted(rates.by_corpus.items())),
+                "by_length": _rated((_length(bits), tally) for bits, tally in sorted(rates.by_length.items())),
+                "by_codebook": _rated((str(number), tally) for number, tally in sorted(rates.by_codebook.items())),
+                "frames": _rated([("all", rates.frames)])["all"],
+            }
+            for name, rates in found.units.items()
+        },
         "scores": found.quantiles(),
         "worst": [row for *_, row in found.worst],
     }
@@ -81,10 +84,13 @@ def _show(a: Side, b: Side, found: Difference) -> None:
             say(f"  {name}, {where}: " + ", ".join(f"{count} {reason}" for reason, count in why.most_common()))
     differ = ", ".join(f"{name} {count}" for name, count in found.columns.most_common() if count)
     say(f"Rows that differ, by column: {differ or 'none'}")
-    if a.recipe.table in UNITS:
-        table = RichTable("", "rows", "units of A", "edits", "rate", title="Unit error rate of B against A")
-        lengths = [(f"{_length(bits)} units", tally) for bits, tally in sorted(found.by_length.items())]
-        for name, tally in [("all", found.total), *sorted(found.by_corpus.items()), *lengths]:
+    for of, rates in found.units.items():
+        which = "" if of == "units" else f" in {of}"
+        table = RichTable("", "rows", "units of A", "edits", "rate", title=f"Unit error rate of B against A{which}")
+        lengths = [(f"{_length(bits)} units", tally) for bits, tally in sorted(rates.by_length.items())]
+        codebooks = [(f"codebook {number}", tally) for number, tally in sorted(rates.by_codebook.items())]
+        frames = [("frames", rates.frames)] if rates.frames.rows else []
+        for name, tally in [("all", rates.total), *sorted(rates.by_corpus.items()), *lengths, *codebooks, *frames]:
             rate = "" if tally.rate is None else f"{tally.rate:.2%}"
             table.add_row(markup(name), str(tally.rows), str(tally.units), str(tally.edits), rate)
         console.print(table)
@@ -95,8 +101,9 @@ def _show(a: Side, b: Side, found: Difference) -> None:
                 table.add_row(name if which == "A" else "", which, *(f"{value:g}" for value in values.values()))
         console.print(table)
     if found.worst:
-        table = RichTable("row", "corpus", "units A", "units B", "rate", "text", title="Worst rows")
+        table = RichTable("row", "corpus", "of", "units A", "units B", "rate", "text", title="Worst rows")
         for *_, row in found.worst:
-            shown = (row[KEY], row["corpus"], row["units_a"], row["units_b"], f"{row['rate']:.0%}", row["text"][:60])
+            rate = "" if row["rate"] is None else f"{row['rate']:.0%}"
+            shown = (row[KEY], row["corpus"], row["of"], row["units_a"], row["units_b"], rate, row["text"][:60])
             table.add_row(*map(markup, shown))
         console.print(table)

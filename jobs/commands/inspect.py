@@ -13,7 +13,7 @@ from typing import Any
 from echo_targets.jobs.escapes import one_line
 from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.schemas.errors import UserError
-from echo_targets.transforms.models.voices.vocoder import Vocoder
+from echo_targets.transforms.models.vocoders.registry import open_vocoder
 
 LOOPBACK = "127.0.0.1"
 PORT = 8010
@@ -22,7 +22,7 @@ PORT = 8010
 def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str | None) -> int:
     """Write the page; if `serve` is True, serve it until Ctrl-C."""
     try:
-        voice = Vocoder(Path(vocoder)) if vocoder else None
+        voice = open_vocoder(Path(vocoder)) if vocoder else None
         site, sounding = write_site(root, Path(out), sounds, voice)
     except ImportError as error:
         raise UserError(f"{error.name} is not installed. Install it: pip install 'echo-targets[inspect]'") from error

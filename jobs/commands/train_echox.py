@@ -25,7 +25,7 @@ from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.digests import sha256_of
-from echo_targets.transforms.models.echox.collate import KDRow
+from echo_targets.transforms.models.echox.collate import KDRow, single_codebook
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
@@ -147,7 +147,7 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
     spelled_out = prompt.before_audio, prompt.after_audio
     parts = [[tokenizer_of(echox).token_to_id(token) for token in part] for part in spelled_out]
     names = "audio num_samples split user_audio_ids asr_target_ids prompt_template_id tokenizer_id response_token_ids"
-    columns = [KEY, *names.split(), "sub_lengths", "unit_targets"]
+    columns = [KEY, *names.split(), "sub_lengths", "num_codebooks", "unit_targets"]
     table = table_of(Dataset(root), "training/echo", columns, "publish_echo")
     expected = {
         "tokenizer_id": f"tokenizer-{sha256_of(Path(model) / 'tokenizer.json')[:8]}",
@@ -182,7 +182,7 @@ def _echo_row(row: dict[str, Any], prompt: list[list[int]]) -> EchoRow:
         raise ConfigError(
             f"training/echo: {row[KEY]} has {len(row['user_audio_ids'])} user turns of audio; the trainer supports one"
         )
-    kd = KDRow(prompt, [row["asr_target_ids"]], row["response_token_ids"], row["sub_lengths"], row["unit_targets"])
+    kd = KDRow(prompt, [row["asr_target_ids"]], row["response_token_ids"], row["sub_lengths"], single_codebook(row))
     return EchoRow(row[KEY], row["audio"]["bytes"], row["num_samples"], kd)
 
 

@@ -14,6 +14,7 @@ from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, MEASURES, SAMPLE
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest, must_be_readable
 from echo_targets.schemas.dataset.versions import Recipe
 from echo_targets.schemas.errors import UserError
+from echo_targets.schemas.tables.targets import ORIGINS
 from echo_targets.transforms.segments.rule import borders_of, frames_of
 from echo_targets.transforms.text import normalize, words_of
 
@@ -176,8 +177,8 @@ class Source:
             if other is not None:
                 detail["other"] = {"number": first + other, "id": utterances[other][KEY], "is_reply": is_user}
             if any(targets):
-                detail["targets"] = [_target(target, targets[0], words) if target else None for target in targets]
-            apart = [target and target["apart"] for target in detail.get("targets", [])[1:2]]
+                detail["targets"] = _targets(targets, words)
+            apart = [target.get("apart") for target in detail.get("targets", []) if target["version"] == 1]
             scores = _scores(detail, joined, targets[0] if targets else None, apart[0] if apart else None)
             dialogue = utterance["dialogue_id"] or utterance[KEY]
             lot = zlib.crc32(dialogue.encode()) / 2**32
@@ -272,46 +273,79 @@ def _units(row: Row | None) -> Row:
     return named | {"units": first, "others": others, "durations": row["durations"]}
 
 
-def _target(row: Row, current: Row | None, words: Row | None) -> Row:
-    """Return an echo target with its units aligned to the recorded ones, segment by segment."""
+def _targets(rows: Sequence[Row | None], words: Row | None) -> list[Row]:
+    """Return the echo targets of a turn: of each version, one for each origin.
+
+    A recording's is only shown if no other has its codebook, since others are shown beside it.
+
+    Args:
+        rows: the turn's row of `echo_targets` in each version.
+        words: the alignment of the recorded reply.
+    """
+    return [target for version, row in enumerate(rows) for target in _of_version(row, version, rows[0], words)]
+
+
+def _of_version(row: Row | None, version: int, current: Row | None, words: Row | None) -> list[Row]:
+    if row is None:
+        return [{"version": version, "segments": []}]
+    said = {origin: row[origin] for origin in ORIGINS if row[origin]}
+    recorded = said.get("recorded")
+    others = [target for origin, target in said.items() if origin != "recorded"]
+    if recorded and any(_of_one_codebook(target, recorded) for target in others):
+        del said["recorded"]
+    return [_target(row, origin, current, words) | {"version": version, "origin": origin} for origin in said]
+
+
+def _of_one_codebook(target: Row, other: Row) -> bool:
+    return all(target[name] == other[name] for name in ("codebook_id", "num_codebooks"))
+
+
+def _target(row: Row, origin: str, current: Row | None, words: Row | None) -> Row:
+    """Return an echo target with its units aligned to the recorded ones of the same codebook, segment by segment."""
+    target, recorded = row[origin], row["recorded"]
+    if origin == "recorded" or (recorded and not _of_one_codebook(target, recorded)):
+        recorded = None
     segments = []
-    ends = [0, *row["segment_char_ends"]]
-    for place, (start, end) in enumerate(pairwise(ends)):
-        units = row["unit_targets"][place]
-        recorded = row["recorded_units"][place] if row["recorded_units"] is not None else None
+    for place, (start, end) in enumerate(pairwise([0, *row["segment_char_ends"]])):
+        units, true = target["units"][place], recorded and recorded["units"][place]
         segments.append(
             {
                 "text": row["response_text"][start:end],
                 "units": units,
-                "recorded": recorded,
-                "edits": None if recorded is None else diff(units, recorded),
-                "mean_logprob": row["mean_logprob"][place],
-                "denoising_cosine": (row["denoising_cosine"] or {place: None})[place],
-                "stop_reason": row["stop_reason"][place],
+                "durations": target["durations"] and target["durations"][place],
+                "recorded": true,
+                "edits": true and diff([*zip(*units, strict=True)], [*zip(*true, strict=True)]),
+                "mean_logprob": target["mean_logprob"] and target["mean_logprob"][place],
+                "denoising_cosine": row["denoising_cosine"] and row["denoising_cosine"][place],
+                "stop_reason": target["stop_reason"] and target["stop_reason"][place],
             }
         )
+    scores = {"hidden_text_agreement": row["hidden_text_agreement"]}
     return {
         "text": row["response_text"],
         "source": row["response_source"],
-        "model": row["echo_model_id"],
-        "codebook": row["codebook_id"],
+        "model": target["model_id"] or row["echo_model_id"],
+        "codebook": target["codebook_id"],
+        "hop": target["hop_samples"] / target["sampling_rate"],
         "segments": segments,
         "borders": _borders(row, words),
-        "scores": {name: row[name] for name in ("unit_error_rate", "target_cer", "hidden_text_agreement")},
-        "apart": None if current is None or current is row else _apart(current, row),
+        "scores": {name: target[name] for name in ("unit_error_rate", "target_cer")} | scores,
+        "apart": None if current is None or current is row else _apart(current[origin], target),
     }
 
 
-def _apart(current: Row, other: Row) -> float | None:
+def _apart(current: Row | None, other: Row) -> float | None:
     from rapidfuzz.distance import Levenshtein
 
-    units = [[unit for segment in row["unit_targets"] for unit in segment] for row in (current, other)]
+    if current is None:
+        return None
+    units = [[run for segment in target["units"] for run in zip(*segment, strict=True)] for target in (current, other)]
     return round(Levenshtein.distance(*units) / len(units[1]), 4) if units[1] else None
 
 
 def _borders(row: Row, words: Row | None) -> list[float] | None:
-    """Return the seconds at which segments of the recorded reply end, by the rule that cut `recorded_units`."""
-    if row["recorded_units"] is None:
+    """Return the seconds at which segments of the recorded reply end, by the rule that cut its units."""
+    if row["recorded"] is None:
         return None
     items = words["items"] if words else []
     samples = frames_of(row["segment_char_ends"][:-1], borders_of(items, frame_samples=1, num_frames=2**62))
@@ -325,7 +359,8 @@ def _second(sample: float) -> float:
 
 def _scores(detail: Row, joined: dict[str, Row | None], target: Row | None, apart: float | None) -> list[float]:
     transcript, alignment = joined[TRANSCRIPTS.name] or {}, joined[ALIGNMENTS.name] or {}
-    segments, target = transcript.get("segments") or [], target or {}
+    segments, row = transcript.get("segments") or [], target or {}
+    said: Row = next((row[origin] for origin in ORIGINS if row.get(origin)), {})
     found = {
         "seconds": detail["seconds"],
         "avg_logprob": min((segment["avg_logprob"] for segment in segments), default=None),
@@ -333,11 +368,11 @@ def _scores(detail: Row, joined: dict[str, Row | None], target: Row | None, apar
         "compression_ratio": max((segment["compression_ratio"] for segment in segments), default=None),
         "alignment_coverage": alignment.get("coverage"),
         "units_per_s": len(detail["units"]) / detail["seconds"] if "units" in detail else None,
-        "mean_logprob": min(target.get("mean_logprob") or [], default=None),
-        "denoising_cosine": min(target.get("denoising_cosine") or [], default=None),
+        "mean_logprob": min(said.get("mean_logprob") or [], default=None),
+        "denoising_cosine": min(row.get("denoising_cosine") or [], default=None),
         "versions_apart": apart,
     }
-    columns = {**(joined[MEASURES.name] or {}), **transcript, **target}
+    columns = {**(joined[MEASURES.name] or {}), **transcript, **row, **said}
     values = (found[name] if name in found else columns.get(name) for name in SCORES)
     return [math.nan if value is None else value for value in values]
 

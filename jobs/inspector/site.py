@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from echo_targets.jobs.inspector.rows import SCORES, PageRow, Source, short_text
-from echo_targets.jobs.inspector.sound import HOP, MeanSpectra, encoded, hop_of, listen
+from echo_targets.jobs.inspector.sound import HOP, MeanSpectra, encoded, hop_of, listen, voiced
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.storage import is_url
 from echo_targets.schemas.dataset.urls import as_path
 from echo_targets.schemas.errors import UserError
-from echo_targets.transforms.audio.waveforms import encode_flac
-from echo_targets.transforms.models.voices.vocoder import Vocoder, whole
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.vocoders.base import Vocoder
 
 HERE = Path(__file__).parent
 MARK = "data/index.js"
@@ -73,25 +73,28 @@ class Site:
             self.spectra.add(units, bands)
 
     def put_voice(self, number: int, detail: dict[str, Any]) -> None:
-        """Synthesize a row's targets and write them as FLAC by version, null for a version without units.
+        """Synthesize a row's targets and write them as FLAC, null for a target that the vocoder can't say.
 
         Does nothing without a vocoder.
 
         Raises:
-            UserError: a target's units are not of the vocoder's codebook.
+            UserError: the vocoder can say none of them.
         """
         if self.vocoder is None or "targets" not in detail:
             return
-        segments = [target["segments"] if target else [] for target in detail["targets"]]
-        units = [whole([segment["units"] for segment in each]) for each in segments]
-        try:
-            voices = self.vocoder(units)
-        except ValueError as error:
+        flac: list[str | None] = []
+        errors = []
+        for target in detail["targets"]:
+            try:
+                flac.append(voiced(self.vocoder, target))
+            except (ModelError, ValueError) as error:
+                flac.append(None)
+                errors.append(error)
+        if errors and not any(flac):
             raise UserError(
-                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({error}). Choose another "
+                f"{detail['id']}: the targets' units are not of the vocoder's codebook ({errors[0]}). Choose another "
                 "--vocoder, or none."
-            ) from error
-        flac = [encoded(encode_flac(np.rint(each * 32767).astype(np.int16))) if len(each) else None for each in voices]
+            ) from errors[0]
         self.put(f"voices/{number:06d}", flac)
 
     def put_any_voice(self, number: int) -> None:

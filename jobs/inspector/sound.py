@@ -1,4 +1,4 @@
-"""Compute what the page shows of audio: peaks, a spectrogram, and the mean spectrum of each unit."""
+"""Compute what the page shows and plays: peaks, a spectrogram, mean spectra of units, and targets as speech."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.audio.waveforms import decode_flac, encode_flac
+from echo_targets.transforms.models.vocoders.base import Vocoder, check_durations, frames_of
 
 HOP = Fraction(320)
 FFT = 1024
@@ -41,6 +42,27 @@ def listen(flac: bytes, hop: Fraction) -> tuple[dict[str, Any], np.ndarray]:
     bands = spectrogram(waveform, hop)
     value = {"flac": encoded(flac), "peaks": encoded(peaks(waveform)), "hop": float(hop), "spectrogram": encoded(bands)}
     return value, bands
+
+
+def voiced(vocoder: Vocoder, target: dict[str, Any]) -> str | None:
+    """Return a target's speech as FLAC in base64; None for a target without units.
+
+    Args:
+        vocoder: a vocoder of the target's codebook.
+        target: a target as on the page.
+
+    Raises:
+        ModelError: the vocoder is for another codebook, or needs durations.
+        ValueError: a unit is not in the codebook.
+    """
+    units, durations = ([segment[name] for segment in target["segments"]] for name in ("units", "durations"))
+    lasting = None if None in durations else durations
+    if not any(codebook for segment in units for codebook in segment):
+        return None
+    vocoder.check_codebook(target["codebook"])
+    check_durations(vocoder, lasting)
+    speech = vocoder.speak(frames_of(units, lasting))
+    return encoded(encode_flac(np.rint(np.clip(speech, -1, 1) * 32767).astype(np.int16)))
 
 
 def hop_of(units: dict[str, Any]) -> Fraction:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +17,25 @@ import pyarrow.compute as pc
 from echo_targets.jobs.versions.parts import Part, Side, equal_shards, parts
 from echo_targets.pipeline.compare import differing
 from echo_targets.schemas import KEY, TABLES
+from echo_targets.schemas.tables.targets import ORIGINS
 
-UNITS = {"echo_targets": "unit_targets", "training/echo": "unit_targets", "units": "units", "training/t2c": "units"}
-"""Name of the units column of each table that has one."""
+
+class Track(NamedTuple):
+    """Columns with units, with those of their durations; `segmented` if a row has a list of units for each segment."""
+
+    units: str
+    durations: str
+    segmented: bool
+
+
+TRACKS = {
+    "units": {"units": Track("units", "durations", False)},
+    "training/t2c": {"units": Track("units", "durations", False)},
+    "training/echo": {"units": Track("unit_targets", "unit_durations", True)},
+    "echo_targets": {origin: Track(f"{origin}.units", f"{origin}.durations", True) for origin in ORIGINS},
+}
+"""Units of the tables that have some, by name."""
+PROVENANCE = ("echo_model_id", "model_id", "decode_id", "tokenizer_id", "codebook_id", "unit_language_id", "encoder")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 WORST = 10
 
@@ -40,6 +58,24 @@ class Tally:
 
 
 @dataclass
+class UnitDifference:
+    """Unit error rates of B against A.
+
+    Attributes:
+        total, by_corpus: a unit has one number for each codebook, and is wrong if one of them is.
+        by_length: the same, by bit length of the number of A's units.
+        by_codebook: of each codebook on its own, numbered from 0; empty if there is only one.
+        frames: edits of frames instead of units, for rows whose durations are known in both.
+    """
+
+    total: Tally = field(default_factory=Tally)
+    by_corpus: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    by_length: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    by_codebook: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    frames: Tally = field(default_factory=Tally)
+
+
+@dataclass
 class Difference:
     """Differences between versions A and B of a table.
 
@@ -52,9 +88,8 @@ class Difference:
         changed: number of rows in both that differ.
         columns: number of rows in both that differ, by column.
         scores: all values of each score in A and in B; for a list of scores, its minimum.
-        total, by_corpus: unit error rates.
-        by_length: unit error rates by bit length of the number of A's units.
-        worst: (rate, key, details) of the rows with the highest unit error rates, highest first.
+        units: differences of units, by name: of `echo_targets` one for each origin.
+        worst: (rate, key, name of the units, details) of the rows with the highest unit error rates, highest first.
     """
 
     added: int = 0
@@ -66,10 +101,8 @@ class Difference:
     changed: int = 0
     columns: Counter[str] = field(default_factory=Counter)
     scores: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = field(default_factory=dict)
-    total: Tally = field(default_factory=Tally)
-    by_corpus: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    by_length: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    worst: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+    units: defaultdict[str, UnitDifference] = field(default_factory=lambda: defaultdict(UnitDifference))
+    worst: list[tuple[float, str, str, dict[str, Any]]] = field(default_factory=list)
 
     def quantiles(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return, for each score and side, the number of values and their quantiles by name (`50%`)."""
@@ -91,12 +124,12 @@ def difference(a: Side, b: Side) -> Difference:
     table = TABLES[a.recipe.table]
     columns = [name for name in table.columns if f"{name}.bytes" not in table.unchecked and name != KEY]
     for one, other in parts(a, b, columns):
-        _compare(found, one, other, columns, UNITS.get(table.name))
-    found.worst.sort(key=lambda item: (-item[0], item[1]))
+        _compare(found, one, other, TRACKS.get(table.name, {}))
+    found.worst.sort(key=lambda item: (-item[0], *item[1:3]))
     return found
 
 
-def _compare(found: Difference, one: Part, other: Part, columns: list[str], units: str | None) -> None:
+def _compare(found: Difference, one: Part, other: Part, tracks: Mapping[str, Track]) -> None:
     keys, others = (part.rows[KEY].combine_chunks() for part in (one, other))
     for only, part, rejected, why in (
         (pc.is_null(pc.index_in(keys, value_set=others)), one, other.rejected, found.gone_why),
@@ -108,6 +141,7 @@ def _compare(found: Difference, one: Part, other: Part, columns: list[str], unit
             found.gone += len(unmatched)
         else:
             found.added += len(unmatched)
+    columns = [name for name in dict.fromkeys([*one.rows.column_names, *other.rows.column_names]) if name != KEY]
     for name in columns:
         for number, part in enumerate((one, other)):
             if name in part.rows.column_names and (values := _scores(part.rows[name])) is not None:
@@ -123,13 +157,14 @@ def _compare(found: Difference, one: Part, other: Part, columns: list[str], unit
             differs |= mask
     found.changed += int(differs.sum())
     found.same += len(after) - int(differs.sum())
-    if units:
-        _compare_units(found, before, after, units)
+    for name, track in tracks.items():
+        if {track.units, track.durations} <= {*before.column_names} & {*after.column_names}:
+            _compare_units(found, before, after, name, track)
 
 
 def _is_provenance(column: str) -> bool:
     """Return True if a column names a model or file, so that a new one changes it in every row."""
-    return column in ("echo_model_id", "decode_id", "tokenizer_id", "codebook_id", "unit_language_id", "encoder")
+    return column.rpartition(".")[2] in PROVENANCE
 
 
 def _scores(values: pa.ChunkedArray) -> np.ndarray | None:
@@ -141,26 +176,44 @@ def _scores(values: pa.ChunkedArray) -> np.ndarray | None:
     return None
 
 
-def _compare_units(found: Difference, before: pa.Table, after: pa.Table, units: str) -> None:
-    from rapidfuzz.distance import Levenshtein
-
+def _compare_units(found: Difference, before: pa.Table, after: pa.Table, name: str, track: Track) -> None:
     texts = after["response_text"].to_pylist() if "response_text" in after.column_names else [""] * len(after)
-    corpora = after["corpus"].to_pylist()
-    olds, news = (rows[units].to_pylist() for rows in (before, after))
-    keys = after[KEY].to_pylist()
-    for place, (key, old, new) in enumerate(zip(keys, map(_flat, olds), map(_flat, news), strict=True)):
-        edits = 0 if old == new else Levenshtein.distance(old, new)
-        for tally in (found.total, found.by_corpus[corpora[place]], found.by_length[len(old).bit_length()]):
+    corpora, keys, rates = after["corpus"].to_pylist(), after[KEY].to_pylist(), found.units[name]
+    sides = [zip(*(rows[each].to_pylist() for each in track[:2]), strict=True) for rows in (before, after)]
+    for key, corpus, text, (a, frames_a), (b, frames_b) in zip(keys, corpora, texts, *sides, strict=True):
+        if a is None or b is None:
+            continue
+        old, new = (_runs(units, track.segmented) for units in (a, b))
+        edits = _edits(old, new)
+        for tally in (rates.total, rates.by_corpus[corpus], rates.by_length[len(old).bit_length()]):
             tally.add(len(old), edits)
+        if old and new and len(old[0]) == len(new[0]) > 1:
+            for number, (one, other) in enumerate(zip(zip(*old, strict=True), zip(*new, strict=True), strict=True)):
+                rates.by_codebook[number].add(len(one), _edits(one, other))
+        if frames_a is not None and frames_b is not None:
+            was, now = _frames(old, frames_a, track.segmented), _frames(new, frames_b, track.segmented)
+            rates.frames.add(len(was), _edits(was, now))
         if edits:
-            rate = edits / max(1, len(old))
-            row = {KEY: key, "corpus": corpora[place], "units_a": len(old), "units_b": len(new), "edits": edits}
-            item = (rate, key, row | {"rate": round(rate, 4), "text": texts[place]})
+            rate = edits / len(old) if old else None
+            row = {KEY: key, "corpus": corpus, "of": name, "units_a": len(old), "units_b": len(new), "edits": edits}
+            item = (inf if rate is None else rate, key, name, row | {"rate": rate and round(rate, 4), "text": text})
             (heapq.heappush if len(found.worst) < WORST else heapq.heappushpop)(found.worst, item)
 
 
-def _flat(units: list[Any]) -> list[int]:
-    return list(chain.from_iterable(units)) if units and isinstance(units[0], list) else units
+def _edits(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    from rapidfuzz.distance import Levenshtein
+
+    return 0 if one == other else Levenshtein.distance(one, other)
+
+
+def _runs(units: list[Any], segmented: bool) -> list[tuple[int, ...]]:
+    """Return a row's units, each with one number for each codebook."""
+    return [run for segment in (units if segmented else [units]) for run in zip(*segment, strict=True)]
+
+
+def _frames(runs: list[tuple[int, ...]], durations: list[Any], segmented: bool) -> list[tuple[int, ...]]:
+    counts = chain.from_iterable(durations) if segmented else durations
+    return [run for run, count in zip(runs, counts, strict=True) for _ in range(count)]
 
 
 def _quantiles(parts: list[np.ndarray]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.pipeline.compare import plain_strings
+from echo_targets.pipeline.compare import plain_strings, with_fields
 from echo_targets.schemas import KEY, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset, Manifest
 from echo_targets.schemas.dataset.versions import Recipe, Version
@@ -109,7 +109,7 @@ def _read(one: Side, shards: Iterable[str], columns: list[str], of: tuple[int, i
         manifest = one.manifests[shard]
         with one.dataset.open(manifest.output.path) as file:
             there = [name for name in columns if name in file.schema_arrow.names]
-            rows = plain_strings(file.read([KEY, *there]))
+            rows = with_fields(plain_strings(file.read([KEY, *there])))
         if "corpus" not in rows.column_names:
             rows = rows.append_column("corpus", _corpora(one, shard, rows[KEY]))
         if passes > 1:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,15 +87,23 @@ class Change:
 
 def contract_of(table: Table) -> Contract:
     """Return the contract of a table in this version of the code."""
-    named = ((field.name, str(field.type), field.nullable) for field in table.schema)
-    columns = tuple(Column(*column, table.means.get(column[0])) for column in named)
+    columns = tuple(replace(column, means=table.means.get(column.name)) for column in _named(table.schema))
     rules = {rule.name: rule.says for rule in (*table.rules, *table.cross_rules)}
     return Contract(table.name, table.version, columns, rules)
 
 
 def written(schema: pa.Schema, name: str, version: str) -> Contract:
     """Return the contract of a shard file, without rules and meanings."""
-    return Contract(name, version, tuple(Column(field.name, str(field.type), field.nullable) for field in schema))
+    return Contract(name, version, tuple(_named(schema)))
+
+
+def _named(fields: Iterable[pa.Field], prefix: str = "") -> Iterator[Column]:
+    """Yield the columns; a struct is followed by its fields, named like `t2c.units`."""
+    for field in fields:
+        is_struct = pa.types.is_struct(field.type)
+        yield Column(prefix + field.name, "struct" if is_struct else str(field.type), field.nullable)
+        if is_struct:
+            yield from _named(field.type, f"{prefix}{field.name}.")
 
 
 def read(place: str) -> tuple[dict[str, Contract], bool]:

@@ -96,7 +96,9 @@ ORIGIN = {
     "license": "license of the recording and its text",
 }
 SOUND = {
-    "audio": "16 kHz mono FLAC with 16-bit samples; path is the name of the source file, not a path on disk",
+    "audio": "the sound, as `datasets` stores it",
+    "audio.bytes": "16 kHz mono FLAC with 16-bit samples",
+    "audio.path": "name of the source file, not a path on disk",
     "num_samples": "length of the audio in samples at 16 kHz",
 }
 """Meanings of columns that several tables have."""

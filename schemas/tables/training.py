@@ -5,11 +5,13 @@ import pyarrow.compute as pc
 
 from echo_targets.schemas.tables.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column, list_of
 from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS
+from echo_targets.schemas.tables.echo_targets import RULES as RULES_OF_REPLY
 from echo_targets.schemas.tables.rules import (
     field_of,
     lengths,
     not_empty_rule,
     not_increasing,
+    one_of_rule,
     outside,
     per_element,
     range_rule,
@@ -17,6 +19,7 @@ from echo_targets.schemas.tables.rules import (
     spans_beyond,
     spans_disordered,
 )
+from echo_targets.schemas.tables.targets import MEANS, ORIGINS, TARGET, rules_of_columns
 from echo_targets.schemas.tables.units import UNITS
 
 SAME_AUDIO = Rule(
@@ -119,12 +122,23 @@ T2C = Table(
     ),
 )
 
+OF_TARGET = {field.name: field.name for field in TARGET} | {
+    "units": "unit_targets",
+    "durations": "unit_durations",
+    "unit_words": "unit_target_words",
+}
+"""Columns of `training/echo` that hold the fields of the published target."""
+OF_REPLY = [name for name in ECHO_TARGETS.columns if name not in ORIGINS]
+"""Columns of `training/echo` that are as in `echo_targets`."""
+
 ECHO = Table(
     name="training/echo",
-    version="2.0.0",
+    version="3.0.0",
     schema=pa.schema(
         [
-            *ECHO_TARGETS.schema,
+            *(ECHO_TARGETS.schema.field(name) for name in OF_REPLY),
+            column("target", CATEGORY),
+            *(field.with_name(OF_TARGET[field.name]) for field in TARGET),
             column("corpus", CATEGORY),
             column("split", CATEGORY),
             column("language", CATEGORY),
@@ -134,12 +148,20 @@ ECHO = Table(
         ]
     ),
     means={
-        **ECHO_TARGETS.means,
+        **{name: ECHO_TARGETS.means[name] for name in OF_REPLY},
+        "target": f"who says the units: {', '.join(ORIGINS)}",
+        **{OF_TARGET[field]: means for field, means in MEANS.items()},
         **ORIGIN,
         **SOUND,
         "text": "text of the user's speech: the reference if there is one, otherwise the transcript",
     },
-    rules=(*ECHO_TARGETS.rules, not_empty_rule("text"), range_rule("num_samples", 1, 2**40)),
+    rules=(
+        *RULES_OF_REPLY,
+        one_of_rule("target", tuple(ORIGINS)),
+        *rules_of_columns(OF_TARGET),
+        not_empty_rule("text"),
+        range_rule("num_samples", 1, 2**40),
+    ),
     cross_rules=(SAME_AUDIO,),
     unchecked=("audio.bytes",),
     row_group_rows=100,

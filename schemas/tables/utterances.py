@@ -8,7 +8,7 @@ from echo_targets.schemas.tables.rules import not_empty_rule, one_of_rule, range
 
 UTTERANCES = Table(
     name="utterances",
-    version="3.0.0",
+    version="3.1.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -25,6 +25,7 @@ UTTERANCES = Table(
             column("channel", pa.int8()),
             column("speaker_id", pa.string(), nullable=True),
             column("reference_text", pa.string(), nullable=True),
+            column("spoken_text", pa.string(), nullable=True),
             column("license", CATEGORY),
             column("synthetic", pa.bool_()),
         ]
@@ -38,6 +39,7 @@ UTTERANCES = Table(
         "sampling_rate": "sampling rate of the source in Hz",
         "channel": "channel of the source; -1 is the mean of all channels",
         "reference_text": "text of the speech, as given by the corpus, without surrounding white space",
+        "spoken_text": "what a voice spoke for reference_text, with digits in words; null for a recording",
         "synthetic": "true if the audio was synthesized by this pipeline",
     },
     rules=(
@@ -48,6 +50,7 @@ UTTERANCES = Table(
         range_rule("channel", -1, 127),
         range_rule("turn", 0, 32_767),
         trimmed_rule("reference_text"),
+        trimmed_rule("spoken_text"),
         Rule("audio_named", "audio has a path", lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path"))),
         Rule(
             "audio_sha256_length",

@@ -147,3 +147,10 @@ COMMAND = re.compile(r"^#   echo-targets run (?P<name>\S+) (?P<overrides>[^\[#\n
 def test_the_commands_in_its_comments_are_valid(path: Path) -> None:
     for found in COMMAND.finditer(path.read_text(encoding="utf-8")):
         load(found["name"], [one for one in found["overrides"].split() if not one.startswith("--")])
+
+
+def test_a_target_that_nobody_says_is_not_published() -> None:
+    echo = ["manifest=x", "root=y", "stages.echo.targets=[recorded]"]
+    with pytest.raises(ConfigError, match=r"publish_echo.target is t2c, but stages.echo.targets has only recorded"):
+        load("folder", echo)
+    assert load("folder", [*echo, "stages.publish_echo.target=recorded"]).stages["echo"]["targets"] == ["recorded"]

@@ -64,7 +64,7 @@ def test_every_stage_takes_the_largest_codebook(tmp_path: Path) -> None:
 
     stages["tokenize"]["unit_language"] = words
     echo = {"model": str(tmp_path / "t2c"), "text": "response", "codebook": codebook, "unit_language": words}
-    lenient = {"min_mean_logprob": None, "stop_reasons": ["end", "length", "repetition"]}
+    lenient = {"target": "recorded", "min_mean_logprob": None, "stop_reasons": ["end", "length", "repetition"]}
     run_stages(root, stages | {"echo": echo | {"max_units": 12}, "publish_t2c": {}, "publish_echo": lenient})
     dataset = Dataset(str(root))
     assert list(check_dataset(dataset.root)) == []
@@ -73,15 +73,15 @@ def test_every_stage_takes_the_largest_codebook(tmp_path: Path) -> None:
         assert [language.decode(row["unit_words"])] == row["units"]
     spoken = {row["utterance_id"]: row["units"][0] for row in dataset.read("units").to_pylist()}
     (_, one), (_, two) = sorted(
-        (row["utterance_id"], row["recorded_units"]) for row in dataset.read("echo_targets").to_pylist()
+        (row["utterance_id"], row["recorded"]["units"]) for row in dataset.read("echo_targets").to_pylist()
     )
-    assert max(max(segment) for segment in one + two) > INT16
-    assert {unit for segment in one for unit in segment} == set(spoken["a1"])
-    assert {unit for segment in two for unit in segment} == set(spoken["b1"])
+    assert max(max(segment) for (segment,) in one + two) > INT16
+    assert {unit for (segment,) in one for unit in segment} == set(spoken["a1"])
+    assert {unit for (segment,) in two for unit in segment} == set(spoken["b1"])
 
     targets = EchoTargetDataset(str(root), "training/echo")
     (rows,) = TargetLoader(targets)
-    assert {max(int(unit) for unit in row["recorded_units"][0]) > INT16 for row in rows} == {True}
+    assert {max(int(unit) for unit in row["unit_targets"][0][0]) > INT16 for row in rows} == {True}
 
 
 def test_units_are_the_nearest_of_65536_centroids_however_many_frames_there_are() -> None:

@@ -28,7 +28,7 @@ from echo_targets.schemas.dataset.layout import Dataset, Manifest
 from echo_targets.schemas.dataset.versions import Recipe, ShardEntry, Snapshot, Version
 from echo_targets.transforms.base import Reject
 from tests.pipeline.stand_ins import files, temporary
-from tests.schemas.samples import Row, arrow, key, sample, samples
+from tests.schemas.samples import Row, arrow, key, put_target, sample, samples
 
 SHARD = "fedcba9876543210"
 SNAPSHOT = Snapshot((ShardEntry(SHARD, 5, 0),))
@@ -153,7 +153,7 @@ def echo_rows(count: int) -> list[Row]:
     varied = samples("echo_targets", count)
     for number, row in enumerate(varied):
         row |= {"echo_model_id": f"model-{number % 7}", "tokenizer_id": f"tokens-{number % 5}"}
-        row["stop_reason"] = [("end", "length", "repetition")[number % 3], ("repetition", "end")[number % 2]]
+        put_target(row, stop_reason=[("end", "length", "repetition")[number % 3], ("repetition", "end")[number % 2]])
     return varied
 
 
@@ -243,6 +243,7 @@ def test_a_message_that_is_not_unicode_is_written_as_it_can_be(dataset: Dataset)
     assert dataset.open(manifest.rejects.path).read()["message"].to_pylist() == [r"caf\udce9.wav"]
 
 
+TARGET = put_target({"t2c": None})["t2c"]
 NULLS: list[tuple[str, str, Any]] = [
     ("transcripts", "text", None),
     ("transcripts", "language", None),
@@ -257,10 +258,13 @@ NULLS: list[tuple[str, str, Any]] = [
     ("units", "units", [[1, 2, 1], None]),
     ("units", "units", [[1, None, 1]]),
     ("units", "durations", [1, None, 2]),
-    ("echo_targets", "unit_targets", [[1, 2, 1], None]),
-    ("echo_targets", "unit_targets", [[1, None, 1], [7]]),
-    ("echo_targets", "recorded_units", [[1], None]),
-    ("echo_targets", "stop_reason", ["end", None]),
+    ("echo_targets", "t2c", TARGET | {"units": None}),
+    ("echo_targets", "t2c", TARGET | {"units": [[[1, 2, 1]], None]}),
+    ("echo_targets", "t2c", TARGET | {"units": [[[1, 2, 1]], [None]]}),
+    ("echo_targets", "t2c", TARGET | {"units": [[[1, None, 1]], [[7]]]}),
+    ("echo_targets", "recorded", TARGET | {"durations": [[1, 2, 1], None]}),
+    ("echo_targets", "t2c", TARGET | {"stop_reason": ["end", None]}),
+    ("echo_targets", "voice", TARGET | {"codebook_id": None}),
     ("echo_targets", "user_audio_ids", [None]),
 ]
 

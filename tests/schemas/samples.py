@@ -15,6 +15,8 @@ from echo_targets.schemas import REJECTS, TABLES, Table
 from echo_targets.schemas.dataset.check import metadata
 from echo_targets.schemas.dataset.layout import Dataset, FileEntry, Manifest
 from echo_targets.schemas.dataset.versions import Recipe, ShardEntry, Snapshot, Version, entry_digest, shard_id
+from echo_targets.schemas.tables.targets import ORIGINS, TARGET
+from echo_targets.schemas.tables.training import OF_TARGET
 
 HOP = 320
 Row = dict[str, Any]
@@ -60,6 +62,7 @@ def _entry(number: int) -> Row:
         "channel": -1,
         "speaker_id": None,
         "reference_text": "hello there",
+        "spoken_text": None,
         "license": "CC-BY-4.0",
         "attempt": 0,
     }
@@ -83,6 +86,7 @@ def _utterance(number: int) -> Row:
         "channel": -1,
         "speaker_id": "Äsa",
         "reference_text": "hello there you",
+        "spoken_text": None if number % 2 else "hello there you",
         "license": "CC-BY-4.0",
         "synthetic": False,
     }
@@ -195,19 +199,54 @@ def _echo_target(number: int) -> Row:
         "response_token_ids": [4, 5, 6, 7],
         "sub_lengths": [1, 3],
         "segment_char_ends": [5, 11],
-        "unit_targets": [[1, 2, 1], [7]],
-        "unit_target_words": [[3], []] if number % 2 else None,
-        "recorded_units": None if number % 2 else [[1, 2], []],
         "echo_model_id": "echo",
-        "decode_id": "greedy",
-        "codebook_id": "k100",
         "seed": 0,
-        "mean_logprob": [-0.5, -1.25],
         "hidden_text_agreement": None,
         "denoising_cosine": [1.0, -1.0],
-        "unit_error_rate": 0.2,
-        "target_cer": None,
+        "t2c": _decoded(number),
+        "echo": None if number % 2 else _decoded(number) | {"decode_id": "echo-greedy"},
+        "recorded": _recorded() if number % 2 else None,
+        "voice": None,
+    }
+
+
+def put_target(row: Row, **changes: Any) -> Row:
+    """Give a row of echo_targets or training/echo a target of one codebook with durations, with some fields changed."""
+    target = _decoded(1) | {"durations": [[1, 4, 2], [3]]} | changes
+    row |= {"t2c": target} if "t2c" in row else {OF_TARGET[name]: value for name, value in target.items()}
+    return row
+
+
+def _decoded(number: int) -> Row:
+    """A model's target: one codebook, without durations."""
+    return {
+        **dict.fromkeys(field.name for field in TARGET),
+        "model_id": "t2c",
+        "decode_id": "t2c-hidden-greedy",
+        "codebook_id": "k100",
+        "codebook_size": 100,
+        "num_codebooks": 1,
+        "sampling_rate": 16_000,
+        "hop_samples": 320,
+        "units": [[[1, 2, 1]], [[7]]],
+        "unit_words": [[3], []] if number % 2 else None,
+        "mean_logprob": [-0.5, -1.25],
         "stop_reason": ["end", "length"],
+        "unit_error_rate": 0.2,
+    }
+
+
+def _recorded() -> Row:
+    """A recording's target: three codebooks, with durations; equal neighbors in some of them; an empty segment."""
+    return {
+        **dict.fromkeys(field.name for field in TARGET),
+        "codebook_id": "codec",
+        "codebook_size": 2048,
+        "num_codebooks": 3,
+        "sampling_rate": 24_000,
+        "hop_samples": 1920,
+        "units": [[[9, 9], [5, 2047], [0, 0]], [[], [], []]],
+        "durations": [[2, 11], []],
     }
 
 
@@ -242,7 +281,10 @@ def _t2c(number: int) -> Row:
 def _echo(number: int) -> Row:
     whole = _utterance(number)
     joined = {name: whole[name] for name in ("corpus", "split", "language", "audio", "num_samples")}
-    return {**_echo_target(number), **joined, "text": whole["reference_text"]}
+    reply = _without(_echo_target(number), *ORIGINS)
+    origin, target = ("t2c", _decoded(number)) if number % 2 else ("recorded", _recorded())
+    said = {OF_TARGET[name]: value for name, value in target.items()}
+    return {**reply, "target": origin, **said, **joined, "text": whole["reference_text"]}
 
 
 _SAMPLES = {

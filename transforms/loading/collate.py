@@ -10,7 +10,7 @@ import numpy as np
 
 from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.transforms.audio.waveforms import decode_flac
-from echo_targets.transforms.models.echox.collate import KDRow, collate_kd
+from echo_targets.transforms.models.echox.collate import KDRow, collate_kd, single_codebook
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.whisper.encoder import log_mel
 from echo_targets.transforms.segments.rule import Border, SegmentRule, cut_units, cuts_of
@@ -49,8 +49,9 @@ def collate_echox(
     """Return rows of training/echo as the batch of `finetune_kd` (see `collate_kd`).
 
     Args:
-        rows: rows with `utterance_id`, `user_audio_ids`, `unit_targets`, and `asr_target_ids`, `response_token_ids`
-            and `sub_lengths`; or `text`, `response_text` and `segment_char_ends` if `encode` is given.
+        rows: rows with `utterance_id`, `user_audio_ids`, `num_codebooks`, `unit_targets`, and `asr_target_ids`,
+            `response_token_ids` and `sub_lengths`; or `text`, `response_text` and `segment_char_ends` if `encode` is
+            given.
         config: configuration of the model to train: placeholder, header of the units, offset.
         prompt: ids of a turn from any template, with one None or placeholder in place of the audio:
             `llama3_prompt`, `PromptTemplate.ids(tokenizer, [])`, or a rendered chat template.
@@ -60,7 +61,8 @@ def collate_echox(
             None omits them.
 
     Raises:
-        ValueError: a row has earlier turns, its audio is longer than 30 s, or it does not fit the config.
+        ValueError: a row has earlier turns or several codebooks, its audio is longer than 30 s, or it does not fit the
+            config.
     """
     ids = [config.audio_patch_id if each is None else each for each in prompt]
     if ids.count(config.audio_patch_id) != 1:
@@ -90,7 +92,12 @@ def _kd_row(
         lengths = [len(segment) for segment in segments]
     audios = None if mels is None else [_log_mel(row, mels)]
     return KDRow(
-        prompt, [_ints(transcript)], _ints(reply), _ints(lengths), [_ints(each) for each in row["unit_targets"]], audios
+        prompt,
+        [_ints(transcript)],
+        _ints(reply),
+        _ints(lengths),
+        [_ints(each) for each in single_codebook(row)],
+        audios,
     )
 
 
@@ -134,22 +141,94 @@ def t2c_segments(
     ]
 
 
+def collate_units(
+    rows: Sequence[Mapping[str, Any]], frames: bool = True, delays: Sequence[int] = (), padding: int = -100
+) -> dict[str, Tensor]:
+    """Return units of all codebooks as a padded tensor, for trainers of codec language models.
+
+    Args:
+        rows: rows of training/echo, training/t2c or units.
+        frames: repeat each unit as often as its duration says; False keeps collapsed units.
+        delays: frames by which each codebook is delayed: `range(4)` is the pattern of MusicGen (arXiv 2306.05284),
+            `(0, 1, 1, 1)` that of Moshi (arXiv 2410.00037). Empty for none.
+        padding: value before a delayed codebook's start and after its end.
+
+    Returns:
+        `units` (B, Q, T) int64, where T is the longest row plus the longest delay; `units_mask` (B, Q, T) bool, True
+        where there is a unit; `units_lengths` (B,) int64 without delays; and for rows of training/echo
+        `segment_lengths` (B, S) int64, the units of each segment, padded with 0.
+
+    Raises:
+        ValueError: durations are not known, rows have different numbers of codebooks, or `delays` has another number.
+    """
+    import torch
+
+    read = [[_segment(*each, frames, row) for each in _segments(row)] for row in rows]
+    wholes = [np.concatenate(segments, axis=1) for segments in read]
+    codebooks = {len(whole) for whole in wholes}
+    if len(codebooks) > 1:
+        raise ValueError(
+            f"the rows have {', '.join(map(str, sorted(codebooks)))} codebooks; one batch needs one number"
+        )
+    shifts = list(delays) or [0] * max(codebooks, default=0)
+    if len(shifts) != max(codebooks, default=0) or min(shifts, default=0) < 0:
+        raise ValueError(f"delays are {shifts}; name one number of frames, from 0, for each of {codebooks} codebooks")
+    lengths = np.array([whole.shape[1] for whole in wholes], np.int64)
+    size = (len(rows), len(shifts), int(max(lengths, default=0)) + max(shifts, default=0))
+    units, mask = np.full(size, padding, np.int64), np.zeros(size, bool)
+    for row, whole in enumerate(wholes):
+        for codebook, shift in enumerate(shifts):
+            place = slice(shift, shift + whole.shape[1])
+            units[row, codebook, place], mask[row, codebook, place] = whole[codebook], True
+    batch = {"units": units, "units_mask": mask, "units_lengths": lengths}
+    if rows and "unit_targets" in rows[0]:
+        segments = np.zeros((len(rows), max(map(len, read))), np.int64)
+        for row, parts in enumerate(read):
+            segments[row, : len(parts)] = [part.shape[1] for part in parts]
+        batch["segment_lengths"] = segments
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _segments(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Return units and durations of each segment; a row without segments is one."""
+    if "unit_targets" not in row:
+        return [(row["units"], row.get("durations"))]
+    durations = row.get("unit_durations")
+    return [(units, None if durations is None else durations[at]) for at, units in enumerate(row["unit_targets"])]
+
+
+def _segment(units: Any, durations: Any, frames: bool, row: Mapping[str, Any]) -> np.ndarray:
+    """Return a segment's units or frames, (Q, T) int64."""
+    stacked = np.stack([np.asarray(codebook, np.int64) for codebook in units])
+    if not frames:
+        return stacked
+    if durations is None:
+        raise ValueError(
+            f"{row[KEY]} has units without durations, so its frames are not known: load their column too, publish a "
+            "target that has durations (stages.publish_echo.target=recorded or voice), or pass frames=False"
+        )
+    return np.repeat(stacked, np.asarray(durations, np.int64), axis=1)
+
+
 def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padding: int = -100) -> dict[str, Tensor]:
     """Return lists of integers as padded tensors, for a custom trainer.
 
     Args:
-        names: columns to take. Lists of lists (`unit_targets`) are concatenated; a null counts as an empty list.
+        names: columns to take. A null counts as an empty list.
         padding: value after a row's end.
 
     Returns:
         For each name: `<name>`, (B, longest) int64; `<name>_lengths`, (B,) int64; and `<name>_mask`, (B, longest) bool,
         True where there is a value.
+
+    Raises:
+        ValueError: a column has lists of lists, such as units by codebook; `collate_units` takes these.
     """
     import torch
 
     batch: dict[str, Tensor] = {}
     for name in names:
-        values = [_joined(row[name]) for row in rows]
+        values = [_flat(row[name], name) for row in rows]
         lengths = np.array([len(each) for each in values], np.int64)
         mask = np.arange(max(lengths, default=0)) < lengths[:, None]
         padded = np.full(mask.shape, padding, np.int64)
@@ -159,9 +238,7 @@ def collate_padded(rows: Sequence[Mapping[str, Any]], names: Sequence[str], padd
     return batch
 
 
-def _joined(value: Sequence[Any] | None) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    nested = value is not None and any(isinstance(each, Sequence | np.ndarray) for each in value)
-    parts: Sequence[Any] = value if nested else [value or ()]  # type: ignore[assignment]
-    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, np.int64) for part in parts)])
+def _flat(value: Sequence[Any] | None, name: str) -> np.ndarray:
+    if value is not None and any(isinstance(each, Sequence | np.ndarray) for each in value):
+        raise ValueError(f"{name} has lists of lists: use collate_units for units")
+    return np.asarray(() if value is None else value, np.int64)

@@ -30,7 +30,7 @@ Row: TypeAlias = dict[str, Any]
 
 LENGTHS = {
     "training/echo": ("response_token_ids", "unit_targets"),
-    "echo_targets": ("response_token_ids", "unit_targets"),
+    "echo_targets": ("response_token_ids",),
     "training/t2c": ("units",),
     "units": ("units",),
     "features": ("frames",),

@@ -226,22 +226,21 @@ def cut_units(
 
 
 def recorded_segments(
-    units: Sequence[int], durations: Sequence[int], borders: Sequence[Border], char_ends: Sequence[int]
-) -> list[np.ndarray] | None:
+    units: np.ndarray, durations: Sequence[int], borders: Sequence[Border], char_ends: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Return a recording's own units, cut where the text is cut.
 
     Args:
-        units, durations: the recording's collapsed units.
+        units: (N, Q) collapsed units of Q codebooks.
+        durations: (N,) frames of each unit.
         borders: where it can be cut.
         char_ends: exclusive character end of each segment.
 
     Returns:
-        (n,) int32 collapsed units of each segment, or None if a segment does not end at a border.
+        Units and durations of each segment, as `collapse` returns them, or None if a segment does not end at a border.
     """
     frames = [frame for frame in frames_of(char_ends[:-1], borders) if frame is not None]
-    if len(frames) < len(char_ends) - 1:
-        return None
-    return [segment for segment, _ in cut_units(units, durations, frames)]
+    return cut_units(units, durations, frames) if len(frames) == len(char_ends) - 1 else None
 
 
 class Cut(NamedTuple):

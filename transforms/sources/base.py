@@ -49,6 +49,7 @@ class Item:
         size: bytes of the audio file.
         error_class, error: why the item can't be ingested.
         text: reference text.
+        spoken_text: what a voice speaks for it; None for a recording.
         start_seconds, section_seconds: where the item begins in its file, and its duration; None means the file's
             beginning, and its end.
         declared_seconds: declared duration of the whole file, or of a section without `section_seconds`. Audio that
@@ -67,6 +68,7 @@ class Item:
     error_class: str | None = None
     error: str | None = None
     text: str | None = None
+    spoken_text: str | None = None
     dialogue_id: str | None = None
     turn: int | None = None
     role: str | None = None

@@ -1,45 +1,65 @@
-"""Text spoken by the embedded voice: dialogues or sentences in JSON lines are synthesized."""
+"""Text spoken by a voice: dialogues or sentences in JSON lines are synthesized."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from threading import Lock
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.storage import split
-from echo_targets.transforms.digests import sha256_of
-from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
-from echo_targets.transforms.models.voices.hibari import PLAIN, Delivery, Voice
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.voices.base import Voice
+from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery, deliver
+from echo_targets.transforms.models.voices.registry import EMBEDDED, open_voice
 from echo_targets.transforms.sources.base import Item, Source, SourceError
 from echo_targets.transforms.sources.lines import json_lines
 from echo_targets.transforms.sources.record import Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, is_missing
+from echo_targets.transforms.verbalize import verbalize
 
 CHARS_PER_SECOND = 15.0
 FIELDS_OF_TEXT = Fields()
+DELIVERY = Delivery.model_fields.keys() - {"speaker"}
+"""Keys that belong into a line's `voice`. `speaker` is also a name of the field `speaker_id`."""
+LOADING = Lock()
+"""Held while a voice loads, since ingest opens several items at once."""
 
 
 class SpokenSource(Source):
-    """Lines of text, each with an id, spoken by the embedded English voice.
+    """Lines of text, each with an id, spoken by a voice, on the CPU.
+
+    Digits and abbreviations are spoken as words (`verbalize`); `reference_text` stays as written.
 
     Attributes:
         texts: a `.jsonl` file (a path or a URL) with `id` and `text`, and the other columns of a manifest. A line may
-            set its delivery: `"voice": {"speed": 1.1, "pitch": -1.5, "gain_db": -6, "snr_db": 20, "noise": "pink"}`.
-            All keys are optional; see `voices.hibari.Delivery`.
-        voice_seed: seed of the voice's noise, and of the added noise.
+            set its delivery: `"voice": {"speaker": "3", "speed": 1.1, "pitch": -1.5, "gain_db": -6, "snr_db": 20,
+            "noise": "pink"}`. All keys are optional; see `voices.delivery.Delivery`.
+        voice: a voice as for `open_voice`: `embedded:hibari`, or a directory with VITS, SpeechT5 or Bark.
+        voice_seed: seed of the voice and of the added noise. Other voices than the embedded one combine it with the
+            line's id.
+        license: of the speech; Apache-2.0 is that of the embedded voice, `unknown` the default for others.
     """
 
     listed_in: ClassVar[str] = "texts"
     kind: Literal["spoken"]
     texts: str
+    voice: str = EMBEDDED
     voice_seed: int = 0
     license: str = "Apache-2.0"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _license_of_another_voice(cls, given: Any) -> Any:
+        other = isinstance(given, dict) and given.get("voice", EMBEDDED) != EMBEDDED
+        return {"license": "unknown"} | given if other else given
 
     @property
     def synthetic(self) -> bool:
@@ -49,7 +69,7 @@ class SpokenSource(Source):
         return super().fingerprint_parameters() | {"voice_seed": self.voice_seed}
 
     def weight_digests(self) -> dict[str, str]:
-        return {"voice": sha256_of(HIBARI_VOICE.locate())}
+        return _voice(self.voice).weight_digests()
 
     def items(self) -> Iterator[Item]:
         folder, name = split(self.texts)
@@ -61,51 +81,72 @@ class SpokenSource(Source):
             raise SourceError(f"texts {self.texts}: {error}") from error
 
     def open(self, locator: str) -> tuple[np.ndarray, int]:
-        text, delivery = _read(locator)
-        return _voice().speak(text, self.voice_seed, delivery), SAMPLE_RATE
+        text, delivery, seed = _read(locator)
+        with LOADING:
+            voice = _loaded(self.voice)
+        return deliver(voice, text, delivery, self.voice_seed if seed is None else seed), SAMPLE_RATE
 
     def _item(self, record: dict[str, Any] | BadLine, where: str) -> Item:
         try:
             if isinstance(record, BadLine):
                 raise record
-            if misplaced := [name for name in record if name in Delivery.model_fields]:
+            if misplaced := [name for name in record if name in DELIVERY]:
                 raise BadLine(f"`{misplaced[0]}` is part of the delivery: move it into `voice`")
             item = item_from(FIELDS_OF_TEXT(record), where)
             if item.text is None:
                 raise BadLine("has no text to speak")
             if item.start_seconds is not None:
                 raise BadLine("has section times, but no audio file to cut: remove them")
-            delivery = _delivery(record.get("voice"))
+            delivery = self._delivery(record.get("voice"))
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
-        seconds = len(item.text) / CHARS_PER_SECOND / delivery.speed
-        return replace(item, locator=_locator(item.text, delivery), seconds=seconds, declared_seconds=None)
+        spoken = verbalize(item.text, item.language or self.language)
+        seed = None if self.voice == EMBEDDED else zlib.crc32(f"{self.voice_seed} {item.id}".encode())
+        return replace(
+            item,
+            locator=_locator(spoken, delivery, seed),
+            spoken_text=spoken,
+            seconds=len(spoken) / CHARS_PER_SECOND / delivery.speed,
+            declared_seconds=None,
+        )
+
+    def _delivery(self, given: Any) -> Delivery:
+        voice = _voice(self.voice)
+        try:
+            delivery = PLAIN if is_missing(given) else Delivery.model_validate(given)
+            voice.check(delivery.speaker, delivery.rate)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, ("voice", *first["loc"])))
+            raise BadLine(f"{name} {first['input']!r}: {first['msg']}") from None
+        except ModelError as error:
+            raise BadLine(f"voice: {error}") from error
+        return delivery
 
 
-def _delivery(voice: Any) -> Delivery:
-    try:
-        return PLAIN if is_missing(voice) else Delivery.model_validate(voice)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, ("voice", *first["loc"])))
-        raise BadLine(f"{name} {first['input']!r}: {first['msg']}") from None
-
-
-def _locator(text: str, delivery: Delivery) -> str:
+def _locator(text: str, delivery: Delivery, seed: int | None) -> str:
     """Return the text itself for a plain delivery, else JSON. A text that looks like JSON is also written as JSON."""
-    if delivery == PLAIN and not text.startswith("{"):
+    if delivery == PLAIN and seed is None and not text.startswith("{"):
         return text
-    voice = delivery.model_dump(exclude_defaults=True)
-    return json.dumps({"text": text, "voice": voice}, ensure_ascii=False, sort_keys=True)
+    record = {"text": text, "voice": delivery.model_dump(exclude_defaults=True)}
+    return json.dumps(record if seed is None else record | {"seed": seed}, ensure_ascii=False, sort_keys=True)
 
 
-def _read(locator: str) -> tuple[str, Delivery]:
+def _read(locator: str) -> tuple[str, Delivery, int | None]:
     if not locator.startswith("{"):
-        return locator, PLAIN
+        return locator, PLAIN, None
     record = json.loads(locator)
-    return record["text"], Delivery(**record["voice"])
+    return record["text"], Delivery(**record["voice"]), record.get("seed")
 
 
 @cache
-def _voice() -> Voice:
-    return Voice()
+def _voice(name: str) -> Voice:
+    """Return a voice, not loaded."""
+    return open_voice(name)
+
+
+@cache
+def _loaded(name: str) -> Voice:
+    voice = open_voice(name)
+    voice.setup()
+    return voice

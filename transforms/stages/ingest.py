@@ -11,6 +11,7 @@ import pyarrow as pa
 from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
+from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.sources.base import file_name, is_missing, may_be_credentials
 from echo_targets.transforms.sources.registry import AnySource, named
 
@@ -79,7 +80,7 @@ class Ingest(Transform):
         try:
             raw = source.open(entry["locator"])
             audio = load(raw, limits, entry["channel"], _section(entry), entry["declared_seconds"])
-        except BadAudio as error:
+        except (BadAudio, BadData) as error:
             return Reject(key, error.error_class, f"{file} {error}")
         except OSError as error:
             if not is_missing(error):
@@ -106,6 +107,7 @@ def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dic
         "channel",
         "speaker_id",
         "reference_text",
+        "spoken_text",
         "license",
     )
     return {

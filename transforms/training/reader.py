@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from echo_targets.transforms.models.aligners.ctc import frames_needed
-from echo_targets.transforms.models.readers.ctc import UnitReader, check_units, readable
+from echo_targets.transforms.models.readers.ctc import UnitReader, readable
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.training.run import (
     NO_ROWS,
@@ -28,7 +28,7 @@ from echo_targets.transforms.training.run import (
     run_steps,
     share_of,
 )
-from echo_targets.transforms.units.codebook import collapse
+from echo_targets.transforms.units.codebook import check_units, collapse
 
 if TYPE_CHECKING:
     from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from echo_targets.transforms.models.t2c.config import SPELLED, T2CConfig
 from echo_targets.transforms.models.t2c.model import T2C
@@ -26,6 +28,7 @@ from echo_targets.transforms.training.run import (
     run_steps,
     share_of,
 )
+from echo_targets.transforms.units.codebook import expand
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +45,7 @@ class Row(NamedTuple):
     Attributes:
         text: the spoken text.
         units: units without equal neighbors.
-        durations: frames of each unit; required if there are borders.
+        durations: frames of each unit; required if there are borders, or for a decoder of frames or durations.
         borders: where text and units can be cut together.
     """
 
@@ -53,10 +56,24 @@ class Row(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A training example: ids of a segment's text, as echo passes them to the decoder, and the segment's units."""
+    """A training example: ids of a segment's text, as echo passes them to the decoder, and the segment's units.
+
+    Units are frames for a decoder of frames; otherwise `durations` are the frames of each unit.
+    """
 
     ids: list[int]
     units: list[int]
+    durations: list[int]
+
+    @property
+    def collapsed(self) -> list[int]:
+        """The units without equal neighbors."""
+        return [unit for unit, _ in groupby(self.units)]
+
+    @property
+    def frames(self) -> list[int]:
+        """The unit of each frame."""
+        return expand(np.array(self.collapsed), np.array(self.durations)).tolist()
 
 
 @dataclass(frozen=True)
@@ -72,15 +89,22 @@ class Recipe(RunRecipe):
 
 
 class UnitErrors(NamedTuple):
-    """Edits from decoded to recorded units, summed over segments."""
+    """Edits from decoded to recorded units, summed over segments; and of frames, for a decoder that knows them."""
 
     edits: int
     recorded: int
+    frame_edits: int = 0
+    frames: int = 0
 
     @property
     def rate(self) -> float | None:
         """Unit error rate: insertions, deletions and substitutions per recorded unit; None without recorded units."""
         return share_of(self.edits, self.recorded)
+
+    @property
+    def frame_rate(self) -> float | None:
+        """The same of frames; None if the decoder knows none."""
+        return share_of(self.frame_edits, self.frames)
 
 
 def train_t2c(
@@ -171,6 +195,7 @@ def write_report(
         "parameters": sum(parameter.numel() for parameter in model.module.parameters()),
         "held_out_rows": len(held_out),
         "held_out_unit_error_rate": errors.rate,
+        "held_out_frame_error_rate": errors.frame_rate,
         "final_loss": final_loss,
         "recipe": asdict(recipe),
     }
@@ -188,14 +213,15 @@ def segments_of(rows: Sequence[Row], config: T2CConfig, tokenizer: Tokenizer) ->
     for text, units, durations, borders in rows:
         if len(units) and not 0 <= min(units) <= max(units) < config.unit_vocab_size:
             raise TrainingError(f"units of {text!r} are not all in [0, {config.unit_vocab_size})")
+        if (config.frames or config.max_duration) and len(durations) != len(units):
+            raise TrainingError(f"{text!r} has {len(units)} units with {len(durations)} durations; all are needed")
         encoding = tokenizer.encode(text, add_special_tokens=False)
         cuts = cuts_of(config.segments, text, encoding.offsets, borders)
         parts = cut_units(units, durations, [cut.frame for cut in cuts]) if cuts else [(units, durations)]
         tokens = pairwise([0, *(cut.token for cut in cuts), len(encoding.ids)])
-        segments += [
-            Said(list(encoding.ids[start:end]), [*map(int, each)])
-            for (start, end), (each, _) in zip(tokens, parts, strict=True)
-        ]
+        for (start, end), (each, lasting) in zip(tokens, parts, strict=True):
+            said = expand(np.asarray(each), np.asarray(lasting)) if config.frames else each
+            segments.append(Said(list(encoding.ids[start:end]), [*map(int, said)], [*map(int, lasting)]))
     return segments
 
 
@@ -212,26 +238,31 @@ def unit_errors(model: T2C, rows: Sequence[Row], batch_rows: int = 64) -> UnitEr
 
     segments, _ = fitting(segments_of(rows, model.config, model.tokenizer), model.config)
     order = sorted(segments, key=lambda segment: len(segment.units))
-    edits = 0
+    edits = frame_edits = frames = 0
     for first in range(0, len(order), batch_rows):
         chosen = order[first : first + batch_rows]
         results = model.generate([segment.ids for segment in chosen])
-        edits += sum(
-            Levenshtein.distance(result.units, segment.units) for segment, result in zip(chosen, results, strict=True)
-        )
-    return UnitErrors(edits, sum(len(segment.units) for segment in segments))
+        for segment, result in zip(chosen, results, strict=True):
+            edits += Levenshtein.distance(result.units, segment.collapsed)
+            if result.durations is not None:
+                said = expand(np.array(result.units), np.array(result.durations, int)).tolist()
+                recorded = segment.frames
+                frame_edits, frames = frame_edits + Levenshtein.distance(said, recorded), frames + len(recorded)
+    return UnitErrors(edits, sum(len(segment.collapsed) for segment in segments), frame_edits, frames)
 
 
 class Example(NamedTuple):
-    """A training example as ids: prompt, units and end, with the prompt's length."""
+    """A training example as ids: prompt, units and end, with the prompt's length, and the durations of the units."""
 
     ids: list[int]
     prompt: int
+    durations: list[int] | None = None
 
 
 def _example(segment: Said, config: T2CConfig) -> Example:
     prompt = config.prompt(segment.ids)
-    return Example([*prompt, *(config.text_vocab_size + unit for unit in segment.units), config.end_id], len(prompt))
+    ids = [*prompt, *(config.text_vocab_size + unit for unit in segment.units), config.end_id]
+    return Example(ids, len(prompt), segment.durations if config.max_duration else None)
 
 
 def _loss(module: T2CModule, batch: list[Example], recipe: Recipe) -> Step:
@@ -242,7 +273,7 @@ def _loss(module: T2CModule, batch: list[Example], recipe: Recipe) -> Step:
 def unit_loss(
     module: T2CModule, batch: Sequence[Example], recipe: Recipe, texts: Sequence[torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, int]:
-    """Return the cross-entropy of units and ends, and their number.
+    """Return the cross-entropy of units and ends, and their number; plus that of durations, if the model has them.
 
     Args:
         texts: (text tokens, text_embedding_size) in place of each example's text embeddings.
@@ -255,9 +286,12 @@ def unit_loss(
     # Padding is on the right, where the causal mask hides it, so no other mask is needed.
     ids = torch.full((len(batch), longest), config.end_id)
     targets = torch.full((len(batch), longest), IGNORED)
-    for row, (tokens, prompt) in enumerate(batch):
+    lasting = torch.full((len(batch), longest), IGNORED)
+    for row, (tokens, prompt, durations) in enumerate(batch):
         ids[row, : len(tokens)] = torch.tensor(tokens)
         targets[row, prompt - 1 : len(tokens) - 1] = torch.tensor(tokens[prompt:])
+        if config.max_duration and durations:
+            lasting[row, prompt : len(tokens) - 1] = torch.tensor(durations).clamp_max(config.max_duration) - 1
     positions = torch.stack([module.positions(example.prompt, longest) for example in batch])
     units = ids >= config.text_vocab_size
     chance = torch.rand(ids.shape)
@@ -268,12 +302,16 @@ def unit_loss(
     for row, text in enumerate(texts or ()):
         embeddings[row, len(config.prefix_ids) : len(config.prefix_ids) + len(text)] = text.to(embeddings.dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        logits = module(embeddings, positions)
+        states = module.states(embeddings, positions)
+        logits = module.lm_head(states)
     wanted = targets != IGNORED
     # Only decodable ids compete: the units, and the end as unit number unit_vocab_size.
     choices = torch.cat([logits[..., config.text_vocab_size :], logits[..., config.end_id : config.end_id + 1]], dim=-1)
     labels = torch.where(targets == config.end_id, config.unit_vocab_size, targets - config.text_vocab_size)
-    return functional.cross_entropy(choices[wanted].float(), labels[wanted]), int(wanted.sum())
+    loss = functional.cross_entropy(choices[wanted].float(), labels[wanted])
+    if module.duration_head is not None and (timed := lasting != IGNORED).any():
+        loss = loss + functional.cross_entropy(module.duration_head(states[timed].float()), lasting[timed])
+    return loss, int(wanted.sum())
 
 
 def _initialize(module: T2CModule, text_embeddings: torch.Tensor | None) -> None:

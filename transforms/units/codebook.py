@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -266,3 +266,14 @@ def _lowest(kept: list[np.ndarray], tickets: np.ndarray, count: int) -> tuple[li
     frames = np.concatenate(kept) if kept else np.zeros((0, 1), np.float32)
     chosen = np.sort(np.argsort(tickets, kind="stable")[:count])
     return [frames[chosen]], tickets[chosen]
+
+
+def check_units(rows: Iterable[Sequence[int] | np.ndarray], codebook_size: int) -> None:
+    """Check that all units are in a codebook.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for row in rows:
+        if len(row) and not 0 <= min(row) <= max(row) < codebook_size:
+            raise ValueError(f"units {min(row)} to {max(row)} are not all in [0, {codebook_size})")

@@ -22,12 +22,12 @@ const row = {
       parts.push(el("p", {}, "Reply to ", el("a", { href: rowLink(detail.other.id) }, detail.other.id), "."));
     }
     if (reply) {
-      const cut = (detail.targets || []).findIndex((target) => target?.borders?.length);
+      const cut = (detail.targets || []).findIndex((target) => target.borders?.length);
       const borders = detail.targets?.[cut]?.borders;
       parts.push(el("h2", {}, "The recorded reply"),
         el("p", { class: "quote" }, reply.reference ?? reply.transcript ?? "", " ", el("a", { href: rowLink(reply.id) }, reply.id)),
         this.timeline(reply, replySound, borders, "the recorded reply"),
-        borders && detail.targets.length > 1 ? el("p", { class: "note" }, "Segment borders are those of version ", el("code", {}, site.index.versions[cut].fingerprint), ".") : "");
+        borders && site.index.versions.length > 1 ? el("p", { class: "note" }, "Segment borders are those of version ", el("code", {}, site.index.versions[detail.targets[cut].version].fingerprint), ".") : "");
     }
     if (detail.targets) parts.push(...this.targets(detail, voices));
     parts.push(el("h2", {}, "Scores"), this.scores(number));
@@ -87,48 +87,50 @@ const row = {
 
   targets(detail, voices) {
     const many = detail.targets.length > 1;
-    return [el("h2", {}, many ? "Echo targets by version" : "Echo target"),
-      el("p", { class: "note legend" }, "The target's units are above those of the recorded reply: ",
+    return [el("h2", {}, many ? "Echo targets" : "Echo target"),
+      el("p", { class: "note legend" }, "The target's units, one row for each codebook, are above those of the recorded reply: ",
         el("span", { class: "pair s" }, el("i", {}, "12"), el("i", {}, "34")), " substituted, ",
         el("span", { class: "pair d" }, el("i", {}, "12"), el("i", {}, "")), " only in the target, ",
         el("span", { class: "pair i" }, el("i", {}, ""), el("i", {}, "34")), " only in the recording."),
-      el("div", { class: many ? "versions many" : "versions" }, ...detail.targets.map((target, version) => this.target(detail, target, version, voices[version])))];
+      el("div", { class: many ? "versions many" : "versions" }, ...detail.targets.map((target, place) => this.target(detail, target, voices[place])))];
   },
 
-  target(detail, target, version, voice) {
-    const { fingerprint, differs } = site.index.versions[version];
-    const title = el("h3", {}, el("code", {}, fingerprint), version === 0 ? el("span", { class: "badge" }, "current") : null);
-    if (!target) return el("article", {}, title, el("p", { class: "note" }, "This version has no target for this turn."));
+  target(detail, target, voice) {
+    const { fingerprint, differs } = site.index.versions[target.version];
+    const title = el("h3", {}, el("code", {}, fingerprint), target.version === 0 ? el("span", { class: "badge" }, "current") : null,
+      target.origin ? el("span", { class: "badge" }, target.origin) : null);
+    if (!target.segments.length) return el("article", {}, title, el("p", { class: "note" }, "This version has no target for this turn."));
     const facts = Object.entries(target.scores).filter(([, value]) => value !== null).map(([score, value]) => [label(score), shown(score, value)]);
-    if (target.apart !== null) facts.push(["unit error rate of current", shown("apart", target.apart)]);
-    facts.push(["reply", target.source], ["model", target.model]);
+    if (target.apart !== null && target.apart !== undefined) facts.push(["unit error rate of current", shown("apart", target.apart)]);
+    facts.push(["reply", target.source], ["model", target.model], ["codebook", target.codebook]);
     for (const [name, value] of Object.entries(differs)) facts.push([label(name), /^[0-9a-f]{60}$/.test(value) ? value.slice(0, 12) : value]);
     return el("article", {}, title, this.facts(facts), voice ? this.voice(voice) : this.sketch(target, detail), ...target.segments.map((segment, place) => this.segment(segment, place, target.segments.length)));
   },
 
   segment(segment, place, count) {
-    const runs = segment.edits || [["=", segment.units.length, 0]];
+    const count_of = (codebooks) => codebooks[0]?.length || 0;
+    const runs = segment.edits || [["=", count_of(segment.units), 0]];
+    const cells = (codebooks, place) => codebooks.map((units) => {
+      const unit = place === null ? "" : units[place], cell = el("i", {}, String(unit));
+      if (unit !== "") cell.style.backgroundColor = unitColor(unit);
+      return cell;
+    });
     const pairs = [];
     let left = 0, right = 0;
     for (const [edit, mine, theirs] of runs) {
       for (let step = 0; step < Math.max(mine, theirs); step++) {
         const kind = edit === "s" ? (step >= mine ? "i" : step >= theirs ? "d" : "s") : edit;
-        const unit = step < mine ? segment.units[left + step] : "", recorded = step < theirs ? segment.recorded[right + step] : "";
-        const top = el("i", {}, String(unit)), pair = el("span", { class: `pair ${kind === "=" ? "same" : kind}` }, top);
-        if (unit !== "") top.style.backgroundColor = unitColor(unit);
-        if (segment.edits) {
-          const below = el("i", {}, String(recorded));
-          if (recorded !== "") below.style.backgroundColor = unitColor(recorded);
-          pair.append(below);
-        }
+        const pair = el("span", { class: `pair ${kind === "=" ? "same" : kind}` }, ...cells(segment.units, step < mine ? left + step : null));
+        if (segment.edits) pair.append(...cells(segment.recorded, step < theirs ? right + step : null));
+        if (segment.durations && step < mine) pair.title = counted(segment.durations[left + step], "frame");
         pairs.push(pair);
       }
       left += mine; right += theirs;
     }
     const wrong = (segment.edits || []).reduce((sum, [edit, mine, theirs]) => sum + (edit === "=" ? 0 : Math.max(mine, theirs)), 0);
-    const notes = [counted(segment.units.length, "unit"), segment.recorded && `${counted(wrong, "edit")} from ${segment.recorded.length} recorded`,
+    const notes = [counted(count_of(segment.units), "unit"), segment.recorded && `${counted(wrong, "edit")} from ${count_of(segment.recorded)} recorded`,
       segment.mean_logprob !== null && `log-probability ${segment.mean_logprob.toFixed(2)}`,
-      segment.denoising_cosine !== null && `cosine ${segment.denoising_cosine.toFixed(2)}`, segment.stop_reason !== "end" && `stopped by ${segment.stop_reason}`];
+      segment.denoising_cosine !== null && `cosine ${segment.denoising_cosine.toFixed(2)}`, segment.stop_reason && segment.stop_reason !== "end" && `stopped by ${segment.stop_reason}`];
     return el("div", { class: "segment" },
       el("p", { class: "quote" }, count > 1 ? el("b", { class: "place" }, String(place + 1)) : null, segment.text.trim()),
       el("p", { class: "note" }, notes.filter(Boolean).join(" · ")),
@@ -140,12 +142,12 @@ const row = {
     const url = URL.createObjectURL(new Blob([bytesOf(flac)], { type: "audio/flac" }));
     this.urls.push(url);
     return el("p", { class: "sketch" }, el("audio", { controls: true, src: url, "aria-label": "the target, synthesized by a vocoder" }),
-      el("span", { class: "note" }, "Synthesized by a vocoder with predicted durations."));
+      el("span", { class: "note" }, "Synthesized from the units by the vocoder."));
   },
 
   sketch(target, detail) {
-    const units = target.segments.flatMap((segment) => segment.units);
-    if (!site.index.spectra || !units.length || (detail.codebook && target.codebook !== detail.codebook)) return null;
+    const units = target.segments.flatMap((segment) => segment.units[0]);
+    if (!site.index.spectra || !units.length || target.segments[0].units.length > 1 || (detail.codebook && target.codebook !== detail.codebook)) return null;
     const holder = el("p", { class: "sketch" });
     const button = el("button", { type: "button", onclick: async () => {
       button.disabled = true;

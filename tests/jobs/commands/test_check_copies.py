@@ -13,7 +13,8 @@ import pytest
 from echo_targets.jobs.checking.copies import COPIES, check_copies
 from echo_targets.jobs.commands.check import check_command
 from echo_targets.schemas import KEY, TABLES
-from tests.schemas.samples import Root, Row, samples
+from echo_targets.schemas.tables.training import OF_TARGET
+from tests.schemas.samples import Root, Row, put_target, samples
 
 COUNT = 6
 SOURCES = ("utterances", "transcripts", "alignments", "units", "echo_targets")
@@ -41,8 +42,9 @@ def rows_of(name: str) -> list[Row]:
             row |= {"wer_vs_reference": number / 10, "alignment_coverage": number / 10}
         if name in ("echo_targets", "training/echo"):
             row |= {"response_text": f"so it is {number}", "response_token_ids": [4, 5, 6, number]}
-            row |= {"segment_char_ends": [5, 10], "unit_targets": [[1, 2, number + 10], [7]]}
-            row |= {"asr_target_ids": [number]}
+            row |= {"segment_char_ends": [5, 10], "asr_target_ids": [number]}
+            put_target(row, units=[[[1, 2, number + 10]], [[7]]], target_cer=number / 100)
+            row |= {} if name == "echo_targets" else {"target": "t2c"}
         if name in ("units", "training/t2c"):
             row |= {"units": [[unit + number for unit in part] for part in ([0, 5], [6, 5])][: row["num_codebooks"]]}
             row |= {"durations": [1, row["num_frames"] - 1]}
@@ -87,8 +89,14 @@ def test_a_root_whose_rows_agree(root: Root, capsys: pytest.CaptureFixture[str])
 SWAPS = [
     (name, column)
     for name, sources in COPIES.items()
-    for column in [KEY, "text", *(column for columns in sources.values() for column in columns)]
-    if len({repr(row[column]) for row in rows_of(name)[:4]}) > 1
+    for column in [
+        KEY,
+        "text",
+        *(column for columns in sources.values() for column in columns),
+        *OF_TARGET.values(),
+        "target",
+    ]
+    if len({repr(row.get(column)) for row in rows_of(name)[:4]}) > 1
 ]
 
 
@@ -134,14 +142,14 @@ def test_levels(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_copied_column_is_compared() -> None:
-    """What is left is audio, which `deep` compares, and borders, which are computed."""
+    """What is left is audio, which `deep` compares, borders, which are computed, and what depends on the target."""
     rest = {name: set(TABLES[name].columns) - {KEY, "text"} for name in COPIES}
     for name, sources in COPIES.items():
         rest[name] -= {column for columns in sources.values() for column in columns}
     assert rest == {
         "training/s2t": {"audio", "num_samples", "response_text"},
         "training/t2c": {"borders"},
-        "training/echo": {"audio", "num_samples"},
+        "training/echo": {"audio", "num_samples", "target", *OF_TARGET.values()},
     }
 
 
@@ -201,10 +209,11 @@ def test_scores_of_targets(root: Root) -> None:
 
     rows = rows_of("echo_targets")
     for number, row in enumerate(rows):
-        recorded = None if number % 2 else [[1, 2, 3], [7]]
-        row |= {"recorded_units": recorded, "unit_error_rate": recorded and 0.25}
-    rows[2]["unit_error_rate"] = 0.2
-    rows[3]["unit_error_rate"] = 0.0
+        recorded = None if number % 2 else row["t2c"] | {"units": [[[1, 2, 3]], [[7]]]}
+        row |= {"recorded": recorded, "echo": None}
+        row["t2c"]["unit_error_rate"] = recorded and 0.25
+    rows[2]["t2c"]["unit_error_rate"] = 0.2
+    rows[3]["t2c"]["unit_error_rate"] = 0.0
     as_made_by(root, "echo_targets", rows, Echo.name, Echo.version)
     said = [finding for finding in check_copies(str(root.folder)) if finding.table == "echo_targets"]
     assert {(finding.row, finding.rule) for finding in said} == {

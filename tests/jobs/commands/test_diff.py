@@ -26,8 +26,10 @@ def root(tmp_path: Path) -> Root:
     root.put("utterances", samples("utterances", 6), samples("utterances", 6, 6))
     root.put("echo_targets", samples("echo_targets", 5), samples("echo_targets", 6, 6), variant="old")
     root.old = root.tables["echo_targets"]  # type: ignore[attr-defined]
-    changed = sample("echo_targets", 1) | {"unit_targets": [[1, 2, 1], [8]], "unit_error_rate": 0.5}
-    longer = sample("echo_targets", 7) | {"unit_targets": [[5, 6, 5, 6], [7]], "mean_logprob": [-0.5, -3.0]}
+    changed, longer = sample("echo_targets", 1), sample("echo_targets", 7)
+    changed["t2c"] |= {"units": [[[1, 2, 1]], [[8]]], "unit_error_rate": 0.5}
+    longer["t2c"] |= {"units": [[[5, 6, 5, 6]], [[7]]], "mean_logprob": [-0.5, -3.0]}
+    longer["recorded"] |= {"units": [[[9, 9, 9], [5, 7, 6], [0, 0, 0]], [[], [], []]], "durations": [[2, 10, 1], []]}
     renamed = [row | {"echo_model_id": "newer"} for row in samples("echo_targets", 6)]
     rows = [row | {"echo_model_id": "newer"} for row in samples("echo_targets", 5, 6)]
     renamed[1], rows[1] = changed, longer
@@ -51,25 +53,32 @@ def test_rows_columns_rates_and_scores(root: Root) -> None:
     assert (found.added, found.gone, found.changed, found.same) == (1, 1, 2, 8)
     assert found.gone_why == {"too_short": 1} and found.added_why == {"not among its rows": 1}
     assert {name: count for name, count in found.columns.items() if count} == {
-        "unit_targets": 2,
-        "unit_error_rate": 1,
-        "mean_logprob": 1,
+        "t2c.units": 2,
+        "t2c.unit_error_rate": 1,
+        "t2c.mean_logprob": 1,
+        "recorded.units": 1,
+        "recorded.durations": 1,
         "echo_model_id": 8,
     }
     edits = Levenshtein.distance([1, 2, 1, 7], [1, 2, 1, 8]) + Levenshtein.distance([1, 2, 1, 7], [5, 6, 5, 6, 7])
-    assert (found.total.rows, found.total.units, found.total.edits) == (10, 40, edits)
-    assert found.by_corpus.keys() == {"calls"} and found.by_length.keys() == {3}
-    assert [name for _, name, _ in found.worst] == [key(7), key(1)]
+    t2c, recorded = found.units["t2c"], found.units["recorded"]
+    assert (t2c.total.rows, t2c.total.units, t2c.total.edits) == (10, 40, edits)
+    assert t2c.by_corpus.keys() == {"calls"} and t2c.by_length.keys() == {3}
+    assert not t2c.by_codebook and not t2c.frames.rows, "one codebook, without durations"
+    assert (recorded.total.rows, recorded.total.units, recorded.total.edits) == (4, 8, 2), "5 2047 is now 5, 7, 6"
+    assert {number: tally.edits for number, tally in recorded.by_codebook.items()} == {0: 1, 1: 2, 2: 1}
+    assert (recorded.frames.units, recorded.frames.edits) == (4 * 13, 11)
+    assert [(name, of) for _, name, of, _ in found.worst] == [(key(7), "recorded"), (key(7), "t2c"), (key(1), "t2c")]
     scores = found.quantiles()
-    assert scores["mean_logprob"]["A"]["0%"] == -1.25 and scores["mean_logprob"]["B"]["0%"] == -3.0
-    assert scores["unit_error_rate"]["A"]["values"] == 11 and "target_cer" not in scores
+    assert scores["t2c.mean_logprob"]["A"]["0%"] == -1.25 and scores["t2c.mean_logprob"]["B"]["0%"] == -3.0
+    assert scores["t2c.unit_error_rate"]["A"]["values"] == 11 and "t2c.target_cer" not in scores
 
 
 def test_a_version_with_itself(root: Root) -> None:
     one = side(str(root.folder), "echo_targets", "")
     found = difference(one, one)
     assert (found.added, found.gone, found.changed, found.same) == (0, 0, 0, 11)
-    assert found.total.rate is None and found.worst == [] and found.equal_shards == 2
+    assert not found.units and found.worst == [] and found.equal_shards == 2
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])
@@ -125,8 +134,8 @@ def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None
         assert text in shown, shown
     assert diff_command(f"{place}@{old(root)}", f"@{root.tables['echo_targets']}", "echo_targets", as_json=True) == 0
     value = json.loads(capsys.readouterr().out)
-    assert value["rows"]["changed"] == 2 and value["unit_error_rate"]["by_length"]["4-7"]["rows"] == 10
-    assert [row["utterance_id"] for row in value["worst"]] == [key(7), key(1)]
+    assert value["rows"]["changed"] == 2 and value["unit_error_rate"]["t2c"]["by_length"]["4-7"]["rows"] == 10
+    assert [row["utterance_id"] for row in value["worst"]] == [key(7), key(7), key(1)]
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_three_stages_make_an_echox(tmp_path: Path) -> None:
     report = json.loads((Path(three) / "report.json").read_text())
     assert (report["rows"], report["held_out_rows"]) == (2, 1)
     assert report["held_out_denoising_cosine"] != report["held_out_denoising_cosine_before"]
-    run_stages(tmp_path / "root", speech | {"echo": {"model": three, "decoder": "echo", "max_units": 20}})
+    run_stages(tmp_path / "root", speech | {"echo": {"model": three, "targets": ["echo"], "max_units": 20}})
 
     other = str(tmp_path / "other")
     train_s2t_command(root, other, "train-s2t", [*SMALL, *SHORT, "vocab_size=280"])

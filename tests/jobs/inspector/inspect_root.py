@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from echo_targets.transforms.audio.waveforms import encode_flac
-from tests.schemas.samples import Root, Row, arrow, key, num_samples, sample
+from tests.schemas.samples import Root, Row, arrow, key, num_samples, put_target, sample
 
 ROWS = 70
 ILL_ID = "../../<script>ill()</script>'\"&#%2F?"
@@ -66,9 +66,10 @@ def _target(number: int, version: int) -> Row:
     targets = [[number % 100, *own[1:6]], own[6:]] if version else [own[:6], [*own[6:], 99]]
     recorded = [own[:6], own[6:9]]
     texts = {"response_text": "hello there you", "segment_char_ends": [5, 15], "user_audio_ids": [name(number)]}
-    return _row(
-        "echo_targets", number, **texts, unit_targets=targets, recorded_units=recorded, unit_error_rate=number / 100
-    )
+    row = put_target(_row("echo_targets", number, **texts), unit_error_rate=number / 100, durations=None)
+    row["t2c"]["units"] = [[segment] for segment in targets]
+    said = {"units": [[segment] for segment in recorded], "durations": [[4] * len(segment) for segment in recorded]}
+    return row | {"echo": None, "recorded": put_target({"t2c": None}, **said)["t2c"]}
 
 
 def current_first(root: Root) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from echo_targets.jobs.commands.inspect import server
 from echo_targets.jobs.inspector.site import Site, write_site
-from echo_targets.transforms.models.voices.vocoder import Vocoder
+from echo_targets.transforms.models.vocoders.hifigan import UnitHifigan
 from tests.jobs.inspector.inspect_root import ILL_TEXT, ROWS, current_first, name, write_root
 from tests.schemas.samples import Root
 from tests.transforms.speechbrain_checkpoints import make_vocoder
@@ -226,7 +226,7 @@ def test_a_target_is_sketched(page: Page) -> None:
 
 def test_a_target_is_said_by_a_vocoder(driver: Any, root: Root, tmp_path: Path) -> None:
     pytest.importorskip("speechbrain")
-    voice = Vocoder(make_vocoder(tmp_path / "vocoder", 101))
+    voice = UnitHifigan(make_vocoder(tmp_path / "vocoder", 101))
     spoken, _ = write_site(str(root.folder), tmp_path / "page", ROWS, voice)
     page = Page(driver, (spoken.folder / "index.html").as_uri())
     page.size(*DESK)

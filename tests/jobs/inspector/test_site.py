@@ -24,7 +24,7 @@ from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.jobs.inspector.sound import FLOOR, HOP, STEP, MeanSpectra, centers, peaks, spectrogram
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import decode_flac
-from echo_targets.transforms.models.voices.vocoder import Vocoder
+from echo_targets.transforms.models.vocoders.hifigan import UnitHifigan
 from tests.jobs.inspector.inspect_root import ILL_ID, ILL_TEXT, ROWS, current_first, name, write_root
 from tests.jobs.test_cli import REPOSITORY, command, run
 from tests.schemas.samples import Root, num_samples
@@ -168,7 +168,7 @@ def vocoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_vocoder_says_the_targets_of_rows_with_sound(root: Root, vocoder: Path, tmp_path: Path) -> None:
-    site, _ = write_site(str(root.folder), tmp_path / "page", 8, Vocoder(vocoder))
+    site, _ = write_site(str(root.folder), tmp_path / "page", 8, UnitHifigan(vocoder))
     rows, sounds = details(site.folder), value(site.folder, "rows/0000")["sounds"]
     said = [number for number in range(ROWS) if sounds[number] == "1" and "targets" in rows[number]]
     folder = site.folder / "data" / "voices"
@@ -176,7 +176,7 @@ def test_a_vocoder_says_the_targets_of_rows_with_sound(root: Root, vocoder: Path
     assert [int(path.stem) for path in sorted(folder.iterdir())] == said
     library = unit_hifigan(vocoder)
     for place, flac in enumerate(value(site.folder, f"voices/{said[0]:06d}")):
-        units = [unit for segment in rows[said[0]]["targets"][place]["segments"] for unit in segment["units"]]
+        units = [unit for segment in rows[said[0]]["targets"][place]["segments"] for unit in segment["units"][0]]
         kept = [unit for unit, before in zip(units, [None, *units], strict=False) if unit != before]
         expected = library.decode_unit(torch.tensor(kept)[:, None])[0].numpy()
         np.testing.assert_allclose(decode_flac(base64.b64decode(flac)), expected, atol=1e-4)
@@ -185,13 +185,13 @@ def test_a_vocoder_says_the_targets_of_rows_with_sound(root: Root, vocoder: Path
     assert (folder / f"{said[0]:06d}.js").read_text() == written
     site.put_any_voice(1)
     assert not (folder / "000001.js").exists()  # a reply has no targets
-    small = Vocoder(make_vocoder(tmp_path / "small", 31))
+    small = UnitHifigan(make_vocoder(tmp_path / "small", 31))
     with pytest.raises(UserError, match=r"not of the vocoder's codebook \(units .* \[0, 30\)"):
         write_site(str(root.folder), tmp_path / "page", ROWS, small)
 
 
 def test_a_server_says_any_rows_targets(root: Root, vocoder: Path, tmp_path: Path) -> None:
-    site, _ = write_site(str(root.folder), tmp_path / "page", 0, Vocoder(vocoder))
+    site, _ = write_site(str(root.folder), tmp_path / "page", 0, UnitHifigan(vocoder))
     assert not (site.folder / "data" / "voices").exists()
     with server(site) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
@@ -277,3 +277,16 @@ def test_the_server_gives_its_folder_alone_and_any_sound(site: Site, address: tu
     assert get("/", Host="example.org")[0] == 403
     written = (site.folder / "data" / "sounds" / "000043.js").read_bytes()
     assert get("/data/sounds/000043.js") == get("/data/sounds/000043.js") == (200, written)
+
+
+def test_a_target_that_the_vocoder_does_not_know_is_left_out(root: Root, vocoder: Path, tmp_path: Path) -> None:
+    """Versions may have different codebooks: those of the vocoder are voiced. If none is, that is an error."""
+    site = Site(tmp_path, write_site(str(root.folder), tmp_path / "page", 0)[0].source, UnitHifigan(vocoder))
+    known, other = (
+        {"codebook": "k", "segments": [{"units": [units], "durations": None}]} for units in ([1, 2], [1, 101])
+    )
+    site.put_voice(7, {"id": "row", "targets": [known, other, {"version": 1, "segments": []}]})
+    first, *others = value(tmp_path, "voices/000007")
+    assert first and others == [None, None]
+    with pytest.raises(UserError, match="row: the targets' units are not of the vocoder's codebook"):
+        site.put_voice(7, {"id": "row", "targets": [other]})

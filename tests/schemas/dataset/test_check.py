@@ -20,7 +20,9 @@ from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.check import Finding, check_dataset, check_file
 from echo_targets.schemas.dataset.layout import LayoutError
 from echo_targets.schemas.tables.base import CATEGORY, column, list_of
-from tests.schemas.samples import Root, Row, arrow, key, num_samples, opened, parquet, sample, samples
+from echo_targets.schemas.tables.targets import ORIGINS
+from tests.schemas.dataset.target_mutants import TARGETS, in_columns, in_struct
+from tests.schemas.samples import Root, Row, arrow, key, num_samples, opened, parquet, put_target, sample, samples
 
 FINGERPRINT = "0123456789abcdef"
 BESIDE_UTTERANCES = sorted(TABLES.keys() - {"entries", "utterances", "rejects"})
@@ -66,30 +68,22 @@ def inside(name: str, position: int, **changes: Any) -> Callable[[Row], None]:
 
 ECHO_MUTANTS = {
     "response_source_known": put("response_source", "copied"),
-    "stop_reason_known": put("stop_reason", ["end", "bored"]),
-    **{
-        f"{name}_present": put(name, "")
-        for name in ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
-    },
+    **{f"{name}_present": put(name, "") for name in ("prompt_template_id", "tokenizer_id", "echo_model_id")},
     "turn_range": put("turn", -1),
-    "unit_target_words_range": put("unit_target_words", [[3], [-1]]),
     "response_text_present": lambda row: row.update(
-        {name: [] for name, value in row.items() if isinstance(value, list)} | {"response_text": ""}
+        {name: [] for name, value in row.items() if isinstance(value, list)}
+        | {name: None for name, value in row.items() if name in ORIGINS}
+        | {"response_text": ""}
     ),
     "assistant_after_audio_shift_range": put("assistant_after_audio_shift", -1),
     "response_token_ids_range": put("response_token_ids", [4, 5, 6, -7]),
     "asr_target_ids_range": put("asr_target_ids", [1, -100]),
     "sub_lengths_range": put("sub_lengths", [0, 4]),
     "sub_lengths_sum": put("sub_lengths", [1, 2]),
-    "sub_lengths_lengths": put("stop_reason", ["end"]),
+    "sub_lengths_lengths": put("segment_char_ends", [11]),
     "segments_advance": put("segment_char_ends", [11, 11]),
     "segments_cover_text": put("segment_char_ends", [5, 10]),
-    "unit_targets_raw": put("unit_targets", [[1, 2, 1], [7, 7]]),
-    "recorded_units_raw": put("recorded_units", [[1, -2], []]),
-    "unit_error_rate_range": put("unit_error_rate", math.nan),
-    "target_cer_range": put("target_cer", -0.5),
     "hidden_text_agreement_range": put("hidden_text_agreement", 1.5),
-    "mean_logprob_range": put("mean_logprob", [-0.5, 0.25]),
     "denoising_cosine_range": put("denoising_cosine", [0.0, 1.5]),
 }
 UNIT_MUTANTS = {
@@ -132,6 +126,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "audio_named": put("audio", {"bytes": b"fLaC", "path": None}),
         "turn_of_dialogue": put("turn", None),
         "reference_text_trimmed": put("reference_text", "hello there you\ufeff"),
+        "spoken_text_trimmed": put("spoken_text", " "),
     },
     "transcripts": {
         "language_prob_range": put("language_prob", 1.5),
@@ -191,7 +186,10 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "words_lengths": put("counts", [5, 2]),
         "counts_range": put("counts", [5, 0, 9]),
     },
-    "echo_targets": ECHO_MUTANTS,
+    "echo_targets": {
+        **ECHO_MUTANTS,
+        **{f"{origin}_{rule}": in_struct(origin, changes) for origin in ORIGINS for rule, changes in TARGETS.items()},
+    },
     "rejects": {
         "utterance_id_present": put(KEY, ""),
         "stage_present": put("stage", ""),
@@ -214,7 +212,13 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "borders_advance": lambda row: row.update(borders=[border | {"frame": 7} for border in TWO_BORDERS]),
         "borders_inside_units": put("borders", [{"char_start": 5, "char_end": 7, "frame": 0}]),
     },
-    "training/echo": {**ECHO_MUTANTS, "text_present": put("text", ""), "num_samples_range": put("num_samples", 0)},
+    "training/echo": {
+        **ECHO_MUTANTS,
+        "text_present": put("text", ""),
+        "num_samples_range": put("num_samples", 0),
+        "target_known": put("target", "spoken"),
+        **{f"target_{rule}": in_columns(changes) for rule, changes in TARGETS.items()},
+    },
 }
 TWO_BORDERS = sample("training/t2c")["borders"]
 CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
@@ -350,7 +354,7 @@ def test_a_missing_a_surplus_and_a_moved_column(name: str) -> None:
         ("units", column("num_frames", pa.int32(), nullable=True)),
         ("utterances", column("audio_sha256", pa.binary(32))),
         ("transcripts", column("language_prob", pa.float64(), nullable=True)),
-        ("echo_targets", column("unit_targets", list_of(list_of(pa.int64())))),
+        ("training/echo", column("unit_targets", list_of(list_of(list_of(pa.int64()))))),
         ("rejects", column("stage", pa.dictionary(pa.int8(), pa.string()))),
     ],
     ids=lambda value: str(value),
@@ -615,10 +619,10 @@ def test_ten_thousand_rows(name: str, tmp_path: Path) -> None:
     rows = samples(name, count)
     root.put(name, rows)
     assert check(root) == []
-    rule = "units_in_codebook" if name == "units" else "unit_targets_raw"
+    rule = "units_in_codebook" if name == "units" else "t2c_units_in_codebook"
     for at in (0, 9_999, 10_000, count - 1):
         odd = [[99, 100, 99]] * rows[at].get("num_codebooks", 0)
-        rows[at] |= {"units": odd} if name == "units" else {"unit_targets": [[], [3, 3]]}
+        rows[at] |= {"units": odd} if name == "units" else put_target({"t2c": None}, units=[[[1, 2, 1]], [[100]]])
     root.put(name, rows)
     expected = {(rule, key(at)) for at in (0, 9_999, 10_000, count - 1)}
     assert {(finding.rule, finding.row) for finding in check(root)} == expected

@@ -9,7 +9,7 @@ import pytest
 
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
-from tests.schemas.samples import Root, arrow, key, samples
+from tests.schemas.samples import Root, arrow, key, put_target, samples
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def test_a_table_is_read_in_the_shards_order(root: Root) -> None:
 def test_lists_are_read_across_row_groups(root: Root, name: str) -> None:
     rows = samples(name, 2_500)
     for number, row in enumerate(rows):
-        row["flags" if name == "transcripts" else "stop_reason"] = [("end", "length")[number // 2_400], "repetition"]
+        reasons = [("end", "length")[number // 2_400], "repetition"]
+        row |= {"flags": reasons} if name == "transcripts" else put_target(row, stop_reason=reasons)
     root.put(name, rows)
     assert root.dataset.read(name).to_pylist() == arrow(name, rows).to_pylist()
     (manifest,) = root.dataset.manifests(name)

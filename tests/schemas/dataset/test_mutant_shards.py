@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.check import UNREADABLE, Finding, check_file
 from echo_targets.schemas.tables.base import CATEGORY
-from tests.schemas.samples import Row, arrow, opened, parquet, sample, samples
+from tests.schemas.samples import Row, arrow, opened, parquet, put_target, sample, samples
 
 FINGERPRINT = "0123456789abcdef"
 Draw: TypeAlias = Callable[..., Any]
@@ -116,9 +116,9 @@ def words_of_several_codebooks(draw: Draw, row: Row) -> None:
     row["unit_language_id"] = "words"
 
 
-def repeat_a_target(draw: Draw, row: Row) -> None:
-    unit = draw(st.integers(0, 99))
-    row["unit_targets"] = [[*row["unit_targets"][0], unit, unit], row["unit_targets"][1]]
+def target(**changes: st.SearchStrategy) -> Callable[[Draw, Row], None]:
+    """A target of one codebook with some fields changed."""
+    return lambda draw, row: put_target(row, **{name: draw(values) for name, values in changes.items()}) and None
 
 
 def half_a_dialogue(draw: Draw, row: Row) -> None:
@@ -155,10 +155,10 @@ T2C = ("training/t2c",)
 BLANKS = ["", " ", "\u00a0", "\u200b", " hello", "hello\n", "hello\u3000", "\ufeffhello"]
 WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
 UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
-SEGMENTED = ("segment_char_ends", "unit_targets", "mean_logprob", "denoising_cosine", "stop_reason")
+SEGMENTED = ("segment_char_ends", "denoising_cosine")
 SHARES = st.sampled_from(["speech_share", "unique_word_share", "repeated_share"])
 FAILED = {"items": [], "coverage": 0.0, "status": "failed", "reason": "the audio is empty"}
-IDS = ("prompt_template_id", "tokenizer_id", "echo_model_id", "decode_id", "codebook_id")
+IDS = ("prompt_template_id", "tokenizer_id", "echo_model_id")
 
 ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "an empty key": (("entries", "utterances", "rejects"), put(KEY, st.just(""))),
@@ -250,21 +250,30 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "no reply": (ECHO, put("response_text", st.just(""))),
     "a longer reply": (ECHO, say_more),
     "an unknown source of the reply": (ECHO, put("response_source", words("reference", "generated"))),
-    "an unknown end": (ECHO, one_of_list("stop_reason", words("end", "length", "repetition"))),
+    "an unknown end": (ECHO, target(stop_reason=words("end", "length", "repetition").map(lambda end: ["end", end]))),
     "a token below 0": (ECHO, lambda draw, row: one_of_list(draw(st.sampled_from(TOKENS)), below(0))(draw, row)),
     "a token too few": (ECHO, lambda draw, row: one_less(draw, row, "response_token_ids", "sub_lengths")),
     "a segment of no tokens": (ECHO, put("sub_lengths", st.integers(4, 50).map(lambda count: [4 - count, count]))),
     "a segment too few": (ECHO, lambda draw, row: one_less(draw, row, *SEGMENTED)),
     "segments that go back": (ECHO, put("segment_char_ends", st.integers(11, 99).map(lambda end: [end, 11]))),
-    "a target's unit twice": (ECHO, repeat_a_target),
-    "a target's unit below 0": (ECHO, put("unit_targets", below(0).map(lambda unit: [[1, unit], [7]]))),
-    "a recorded unit below 0": (ECHO, put("recorded_units", below(0).map(lambda unit: [[1, unit], []]))),
-    "a target's word below 0": (ECHO, put("unit_target_words", below(0).map(lambda word: [[], [word]]))),
-    "a likelihood above 1": (ECHO, one_of_list("mean_logprob", no_share(-1e4, 0))),
+    "an unknown origin": (("training/echo",), put("target", words("t2c", "echo", "recorded", "voice"))),
+    "a target's unit twice": (ECHO, target(units=st.integers(0, 99).map(lambda unit: [[[1, unit, unit]], [[7]]]))),
+    "a target's unit below 0": (ECHO, target(units=below(0).map(lambda unit: [[[1, unit, 1]], [[7]]]))),
+    "a target's unit above the codebook": (
+        ECHO,
+        target(units=st.integers(100, MUCH).map(lambda u: [[[1, u, 1]], [[7]]])),
+    ),
+    "a target's segment too few": (ECHO, target(units=st.just([[[1, 2, 1]]]))),
+    "a target's codebook too few": (ECHO, target(units=st.just([[[1, 2, 1]], []]))),
+    "a target's unit without a duration": (ECHO, target(durations=st.just([[1, 4], [3]]))),
+    "a target's unit of no duration": (ECHO, target(durations=below(1).map(lambda frames: [[1, frames, 2], [3]]))),
+    "a target of no rate": (ECHO, target(hop_samples=below(1))),
+    "a target's word below 0": (ECHO, target(unit_words=below(0).map(lambda word: [[], [word]]))),
+    "a likelihood above 1": (ECHO, target(mean_logprob=no_share(-1e4, 0).map(lambda value: [value, -1.0]))),
     "a cosine that is none": (ECHO, one_of_list("denoising_cosine", no_share(-1.001, 1.001))),
     "an agreement that is none": (ECHO, put("hidden_text_agreement", no_share())),
-    "a unit error rate that is none": (ECHO, put("unit_error_rate", no_share(0, 1e4))),
-    "a character error rate that is none": (ECHO, put("target_cer", no_share(0, 1e4))),
+    "a unit error rate that is none": (ECHO, target(unit_error_rate=no_share(0, 1e4))),
+    "a character error rate that is none": (ECHO, target(target_cer=no_share(0, 1e4))),
     "a shift back": (ECHO, put("assistant_after_audio_shift", below(0))),
     "a model without a name": (ECHO, lambda draw, row: row.update({draw(st.sampled_from(IDS)): ""})),
     "no text": (("training/s2t", "training/t2c", "training/echo"), put("text", st.just(""))),

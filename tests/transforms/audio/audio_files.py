@@ -19,7 +19,7 @@ import soxr
 
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.audio.containers.mpeg import frame_of
-from echo_targets.transforms.models.voices.hibari import Voice
+from echo_targets.transforms.models.voices.registry import open_voice
 
 SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 SECONDS = 4.0
@@ -33,7 +33,9 @@ def spoken() -> np.ndarray:
         first = json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])
         samples, _ = soundfile.read(SPEECH / first["audio"], dtype="float32")
     else:
-        samples = Voice().speak("If called to a case supposed to be one of poisoning, the medical man has two duties.")
+        voice = open_voice()
+        voice.setup()
+        samples = voice.speak("If called to a case supposed to be one of poisoning, the medical man has two duties.")
     return np.resize(samples, int(SECONDS * SAMPLE_RATE)).astype(np.float32)
 
 

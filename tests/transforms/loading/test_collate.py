@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.audio.waveforms import encode_flac
-from echo_targets.transforms.loading.collate import collate_echox, collate_padded, llama3_prompt, t2c_segments
+from echo_targets.transforms.loading.collate import (
+    collate_echox,
+    collate_padded,
+    collate_units,
+    llama3_prompt,
+    t2c_segments,
+)
 from echo_targets.transforms.loading.dataset import EchoTargetDataset
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.t2c.model import character_tokenizer
 from echo_targets.transforms.segments.rule import SegmentRule
-from tests.schemas.samples import Root, sample
+from echo_targets.transforms.units.codebook import collapse
+from tests.schemas.samples import Root, put_target, sample
 from tests.transforms.tiny_echox import FIGURES, SPEC
 
 CONFIG = EchoXConfig.model_validate(SPEC["config"])
@@ -38,9 +45,13 @@ def streamed(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def of_figures() -> list[dict[str, Any]]:
-    names = ("asr_target_ids", "response_token_ids", "sub_lengths", "unit_targets")
+    names = ("asr_target_ids", "response_token_ids", "sub_lengths")
     figures = json.loads((FIGURES / "kd_rows.json").read_text())["rows"]
-    return [sample("training/echo", number) | {n: row[n] for n in names} for number, row in enumerate(figures)]
+    return [
+        put_target(sample("training/echo", number), units=[[units] for units in row["unit_targets"]], durations=None)
+        | {name: row[name] for name in names}
+        for number, row in enumerate(figures)
+    ]
 
 
 def test_the_figures_of_the_release_from_rows_of_the_table(tmp_path: Path) -> None:
@@ -68,7 +79,8 @@ def test_another_tokenizer_keeps_the_segments(tmp_path: Path) -> None:
         ids: Sequence[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    (row,) = streamed(tmp_path, [sample("training/echo") | {"response_text": "so it is", "segment_char_ends": [5, 8]}])
+    given = put_target(sample("training/echo")) | {"response_text": "so it is", "segment_char_ends": [5, 8]}
+    (row,) = streamed(tmp_path, [given])
     template = PromptTemplate.load(asset("embedded:prompts/nano.json"), tokenizer)
     config = CONFIG.model_copy(update={"audio_patch_id": tokenizer.get_vocab_size()})
     batch = collate_echox([row], config, template.ids(tokenizer, []), encode)
@@ -82,7 +94,7 @@ def test_audio_is_whispers_log_mel() -> None:
     import whisper
 
     pcm = (3000 * np.sin(np.arange(16_000) / 9)).astype(np.int16)
-    row = sample("training/echo") | {"audio": {"bytes": encode_flac(pcm), "path": "a.flac"}}
+    row = put_target(sample("training/echo")) | {"audio": {"bytes": encode_flac(pcm), "path": "a.flac"}}
     audios = collate_echox([row, row], CONFIG, PROMPT, mels=80)["audios"]
     assert audios.shape == (2, 1, 80, 3000)
     padded = whisper.pad_or_trim((pcm / 32768).astype(np.float32))
@@ -93,7 +105,9 @@ def test_audio_is_whispers_log_mel() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    row = sample("training/echo")
+    row = put_target(sample("training/echo"))
+    with pytest.raises(ValueError, match="utt-00000 has units of 3 codebooks, but EchoX learns one"):
+        collate_echox([sample("training/echo")], CONFIG, PROMPT)
     with pytest.raises(ValueError, match=r"utt-00000 replies to 2 turns.*filters="):
         collate_echox([row | {"user_audio_ids": ["a", "b"]}], CONFIG, PROMPT)
     with pytest.raises(ValueError, match="the prompt has 0 placeholders for audio"):
@@ -102,43 +116,78 @@ def test_what_does_not_fit_is_refused() -> None:
         collate_echox([row | {"sub_lengths": [1, 2]}], CONFIG, PROMPT)
 
 
+FRAMES = st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=12)
+
+
+@given(st.lists(st.lists(FRAMES, min_size=1, max_size=3), min_size=1, max_size=4), st.booleans())
+def test_units_of_all_codebooks_as_frames_or_collapsed(
+    replies: list[list[list[tuple[int, ...]]]], frames: bool
+) -> None:
+    """Against a statement of what each row's frames are, with and without the delays of MusicGen."""
+    rows = []
+    for reply in replies:
+        cut = [collapse(np.array(segment, np.int32).reshape(-1, 3)) for segment in reply]
+        units, durations = [list(runs.T) for runs, _ in cut], [times for _, times in cut]
+        rows.append({KEY: "a", "unit_targets": units, "unit_durations": durations})
+    read = [
+        [
+            [frame for frame, before in zip(segment, [None, *segment], strict=False) if frames or frame != before]
+            for segment in reply
+        ]
+        for reply in replies
+    ]
+    for delays in ((), (0, 1, 2)):
+        batch = collate_units(rows, frames, delays, padding=-7)
+        for number, segments in enumerate(read):
+            whole = [frame for segment in segments for frame in segment]
+            assert batch["units_lengths"][number] == len(whole)
+            assert batch["segment_lengths"][number].tolist()[: len(segments)] == [len(segment) for segment in segments]
+            for codebook in range(3):
+                found, mask = batch["units"][number, codebook], batch["units_mask"][number, codebook]
+                delay = delays[codebook] if delays else 0
+                assert found[mask].tolist() == [frame[codebook] for frame in whole]
+                assert mask.tolist()[delay : delay + len(whole)] == [True] * len(whole)
+                assert set(found[~mask].tolist()) <= {-7}
+
+
+def test_units_of_other_tables_and_what_has_no_frames() -> None:
+    row = sample("units", 0)
+    batch = collate_units([row])
+    assert batch["units"].shape == (1, row["num_codebooks"], row["num_frames"]) and "segment_lengths" not in batch
+    with pytest.raises(ValueError, match=r"utt-00001 has units without durations.*target=recorded"):
+        collate_units([sample("training/echo", 1)])
+    assert collate_units([sample("training/echo", 1)], frames=False)["units"].tolist() == [[[1, 2, 1, 7]]]
+    with pytest.raises(ValueError, match="the rows have 1, 3 codebooks"):
+        collate_units([sample("training/echo", 0), put_target(sample("training/echo", 1))])
+    with pytest.raises(ValueError, match="delays are"):
+        collate_units([sample("training/echo", 0)], delays=(0, 1))
+
+
 UNITS = st.lists(st.integers(0, 99), max_size=5)
 
 
-@given(st.lists(st.tuples(UNITS, st.none() | st.lists(UNITS, max_size=3)), min_size=1, max_size=5), st.booleans())
-def test_padded_tensors_hold_the_lists(rows: list[tuple[list[int], list[list[int]] | None]], arrays: bool) -> None:
-    def stored(value: Any) -> Any:
-        if arrays and isinstance(value, list):
-            return [stored(each) for each in value] if value and isinstance(value[0], list) else np.array(value, "i2")
-        return value
-
+@given(st.lists(st.none() | UNITS, min_size=1, max_size=5), st.booleans())
+def test_padded_tensors_hold_the_lists(rows: list[list[int] | None], arrays: bool) -> None:
     batch = collate_padded(
-        [{"flat": stored(flat), "nested": stored(nested)} for flat, nested in rows], ["flat", "nested"]
+        [{"flat": np.array(row, "i2") if arrays and row is not None else row} for row in rows], ["flat"]
     )
-    expected = {
-        "flat": [flat for flat, _ in rows],
-        "nested": [[unit for segment in nested or [] for unit in segment] for _, nested in rows],
-    }
-    for name, lists in expected.items():
-        padded, lengths, mask = batch[name], batch[f"{name}_lengths"], batch[f"{name}_mask"]
-        assert padded.dtype == lengths.dtype == torch.int64
-        assert padded.shape == mask.shape == (len(rows), max(map(len, lists)))
-        assert lengths.tolist() == mask.sum(1).tolist() == [*map(len, lists)]
-        assert [row[kept].tolist() for row, kept in zip(padded, mask, strict=True)] == lists
-        assert (padded[~mask] == -100).all()
+    lists = [row or [] for row in rows]
+    padded, lengths, mask = batch["flat"], batch["flat_lengths"], batch["flat_mask"]
+    assert padded.dtype == lengths.dtype == torch.int64
+    assert padded.shape == mask.shape == (len(rows), max(map(len, lists)))
+    assert lengths.tolist() == mask.sum(1).tolist() == [*map(len, lists)]
+    assert [row[kept].tolist() for row, kept in zip(padded, mask, strict=True)] == lists
+    assert (padded[~mask] == -100).all()
 
 
-@pytest.mark.parametrize("names", [["units"], ["units", "durations"]])
-def test_padded_tensors_of_a_stream(names: list[str], tmp_path: Path) -> None:
+def test_padded_tensors_of_a_stream(tmp_path: Path) -> None:
     Root(tmp_path).put("training/t2c", [sample("training/t2c", number) for number in range(3)])
-    (rows,) = EchoTargetDataset(str(tmp_path), "training/t2c", columns=names)
-    read = Dataset(str(tmp_path)).read("training/t2c")
-    batch = collate_padded(rows, names)
-    for name in names:
-        found = [row[kept].tolist() for row, kept in zip(batch[name], batch[f"{name}_mask"], strict=True)]
-        rows_of = read[name].to_pylist()
-        wanted = rows_of if name == "durations" else [list(chain.from_iterable(row)) for row in rows_of]
-        assert sorted(found) == sorted(wanted)
+    (rows,) = EchoTargetDataset(str(tmp_path), "training/t2c", columns=["durations", "units"])
+    batch = collate_padded(rows, ["durations"])
+    found = [row[kept].tolist() for row, kept in zip(batch["durations"], batch["durations_mask"], strict=True)]
+    assert sorted(found) == sorted(Dataset(str(tmp_path)).read("training/t2c")["durations"].to_pylist())
+    with pytest.raises(ValueError, match="units has lists of lists: use collate_units"):
+        collate_padded(rows, ["units"])
 
 
 def test_a_reply_of_two_codebooks_in_segments() -> None:

@@ -159,20 +159,20 @@ def test_recorded_units_are_cut_in_the_middle_of_the_pause() -> None:
     words = [word(0, 1600, 0, 3), word(3200, 6400, 4, 7)]  # the pause is frames 5 to 10
     borders = borders_of(words, 320, len(frames))
     assert borders == [Border(3, 4, 8)]
-    first, second = recorded_segments(units, durations, borders, [3, 7]) or []
+    (first, _), (second, _) = recorded_segments(units, durations, borders, [3, 7]) or []
     assert first.tolist() == [0, 1, 2, 3] and second.tolist() == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_run_that_a_border_falls_into_goes_on_in_both_segments() -> None:
-    halves = recorded_segments([5, 6, 7], [2, 6, 2], [Border(3, 4, 4)], [3, 7]) or []
-    assert [half.tolist() for half in halves] == [[5, 6], [6, 7]]
+    halves = recorded_segments(np.array([5, 6, 7]), [2, 6, 2], [Border(3, 4, 4)], [3, 7]) or []
+    assert [[each.tolist() for each in half] for half in halves] == [[[5, 6], [2, 2]], [[6, 7], [4, 2]]]
 
 
 def test_no_border_inside_a_word_or_without_a_time_of_its_own() -> None:
     words = [word(0, 1600, 0, 3), word(3200, 4800, 4, 7), word(4800, 6400, 8, 12)]
     borders = borders_of(words, 320, 20)
     assert frames_of([3, 4, 5, 7, 8, 10], borders) == [8, 8, None, 15, 15, None]
-    assert recorded_segments([1, 2], [10, 10], borders, [5, 12]) is None
+    assert recorded_segments(np.array([1, 2]), [10, 10], borders, [5, 12]) is None
     later = word(1600, 3200, 4, 7, True), word(3200, 4800, 8, 12, True), word(None, None, 13, 15)
     guessed = [words[0], *later]
     assert [border.char_start for border in borders_of(guessed, 320, 20)] == [3]

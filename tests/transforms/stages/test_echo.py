@@ -7,25 +7,30 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from rapidfuzz.distance import Levenshtein
 
+from echo_targets.jobs.checking.copies import check_copies
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.loading.collate import t2c_segments
+from echo_targets.transforms.loading.collate import collate_units, t2c_segments
 from echo_targets.transforms.models.readers.ctc import UnitReader, target_cer
 from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
 from echo_targets.transforms.models.readers.registry import open_reader
 from echo_targets.transforms.models.t2c.model import T2C, learned_segments
+from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
+from echo_targets.transforms.models.voices.registry import open_voice
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.segments.rule import SegmentRule
 from echo_targets.transforms.stages.echo.parameters import EchoParameters
-from echo_targets.transforms.stages.echo.recorded import recorded_units, unit_error_rate
 from echo_targets.transforms.stages.echo.responders.base import UserTurn
 from echo_targets.transforms.stages.echo.stage import Echo
+from echo_targets.transforms.stages.echo.targets import recorded_target, unit_error_rate
 from echo_targets.transforms.stages.publish.stage import EchoSetParameters, PublishEcho, PublishT2C, T2CParameters
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
 from echo_targets.transforms.units.codebook import Codebook
@@ -90,47 +95,75 @@ def test_segments_are_of_text_tokens_and_units_alike(echoed: Dataset) -> None:
     assert row["response_token_ids"] == model.encode(text)
     pieces = [text[start:end] for start, end in pairwise([0, *ends])]
     assert [len(model.encode(piece)) for piece in pieces] == row["sub_lengths"]
-    assert [result.units for result in model.generate([model.encode(piece) for piece in pieces])] == row["unit_targets"]
+    decoded = model.generate([model.encode(piece) for piece in pieces])
+    assert [[result.units] for result in decoded] == row["t2c"]["units"]
+    assert row["t2c"]["durations"] is None and row["t2c"]["decode_id"] == "t2c-response-greedy"
     assert row["asr_target_ids"] == model.encode(LINES[0][2])
 
 
 def test_recorded_units_are_the_replys_own(echoed: Dataset) -> None:
     row = echoed.read("echo_targets").to_pylist()[0]
-    units = {row["utterance_id"]: row["units"][0] for row in echoed.read("units").to_pylist()}["a1"]
-    assert len(row["recorded_units"]) == len(row["unit_targets"])
-    joined = [unit for segment in row["recorded_units"] for unit in segment]
-    collapsed = [unit for place, unit in enumerate(joined) if place == 0 or joined[place - 1] != unit]
-    assert collapsed == units
-    rate = unit_error_rate(row["unit_targets"], row["recorded_units"])
-    assert row["unit_error_rate"] == pytest.approx(rate, abs=1e-4)
-    assert 0 < row["unit_error_rate"] < 0.8
+    units = {row["utterance_id"]: row for row in echoed.read("units").to_pylist()}["a1"]
+    assert len(row["recorded"]["units"]) == len(row["t2c"]["units"])
+    assert frames_of(row["recorded"]) == np.repeat(units["units"][0], units["durations"]).tolist()
+    edits = sum(
+        Levenshtein.distance(*pair)
+        for (pair,) in (
+            zip(said, recorded, strict=True)
+            for said, recorded in zip(row["t2c"]["units"], row["recorded"]["units"], strict=True)
+        )
+    )
+    rate = edits / sum(len(segment) for (segment,) in row["recorded"]["units"])
+    assert row["t2c"]["unit_error_rate"] == pytest.approx(rate, abs=1e-4)
+    assert 0 < rate < 0.8 and row["recorded"]["unit_error_rate"] is None
+
+
+def frames_of(target: dict[str, Any], codebook: int = 0) -> list[int]:
+    """All frames of a target."""
+    pairs = zip(target["units"], target["durations"], strict=True)
+    return [unit for units, times in pairs for unit in np.repeat(units[codebook], times).tolist()]
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(None, True), (0.2, True), (0.5, True), (0.7, False), (2.3, False)])
 def test_a_recording_of_another_text_gives_no_recorded_units(rate: float | None, kept: bool) -> None:
     reply = {
-        "units": {"codebook_id": "book", "units": [[3, 1, 4]]},
+        "units": sample("units", 1),
         "alignments": None,
         "transcripts": {"wer_vs_reference": rate},
     }
-    assert (recorded_units(reply, [9], "book") == [[3, 1, 4]]) == kept
+    found = recorded_target(reply, [9])
+    assert (found and found["units"]) == ([sample("units", 1)["units"]] if kept else None)
 
 
-def test_units_of_another_codebook_are_not_recorded_units(echoed: Dataset, tmp_path: Path) -> None:
-    """Nor are those of several codebooks; the targets are the same."""
+def test_recorded_units_may_be_of_another_codebook(echoed: Dataset, tmp_path: Path) -> None:
+    """Of several codebooks too; the other targets are the same, and are compared with none of another codebook."""
     folder = Path(echoed.root).parent
     stages = {
         "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(folder / "t.jsonl")}]},
+        "align": {},
         "tokenize": {"codebook": make_codec(tmp_path / "mimi", "Mimi")},
         "echo": {**TEXT_ALONE, **CLAUSES},
+        "publish_echo": {"target": "recorded"},
     }
     dataset, reports = run_stages(tmp_path / "root", stages)
     assert reports["echo"].reasons == {"no_reply": 1}
     rows = dataset.read("echo_targets").to_pylist()
-    assert [(row["recorded_units"], row["unit_error_rate"]) for row in rows] == [(None, None)] * 2
-    theirs = echoed.read("echo_targets")
-    assert [row["unit_targets"] for row in rows] == theirs["unit_targets"].to_pylist()
-    assert [row["codebook_id"] for row in rows] == theirs["codebook_id"].to_pylist()
+    theirs = [row["t2c"] for row in echoed.read("echo_targets").to_pylist()]
+    assert [row["t2c"]["units"] for row in rows] == [target["units"] for target in theirs]
+    assert [row["t2c"]["codebook_id"] for row in rows] == [target["codebook_id"] for target in theirs]
+    assert [row["t2c"]["unit_error_rate"] for row in rows] == [None, None]
+    published = {row["utterance_id"]: row for row in dataset.read("training/echo").to_pylist()}
+    for row, reply in zip(rows, ("a1", "a3"), strict=True):
+        (units,) = (unit for unit in dataset.read("units").to_pylist() if unit["utterance_id"] == reply)
+        assert units["num_codebooks"] > 1 and len(row["recorded"]["units"]) == len(row["sub_lengths"])
+        for codebook in range(units["num_codebooks"]):
+            whole = np.repeat(units["units"][codebook], units["durations"]).tolist()
+            assert frames_of(row["recorded"], codebook) == whole
+        sent = published[row["utterance_id"]]
+        assert (sent["target"], sent["model_id"], sent["unit_targets"]) == ("recorded", None, row["recorded"]["units"])
+        assert sent["unit_durations"] == row["recorded"]["durations"]
+        assert sent["hop_samples"] == units["hop_samples"] and sent["sampling_rate"] == units["sampling_rate"]
+    assert list(check_dataset(dataset.root)) == list(check_copies(dataset.root)) == []
 
 
 def test_a_codebook_is_named_as_tokenize_names_it(tmp_path: Path) -> None:
@@ -158,9 +191,11 @@ def test_a_codebook_is_named_as_tokenize_names_it(tmp_path: Path) -> None:
 def test_target_cer_is_of_what_the_targets_are_read_as(echoed: Dataset) -> None:
     rows = echoed.read("echo_targets").to_pylist()
     reader = UnitReader.load(Path(echoed.root).parent / "reader")
-    rates = target_cer(reader, [row["response_text"] for row in rows], [row["unit_targets"] for row in rows])
-    assert [row["target_cer"] for row in rows] == pytest.approx(rates, abs=1e-4)
-    assert len({row["target_cer"] for row in rows}) == len(rows)
+    texts = [row["response_text"] for row in rows]
+    for origin in ("t2c", "recorded"):
+        units = [row[origin]["units"] for row in rows]
+        rates = [row[origin]["target_cer"] for row in rows]
+        assert rates == pytest.approx(target_cer(reader, texts, units), abs=1e-4) and len({*rates}) == len(rows)
 
 
 def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None:
@@ -174,9 +209,9 @@ def test_a_vocoder_may_read_the_targets(echoed: Dataset, tmp_path: Path) -> None
     rates = target_cer(
         open_reader(tmp_path, EMBEDDED, "cpu"),
         [row["response_text"] for row in together],
-        [row["unit_targets"] for row in together],
+        [row["t2c"]["units"] for row in together],
     )
-    assert [row["target_cer"] for row in together] == pytest.approx(rates, abs=1e-4)
+    assert [row["t2c"]["target_cer"] for row in together] == pytest.approx(rates, abs=1e-4)
 
 
 def test_a_reader_of_another_codebook_is_an_error(tmp_path: Path) -> None:
@@ -225,10 +260,16 @@ def test_a_new_threshold_recomputes_publish_alone(echoed: Dataset, tmp_path: Pat
 
 
 def test_unit_error_rate() -> None:
-    assert unit_error_rate([[1, 2, 3]], [[1, 2, 3]]) == 0
-    assert unit_error_rate([[1, 3], []], [[1, 2, 3], [4]]) == pytest.approx(0.5)
-    assert unit_error_rate([[1]], None) is None
-    assert unit_error_rate([[1]], [[]]) is None
+    def of(*segments: list[list[int]], codebook: str = "k") -> dict[str, Any]:
+        return {"codebook_id": codebook, "num_codebooks": len(segments[0]), "units": list(segments)}
+
+    assert unit_error_rate(of([[1, 2, 3]]), of([[1, 2, 3]])) == 0
+    assert unit_error_rate(of([[1, 3]], [[]]), of([[1, 2, 3]], [[4]])) == pytest.approx(0.5)
+    assert unit_error_rate(of([[1, 3], [1, 3]]), of([[1, 3], [1, 2]])) == pytest.approx(0.5), "a unit is one of both"
+    assert unit_error_rate(of([[1]]), None) is None
+    assert unit_error_rate(of([[1]]), of([[]])) is None
+    assert unit_error_rate(of([[1]]), of([[1]], codebook="other")) is None
+    assert unit_error_rate(of([[1]]), of([[1], [1]])) is None
 
 
 def test_a_model_s_own_rule_cuts_its_replies(tmp_path: Path) -> None:
@@ -275,8 +316,8 @@ def test_a_reply_of_two_minutes_is_training_data() -> None:
     echo.setup()
     targets = apply(echo, echo.rows(shard["utterances"], shard)).rows
     (row,) = targets.to_pylist()
-    assert len(row["unit_targets"]) == len(row["recorded_units"]) == 20
-    joined = [unit for segment in row["recorded_units"] for unit in segment]
+    assert len(row["t2c"]["units"]) == len(row["recorded"]["units"]) == 20
+    joined = [unit for (segment,) in row["recorded"]["units"] for unit in segment]
     assert sum(after == before for before, after in pairwise(joined)) + len(units["units"][0]) == len(joined)
     publish = PublishEcho(EchoSetParameters(stop_reasons=["end", "length"]))
     published = publish(publish.rows(shard["utterances"], shard | {"echo_targets": targets}))
@@ -287,4 +328,40 @@ def test_a_reply_of_two_minutes_is_training_data() -> None:
     assert [segment["text"] for segment in segments] == [
         row["response_text"][start:end] for start, end in pairwise([0, *row["segment_char_ends"]])
     ]
-    assert [segment["units"][0].tolist() for segment in segments] == row["recorded_units"]
+    assert [[segment["units"][0].tolist()] for segment in segments] == row["recorded"]["units"]
+
+
+def test_a_voice_says_the_segments_and_any_tokenizer_encodes_it(echoed: Dataset, tmp_path: Path) -> None:
+    """Targets with frames of several codebooks, for a reply that has only a text, beside those of T2C."""
+    reply = "It is 12 o'clock, I think, so we have time. ... And the shop on St. Mark's square is open until 6."
+    lines = [
+        {"id": "a0", "dialogue_id": "a", "turn": 0, "text": LINES[0][2]},
+        {"id": "a1", "dialogue_id": "a", "turn": 1, "text": reply},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    codec = make_codec(tmp_path / "mimi", "Mimi")
+    voice = {"codebook": codec, "num_codebooks": 3}
+    stages = {
+        "ingest": {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(tmp_path / "t.jsonl")}]},
+        "echo": {**TEXT_ALONE, **CLAUSES, "targets": ["t2c", "voice"], "voice": voice, "reader": codec},
+        "publish_echo": {"target": "voice", "min_mean_logprob": None},
+    }
+    dataset, _ = run_stages(tmp_path / "root", stages)
+    (row,) = dataset.read("echo_targets").to_pylist()
+    target = row["voice"]
+    texts = [row["response_text"][start:end] for start, end in pairwise([0, *row["segment_char_ends"]])]
+    assert "".join(texts) == reply and len(texts) > 1
+    said = " ".join(target["spoken_text"])
+    assert "twelve o'clock" in said and not any(letter.isdigit() for letter in said)
+    speaker, tokenizer = open_voice(), open_tokenizer(codec, EMBEDDED, None, 3)
+    speaker.setup()
+    tokenizer.setup("cpu")
+    seed = EchoParameters().seed_of("a0")
+    for place, text in enumerate(target["spoken_text"]):
+        (frames,) = tokenizer([speaker.speak(text, seed=seed)])
+        assert np.repeat(target["units"][place], target["durations"][place], axis=1).T.tolist() == frames.tolist()
+    assert target["model_id"] == speaker.id and target["num_codebooks"] == 3 and target["stop_reason"] is None
+    assert target["target_cer"] is not None and row["t2c"]["target_cer"] is None, "a codec reads frames alone"
+    assert list(check_dataset(dataset.root)) == list(check_copies(dataset.root)) == []
+    batch = collate_units(dataset.read("training/echo").to_pylist(), delays=range(3))
+    assert batch["units"].shape[1] == 3 and batch["segment_lengths"].sum() == batch["units_lengths"].sum()

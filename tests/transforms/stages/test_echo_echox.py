@@ -70,7 +70,7 @@ def given(corpus: Path) -> dict[str, dict[str, Any]]:
     return rows_of(echoed(corpus, text="hidden"))
 
 
-@pytest.mark.parametrize("parameters", [{"text": "hidden"}, {"response": "generated", "decoder": "echo"}])
+@pytest.mark.parametrize("parameters", [{"text": "hidden"}, {"response": "generated", "targets": ["echo"]}])
 def test_one_thread_computes_so_that_last_bits_do_not_hang_on_how_many_there_are(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]
 ) -> None:
@@ -105,7 +105,7 @@ def test_replies_that_are_given(corpus: Path, given: dict[str, dict[str, Any]]) 
     }
     echox = EchoX.load(corpus / "model")
     for row in given.values():
-        assert row["response_source"] == "reference" and row["decode_id"] == "t2c-hidden-greedy"
+        assert row["response_source"] == "reference" and row["t2c"]["decode_id"] == "t2c-hidden-greedy"
         assert row["echo_model_id"].startswith("echox-")
         assert row["response_token_ids"] == echox.t2c.encode(row["response_text"])
         assert 0 <= row["hidden_text_agreement"] <= 1
@@ -113,7 +113,7 @@ def test_replies_that_are_given(corpus: Path, given: dict[str, dict[str, Any]]) 
         assert len(row["denoising_cosine"]) == len(row["sub_lengths"])
     assert len(given["a0"]["sub_lengths"]) > 1 and len(given["a2"]["sub_lengths"]) == 1
     assert given["a2"]["user_audio_ids"] == ["a0", "a2"]
-    assert given["a2"]["recorded_units"] and given["a2"]["unit_error_rate"] > 0
+    assert given["a2"]["recorded"]["units"] and given["a2"]["t2c"]["unit_error_rate"] > 0
 
 
 def test_replies_that_are_generated(corpus: Path) -> None:
@@ -129,10 +129,11 @@ def test_replies_that_are_generated(corpus: Path) -> None:
         assert row["response_source"] == "generated"
         assert row["response_text"] == echox.tokenizer.decode(row["response_token_ids"])
         assert row["hidden_text_agreement"] == 1.0
-        assert row["recorded_units"] is None and row["unit_error_rate"] is None
+        assert row["recorded"] is None and row["t2c"]["unit_error_rate"] is None
         starts = [0, *row["segment_char_ends"]]
         assert "".join(row["response_text"][start:end] for start, end in pairwise(starts)) == row["response_text"]
-    assert {row["stop_reason"][-1] for row in rows.values()} - {"end"}, "thirty tokens of nonsense end by the limit"
+    ends = {row["t2c"]["stop_reason"][-1] for row in rows.values()}
+    assert ends - {"end"}, "thirty tokens of nonsense end by the limit"
 
 
 def test_the_dialogue_before_a_turn_is_heard(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
@@ -148,11 +149,11 @@ def test_the_dialogue_before_a_turn_is_heard(corpus: Path, given: dict[str, dict
 
 
 def test_what_is_read_and_who_reads_it_change_the_targets(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
-    seen = {json.dumps(given["a0"]["unit_targets"])}
-    for parameters in ({"text": "response"}, {"decoder": "echo"}, {"text": "hidden", "beams": 3}):
-        rows = rows_of(echoed(corpus, **parameters))
+    seen = {json.dumps(given["a0"]["t2c"]["units"])}
+    for origin, parameters in (("t2c", {"text": "response"}), ("echo", {}), ("t2c", {"text": "hidden", "beams": 3})):
+        rows = rows_of(echoed(corpus, targets=["t2c", "recorded", "echo"], **parameters))
         assert rows["a0"]["response_token_ids"] == given["a0"]["response_token_ids"]
-        seen.add(json.dumps(rows["a0"]["unit_targets"]))
+        seen.add(json.dumps(rows["a0"][origin]["units"]))
     assert len(seen) == 4
 
 
@@ -205,9 +206,9 @@ def test_a_checkpoint_as_released_answers_and_speaks(tmp_path: Path) -> None:
         assert len(answer.ids) == len(answer.char_ends) == len(answer.scores) == len(answer.states)
     assert answers[2].ids == []
     segments = [Segment(answer, 0, len(answer.ids)) for answer in answers[:2]]
-    for text, decoder in (("hidden", "t2c"), ("response", "t2c"), ("hidden", "echo")):
-        responder.parameters = chosen.model_copy(update={"text": text, "decoder": decoder, "max_units": 40})
-        decoded = responder.say(segments)
+    for text, origin in (("hidden", "t2c"), ("response", "t2c"), ("hidden", "echo")):
+        responder.parameters = chosen.model_copy(update={"text": text, "max_units": 40})
+        decoded = responder.say(segments, origin)
         assert all(set(row.units) <= {7, 0, 837, 81, 194, 5, 12, 999} for row in decoded)
     generated = [replace(asked, reply=None) for asked in given[:2]]
     together = responder.answer(generated, responder.encode_audio(generated))
@@ -249,7 +250,7 @@ def test_a_model_of_more_units_than_the_codebook_has_is_refused(tmp_path: Path) 
 
 
 def test_a_text_to_codec_model_does_not_listen() -> None:
-    for parameters in ({"response": "generated"}, {"text": "hidden"}, {"decoder": "echo"}, {}):
+    for parameters in ({"response": "generated"}, {"text": "hidden"}, {"text": "response", "targets": ["echo"]}, {}):
         with pytest.raises(ModelError, match=r"is a text-to-codec model: .* need an EchoX checkpoint as echo\.model"):
             Echo(EchoParameters(model="embedded:nano-t2c", **parameters))
 

@@ -35,12 +35,16 @@ ROW: dict[str, Any] = {
     "alignments": {"coverage": 0.9},
     "units": {},
     "echo_targets": {
-        "mean_logprob": [-0.5, -1.0],
-        "stop_reason": ["end", "end"],
-        "unit_error_rate": 0.4,
-        "target_cer": 0.2,
+        "t2c": sample("echo_targets")["t2c"]
+        | {"mean_logprob": [-0.5, -1.0], "stop_reason": ["end", "end"], "unit_error_rate": 0.4, "target_cer": 0.2},
+        "recorded": sample("echo_targets", 1)["recorded"],
     },
 }
+
+
+def _t2c(**changes: Any) -> dict[str, Any]:
+    """The row's echo targets, of which T2C's are changed."""
+    return {"echo_targets": {"t2c": ROW["echo_targets"]["t2c"] | changes}}
 
 
 def _word(number: int) -> dict[str, Any]:
@@ -130,9 +134,11 @@ def dropped(transform: Any, *rows: dict[str, Any], made: Container[str] = ()) ->
         (PublishEcho(EchoSetParameters(min_mean_logprob=-0.9)), {}, "mean_logprob"),
         (PublishEcho(EchoSetParameters(max_unit_error_rate=0.3)), {}, "unit_error_rate"),
         (PublishEcho(EchoSetParameters(max_target_cer=0.1)), {}, "target_cer"),
+        (PublishEcho(EchoSetParameters(target="recorded", max_target_cer=0.1)), {}, None),
+        (PublishEcho(EchoSetParameters(target="voice")), {}, "no_target"),
         (
             PublishEcho(EchoSetParameters()),
-            {"echo_targets": ROW["echo_targets"] | {"stop_reason": ["end", "repetition"]}},
+            _t2c(stop_reason=["end", "repetition"]),
             "stop_reason",
         ),
     ],
@@ -228,7 +234,7 @@ def test_thresholds_of_every_set(
         (PublishEcho(EchoSetParameters(min_mean_logprob=-0.9)), {}, "mean_logprob -1 is below min_mean_logprob=-0.9"),
         (
             PublishEcho(EchoSetParameters()),
-            {"echo_targets": ROW["echo_targets"] | {"stop_reason": ["repetition", "length"]}},
+            _t2c(stop_reason=["repetition", "length"]),
             "a segment ended by length, repetition",
         ),
     ],
@@ -259,11 +265,11 @@ def test_the_reference_is_the_text_where_there_is_one() -> None:
 
 def test_a_score_that_is_the_threshold_passes() -> None:
     """Scores are stored as float32, of which the nearest to 0.3 is above 0.3."""
-    scores = {"mean_logprob": [-0.7], "stop_reason": ["end"], "unit_error_rate": 0.3, "target_cer": 0.3}
+    scores = {"mean_logprob": [-0.7, -0.7], "stop_reason": ["end", "end"], "unit_error_rate": 0.3, "target_cer": 0.3}
     echo = EchoSetParameters(max_unit_error_rate=0.3, max_target_cer=0.3, min_mean_logprob=-0.7)
     s2t = S2TParameters(max_wer=0.3, min_alignment_coverage=0.7)
     row = {
-        "echo_targets": scores,
+        **_t2c(**scores),
         "transcripts": {"wer_vs_reference": 0.3, "text": "x"},
         "alignments": {"coverage": 0.7},
     }

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,35 @@ def test_it_learns_to_read(tmp_path: Path) -> None:
     curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert [line["step"] for line in curve] == [50, 100, 140]
     assert curve[-1]["loss"] < curve[0]["loss"] / 2
+
+
+def lasting(rows: list[Row]) -> list[Row]:
+    """The rows with durations: of unit n, 1 + n % 3 frames, and one more at the end of the text."""
+    return [
+        row._replace(durations=[1 + unit % 3 + (place == len(row.units) - 1) for place, unit in enumerate(row.units)])
+        for row in rows
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [{"frames": True}, {"max_duration": 4}], ids=["frames", "durations"])
+def test_it_learns_how_long_a_unit_lasts(how: dict[str, Any], tmp_path: Path) -> None:
+    """Decoded as frames, or as collapsed units each with a duration; the same units and frames either way."""
+    recipe = Recipe(steps=240, batch_tokens=1600, learning_rate=1e-2, warmup_steps=20, decay_steps=120, log_every=80)
+    config = CONFIG.model_copy(update=how | ({"units_per_text_token": 6} if "frames" in how else {}))
+    held_out = lasting(spoken(40, seed=1))
+    report = train_t2c(lasting(spoken(600, seed=0)), held_out, config, TOKENIZER, tmp_path, recipe)
+    assert report["held_out_unit_error_rate"] < 0.1 and report["held_out_frame_error_rate"] < 0.1
+    model = T2C.load(tmp_path)
+    for row in held_out[:5]:
+        (said,) = model.generate([model.encode(row.text)])
+        assert said.durations is not None and len(said.durations) == len(said.units)
+        assert all(one != other for one, other in pairwise(said.units))
+    together = model.generate([model.encode(row.text) for row in held_out], beams=2)
+    assert together[:5] == [model.generate([model.encode(row.text)], beams=2)[0] for row in held_out[:5]]
+    assert model.generate([[]])[0].durations == []
+    with pytest.raises(ValueError, match="units with 0 durations; all are needed"):
+        train_t2c(spoken(4, seed=0), [], config, TOKENIZER, tmp_path / "none", RECIPE)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

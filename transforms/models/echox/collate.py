@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from echo_targets.schemas import KEY
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.t2c.config import SPELLED
 
@@ -36,6 +37,20 @@ class KDRow:
     sub_lengths: Sequence[int]
     unit_targets: Sequence[Sequence[int]]
     audios: Sequence[Tensor] | None = None
+
+
+def single_codebook(row: Mapping[str, Any]) -> list[Sequence[int]]:
+    """Return the units of each segment of a row of training/echo.
+
+    Raises:
+        ValueError: the row has several codebooks, and EchoX's trainer learns one.
+    """
+    if row["num_codebooks"] != 1:
+        raise ValueError(
+            f"{row[KEY]} has units of {row['num_codebooks']} codebooks, but EchoX learns one: run publish_echo with a "
+            "target of one codebook"
+        )
+    return [segment[0] for segment in row["unit_targets"]]
 
 
 def collate_kd(rows: Sequence[KDRow], config: EchoXConfig) -> dict[str, Tensor]:

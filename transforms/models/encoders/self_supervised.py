@@ -202,7 +202,8 @@ def network_of(kind: Any, model: str) -> Any:
     import torch
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    # AutoConfig does not know the model types of vocoders
+    config = (getattr(kind, "config_class", None) or AutoConfig).from_pretrained(model, local_files_only=True)
     for name, value in config.to_dict().items():
         if "layers" in name and isinstance(value, int) and value > MOST_LAYERS:
             raise ModelError(f"{model}/config.json: {name} is {value}; at most {MOST_LAYERS} are supported")

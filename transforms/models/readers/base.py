@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeAlias
+
+Segments: TypeAlias = Sequence[Sequence[Sequence[int]]]
+"""Collapsed units of a reply: by segment, by codebook."""
+Durations: TypeAlias = Sequence[Sequence[int]]
+"""Frames of each unit of a reply, by segment."""
 
 
 class Reader(ABC):
-    """A reader of units. The text of a reply does not depend on other replies."""
+    """A reader of units. The text of a reply does not depend on other replies.
+
+    Attributes:
+        needs_durations: True if it can't read units without their durations.
+    """
+
+    needs_durations: bool = False
 
     @abstractmethod
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
@@ -18,14 +30,18 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
+    def read_replies(
+        self, replies: Sequence[Segments], durations: Sequence[Durations | None] | None = None
+    ) -> list[str]:
         """Return the text of each reply, in English.
 
         Args:
-            replies: the units of each reply's segments.
+            replies: the units of each reply.
+            durations: their durations; None where they are not known.
 
         Raises:
             ValueError: a unit is not in the codebook.
+            ModelError: the reader needs durations.
         """
 
     @abstractmethod

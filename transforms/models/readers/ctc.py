@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors, write_tensors
-from echo_targets.transforms.models.readers.base import Reader
+from echo_targets.transforms.models.readers.base import Durations, Reader, Segments
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.threads import single_threaded
+from echo_targets.transforms.units.codebook import check_units
 
 if TYPE_CHECKING:
     from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule
@@ -74,9 +75,11 @@ class UnitReader(Reader):
         if codebook_id != self.config.codebook_id:
             raise ModelError(f"the reader is for units of {self.config.codebook_id}, not {codebook_id}")
 
-    def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
+    def read_replies(
+        self, replies: Sequence[Segments], durations: Sequence[Durations | None] | None = None
+    ) -> list[str]:
         """Return the text of each reply. Its segments are read one by one and joined by spaces."""
-        read = iter(self.read([segment for segments in replies for segment in segments]))
+        read = iter(self.read([units for segments in replies for (units,) in segments]))
         return [" ".join(next(read) for _ in segments) for segments in replies]
 
     def comparable(self, text: str) -> str:
@@ -130,17 +133,22 @@ def readable(text: str) -> str:
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", letters))
 
 
-def target_cer(reader: Reader, texts: Sequence[str], targets: Sequence[Sequence[Sequence[int]]]) -> list[float | None]:
+def target_cer(
+    reader: Reader,
+    texts: Sequence[str],
+    targets: Sequence[Segments],
+    durations: Sequence[Durations | None] | None = None,
+) -> list[float | None]:
     """Return the character error rate of each reply's targets.
 
     Args:
         reader: a reader for the targets' codebook.
         texts: the text of each reply.
-        targets: for each reply, the units of its segments.
+        targets, durations: as for `Reader.read_replies`.
     """
     return [
         character_error_rate(text, read, reader.comparable)
-        for text, read in zip(texts, reader.read_replies(targets), strict=True)
+        for text, read in zip(texts, reader.read_replies(targets, durations), strict=True)
     ]
 
 
@@ -159,17 +167,6 @@ def spelled_out(symbols: Sequence[int]) -> str:
     """Return the text of CTC frames' symbols: repetitions merged, blanks dropped, words separated by single spaces."""
     changes = (now for now, before in zip(symbols, [BLANK, *symbols], strict=False) if now != before)
     return " ".join("".join(ALPHABET[symbol] for symbol in changes if symbol != BLANK).split())
-
-
-def check_units(rows: Sequence[Sequence[int]], codebook_size: int) -> None:
-    """Check that all units are in a codebook.
-
-    Raises:
-        ValueError: one is not.
-    """
-    for row in rows:
-        if len(row) and not 0 <= min(row) <= max(row) < codebook_size:
-            raise ValueError(f"units {min(row)} to {max(row)} are not all in [0, {codebook_size})")
 
 
 def _batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -9,14 +9,14 @@ from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
 from echo_targets.transforms.models.readers.base import Reader
 from echo_targets.transforms.models.readers.ctc import UnitReader
 from echo_targets.transforms.models.readers.vocoder import VocoderReader
-from echo_targets.transforms.models.voices.vocoder import is_vocoder, vocoder_digest
+from echo_targets.transforms.models.vocoders.registry import is_vocoder, vocoder_digest
 
 
 def open_reader(path: Path, whisper: str, device: str) -> Reader:
     """Return the reader of a directory.
 
     Args:
-        path: a directory of `echo-targets train reader`, or of a vocoder.
+        path: a directory of `echo-targets train reader`, or of a vocoder: a unit HiFi-GAN or a codec.
         whisper: the Whisper model that transcribes a vocoder's speech.
         device: a torch device.
 

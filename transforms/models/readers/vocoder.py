@@ -9,8 +9,9 @@ import numpy as np
 
 from echo_targets.transforms.models.asr.faster_whisper import FasterWhisper
 from echo_targets.transforms.models.asr.long_form import DecodingRules, LongForm
-from echo_targets.transforms.models.readers.base import Reader
-from echo_targets.transforms.models.voices.vocoder import Vocoder, whole
+from echo_targets.transforms.models.readers.base import Durations, Reader, Segments
+from echo_targets.transforms.models.vocoders.base import check_durations, frames_of
+from echo_targets.transforms.models.vocoders.registry import open_vocoder
 from echo_targets.transforms.text import normalize
 from echo_targets.transforms.threads import in_threads
 
@@ -22,13 +23,14 @@ class VocoderReader(Reader):
     weights.
 
     Args:
-        path: the vocoder's directory.
+        path: the vocoder's directory: a unit HiFi-GAN, or a codec, which needs durations.
         whisper: a model as for faster-whisper, or `embedded:tiny.en`.
         device: a torch device.
     """
 
     def __init__(self, path: Path, whisper: str, device: str) -> None:
-        self._vocoder = Vocoder(path, device)
+        self._vocoder = open_vocoder(path, device)
+        self.needs_durations = self._vocoder.needs_durations
         recognizer = FasterWhisper(whisper, device, "en")
         recognizer.setup()
         self._transcribe = LongForm(recognizer, DecodingRules(temperatures=[0.0]))
@@ -36,18 +38,19 @@ class VocoderReader(Reader):
     def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
         self._vocoder.check_codebook(codebook_id, codebook_size)
 
-    def read_replies(self, replies: Sequence[Sequence[Sequence[int]]]) -> list[str]:
+    def read_replies(
+        self, replies: Sequence[Segments], durations: Sequence[Durations | None] | None = None
+    ) -> list[str]:
+        lasting = [None] * len(replies) if durations is None else durations
+        for each in lasting:
+            check_durations(self._vocoder, each)
+        frames = [frames_of(segments, each) for segments, each in zip(replies, lasting, strict=True)]
         # One thread computes the samples: with several, the last bits would depend on the number of threads.
-        spoken = in_threads(self._speak, [whole(segments) for segments in replies], at_once=1)
-        return [self._written(waveform) for waveform in spoken]
+        return [self._written(waveform) for waveform in in_threads(self._vocoder.speak, frames, at_once=1)]
 
     def comparable(self, text: str) -> str:
         """Return the output of Whisper's English normalizer: lower case, no punctuation, digits, full forms."""
         return normalize(text, "en")
-
-    def _speak(self, units: list[int]) -> np.ndarray:
-        (waveform,) = self._vocoder([units]) if units else [np.zeros(0, np.float32)]
-        return waveform
 
     def _written(self, waveform: np.ndarray) -> str:
         if not len(waveform):

@@ -49,6 +49,8 @@ class T2CConfig(BaseModel):
     units_per_text_token: PositiveFloat | None = None  # see T2CModule.positions
     segments: SegmentRule | None = None  # rule that cut texts in training and cuts them in echo; null if unknown
     spellings: dict[int, str] | None = None  # by id, such as "_837_81_194"; null: unit k is text_vocab_size + k
+    frames: bool = False  # decodes a unit for each frame; false: runs of equal frames are one unit
+    max_duration: PositiveInt | None = None  # predicts how many frames each collapsed unit lasts, at most this; or null
 
     _rope_scaling = field_validator("rope_scaling")(checked_rope_scaling)
 
@@ -56,6 +58,19 @@ class T2CConfig(BaseModel):
     def _heads(self) -> T2CConfig:
         check_heads(self.hidden_size, self.num_heads, self.num_kv_heads, self.head_dim)
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_durations(self) -> T2CConfig:
+        if (self.frames or self.max_duration) and self.spellings is not None:
+            raise ValueError("a decoder of words of units has neither frames nor max_duration")
+        if self.frames and self.max_duration:
+            raise ValueError("frames have no durations to predict: set one of frames and max_duration")
+        return self
+
+    @property
+    def repeats(self) -> bool:
+        """True if an id may follow itself: a frame or a word of units may, a collapsed unit may not."""
+        return self.frames or self.spellings is not None
 
     @property
     def num_units(self) -> int:
@@ -87,19 +102,34 @@ class T2CConfig(BaseModel):
 
 
 class Chosen(NamedTuple):
-    """A decoded row: ids of the whole vocabulary without the end, and the log-probability of every choice."""
+    """A decoded row: ids of the whole vocabulary without the end, and the log-probability of every choice.
+
+    `durations` are the frames of each id, if the model predicts them.
+    """
 
     ids: list[int]
     logprobs: list[float]
     stop_reason: StopReason
+    durations: list[int] | None = None
 
 
 class Decoded(NamedTuple):
-    """Units of one text without equal neighbors, and the mean log-probability of the choices, including the end's."""
+    """Units of one text without equal neighbors, and the mean log-probability of the choices, including the end's.
+
+    `durations` are the frames of each unit, if the model decodes frames or predicts them.
+    """
 
     units: list[int]
     mean_logprob: float
     stop_reason: StopReason
+    durations: list[int] | None = None
+
+
+def looping_frames(ids: list[int]) -> int:
+    """Return how many frames at the end only repeat earlier ones, apart from how long each unit lasts."""
+    runs = [(unit, len(list(frames))) for unit, frames in groupby(ids)]
+    tail = looping_tail([unit for unit, _ in runs])
+    return sum(count for _, count in runs[len(runs) - tail :])
 
 
 def looping_tail(ids: list[int]) -> int:

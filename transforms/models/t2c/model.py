@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,8 @@ class T2C:
         """Like `generate`, but from (length, text_embedding_size) embeddings in place of the text's."""
         import torch
 
-        results = [Decoded([], 0.0, "end") for _ in texts]
+        known = self.config.frames or self.config.max_duration
+        results = [Decoded([], 0.0, "end", [] if known else None) for _ in texts]
         spoken = [row for row, text in enumerate(texts) if len(text)]
         if not spoken:
             return results
@@ -137,7 +139,11 @@ class T2C:
 
 def decoded(result: Chosen, config: T2CConfig) -> Decoded:
     """Convert vocabulary ids to units."""
-    return Decoded(config.spelled(result.ids), sum(result.logprobs) / len(result.logprobs), result.stop_reason)
+    units, durations = config.spelled(result.ids), result.durations
+    if config.frames:
+        runs = [(unit, len(list(frames))) for unit, frames in groupby(units)]
+        units, durations = [unit for unit, _ in runs], [count for _, count in runs]
+    return Decoded(units, sum(result.logprobs) / len(result.logprobs), result.stop_reason, durations)
 
 
 def is_t2c(path: Path) -> bool:

@@ -6,6 +6,7 @@ embeddings, then unit embeddings, both through one linear `adapter`, and predict
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,12 +15,15 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import LlamaModel
 
-from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
+from echo_targets.transforms.models.t2c.config import Chosen, StopReason, T2CConfig, looping_frames, looping_tail
 from echo_targets.transforms.models.t2c.llama_decoding import RunningBatch, llama_config
 
 
 class T2CModule(nn.Module):
-    """Llama decoder of units. Ids below `text_vocab_size` are text, ids above are units."""
+    """Llama decoder of units. Ids below `text_vocab_size` are text, ids above are units.
+
+    With `max_duration`, a unit's state also predicts how many frames it lasts.
+    """
 
     def __init__(self, config: T2CConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -47,6 +51,7 @@ class T2CModule(nn.Module):
         self.unit_embedding = nn.Embedding(config.unit_vocab_size, config.text_embedding_size)
         self.adapter = nn.Linear(config.text_embedding_size, config.hidden_size)
         self.lm_head = nn.Linear(config.hidden_size, vocab, bias=False)
+        self.duration_head = nn.Linear(config.hidden_size, config.max_duration) if config.max_duration else None
         self.dropout = nn.Dropout(dropout)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -58,6 +63,10 @@ class T2CModule(nn.Module):
 
     def forward(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         """Map right-padded (B, T, text_embedding_size) and (B, T) positions to (B, T, whole vocabulary) logits."""
+        return self.lm_head(self.states(embeddings, positions))
+
+    def states(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """Map right-padded (B, T, text_embedding_size) and (B, T) positions to (B, T, hidden_size) states."""
         hidden = self.model(
             inputs_embeds=self.dropout(self.adapter(embeddings)),
             position_ids=positions,
@@ -65,7 +74,7 @@ class T2CModule(nn.Module):
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
             use_cache=False,
         )
-        return self.lm_head(hidden.last_hidden_state)
+        return hidden.last_hidden_state
 
     def positions(self, prompt_length: int, count: int, start: int = 0) -> Tensor:
         """Return (count,) float32 positions from `start` on, for a sequence whose prompt has `prompt_length` ids.
@@ -91,8 +100,8 @@ class T2CModule(nn.Module):
             prompts: one (length, text_embedding_size) tensor per row, before `adapter`.
             limits: maximum number of ids, per row.
             beams: hypotheses per row; 1 is greedy. The one with the best mean log-probability is returned.
-            constrained: True allows only units and the end, and never the previous unit again, since runs are collapsed
-                (unit words may repeat). False allows any id of the vocabulary.
+            constrained: True allows only units and the end, and an id that repeats the previous one only if the config
+                does. False allows any id of the vocabulary.
 
         Returns:
             Ids of the whole vocabulary, one `Chosen` per row. A row's result does not depend on the others.
@@ -102,6 +111,7 @@ class T2CModule(nn.Module):
         if constrained:
             choices = torch.tensor([config.end_id, *config.decodable], device=device)
         output = self.lm_head.weight[choices]
+        tail_of = (looping_frames if config.frames else looping_tail) if constrained else None
         place_of = {token: place for place, token in enumerate(choices.tolist())} if constrained else {}
         lengths = [len(prompt) for prompt in prompts]
         running = RunningBatch(
@@ -110,10 +120,14 @@ class T2CModule(nn.Module):
             [self.positions(length, length) for length in lengths],
         )
         beams_of_rows = [_Beams([], []) for _ in prompts]
-        hypotheses = [_Hypothesis(row, [], []) for row in range(len(prompts))]
+        durations: list[int] | None = None if self.duration_head is None else []
+        hypotheses = [_Hypothesis(row, [], [], durations) for row in range(len(prompts))]
         for emitted in range(max(limits)):
+            if self.duration_head is not None and emitted:
+                lasting = (self.duration_head(running.states).argmax(-1) + 1).tolist()
+                hypotheses = [each.with_duration(frames) for each, frames in zip(hypotheses, lasting, strict=True)]
             logits = functional.linear(running.states, output).float()
-            if constrained and emitted and config.spellings is None:
+            if constrained and emitted and not config.repeats:
                 previous = [[place_of[hypothesis.ids[-1]]] for hypothesis in hypotheses]
                 logits.scatter_(1, torch.tensor(previous, device=device), -torch.inf)
             best = logits.log_softmax(-1).topk(min(beams + 1, len(choices)))
@@ -123,7 +137,7 @@ class T2CModule(nn.Module):
                 beams_of_rows[hypothesis.row].going += candidates
             going, places = [], []
             for row, kept in enumerate(beams_of_rows):
-                for place, hypothesis in kept.advance(hypotheses, beams, config.end_id, limits[row], constrained):
+                for place, hypothesis in kept.advance(hypotheses, beams, config.end_id, limits[row], tail_of):
                     going.append(hypothesis)
                     places.append(place)
             hypotheses = going
@@ -140,6 +154,16 @@ class _Hypothesis(NamedTuple):
     row: int
     ids: list[int]
     logprobs: list[float]
+    durations: list[int] | None
+
+    def with_duration(self, frames: int) -> _Hypothesis:
+        """Return the hypothesis with the duration of its last id."""
+        return self._replace(durations=[*(self.durations or []), frames])
+
+    def ended(self, ids: list[int], logprobs: list[float], reason: StopReason) -> Chosen:
+        """Return the finished row. The last id of a row that was cut off has no duration yet; it lasts one frame."""
+        durations = None if self.durations is None else [*self.durations, 1][: len(ids)]
+        return Chosen(ids, logprobs, reason, durations)
 
 
 @dataclass
@@ -150,29 +174,38 @@ class _Beams:
     finished: list[Chosen]
 
     def advance(
-        self, hypotheses: list[_Hypothesis], beams: int, end_id: int, limit: int, constrained: bool
+        self,
+        hypotheses: list[_Hypothesis],
+        beams: int,
+        end_id: int,
+        limit: int,
+        tail_of: Callable[[list[int]], int] | None,
     ) -> list[tuple[int, _Hypothesis]]:
-        """Return the hypotheses to continue, each with its predecessor's place; none once `beams` are finished."""
+        """Return the hypotheses to continue, each with its predecessor's place; none once `beams` are finished.
+
+        Args:
+            tail_of: returns how many ids at the end only repeat earlier ones; None ends no row for that.
+        """
         ranked = sorted(self.going, key=lambda one: -sum(hypotheses[one[0]].logprobs) - one[2])
         self.going = []
         going: list[tuple[int, _Hypothesis]] = []
         for rank, (place, token, logprob) in enumerate(ranked):
             if len(going) == beams:
                 break
-            row, ids, before = hypotheses[place]
-            logprobs = [*before, logprob]
+            before = hypotheses[place]
+            ids, logprobs = before.ids, [*before.logprobs, logprob]
             if token == end_id:
                 if rank < beams:
-                    self.finished.append(Chosen(ids, logprobs, "end"))
+                    self.finished.append(before.ended(ids, logprobs, "end"))
                 continue
             ids = [*ids, token]
-            tail = looping_tail(ids) if constrained else 0
+            tail = tail_of(ids) if tail_of else 0
             if tail:
-                self.finished.append(Chosen(ids[:-tail], logprobs, "repetition"))
+                self.finished.append(before.ended(ids[:-tail], logprobs, "repetition"))
             elif len(ids) == limit:
-                self.finished.append(Chosen(ids, logprobs, "length"))
+                self.finished.append(before.ended(ids, logprobs, "length"))
             else:
-                going.append((place, _Hypothesis(row, ids, logprobs)))
+                going.append((place, _Hypothesis(before.row, ids, logprobs, before.durations)))
         return [] if len(self.finished) >= beams else going
 
     def best(self) -> Chosen:

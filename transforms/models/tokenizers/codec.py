@@ -53,7 +53,12 @@ FAMILIES = {
 
 
 class Codec(UnitTokenizer):
-    """A transformers directory with EnCodec (24 kHz), DAC or Mimi."""
+    """A transformers directory with EnCodec (24 kHz), DAC or Mimi.
+
+    Attributes:
+        family: where its sizes are kept.
+        model: the codec, which also decodes; set by `setup`.
+    """
 
     layer = None
 
@@ -68,7 +73,7 @@ class Codec(UnitTokenizer):
         self._folder = named.codebook
         about = read_json(self._folder / "config.json")
         kind = about["model_type"]
-        self._family = family = FAMILIES[kind]
+        self.family = family = FAMILIES[kind]
         try:
             self._config = config = getattr(transformers, f"{family.name}Config").from_dict(about)
             there = int(getattr(config, family.codebooks) if family.codebooks else config.num_quantizers)
@@ -110,16 +115,16 @@ class Codec(UnitTokenizer):
         import transformers
 
         self._device = device
-        self._model = load_pretrained(getattr(transformers, f"{self._family.name}Model"), str(self._folder)).to(device)
+        self.model = load_pretrained(getattr(transformers, f"{self.family.name}Model"), str(self._folder)).to(device)
         self._options = self._encode_options()
 
     def _encode_options(self) -> dict[str, Any]:
         """Return the number of codebooks to request; for EnCodec, the lowest bandwidth that has as many."""
-        if self._family.name == "Dac":
+        if self.family.name == "Dac":
             return {"n_quantizers": self.num_codebooks}
-        if self._family.name == "Mimi":
+        if self.family.name == "Mimi":
             return {"num_quantizers": max(self.num_codebooks, self._config.num_semantic_quantizers)}
-        count = self._model.quantizer.get_num_quantizers_for_bandwidth
+        count = self.model.quantizer.get_num_quantizers_for_bandwidth
         enough = (bandwidth for bandwidth in self._config.target_bandwidths if count(bandwidth) >= self.num_codebooks)
         return {"bandwidth": min(enough)}
 
@@ -140,9 +145,9 @@ class Codec(UnitTokenizer):
         """Return the (frames, num_codebooks) codes of at most one chunk, at the codec's rate."""
         import torch
 
-        if self._family.whole_frames:
+        if self.family.whole_frames:
             waveform = np.pad(waveform, (0, -len(waveform) % self.hop_samples))
         with torch.inference_mode():
-            encoded = self._model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
+            encoded = self.model.encode(torch.from_numpy(waveform)[None, None].to(self._device), **self._options)
         codes = encoded.audio_codes.cpu().numpy()
         return codes.reshape(-1, codes.shape[-1])[: self.num_codebooks].T

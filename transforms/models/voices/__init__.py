@@ -1,1 +1,1 @@
-"""Voices: text to speech, and units to speech."""
+"""Voices: text to speech."""

@@ -2,87 +2,46 @@
 
 from __future__ import annotations
 
-import zlib
-from typing import Literal
-
 import numpy as np
-from pydantic import ConfigDict, Field
 
-from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.digests import sha256_of
+from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
+from echo_targets.transforms.models.voices.base import NothingToSay, Voice
+from echo_targets.transforms.verbalize import FINAL_WORD
 
 
-class Delivery(Parameters):
-    """How a text is spoken.
+class HibariVoice(Voice):
+    """hibari's bundled voice, with weights checked against the pinned release. It has one speaker.
 
-    Attributes:
-        speed: 1 is the voice's own pace, 2 is twice as fast.
-        pitch: semitones above the voice's own. Formants move too, as for another speaker; the pace stays the same.
-        gain_db: gain of voice and noise together; samples beyond full scale are clipped.
-        snr_db: mean power of the speech over that of the noise, in dB; None adds no noise.
-        noise: white, or pink, whose power falls by 3 dB per octave.
-    """
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    speed: float = Field(default=1.0, ge=0.5, le=2.0)
-    pitch: float = Field(default=0.0, ge=-6.0, le=6.0)
-    gain_db: float = Field(default=0.0, ge=-24.0, le=12.0)
-    snr_db: float | None = Field(default=None, ge=-10.0, le=100.0)
-    noise: Literal["white", "pink"] = "white"
-
-
-PLAIN = Delivery()
-
-
-class Voice:
-    """hibari's bundled voice, with weights checked against the pinned release.
+    It samples the noise of voiceless sounds, and spells out numbers and abbreviations itself.
 
     Raises:
         ModelError: hibari is not installed, or its weights are not the pinned ones.
     """
 
+    id = f"hibari-{HIBARI_VOICE.sha256[:8]}"
+    sampling_rate = 24_000
+    changes_rate = True
+
     def __init__(self) -> None:
-        weights = HIBARI_VOICE.locate()
+        self._weights = HIBARI_VOICE.locate()
+
+    def weight_digests(self) -> dict[str, str]:
+        return {"voice": sha256_of(self._weights)}
+
+    def check_speaker(self, speaker: str | None) -> None:
+        if speaker is not None:
+            raise ModelError(f"the embedded voice has one speaker, without a name; remove `speaker` {speaker!r}")
+
+    def setup(self) -> None:
         from hibari import Hibari
 
-        self._model = Hibari(model=str(weights), threads=1)
+        self._model = Hibari(model=str(self._weights), threads=1)
 
-    def speak(self, text: str, seed: int = 0, delivery: Delivery = PLAIN) -> np.ndarray:
-        """Synthesize a text. Equal arguments give equal samples.
-
-        Args:
-            text: English; numbers and abbreviations are spelled out.
-            seed: seed of the voice's own noise (voiceless sounds) and, with the text, of the added noise.
-            delivery: pace, pitch, loudness, noise.
-
-        Returns:
-            (samples,) float32, 16 kHz mono, rounded to 16-bit PCM values, so that a 16-bit file holds it exactly.
-
-        Raises:
-            ValueError: nothing in the text can be spoken.
-        """
-        import soxr
-
-        pitch = 2 ** (delivery.pitch / 12)  # synthesized slower by this factor, then resampled to be faster
-        speech = self._model(text, speed=delivery.speed / pitch, seed=seed)
+    def synthesize(self, text: str, speaker: str | None, rate: float, seed: int) -> np.ndarray:
+        words = FINAL_WORD.sub(r"\1 .", text)  # keeps hibari from reading "no." as "number"
+        speech = self._model(words, speed=rate, seed=seed)
         if not len(speech):
-            raise ValueError(f"nothing to speak in {text!r}")
-        sound = soxr.resample(speech, self._model.sample_rate * pitch, SAMPLE_RATE)
-        if delivery.snr_db is not None:
-            noise = _noise(delivery.noise, len(sound), np.random.default_rng([seed, zlib.crc32(text.encode())]))
-            sound = sound + noise * np.sqrt(np.mean(sound**2) / 10 ** (delivery.snr_db / 10))
-        pcm = np.clip(np.rint(sound * 10 ** (delivery.gain_db / 20) * 32768), -32768, 32767)
-        return (pcm / 32768).astype(np.float32)
-
-
-def _noise(color: str, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return (samples,) of noise with a mean power of 1."""
-    noise = rng.standard_normal(samples)
-    if color == "pink":
-        spectrum = np.fft.rfft(noise)
-        spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-        spectrum[0] = 0
-        noise = np.fft.irfft(spectrum, samples)
-    return noise / np.sqrt(np.mean(noise**2))
+            raise NothingToSay(text)
+        return speech

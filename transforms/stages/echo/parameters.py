@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
@@ -12,6 +12,11 @@ from echo_targets.transforms.models.tokenizers.base import UnitTokenizer
 from echo_targets.transforms.models.tokenizers.registry import open_tokenizer
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 from echo_targets.transforms.segments.rule import SegmentRule
+from echo_targets.transforms.stages.echo.voice import VoiceParameters
+
+Origin: TypeAlias = Literal["t2c", "echo", "recorded", "voice"]
+DECODED: tuple[Origin, ...] = ("t2c", "echo")
+"""Origins whose units a model decodes."""
 
 
 class EchoParameters(Parameters):
@@ -21,9 +26,10 @@ class EchoParameters(Parameters):
         model: directory of an EchoX checkpoint or of a text-to-codec model, or `embedded:NAME`. A text-to-codec model
             can only decode given replies.
         response: `reference`, the dialogue's own reply, or `generated`, EchoX's.
+        targets: who says the units of a reply, each in its own column: `t2c` decodes them from text, `echo` from hidden
+            states; `recorded` are those of the reply's recording, in any codebook; `voice` those of a voice.
         text: what T2C reads: the text that the hidden states spell (`hidden`, as in the paper) or the reply's own text
             (`response`).
-        decoder: `t2c` on text, or `echo` on hidden states.
         beams: beam width of the unit decoder; 1 is greedy.
         max_tokens: maximum tokens of a generated reply.
         temperature: sampling temperature of a generated reply, 0.2 in EchoX's release; 0 is greedy.
@@ -34,18 +40,20 @@ class EchoParameters(Parameters):
         prompt: file of a prompt template, or `embedded:NAME`.
         unit_language: as for the tokenize stage; null writes units only.
         reader: reads the targets back for `target_cer`: the directory of a unit reader, `embedded:NAME`, or the
-            directory of a speechbrain unit HiFi-GAN, whose speech Whisper transcribes; null for none.
+            directory of a vocoder, whose speech Whisper transcribes: a speechbrain unit HiFi-GAN, or the codec of the
+            targets, which needs durations; null for none.
         reader_whisper: the Whisper model that transcribes a vocoder's speech.
         segments: the streaming rule; null takes the rule that a text-to-codec model was trained with, else the
             release's.
+        voice: the voice that says `voice`, and the tokenizer of its speech.
         max_units: maximum units of a segment.
         seed: with a row's key it seeds what the row samples; stored with every row.
     """
 
     model: str = "embedded:echox-nano"
     response: Literal["reference", "generated"] = "reference"
+    targets: Annotated[list[Origin], Field(min_length=1)] = ["t2c", "recorded"]
     text: Literal["hidden", "response"] = "hidden"
-    decoder: Literal["t2c", "echo"] = "t2c"
     beams: PositiveInt = 1
     max_tokens: PositiveInt = 512
     temperature: NonNegativeFloat = 0.0
@@ -59,6 +67,7 @@ class EchoParameters(Parameters):
     reader: str | None = None
     reader_whisper: str = EMBEDDED
     segments: SegmentRule | None = None
+    voice: VoiceParameters = VoiceParameters()
     max_units: PositiveInt = 1024
     seed: int = 0
 
@@ -68,9 +77,13 @@ class EchoParameters(Parameters):
         return {"model", "codebook", "encoder", "layer", "prompt", "unit_language", "reader", "reader_whisper"}
 
     @property
-    def decode_id(self) -> str:
-        """How units are decoded, such as `t2c-hidden-greedy`; stored with every row."""
-        read = self.decoder if self.decoder == "echo" else f"{self.decoder}-{self.text}"
+    def decodes(self) -> list[Origin]:
+        """Those of `targets` that a model decodes."""
+        return [origin for origin in self.targets if origin in DECODED]
+
+    def decode_id(self, origin: Origin) -> str:
+        """Return how a model decodes units, such as `t2c-hidden-greedy`; stored with every row."""
+        read = f"{origin}-{self.text}" if origin == "t2c" else origin
         return f"{read}-{'greedy' if self.beams == 1 else f'beam{self.beams}'}"
 
     def seed_of(self, key: str) -> int:

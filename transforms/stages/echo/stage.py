@@ -1,7 +1,7 @@
 """echo: for each user turn, the reply in segments, each with the units it should be spoken with.
 
-The reply is the dialogue's own or EchoX's. The streaming rule cuts it into segments; a frozen T2C or the echo decoder
-decodes their units. If the reply was recorded too, its recorded units are cut at the same borders.
+The reply is the dialogue's own or EchoX's. The streaming rule cuts it into segments. Who says their units is a choice,
+and a row can hold several answers: a frozen T2C, the echo decoder, a voice, or the reply's own recording.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
-from echo_targets.schemas.tables.echo_targets import STOP_REASONS
+from echo_targets.schemas.tables.targets import ORIGINS, STOP_REASONS
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.base import Output, Reject, Transform, rounded, table_of
 from echo_targets.transforms.digests import sha256_of
@@ -24,11 +24,12 @@ from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.readers.ctc import target_cer
 from echo_targets.transforms.models.readers.registry import open_reader, reader_weights
 from echo_targets.transforms.models.t2c.config import Decoded
-from echo_targets.transforms.stages.echo.parameters import EchoParameters
-from echo_targets.transforms.stages.echo.recorded import recorded_units, unit_error_rate
+from echo_targets.transforms.stages.echo.parameters import EchoParameters, Origin
 from echo_targets.transforms.stages.echo.responders.base import Answer, Segment, UserTurn
 from echo_targets.transforms.stages.echo.responders.registry import open_responder
+from echo_targets.transforms.stages.echo.targets import Target, decoded_target, recorded_target, unit_error_rate
 from echo_targets.transforms.stages.echo.turns import reply_text, user_turns, with_dialogue
+from echo_targets.transforms.stages.echo.voice import Reply, VoiceOrigin
 from echo_targets.transforms.threads import single_threaded
 from echo_targets.transforms.units.language import UnitLanguage
 
@@ -37,20 +38,24 @@ CHARS_PER_SECOND = 15
 
 @dataclass(frozen=True)
 class _Draft:
-    """A row before its units are decoded."""
+    """A reply.
 
+    Attributes:
+        reply: the rows of the dialogue's own reply, as `turns.with_dialogue` joins them.
+        spoken: the reply as a voice speaks it, in the language of the reply, or else of the user's turn.
+        row: the row of `echo_targets`, with the targets so far.
+    """
+
+    reply: dict[str, Any]
+    spoken: Reply
     row: dict[str, Any]
-    answer: Answer
-    segments: list[Segment]
-    char_ends: list[int]
-    recorded: list[list[int]] | None
 
 
 class Echo(Transform):
     """Replies to a batch of user turns, then decodes all segments of the replies together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -63,6 +68,7 @@ class Echo(Transform):
         self._responder = open_responder(parameters, device)
         self._segment_rule = self._responder.segment_rule
         self.wants_audio = self._responder.wants_audio
+        self._voice = VoiceOrigin(parameters.voice, device) if "voice" in parameters.targets else None
 
     def fingerprint_parameters(self) -> dict[str, Any]:
         chosen = self.parameters.model_dump(mode="json", exclude=self.parameters.files)
@@ -78,13 +84,14 @@ class Echo(Transform):
             "prompt": sha256_of(asset(chosen.prompt)),
             **({"unit_language": sha256_of(asset(language))} if language else {}),
             **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
+            **({f"voice.{name}": file for name, file in self._voice.weight_digests().items()} if self._voice else {}),
         }
 
     def setup(self) -> None:
         chosen = self.parameters
         self._codebook = chosen.open_codebook()
         self._responder.setup()
-        if self._responder.num_units > self._codebook.codebook_size:
+        if chosen.decodes and self._responder.num_units > self._codebook.codebook_size:
             raise ModelError(
                 f"{chosen.model} has {self._responder.num_units} units, but {self._codebook.codebook_id} has "
                 f"{self._codebook.codebook_size}: set echo.codebook to the codebook that the model was trained on"
@@ -95,9 +102,26 @@ class Echo(Transform):
         if self._unit_language:
             self._unit_language.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
         self._reader = open_reader(asset(reader), chosen.reader_whisper, self.device) if reader else None
-        if self._reader:
-            self._reader.check_codebook(self._codebook.codebook_id, self._codebook.codebook_size)
+        self._check_reader()
+        if self._voice:
+            self._voice.setup()
         self._tokenizer_id = f"tokenizer-{self.weight_digests()['tokenizer'][:8]}"
+
+    def _check_reader(self) -> None:
+        """Check that the reader can read the units of a model or a voice, if one of them says units."""
+        if self._reader is None:
+            return
+        codebook = self._codebook
+        known = [(codebook.codebook_id, codebook.codebook_size)] if self.parameters.decodes else []
+        known += [self._voice.codebook] if self._voice else []
+        errors = []
+        for each in known:
+            try:
+                self._reader.check_codebook(*each)
+            except ModelError as error:
+                errors.append(error)
+        if errors and len(errors) == len(known):
+            raise errors[0]
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """Return the user turns of dialogues, each with the dialogue before it and its reply (the turn after it)."""
@@ -119,12 +143,11 @@ class Echo(Transform):
         rejects = [turn for turn in checked if isinstance(turn, Reject)]
         turns = [(row, turn) for row, turn in zip(rows, checked, strict=True) if not isinstance(turn, Reject)]
         encoded = self._responder.encode_audio([turn for _, turn in turns])
-        written, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
-        if self._reader:
-            spoken = [row["response_text"] for row in written], [row["unit_targets"] for row in written]
-            for row, rate in zip(written, target_cer(self._reader, *spoken), strict=True):
-                row["target_cer"] = rounded(rate)
-        return Output(table_of(written, ECHO_TARGETS), [*rejects, *empty])
+        drafts, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
+        self._add_other_targets(drafts)
+        for origin in self.parameters.targets:
+            self._score([draft.row for draft in drafts], origin)
+        return Output(table_of([draft.row for draft in drafts], ECHO_TARGETS), [*rejects, *empty])
 
     def _user_turn(self, row: dict[str, Any], audio: list[np.ndarray]) -> UserTurn | Reject:
         """Return a row as the responder takes it, or the reject that says why it can't be answered."""
@@ -141,33 +164,30 @@ class Echo(Transform):
 
     def _answered(
         self, turns: list[tuple[dict[str, Any], UserTurn]], encoded: list[list[Any]]
-    ) -> tuple[list[dict[str, Any]], list[Reject]]:
-        drafts: list[_Draft] = []
+    ) -> tuple[list[_Draft], list[Reject]]:
+        """Return the replies, with the targets that the responder decodes, and the rejects of empty replies."""
+        answered: list[tuple[dict[str, Any], Answer, list[Segment]]] = []
         rejects: list[Reject] = []
         answers = self._responder.answer([turn for _, turn in turns], encoded)
         for (row, _), answer in zip(turns, answers, strict=True):
             if answer.ids and answer.text.strip():
-                drafts.append(self._draft(row, answer))
+                ends = _ends_that_advance(self._segment_rule.ends(answer.scores), answer)
+                answered.append((row, answer, [Segment(answer, start, end) for start, end in pairwise([0, *ends])]))
             else:
                 known = "the tokenizer keeps nothing of it" if answer.text.strip() else answer.stop_reason
                 rejects.append(Reject(row[KEY], "empty_reply", f"the reply is empty ({known})"))
-        decoded = iter(self._responder.say([segment for draft in drafts for segment in draft.segments]))
-        return [self._row(draft, [next(decoded) for _ in draft.segments]) for draft in drafts], rejects
+        drafts = [self._draft(*each) for each in answered]
+        for origin in self.parameters.decodes:
+            decoded = iter(self._responder.say([segment for *_, segments in answered for segment in segments], origin))
+            for draft, (_, answer, segments) in zip(drafts, answered, strict=True):
+                draft.row[origin] = self._decoded([next(decoded) for _ in segments], answer, origin)
+        return drafts, rejects
 
-    def _draft(self, row: dict[str, Any], answer: Answer) -> _Draft:
-        ends = _ends_that_advance(self._segment_rule.ends(answer.scores), answer)
-        segments = [Segment(answer, start, end) for start, end in pairwise([0, *ends])]
-        char_ends = [*(answer.char_ends[end - 1] for end in ends[:-1]), len(answer.text)]
-        as_recorded = answer.text == reply_text(row["reply"])
-        recorded = recorded_units(row["reply"], char_ends, self._codebook.codebook_id) if as_recorded else None
-        return _Draft(row, answer, segments, char_ends, recorded)
-
-    def _row(self, draft: _Draft, decoded: list[Decoded]) -> dict[str, Any]:
-        row, language, answer = draft.row, self._unit_language, draft.answer
-        targets = [segment.units for segment in decoded]
+    def _draft(self, row: dict[str, Any], answer: Answer, segments: list[Segment]) -> _Draft:
         user_text = row["reference_text"] or (row["transcripts"] or {}).get("text") or ""
-        cosines = self._responder.denoising_cosines(draft.segments)
-        return {
+        cosines = self._responder.denoising_cosines(segments)
+        char_ends = [*(answer.char_ends[segment.end - 1] for segment in segments[:-1]), len(answer.text)]
+        made = {
             KEY: row[KEY],
             "dialogue_id": row["dialogue_id"],
             "turn": row["turn"],
@@ -179,25 +199,65 @@ class Echo(Transform):
             "response_text": answer.text,
             "response_source": self.parameters.response,
             "response_token_ids": answer.ids,
-            "sub_lengths": [segment.end - segment.start for segment in draft.segments],
-            "segment_char_ends": draft.char_ends,
-            "unit_targets": targets,
-            "unit_target_words": [language.encode(units) for units in targets] if language else None,
-            "recorded_units": draft.recorded,
+            "sub_lengths": [segment.end - segment.start for segment in segments],
+            "segment_char_ends": char_ends,
             "echo_model_id": self._responder.model_id,
-            "decode_id": self.parameters.decode_id,
-            "codebook_id": self._codebook.codebook_id,
             "seed": self.parameters.seed,
-            "mean_logprob": [rounded(segment.mean_logprob) for segment in decoded],
             "hidden_text_agreement": rounded(self._responder.agreement(answer)),
             "denoising_cosine": None if cosines is None else [rounded(cosine) for cosine in cosines],
-            "unit_error_rate": rounded(unit_error_rate(targets, draft.recorded)),
-            "target_cer": None,
-            "stop_reason": [
-                *(segment.stop_reason for segment in decoded[:-1]),
-                max(decoded[-1].stop_reason, answer.stop_reason, key=STOP_REASONS.index),
-            ],
+            **dict.fromkeys(ORIGINS),
         }
+        texts = [answer.text[start:end] for start, end in pairwise([0, *char_ends])]
+        language = (row["reply"]["utterances"] or row)["language"]
+        return _Draft(row["reply"], Reply(texts, language, self.parameters.seed_of(row[KEY])), made)
+
+    def _decoded(self, decoded: list[Decoded], answer: Answer, origin: Origin) -> Target:
+        last = decoded[-1]
+        ended = max(last.stop_reason, answer.stop_reason, key=STOP_REASONS.index)
+        return decoded_target(
+            self._codebook,
+            [*decoded[:-1], last._replace(stop_reason=ended)],
+            model_id=self._responder.model_id,
+            decode_id=self.parameters.decode_id(origin),
+        )
+
+    def _add_other_targets(self, drafts: list[_Draft]) -> None:
+        """Add the targets that need no responder: the recording's and the voice's."""
+        if "recorded" in self.parameters.targets:
+            for draft in drafts:
+                if draft.row["response_text"] == reply_text(draft.reply):
+                    draft.row["recorded"] = recorded_target(draft.reply, draft.row["segment_char_ends"])
+        if self._voice:
+            for draft, target in zip(drafts, self._voice.say([draft.spoken for draft in drafts]), strict=True):
+                draft.row["voice"] = target
+
+    def _score(self, rows: list[dict[str, Any]], origin: Origin) -> None:
+        """Add the words of the unit language and the scores to one origin's targets."""
+        said = [(row, row[origin]) for row in rows if row[origin]]
+        for row, target in said:
+            if origin != "recorded":
+                target["unit_error_rate"] = rounded(unit_error_rate(target, row["recorded"]))
+        of_codebook = [(row, each) for row, each in said if each["codebook_id"] == self._codebook.codebook_id]
+        if self._unit_language:
+            for _, target in of_codebook:
+                target["unit_words"] = [self._unit_language.encode(segment[0]) for segment in target["units"]]
+        if self._reader:
+            read = [(row, target) for row, target in said if self._reads(target)]
+            texts, targets = [row["response_text"] for row, _ in read], [target for _, target in read]
+            units, durations = ([target[name] for target in targets] for name in ("units", "durations"))
+            for target, rate in zip(targets, target_cer(self._reader, texts, units, durations), strict=True):
+                target["target_cer"] = rounded(rate)
+
+    def _reads(self, target: Target) -> bool:
+        """Return True if the reader can read a target."""
+        assert self._reader
+        if self._reader.needs_durations and target["durations"] is None:
+            return False
+        try:
+            self._reader.check_codebook(target["codebook_id"], target["codebook_size"])
+        except ModelError:
+            return False
+        return True
 
 
 def _ends_that_advance(ends: list[int], answer: Answer) -> list[int]:

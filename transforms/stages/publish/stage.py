@@ -30,6 +30,7 @@ from echo_targets.schemas import (
     Table,
 )
 from echo_targets.schemas.tables.rules import rows_with
+from echo_targets.schemas.tables.training import OF_REPLY, OF_TARGET
 from echo_targets.transforms.base import FILTERED, Output, Reject, Transform
 from echo_targets.transforms.digests import sha256_of
 from echo_targets.transforms.segments.borders import borders, longest_stretch
@@ -157,8 +158,16 @@ def _all_at_least(name: str, limit: float | None, lists: Value) -> Check:
     )
 
 
-def _all_ended_by(stop_reasons: list[str]) -> Check:
-    reasons = of(ECHO_TARGETS, "stop_reason")
+def _has_target(origin: str) -> Check:
+    target = of(ECHO_TARGETS, origin)
+    return Check(
+        "no_target",
+        lambda rows: pc.is_null(target(rows)),
+        lambda rows: [f"has no units of target={origin}"] * len(rows),
+    )
+
+
+def _all_ended_by(stop_reasons: list[str], reasons: Value) -> Check:
     allowed = pa.array(stop_reasons, pa.string())
 
     def others(rows: pa.RecordBatch) -> pa.BooleanArray:
@@ -282,12 +291,14 @@ class EchoSetParameters(SpeechFilters):
     """Thresholds of training/echo, in addition to those of every training set, which apply to the user turn.
 
     Attributes:
+        target: who says the units that are published; one of the echo stage's `targets`.
         min_mean_logprob: limit for the worst segment.
         max_unit_error_rate: error rate of the targets against the recorded units.
         max_target_cer: character error rate of the targets, read back as text, against the reply's text.
         stop_reasons: how every segment must have ended.
     """
 
+    target: Literal["t2c", "echo", "recorded", "voice"] = "t2c"
     min_mean_logprob: float | None = -2.0
     max_unit_error_rate: float | None = None
     max_target_cer: float | None = None
@@ -295,10 +306,10 @@ class EchoSetParameters(SpeechFilters):
 
 
 class PublishEcho(Publish):
-    """Stage III: the user's audio, and the reply's tokens and segments with the units of each."""
+    """Stage III: the user's audio, and the reply's tokens and segments, with units as one origin says them."""
 
     name: ClassVar[str] = "publish_echo"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ECHO_TARGETS)
     writes = ECHO
     needs = (ECHO_TARGETS,)
@@ -313,11 +324,20 @@ class PublishEcho(Publish):
         return (
             _has_text(),
             *self.speech_checks,
-            _all_ended_by(list(limits.stop_reasons)),
-            _all_at_least("mean_logprob", limits.min_mean_logprob, of(ECHO_TARGETS, "mean_logprob")),
-            at_most("unit_error_rate", limits.max_unit_error_rate, of(ECHO_TARGETS, "unit_error_rate")),
-            at_most("target_cer", limits.max_target_cer, of(ECHO_TARGETS, "target_cer")),
+            _has_target(limits.target),
+            _all_ended_by(list(limits.stop_reasons), self._said("stop_reason")),
+            _all_at_least("mean_logprob", limits.min_mean_logprob, self._said("mean_logprob")),
+            at_most("unit_error_rate", limits.max_unit_error_rate, self._said("unit_error_rate")),
+            at_most("target_cer", limits.max_target_cer, self._said("target_cer")),
         )
 
     def columns(self, rows: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        return {name: of(ECHO_TARGETS, name)(rows) for name in ECHO_TARGETS.columns if name != KEY}
+        return {
+            **{name: of(ECHO_TARGETS, name)(rows) for name in OF_REPLY if name != KEY},
+            **{column: self._said(field)(rows) for field, column in OF_TARGET.items()},
+            "target": pa.repeat(self.parameters.target, len(rows)).dictionary_encode(),
+        }
+
+    def _said(self, field: str) -> Value:
+        """Return a getter of a field of the target to publish."""
+        return lambda rows: pc.struct_field(rows[ECHO_TARGETS.name], [self.parameters.target, field])

@@ -30,7 +30,8 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The demo's dialogues, none of them trained on, answered from their audio."""
     root: Path = tmp_path_factory.mktemp("nano") / "root"
     sources = [{"kind": "spoken", "corpus": "demo", "texts": str(DIALOGUES)}]
-    echo = {"model": MODEL, "reader": READER, "response": "generated", "text": "hidden", "decoder": "echo"}
+    echo = {"model": MODEL, "reader": READER, "response": "generated", "text": "hidden"}
+    echo["targets"] = ["echo", "recorded"]
     dataset, _ = run_stages(root, {"ingest": {"sources": sources}, "tokenize": {}, "echo": echo})
     said = {(row["dialogue_id"], row["turn"]): row["reference_text"] for row in dataset.read("utterances").to_pylist()}
     rows = dataset.read("echo_targets").to_pylist()
@@ -43,8 +44,8 @@ def test_it_answers_what_it_hears(answered: list[dict[str, Any]]) -> None:
 
 
 def test_its_units_say_the_answer(answered: list[dict[str, Any]]) -> None:
-    spoken = [row for row in answered if row["recorded_units"]]
+    spoken = [row for row in answered if row["recorded"]]
     assert len(spoken) >= 18
-    assert sum(row["unit_error_rate"] for row in spoken) / len(spoken) < 0.3
-    assert sum(row["target_cer"] for row in answered) / len(answered) < 0.3
-    assert all(reason == "end" for row in answered for reason in row["stop_reason"])
+    assert sum(row["echo"]["unit_error_rate"] for row in spoken) / len(spoken) < 0.3
+    assert sum(row["echo"]["target_cer"] for row in answered) / len(answered) < 0.3
+    assert all(reason == "end" for row in answered for reason in row["echo"]["stop_reason"])

@@ -215,11 +215,11 @@ def test_it_learns_to_read(tmp_path: Path) -> None:
     reader = UnitReader.load(tmp_path)
     assert reading_error_rate(reader, held_out) == report["held_out_character_error_rate"]
     assert reading_error_rate(reader, [("5 o'clock", said("six"))]) is None
-    segments = [said("no tea is"), said("a stain"), []]
+    segments = [[said("no tea is")], [said("a stain")], [[]]]
     exact, swapped, nothing, unspelt = target_cer(
         reader,
         ["No tea is a stain!", "A stain, no tea is?", "Tea.", "5"],
-        [segments, segments[1::-1], [[]], segments],
+        [segments, segments[1::-1], [[[]]], segments],
     )
     assert exact == swapped == 0 and nothing == 1 and unspelt is None
     assert target_cer(reader, [], []) == []

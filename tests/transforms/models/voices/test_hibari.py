@@ -9,7 +9,11 @@ import pytest
 
 pytest.importorskip("hibari", reason="the [demo] extra is not installed")
 
-from echo_targets.transforms.models.voices.hibari import SAMPLE_RATE, Delivery, Voice
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.voices.base import NothingToSay, Voice
+from echo_targets.transforms.models.voices.delivery import Delivery, deliver
+from echo_targets.transforms.models.voices.registry import open_voice
 
 TEXT = "Say this. The red ball is under the table."
 BANDS = (200, 400, 800, 1600, 3200, 6400)
@@ -17,7 +21,9 @@ BANDS = (200, 400, 800, 1600, 3200, 6400)
 
 @pytest.fixture(scope="module")
 def voice() -> Voice:
-    return Voice()
+    voice = open_voice()
+    voice.setup()
+    return voice
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +48,23 @@ def decibels(sound: np.ndarray) -> float:
 
 @pytest.mark.parametrize("speed", [0.7, 1.4])
 def test_pace(voice: Voice, plain: np.ndarray, speed: float) -> None:
-    assert len(voice.speak(TEXT, delivery=Delivery(speed=speed))) == pytest.approx(len(plain) / speed, rel=0.1)
+    assert len(deliver(voice, TEXT, Delivery(speed=speed))) == pytest.approx(len(plain) / speed, rel=0.1)
 
 
 @pytest.mark.parametrize("semitones", [-6.0, 6.0])
 def test_pitch_moves_and_the_pace_stays(voice: Voice, plain: np.ndarray, semitones: float) -> None:
-    speech = voice.speak(TEXT, delivery=Delivery(pitch=semitones))
+    speech = deliver(voice, TEXT, Delivery(pitch=semitones))
     assert len(speech) == pytest.approx(len(plain), rel=0.1)
     assert 12 * np.log2(fundamental(speech) / fundamental(plain)) == pytest.approx(semitones, abs=1.5)
 
 
 def test_gain(voice: Voice, plain: np.ndarray) -> None:
-    assert decibels(voice.speak(TEXT, delivery=Delivery(gain_db=-9))) == pytest.approx(decibels(plain) - 9, abs=0.01)
+    assert decibels(deliver(voice, TEXT, Delivery(gain_db=-9))) == pytest.approx(decibels(plain) - 9, abs=0.01)
 
 
 @pytest.mark.parametrize(("noise", "slope"), [("white", 0.0), ("pink", -3.0)])
 def test_noise_has_its_power_and_colour(voice: Voice, plain: np.ndarray, noise: Any, slope: float) -> None:
-    added = voice.speak(TEXT, delivery=Delivery(snr_db=10, noise=noise)) - plain
+    added = deliver(voice, TEXT, Delivery(snr_db=10, noise=noise)) - plain
     assert decibels(added) == pytest.approx(decibels(plain) - 10, abs=0.1)
     spectrum = np.abs(np.fft.rfft(added)) ** 2
     hz = np.fft.rfftfreq(len(added), 1 / SAMPLE_RATE)
@@ -70,7 +76,7 @@ def test_noise_is_the_texts_and_the_seeds(voice: Voice) -> None:
     noisy = Delivery(snr_db=0)
 
     def added(text: str, seed: int) -> np.ndarray:
-        return (voice.speak(text, seed, noisy) - voice.speak(text, seed))[:8000]
+        return (deliver(voice, text, noisy, seed) - voice.speak(text, seed=seed))[:8000]
 
     assert np.array_equal(added(TEXT, 0), added(TEXT, 0))
     for other in (added(TEXT, 1), added("Where is Rome?", 0)):
@@ -79,11 +85,41 @@ def test_noise_is_the_texts_and_the_seeds(voice: Voice) -> None:
 
 @pytest.mark.parametrize("delivery", [Delivery(), Delivery(speed=0.5, pitch=6, gain_db=12, snr_db=-10)])
 def test_samples_are_16_bit(voice: Voice, delivery: Delivery) -> None:
-    speech = voice.speak(TEXT, delivery=delivery)
+    speech = deliver(voice, TEXT, delivery)
     assert speech.dtype == np.float32 and speech.min() >= -1 and speech.max() < 1
     assert np.array_equal(speech * 32768, np.rint(speech * 32768))
 
 
+def test_speech_is_the_librarys(voice: Voice, plain: np.ndarray) -> None:
+    """At its own pace and faster, at 24 kHz, resampled."""
+    import soxr
+    from hibari import Hibari
+
+    for rate, seed in ((1.0, 0), (1.5, 3)):
+        expected = soxr.resample(Hibari()(TEXT, speed=rate, seed=seed), 24_000, SAMPLE_RATE)
+        np.testing.assert_allclose(voice.speak(TEXT, rate=rate, seed=seed), expected, atol=1 / 32768)
+    assert np.array_equal(voice.speak(TEXT), plain)
+
+
+@pytest.mark.parametrize("text", ["He said no.", "Yes, no. Maybe.", "I saw the Sun. It was hot."])
+def test_a_last_word_is_no_abbreviation(voice: Voice, text: str) -> None:
+    """hibari would say "number" and "Sunday"."""
+    from hibari import Hibari
+
+    speak = Hibari()
+    right, wrong = len(speak(text.replace("no.", "no!").replace("Sun.", "Sun!"))), len(speak(text))
+    found = len(voice.synthesize(text, None, 1.0, 0))
+    assert abs(found - right) < abs(found - wrong)
+
+
 def test_nothing_to_say(voice: Voice) -> None:
-    with pytest.raises(ValueError, match="nothing to speak"):
+    with pytest.raises(NothingToSay, match="nothing to speak"):
         voice.speak(" \n")
+
+
+def test_what_it_can_not_do(voice: Voice) -> None:
+    with pytest.raises(ModelError, match="has one speaker"):
+        voice.speak(TEXT, "emma")
+    for rate in (0.2, 4.1):
+        with pytest.raises(ModelError, match="is not between"):
+            voice.check(rate=rate)

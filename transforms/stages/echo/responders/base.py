@@ -15,7 +15,7 @@ from echo_targets.transforms.assets import asset
 from echo_targets.transforms.base import Reject
 from echo_targets.transforms.models.t2c.config import Decoded, StopReason
 from echo_targets.transforms.segments.rule import SegmentRule
-from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.parameters import EchoParameters, Origin
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -158,8 +158,8 @@ class Responder(ABC):
         """Return the replies to user turns that `encode_audio` has encoded."""
 
     @abstractmethod
-    def say(self, segments: Sequence[Segment]) -> list[Decoded]:
-        """Return the units of each segment."""
+    def say(self, segments: Sequence[Segment], origin: Origin) -> list[Decoded]:
+        """Return the units of each segment, as one of `DECODED` says them."""
 
     def agreement(self, answer: Answer) -> float | None:
         """Return the share of tokens that the hidden states spell too; None without hidden states."""

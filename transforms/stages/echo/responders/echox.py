@@ -21,6 +21,7 @@ from echo_targets.transforms.models.echox.model import EchoX, tower_digest
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.t2c.config import Decoded
 from echo_targets.transforms.models.t2c.model import is_t2c
+from echo_targets.transforms.stages.echo.parameters import Origin
 from echo_targets.transforms.stages.echo.responders.base import Answer, Responder, Segment, UserTurn
 from echo_targets.transforms.stages.echo.turns import lists_like
 from echo_targets.transforms.threads import in_parallel
@@ -118,9 +119,9 @@ class EchoXResponder(Responder):
             answers.append(Answer(text, reply.ids, ends, scores, reply.states, reply.stop_reason))
         return answers
 
-    def say(self, segments: Sequence[Segment]) -> list[Decoded]:
+    def say(self, segments: Sequence[Segment], origin: Origin) -> list[Decoded]:
         t2c, chosen = self._echox.t2c, self.parameters
-        if chosen.decoder == "echo":
+        if origin == "echo":
             states = [self._echox.denoised(self._states(segment)) for segment in segments]
             return t2c.speak(states, chosen.max_units, chosen.beams)
         if chosen.text == "response":

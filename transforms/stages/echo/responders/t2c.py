@@ -10,7 +10,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.t2c.config import Decoded
 from echo_targets.transforms.models.t2c.model import T2C, is_t2c, learned_segments, model_digest
 from echo_targets.transforms.segments.rule import SegmentRule, text_scores
-from echo_targets.transforms.stages.echo.parameters import EchoParameters
+from echo_targets.transforms.stages.echo.parameters import EchoParameters, Origin
 from echo_targets.transforms.stages.echo.responders.base import Answer, Responder, Segment, UserTurn
 
 
@@ -21,11 +21,11 @@ class T2CResponder(Responder):
 
     def __init__(self, parameters: EchoParameters, device: str) -> None:
         super().__init__(parameters, device)
-        if (parameters.response, parameters.text, parameters.decoder) != ("reference", "response", "t2c"):
+        if (parameters.response, parameters.text) != ("reference", "response") or "echo" in parameters.targets:
             raise ModelError(
                 f"{parameters.model} is a text-to-codec model: response={parameters.response}, "
-                f"text={parameters.text}, decoder={parameters.decoder} need an EchoX checkpoint as echo.model; it "
-                "takes response=reference, text=response, decoder=t2c"
+                f"text={parameters.text}, targets={parameters.targets} need an EchoX checkpoint as echo.model; it "
+                "takes response=reference, text=response, and targets without echo"
             )
 
     @staticmethod
@@ -54,7 +54,7 @@ class T2CResponder(Responder):
         ends = [end for _, end in encoding.offsets]
         return Answer(text, list(encoding.ids), ends, text_scores(text, encoding.offsets))
 
-    def say(self, segments: Sequence[Segment]) -> list[Decoded]:
+    def say(self, segments: Sequence[Segment], origin: Origin) -> list[Decoded]:
         return self._t2c.generate(
             [segment.ids for segment in segments], self.parameters.max_units, self.parameters.beams
         )

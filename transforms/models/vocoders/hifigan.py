@@ -26,8 +26,9 @@ from echo_targets.transforms.models.checkpoints.speechbrain import (
     need_speechbrain,
     read_state,
 )
-from echo_targets.transforms.models.readers.ctc import check_units
+from echo_targets.transforms.models.vocoders.base import Vocoder
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
+from echo_targets.transforms.units.codebook import check_units
 
 GENERATOR = "generator.ckpt"
 LONGEST_FRAMES = 100
@@ -77,35 +78,19 @@ class GeneratorConfig(BaseModel):
         return max(4, *(widest // rate + 1 for rate in rates))  # 4, since the first convolution is 7 wide
 
 
-def whole(segments: Sequence[Sequence[int]]) -> list[int]:
-    """Return the units of a reply: its segments joined, with equal neighbors merged."""
-    return [unit for unit, _ in groupby(unit for segment in segments for unit in segment)]
+class UnitHifigan(Vocoder):
+    """A unit HiFi-GAN. It predicts the duration of each run of equal units, whatever their number of frames."""
 
+    needs_durations = False
 
-def is_vocoder(path: Path) -> bool:
-    """Return True if a model's directory is a unit HiFi-GAN."""
-    return (path / GENERATOR).is_file()
+    @staticmethod
+    def can_load(path: Path) -> bool:
+        return (path / GENERATOR).is_file()
 
-
-def vocoder_digest(path: Path) -> str:
-    """Return a vocoder's digest, for the fingerprint."""
-    both = sha256_of(path / HYPERPARAMS) + sha256_of(path / GENERATOR)
-    return hashlib.sha256(bytes.fromhex(both)).hexdigest()
-
-
-class Vocoder:
-    """A vocoder for units.
-
-    Args:
-        path: the vocoder's directory.
-        device: a torch device.
-
-    Attributes:
-        codebook_size: number of units that it has.
-
-    Raises:
-        ModelError: a file is missing or damaged, or it is not a supported kind.
-    """
+    @staticmethod
+    def digest(path: Path) -> str:
+        both = sha256_of(path / HYPERPARAMS) + sha256_of(path / GENERATOR)
+        return hashlib.sha256(bytes.fromhex(both)).hexdigest()
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         need_speechbrain()
@@ -129,32 +114,32 @@ class Vocoder:
         generator.remove_weight_norm()
         self._generator = generator.to(device)
 
-    def check_codebook(self, codebook_id: str, codebook_size: int) -> None:
+    def check_codebook(self, codebook_id: str, codebook_size: int | None = None) -> None:
         """Check that the vocoder has as many units as a codebook. Its files do not name the codebook.
 
         Raises:
             ModelError: it has more or fewer.
         """
-        if codebook_size != self.codebook_size:
+        if codebook_size not in (None, self.codebook_size):
             raise ModelError(
                 f"{self._path} has {self.codebook_size} units, but {codebook_id} has {codebook_size}: use a vocoder "
                 "for that codebook"
             )
 
-    def __call__(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the speech of each row, float32 at 16 kHz. Rows are synthesized one by one, independently.
-
-        Args:
-            rows: units without equal neighbors; an empty row is silent.
-
-        Raises:
-            ValueError: a unit is not in the codebook.
-        """
-        check_units(rows, self.codebook_size)
-        return [self._speak(list(map(int, row))) if len(row) else np.zeros(0, np.float32) for row in rows]
+    def speak(self, frames: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        units = np.asarray(frames, np.int64)
+        if not units.size:
+            return np.zeros(0, np.float32)
+        if len(units) > 1:
+            raise ValueError(f"{len(units)} codebooks, but the vocoder has one")
+        check_units(units, self.codebook_size)
+        return self._speak([unit for unit, _ in groupby(units[0].tolist())])
 
     def _speak(self, row: list[int]) -> np.ndarray:
-        """Synthesize like `UnitHifiganGenerator.inference`; a row too short for the padding extends its last frame."""
+        """Synthesize units without equal neighbors, like `UnitHifiganGenerator.inference`.
+
+        A row that is too short for the padding extends its last frame.
+        """
         import torch
         from speechbrain.lobes.models.HifiGAN import HifiganGenerator
 

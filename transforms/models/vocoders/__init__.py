@@ -1,0 +1,1 @@
+"""Vocoders: units to speech."""
