@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -127,10 +131,23 @@ def survey(settings: JobConfig) -> Survey:
     return Survey(_job(settings, found), found, missing)
 
 
+@contextmanager
+def _stop_like_ctrl_c() -> Iterator[None]:
+    """Make SIGTERM, by which schedulers stop a job, stop it like Ctrl-C, so that the lease is given back."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
     """Run a job until it completes or fails, print the funnel, and return the exit code."""
     code = 0
-    with Screen(console) as screen:
+    with _stop_like_ctrl_c(), Screen(console) as screen:
         try:
             with execution.open_runner() as runner:
                 for event in job.run(runner):

@@ -8,7 +8,7 @@ from echo_targets.schemas.tables.rules import not_empty_rule, range_rule
 
 ENTRIES = Table(
     name="entries",
-    version="1.3.0",
+    version="1.2.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -32,7 +32,6 @@ ENTRIES = Table(
             column("channel", pa.int8()),
             column("speaker_id", pa.string(), nullable=True),
             column("reference_text", pa.string(), nullable=True),
-            column("spoken_text", pa.string(), nullable=True),
             column("license", pa.string()),
             column("attempt", pa.int16()),
         ]
@@ -54,7 +53,6 @@ ENTRIES = Table(
         "role": "who speaks: user, assistant or narrator",
         "channel": "channel of the source to use; -1 is the mean of all channels",
         "reference_text": "text of the speech, as given by the corpus",
-        "spoken_text": "what a voice speaks for reference_text, with digits in words; null for a recording",
         "attempt": "how often the item was retried",
     },
     rules=(

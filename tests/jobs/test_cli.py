@@ -148,7 +148,8 @@ def test_check_finds_a_changed_shard(manifest: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "a scheduler's stop"])
+def test_a_stopped_job_leaves_nothing_half_written(manifest: Path, tmp_path: Path, stop: signal.Signals) -> None:
     root = tmp_path / "out"
     arguments = command("run", "folder", f"manifest={manifest}", f"root={root}")
     process = subprocess.Popen(
@@ -157,7 +158,7 @@ def test_ctrl_c_leaves_nothing_half_written(manifest: Path, tmp_path: Path) -> N
     deadline = time.monotonic() + 120
     while not list(root.rglob("transcripts/*/*.attempt.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, stop)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Run the same command again to resume" in stdout

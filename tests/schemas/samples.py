@@ -62,7 +62,6 @@ def _entry(number: int) -> Row:
         "channel": -1,
         "speaker_id": None,
         "reference_text": "hello there",
-        "spoken_text": None,
         "license": "CC-BY-4.0",
         "attempt": 0,
     }

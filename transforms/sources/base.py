@@ -49,7 +49,6 @@ class Item:
         size: bytes of the audio file.
         error_class, error: why the item can't be ingested.
         text: reference text.
-        spoken_text: what a voice speaks for it; None for a recording.
         start_seconds, section_seconds: where the item begins in its file, and its duration; None means the file's
             beginning, and its end.
         declared_seconds: declared duration of the whole file, or of a section without `section_seconds`. Audio that
@@ -68,7 +67,6 @@ class Item:
     error_class: str | None = None
     error: str | None = None
     text: str | None = None
-    spoken_text: str | None = None
     dialogue_id: str | None = None
     turn: int | None = None
     role: str | None = None
@@ -156,6 +154,10 @@ class Source(Parameters):
     def weight_digests(self) -> dict[str, str]:
         """Return digests of the models with which the source makes its audio."""
         return {}
+
+    def spoken_text(self, locator: str) -> str | None:
+        """Return what a voice speaks for an item's text; None for a recording."""
+        return None
 
     @abstractmethod
     def items(self) -> Iterator[Item]:

@@ -113,7 +113,6 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
         "channel": source.channel if item.channel is None else item.channel,
         "speaker_id": item.speaker_id,
         "reference_text": item.text,
-        "spoken_text": item.spoken_text,
         "license": source.license,
         "attempt": 0,
     }

@@ -86,6 +86,9 @@ class SpokenSource(Source):
             voice = _loaded(self.voice)
         return deliver(voice, text, delivery, self.voice_seed if seed is None else seed), SAMPLE_RATE
 
+    def spoken_text(self, locator: str) -> str:
+        return _read(locator)[0]
+
     def _item(self, record: dict[str, Any] | BadLine, where: str) -> Item:
         try:
             if isinstance(record, BadLine):
@@ -105,7 +108,6 @@ class SpokenSource(Source):
         return replace(
             item,
             locator=_locator(spoken, delivery, seed),
-            spoken_text=spoken,
             seconds=len(spoken) / CHARS_PER_SECOND / delivery.speed,
             declared_seconds=None,
         )

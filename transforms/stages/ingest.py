@@ -12,7 +12,7 @@ from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
 from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
 from echo_targets.transforms.errors import BadData
-from echo_targets.transforms.sources.base import file_name, is_missing, may_be_credentials
+from echo_targets.transforms.sources.base import Source, file_name, is_missing, may_be_credentials
 from echo_targets.transforms.sources.registry import AnySource, named
 
 OPENERS = 8
@@ -87,7 +87,7 @@ class Ingest(Transform):
                 raise
             reject = Reject(key, "missing_file", f"{file}: {error.strerror or error}")
             return _Denied(reject, error) if isinstance(error, PermissionError) else reject
-        return _row(entry, audio, file, source.synthetic)
+        return _row(entry, audio, file, source)
 
 
 def _section(entry: dict[str, Any]) -> Section | None:
@@ -96,7 +96,7 @@ def _section(entry: dict[str, Any]) -> Section | None:
     return Section(entry["start_seconds"] or 0.0, entry["section_seconds"])
 
 
-def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dict[str, Any]:
+def _row(entry: dict[str, Any], audio: Audio, path: str, source: Source) -> dict[str, Any]:
     same = (
         "dialogue_id",
         "turn",
@@ -107,7 +107,6 @@ def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dic
         "channel",
         "speaker_id",
         "reference_text",
-        "spoken_text",
         "license",
     )
     return {
@@ -117,5 +116,6 @@ def _row(entry: dict[str, Any], audio: Audio, path: str, synthetic: bool) -> dic
         "audio_sha256": audio.sha256,
         "sampling_rate": audio.source_rate,
         "num_samples": len(audio.pcm),
-        "synthetic": synthetic,
+        "spoken_text": source.spoken_text(entry["locator"]),
+        "synthetic": source.synthetic,
     }

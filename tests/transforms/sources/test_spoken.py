@@ -58,8 +58,8 @@ def test_lines_have_speakers_and_seeds(texts: Path, voice: Path) -> None:
     errors = {key: row["error"] for key, row in rows.items() if row["error"]}
     assert set(errors) == {"t.jsonl:4", "t.jsonl:5"}
     assert all("has speakers 0 to 2; set `speaker` to one of them" in error for error in errors.values())
-    assert rows["a"]["reference_text"] == "Room 21 is free." and rows["a"]["spoken_text"] == "Room twenty one is free."
-    assert rows["a"]["speaker_id"] is None and rows["c"]["speaker_id"] == "anna"
+    assert rows["a"]["reference_text"] == "Room 21 is free." and rows["c"]["speaker_id"] == "anna"
+    assert made.spoken_text(rows["a"]["locator"]) == "Room twenty one is free." and rows["a"]["speaker_id"] is None
     said = {key: made.open(rows[key]["locator"])[0] for key in "abc"}
     assert len({speech.tobytes() for speech in said.values()}) == 3, "each line has its own seed"
     other = source(texts, voice, voice_seed=1)

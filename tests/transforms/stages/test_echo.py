@@ -184,6 +184,12 @@ def test_a_codebook_is_named_as_tokenize_names_it(tmp_path: Path) -> None:
         assert echo.weight_digests()["codebook"] == tokenize.open().digest
         assert echo.parameters.open_codebook().codebook_id == tokenize.open().codebook_id
         assert not {"codebook", "encoder", "layer"} & echo.fingerprint_parameters().keys()
+        voice = Echo(
+            EchoParameters.model_validate({**TEXT_ALONE, "targets": ["voice"], "voice": tokenize.model_dump()})
+        )
+        assert voice.weight_digests()["voice.codebook"] == tokenize.open().weight_digests()["codebook"]
+        assert voice.fingerprint_parameters()["voice"] == {"speaker": None, "rate": 1.0, "dtype": "float32"}
+        assert "voice" not in echo.fingerprint_parameters()
     with pytest.raises(ModelError, match="set `layer`"):
         Echo(EchoParameters.model_validate({**TEXT_ALONE, "codebook": file})).weight_digests()
 

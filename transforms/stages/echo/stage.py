@@ -71,8 +71,9 @@ class Echo(Transform):
         self._voice = VoiceOrigin(parameters.voice, device) if "voice" in parameters.targets else None
 
     def fingerprint_parameters(self) -> dict[str, Any]:
-        chosen = self.parameters.model_dump(mode="json", exclude=self.parameters.files)
-        return chosen | {"segments": self._segment_rule.model_dump(mode="json")}
+        chosen = self.parameters.model_dump(mode="json", exclude={*self.parameters.files, "voice"})
+        voice = {"voice": self._voice.fingerprint_parameters()} if self._voice else {}
+        return chosen | voice | {"segments": self._segment_rule.model_dump(mode="json")}
 
     def weight_digests(self) -> dict[str, str]:
         chosen = self.parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class VoiceParameters(TokenizeParameters):
     name: str = EMBEDDED_VOICE
     speaker: str | None = None
     rate: float = 1.0
+    unit_language: None = None  # echo has one for all targets
 
 
 class Reply(NamedTuple):
@@ -63,6 +64,10 @@ class VoiceOrigin:
         self._voice.check(parameters.speaker, parameters.rate)
         self._tokenizer = parameters.open()
         self.codebook = self._tokenizer.codebook_id, self._tokenizer.codebook_size
+
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        """Return the parameters that no file's digest stands for."""
+        return self._parameters.model_dump(mode="json", include={"speaker", "rate", "dtype"})
 
     def weight_digests(self) -> dict[str, str]:
         """Return names and digests of the files that shape the units. Loads nothing."""
