@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Container images often set this; without bytecode files, each of many processes would compile torch's sources again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test quick lint format bench gpu-smoke nano clean
+.PHONY: demo test quick lint format bench gpu-smoke nano english clean
 
 demo: .venv/demo  ## run every stage on twenty spoken dialogues, writing to out/demo
 	$(BIN)/echo-targets demo
@@ -54,6 +54,15 @@ nano: .venv/demo  ## rebuild the embedded EchoX and unit reader from rules and s
 	$(BIN)/echo-targets train echo out/nano/corpus out/nano/two out/nano/echox-nano
 	$(BIN)/echo-targets run nano-reader texts=out/nano/domain.jsonl root=out/nano/reader-corpus
 	$(BIN)/echo-targets train reader out/nano/reader-corpus out/nano/unit-reader
+
+english: .venv/demo  ## train a T2C of 14 million parameters and a reader of 5 on 30 hours of plain English; takes a day, writes to out/english
+	mkdir -p out/english && cd out/english && apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb wordnet
+	$(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/wordnet/usr/share/wordnet out/english/texts.jsonl
+	$(BIN)/echo-targets run english texts=out/english/texts.jsonl root=out/english/corpus
+	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c model.hidden_size=384 model.text_embedding_size=384 \
+	    model.num_layers=7 model.num_heads=6 model.num_kv_heads=6 model.ffn_size=1152 recipe.steps=12000 recipe.decay_steps=4000
+	$(BIN)/echo-targets train reader out/english/corpus out/english/reader model.hidden_size=256 model.ffn_size=768 \
+	    model.num_layers=8 recipe.steps=9000 recipe.decay_steps=3000
 
 clean:
 	rm -rf .venv out build *.egg-info

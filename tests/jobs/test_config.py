@@ -17,6 +17,7 @@ GIVEN = {
     "nano-reader": ["texts=t.jsonl", "root=out"],
     "nano-targets": ["texts=t.jsonl", "root=out", "model=two"],
     "echox-6k": [],
+    "english": ["texts=t.jsonl", "root=out"],
 }
 
 
@@ -53,7 +54,7 @@ def test_missing_values_are_named_once_each(tmp_path: Path) -> None:
 
 def test_no_such_configuration() -> None:
     said = fails("mls")
-    assert re.search(r"Shipped jobs are corpora/audioqa-1m, .*corpora/mls, .*demo, echox-6k, folder, ", said)
+    assert re.search(r"Shipped jobs are corpora/audioqa-1m, .*corpora/mls, .*demo, echox-6k, english, folder, ", said)
     assert "; trainings are train-echo, " in said
 
 
