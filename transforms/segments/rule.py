@@ -3,7 +3,7 @@
 `SegmentRule.ends` is the streaming cut of EchoX's released inference code. Its scores come from an EchoX checkpoint's
 hidden states (`EchoX.trigger_scores` in `models/echox/model.py`), or from the text (`text_scores`).
 
-`stages/echo/stage.py` cuts replies by it, and `stages/echo/recorded.py` their recordings at the same places. `cuts_of`
+`stages/echo/stage.py` cuts replies by it, and `stages/echo/targets.py` their recordings at the same places. `cuts_of`
 cuts the training rows of text-to-codec models. For publish_t2c, `borders.py` computes on whole columns where recordings
 can be cut.
 """
