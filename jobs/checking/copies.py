@@ -89,12 +89,16 @@ def _read(dataset: Dataset, recipe: Recipe, table: str, shard: str, columns: Seq
         return file.read(list(columns)).combine_chunks()
 
 
+def _target(recipe: Recipe) -> str | None:
+    """Return the target that a version of training/echo publishes; None for other tables, or if the recipe has none."""
+    return recipe.parameters.get("target") if recipe.table == ECHO.name else None
+
+
 def _copies(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return COPIES of a version's table, with the fields of the published target."""
-    copied = COPIES[recipe.table]
-    if recipe.table != ECHO.name:
+    copied, target = COPIES[recipe.table], _target(recipe)
+    if target is None:
         return copied
-    target = recipe.parameters.get("target", "t2c")
     of_target = {column: f"{target}.{field}" for field, column in OF_TARGET.items()}
     return copied | {ECHO_TARGETS.name: copied[ECHO_TARGETS.name] | of_target}
 
@@ -107,7 +111,7 @@ def _check_training(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Fi
     copied, columns = _copies(recipe), TABLES[recipe.table].columns
     own = [name for names in copied.values() for name in names]
     texts = [name for name in ("text", "response_text") if name in columns and name not in own]
-    named = ["target"] if recipe.table == ECHO.name else []
+    named = ["target"] if _target(recipe) else []
     rows = _read(dataset, recipe, recipe.table, shard, [KEY, *own, *texts, *named])
     sources = {
         table: _read(
@@ -124,7 +128,7 @@ def _check_training(dataset: Dataset, recipe: Recipe, shard: str) -> Iterator[Fi
             for name, origin in names.items():
                 yield from _differing(recipe, shard, f"{table}_agree", rows, name, _column(source, origin).take(places))
     for name in named:
-        chosen = pa.repeat(recipe.parameters.get(name, "t2c"), len(rows))
+        chosen = pa.repeat(_target(recipe), len(rows))
         yield from _differing(recipe, shard, "target_agrees", rows, name, chosen)
     transcripts = _read(dataset, recipe, TRANSCRIPTS.name, shard, [KEY, "text"])
     spoken = joined(utterances.take(_places(rows, utterances)), TRANSCRIPTS, transcripts)

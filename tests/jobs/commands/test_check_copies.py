@@ -54,7 +54,9 @@ def rows_of(name: str) -> list[Row]:
 def put(root: Root, name: str, rows: list[Row], **made_by: Any) -> None:
     """Write a table in two shards, from all others, with a manifest that vouches for it."""
     upstream = {table: root.tables[table] for table in SOURCES if table in root.tables and table != name}
-    root.put(name, rows[:4], rows[4:], of=made_by | ({} if name == "utterances" else {"upstream": upstream}))
+    chosen = {"parameters": {"target": "t2c"}} if name == "training/echo" else {}
+    above = {} if name == "utterances" else {"upstream": upstream}
+    root.put(name, rows[:4], rows[4:], of=made_by | chosen | above)
 
 
 @pytest.fixture(scope="module")
