@@ -237,7 +237,8 @@ def table(values: Mapping[str, Any], kind: Table, count: int) -> pa.Table:
     """Return columns in a table's order; missing ones are null."""
     found = [values.get(field.name) for field in kind.schema]
     arrays = [
-        pa.nulls(count, field.type) if array is None else array for array, field in zip(found, kind.schema, strict=True)
+        pa.array([None] * count, field.type) if array is None else array
+        for array, field in zip(found, kind.schema, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=kind.schema)
 

@@ -101,9 +101,9 @@ def check_pause(alignment: Alignment, before: int, pause: tuple[int, int]) -> No
     words = [vars(word) for word in alignment.words]
     borders = borders_of(words, 320.0, frames)
     char_ends = [alignment.words[before - 1].char_end, alignment.words[-1].char_end]
-    segments = recorded_segments(list(range(frames)), [1] * frames, borders, char_ends)
+    segments = recorded_segments(np.arange(frames), [1] * frames, borders, char_ends)
     assert segments is not None
-    assert pause[0] <= len(segments[0]) * 320 <= pause[1]
+    assert pause[0] <= len(segments[0][0]) * 320 <= pause[1]
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 10.0])

@@ -164,8 +164,8 @@ def test_the_page_plays_several_codebooks(codecs: dict[str, Path], waveform: np.
     flac = voiced(vocoder, {"codebook": codebook, "segments": [segment]})
     assert flac is not None
     np.testing.assert_allclose(decode_flac(base64.b64decode(flac)), vocoder.speak(units).clip(-1, 1), atol=1e-4)
-    assert voiced(vocoder, None) is None and voiced(vocoder, {"codebook": codebook, "segments": []}) is None
+    assert voiced(vocoder, {"version": 1, "segments": []}) is None
     with pytest.raises(ModelError, match="no durations"):
-        voiced(vocoder, {"codebook": codebook, "segments": [{"units": runs.T.tolist()}]})
+        voiced(vocoder, {"codebook": codebook, "segments": [segment | {"durations": None}]})
     with pytest.raises(ModelError, match="use that codec"):
         voiced(vocoder, {"codebook": "another", "segments": [segment]})
