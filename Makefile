@@ -11,7 +11,7 @@ demo: .venv/demo  ## run every stage on twenty spoken dialogues, writing to out/
 	$(BIN)/echo-targets demo
 
 test: lint  ## run everything that CI runs: lint, types and all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --durations 15
 
 quick: .venv/dev  ## run the fast tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -23,6 +23,27 @@ settings.register_profile("here", deadline=None)  # no test depends on how fast 
 settings.load_profile("here")
 
 
+STARTS_RAY = {
+    "tests/jobs/test_growth.py",
+    "tests/jobs/test_runners.py",
+    "tests/jobs/test_sick_devices.py",
+    "tests/pipeline/runners/test_ray.py",
+}
+"""Files whose tests start Ray: one after the other, since two clusters on two cores take four times as long as one."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file to one process, and all files that start Ray to the same."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "starts Ray" if file in STARTS_RAY else file
+
+    return ByFile(config, log)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--made-speech", action="store_true", help="use the embedded voice even where recordings exist")
 
