@@ -37,9 +37,9 @@ from echo_targets.pipeline.commit import open_recipe, set_current
 from echo_targets.pipeline.devices import local_gpus
 from echo_targets.pipeline.environment import worker_environment
 from echo_targets.pipeline.job import Job
-from echo_targets.pipeline.loaded import load_transform, unload_transform
 from echo_targets.pipeline.plan import Committed
 from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.pipeline.worker_transform import load_transform, unload_transform
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.dataset.versions import Version

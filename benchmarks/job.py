@@ -24,8 +24,8 @@ from benchmarks.common import chosen, speech_rows
 from echo_targets.jobs.commands.run import job_of
 from echo_targets.jobs.config import load
 from echo_targets.pipeline.commit import open_recipe, set_current
-from echo_targets.pipeline.loaded import load_transform
 from echo_targets.pipeline.shard import ShardTask, run_shard
+from echo_targets.pipeline.worker_transform import load_transform
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset

@@ -20,8 +20,8 @@ from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.failures import is_machine_error, is_out_of_memory
 from echo_targets.pipeline.halving import reject_single
 from echo_targets.pipeline.hang import HUNG, RULE, has_hung, watch_for_hangs
-from echo_targets.pipeline.loaded import Loaded
 from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.worker_transform import Loaded
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Output, Reject
 

@@ -12,10 +12,10 @@ from echo_targets.pipeline.commit import open_recipe, set_current, sweep
 from echo_targets.pipeline.failures import blames_the_data
 from echo_targets.pipeline.lease import Driver, Lease, WhenBusy
 from echo_targets.pipeline.plan import RECIPE, Committed, Plan
+from echo_targets.pipeline.reuse import Donors, find_donors
 from echo_targets.pipeline.runners.base import Done, Event, Failed, Runner
 from echo_targets.pipeline.shard import ShardTask, run_shard
 from echo_targets.pipeline.stage import StageSpec, changes, recipe_of
-from echo_targets.pipeline.takeover import Donors, find_donors
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError, Manifest
 from echo_targets.schemas.dataset.versions import Recipe, Version

@@ -16,9 +16,9 @@ from echo_targets.pipeline.commit import ShardWriter
 from echo_targets.pipeline.failures import TooManyRejects, most_failed
 from echo_targets.pipeline.pack import pack
 from echo_targets.pipeline.prefetch import prefetch
-from echo_targets.pipeline.second_opinion import ShardWorker
+from echo_targets.pipeline.reuse import TakenOver
+from echo_targets.pipeline.shard_worker import ShardWorker
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.pipeline.takeover import TakenOver
 from echo_targets.schemas import KEY, SAMPLE_RATE, Table
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest
 from echo_targets.schemas.dataset.versions import Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from echo_targets.jobs.checking.copies import check_copies
+from echo_targets.jobs.checking.agreement import check_copies
 from echo_targets.jobs.checking.findings import show
 from echo_targets.jobs.escapes import one_line
 from echo_targets.schemas import TABLES

@@ -39,8 +39,8 @@ from echo_targets.transforms.training.echo import (
     train_echo,
     train_unit_translator,
 )
-from echo_targets.transforms.training.echox import tokenizer_of
 from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, train_s2t
+from echo_targets.transforms.training.shared import tokenizer_of
 
 
 class S2TTrainConfig(TrainConfig[S2TRecipe]):

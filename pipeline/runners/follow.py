@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from echo_targets.pipeline.attempt import NOTE, Attempt, last_attempt
-from echo_targets.pipeline.orphans import GRACE_SECONDS
+from echo_targets.pipeline.exit_with_parent import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import ATTEMPTS, Chain, Done, Event, Failed, Worked, WorkerDied
 from echo_targets.pipeline.shard import ShardTask
 from echo_targets.schemas.dataset.layout import Dataset, Manifest, shards_among

@@ -17,10 +17,10 @@ from types import TracebackType
 from echo_targets.pipeline.attempt import error_text
 from echo_targets.pipeline.devices import VISIBLE
 from echo_targets.pipeline.environment import worker_environment
+from echo_targets.pipeline.exit_with_parent import GRACE_SECONDS, exit_with_parent
 from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.pipeline.hang import watch_for_hangs
 from echo_targets.pipeline.isolation import ending
-from echo_targets.pipeline.orphans import GRACE_SECONDS, exit_with_parent
 from echo_targets.pipeline.runners.base import (
     ATTEMPTS,
     Chain,

@@ -17,12 +17,12 @@ from echo_targets.pipeline.devices import DeviceMissing, local_gpus
 from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.pipeline.isolation import Isolated
 from echo_targets.pipeline.job import JobFailed
-from echo_targets.pipeline.loaded import Loaded, unload_transform
 from echo_targets.pipeline.runners.base import Done, Failed, Progress
 from echo_targets.pipeline.runners.beam.runner import BeamRunner
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.pipeline.shard import ShardTask, run_shard
 from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.worker_transform import Loaded, unload_transform
 from echo_targets.schemas.dataset.layout import Manifest
 from echo_targets.schemas.errors import UserError
 from tests.pipeline.runners.test_local import first_tasks

@@ -88,7 +88,7 @@ def test_memory_that_is_refused(tmp_path: Path) -> None:
     script = f"""
 import os, resource
 from pathlib import Path
-from echo_targets.pipeline.loaded import loaded_transform
+from echo_targets.pipeline.worker_transform import loaded_transform
 from tests.pipeline.stand_ins import Greedy, Inline, job, stage
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -12,8 +12,8 @@ import pytest
 
 from echo_targets.pipeline.job import Job, StageReport
 from echo_targets.pipeline.plan import Plan, plan
+from echo_targets.pipeline.reuse import find_donors
 from echo_targets.pipeline.stage import StageSpec
-from echo_targets.pipeline.takeover import find_donors
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError

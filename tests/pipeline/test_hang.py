@@ -18,10 +18,10 @@ from echo_targets.pipeline.halving import work
 from echo_targets.pipeline.hang import HUNG, has_hung, limit_of
 from echo_targets.pipeline.isolation import Isolated, ending
 from echo_targets.pipeline.job import StageReport
-from echo_targets.pipeline.loaded import Loaded
 from echo_targets.pipeline.runners.base import Failed
 from echo_targets.pipeline.runners.local import LocalRunner
 from echo_targets.pipeline.stage import StageSpec, recipe_of
+from echo_targets.pipeline.worker_transform import Loaded
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset

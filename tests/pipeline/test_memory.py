@@ -17,11 +17,11 @@ import pytest
 
 from echo_targets.jobs.commands.run import job_of
 from echo_targets.jobs.config import load
-from echo_targets.pipeline import loaded as loaded_module
+from echo_targets.pipeline import worker_transform
 from echo_targets.pipeline.halving import work
-from echo_targets.pipeline.loaded import Loaded, load_transform, unload_transform
 from echo_targets.pipeline.runners.base import Failed
 from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.worker_transform import Loaded, load_transform, unload_transform
 from echo_targets.schemas import KEY
 from echo_targets.transforms.base import Output
 from tests.pipeline.stand_ins import Double, Follow, Inline, stage
@@ -74,7 +74,7 @@ def test_each_stage_starts_when_the_models_of_the_last_are_gone(
             super().__init__(spec)
             models[f"{self.transform.name}{len(models)}"] = models_of(self.transform)
 
-    monkeypatch.setattr(loaded_module, "Loaded", Watching)
+    monkeypatch.setattr(worker_transform, "Loaded", Watching)
     manifest = tmp_path / "manifest.jsonl"
     row = {name: speech[0][name] for name in ("id", "text")} | {"audio": str(speech[0]["audio"]), "dialogue_id": "d"}
     lines = [row | {"turn": 0}, row | {"turn": 1, "id": "reply", "text": "Where is the red book?"}]

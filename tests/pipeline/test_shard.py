@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from echo_targets.pipeline import shard as shard_module
 from echo_targets.pipeline.commit import CommitError, open_recipe, set_current
 from echo_targets.pipeline.failures import is_machine_error
-from echo_targets.pipeline.loaded import loaded_transform, unload_transform
 from echo_targets.pipeline.shard import ShardTask, run_shard
 from echo_targets.pipeline.stage import StageSpec, recipe_of
+from echo_targets.pipeline.worker_transform import loaded_transform, unload_transform
 from echo_targets.schemas import KEY, TRANSCRIPTS, UTTERANCES
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError, Manifest

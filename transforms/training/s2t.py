@@ -21,7 +21,17 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX, tower_of
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
-from echo_targets.transforms.training.echox import (
+from echo_targets.transforms.training.run import (
+    NO_ROWS,
+    Batches,
+    RunRecipe,
+    Step,
+    TrainingError,
+    run_of,
+    run_steps,
+    share_of,
+)
+from echo_targets.transforms.training.shared import (
     cached_frames,
     ctc_loss,
     digest,
@@ -32,16 +42,6 @@ from echo_targets.transforms.training.echox import (
     reply_loss,
     save_echox,
     tokenizer_of,
-)
-from echo_targets.transforms.training.run import (
-    NO_ROWS,
-    Batches,
-    RunRecipe,
-    Step,
-    TrainingError,
-    run_of,
-    run_steps,
-    share_of,
 )
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from echo_targets.pipeline.environment import worker_environment
-from echo_targets.pipeline.orphans import GRACE_SECONDS
+from echo_targets.pipeline.exit_with_parent import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import Chain, Events, Runner, RunShard, WorkerDied
 from echo_targets.pipeline.runners.beam.options import NAMESPACE, BeamOptions
 from echo_targets.pipeline.runners.follow import follow

@@ -46,7 +46,7 @@ def _exit_with(lifeline: str) -> None:
 
 def _exit() -> None:
     """Stop the running shards, which delete their unfinished files, and exit the process."""
-    from echo_targets.pipeline.orphans import GRACE_SECONDS
+    from echo_targets.pipeline.exit_with_parent import GRACE_SECONDS
     from echo_targets.pipeline.runners.beam.in_progress import WORK
 
     WORK.stop()

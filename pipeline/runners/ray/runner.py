@@ -12,8 +12,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
+from echo_targets.pipeline.exit_with_parent import GRACE_SECONDS
 from echo_targets.pipeline.isolation import exit_status
-from echo_targets.pipeline.orphans import GRACE_SECONDS
 from echo_targets.pipeline.runners.base import Chain, Events, Runner, RunShard
 from echo_targets.pipeline.runners.follow import follow
 from echo_targets.pipeline.runners.ray.options import RayOptions

@@ -21,9 +21,9 @@ import pyarrow as pa
 
 import echo_targets
 from echo_targets.pipeline.environment import worker_environment
+from echo_targets.pipeline.exit_with_parent import exit_with_parent
 from echo_targets.pipeline.failures import is_machine_error
 from echo_targets.pipeline.hang import watch_for_hangs
-from echo_targets.pipeline.orphans import exit_with_parent
 from echo_targets.pipeline.runners.base import Chain, RunShard
 from echo_targets.pipeline.shard import ShardTask, done
 from echo_targets.schemas import SAMPLE_RATE

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from echo_targets.jobs.checking.copies import check_copies
+from echo_targets.jobs.checking.agreement import check_copies
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from echo_targets.pipeline.failures import TooManyFailures, most_failed
 from echo_targets.pipeline.halving import Worker, work
 from echo_targets.pipeline.isolation import Isolated
-from echo_targets.pipeline.loaded import load_transform, unload_transform
 from echo_targets.pipeline.stage import StageSpec
+from echo_targets.pipeline.worker_transform import load_transform, unload_transform
 from echo_targets.schemas import KEY, Table
 from echo_targets.schemas.dataset.check import broken_rows
 from echo_targets.transforms.base import Output, Reject

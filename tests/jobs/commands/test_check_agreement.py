@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from echo_targets.jobs.checking.copies import COPIES, check_copies
+from echo_targets.jobs.checking.agreement import COPIES, check_copies
 from echo_targets.jobs.commands.check import check_command
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.tables.training import OF_TARGET

@@ -28,8 +28,8 @@ from echo_targets.transforms.training.echo import (
     train_echo,
     train_unit_translator,
 )
-from echo_targets.transforms.training.echox import prompt_ids
 from echo_targets.transforms.training.s2t import S2TRecipe, S2TRow, held_out_replies, train_s2t
+from echo_targets.transforms.training.shared import prompt_ids
 from echo_targets.transforms.training.t2c import Row
 
 REPLIES = ["Yes.", "No, not now.", "Go on then.", "That is so.", "I see. Well."]
