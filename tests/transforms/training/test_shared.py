@@ -19,8 +19,8 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.echox.tokenizer import SPECIALS, byte_level_tokenizer
-from echo_targets.transforms.training import shared as training
 from echo_targets.transforms.training import s2t as s2t_training
+from echo_targets.transforms.training import shared as training
 from echo_targets.transforms.training.echo import (
     EchoRecipe,
     EchoRow,
