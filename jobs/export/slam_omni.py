@@ -1,4 +1,4 @@
-"""SLAM-Omni (X-LANCE/SLAM-LLM, examples/s2s): JSON lines by split, with the user's audio beside them.
+"""SLAM-Omni (X-LANCE/SLAM-LLM, examples/s2s): JSON lines by split, and a folder with the user's audio.
 
 train.jsonl                      key, source_wav, source_text, target_token, target_text
 audio/train-00000/KEY.flac       the user's turn, 16 kHz mono
@@ -39,7 +39,7 @@ class SlamOmni(TurnFormat):
         )
         text = f"{history}{MARK} {row['text'].strip()}" if earlier else row["text"]
         return {
-            "key": safe_name(row[KEY]),  # the trainer names files by it
+            "key": safe_name(row[KEY]),  # the trainer names its files after the key
             "source_wav": audio,
             "source_text": text,
             "target_token": frames,

@@ -1,4 +1,4 @@
-"""VocalNet (SJTU-OmniAgent/VocalNet): a JSON list by split, with the user's audio beside it.
+"""VocalNet (SJTU-OmniAgent/VocalNet): a JSON list by split, and a folder with the user's audio.
 
 train.json                       id, speech, conversations, units
 audio/train-00000/KEY.flac       the user's turn, 16 kHz mono

@@ -276,7 +276,8 @@ def _units(row: Row | None) -> Row:
 def _targets(rows: Sequence[Row | None], words: Row | None) -> list[Row]:
     """Return the echo targets of a turn: of each version, one for each origin.
 
-    A recording's is only shown if no other has its codebook, since others are shown beside it.
+    A recording's units are shown next to the other targets of its codebook; only without such targets do they get a
+    card.
 
     Args:
         rows: the turn's row of `echo_targets` in each version.

@@ -73,12 +73,12 @@ class Site:
             self.spectra.add(units, bands)
 
     def put_voice(self, number: int, detail: dict[str, Any]) -> None:
-        """Synthesize a row's targets and write them as FLAC, null for a target that the vocoder can't say.
+        """Synthesize a row's targets and write them as FLAC, null for a target that the vocoder does not fit.
 
         Does nothing without a vocoder.
 
         Raises:
-            UserError: the vocoder can say none of them.
+            UserError: the vocoder fits none of the targets.
         """
         if self.vocoder is None or "targets" not in detail:
             return

@@ -64,7 +64,7 @@ def test_every_row_is_what_the_loader_wants(root: Root, turns: Turns, tmp_path: 
         ]
         assert row["target_token"] == frames
         assert [len(layer) for layer in row["layers"]] == [-(-(len(frames) + 1) // 3)] * 3
-        assert row["key"] and "/" not in row["key"] and "." not in row["key"], "the trainer names its files by it"
+        assert row["key"] and "/" not in row["key"] and "." not in row["key"], "the trainer names files after it"
 
 
 def split_file(out: Path) -> str:

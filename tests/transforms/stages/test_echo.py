@@ -367,7 +367,7 @@ def test_a_voice_says_the_segments_and_any_tokenizer_encodes_it(echoed: Dataset,
         (frames,) = tokenizer([speaker.speak(text, seed=seed)])
         assert np.repeat(target["units"][place], target["durations"][place], axis=1).T.tolist() == frames.tolist()
     assert target["model_id"] == speaker.id and target["num_codebooks"] == 3 and target["stop_reason"] is None
-    assert target["target_cer"] is not None and row["t2c"]["target_cer"] is None, "a codec reads frames alone"
+    assert target["target_cer"] is not None and row["t2c"]["target_cer"] is None, "a codec reads only frames"
     assert list(check_dataset(dataset.root)) == list(check_copies(dataset.root)) == []
     batch = collate_units(dataset.read("training/echo").to_pylist(), delays=range(3))
     assert batch["units"].shape[1] == 3 and batch["segment_lengths"].sum() == batch["units_lengths"].sum()

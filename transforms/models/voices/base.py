@@ -13,7 +13,7 @@ SLOWEST, FASTEST = 0.25, 4.0
 
 
 class NothingToSay(BadData):
-    """A text has nothing to speak, such as punctuation alone."""
+    """A text has nothing to speak, such as only punctuation."""
 
     def __init__(self, text: str) -> None:
         super().__init__("nothing_to_say", f"has nothing to speak in {text!r}")

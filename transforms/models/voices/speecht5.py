@@ -1,7 +1,7 @@
 """SpeechT5 (Ao et al. 2022) with a HiFi-GAN vocoder: transformers' `SpeechT5ForTextToSpeech`.
 
 The speaker's x-vector is a file `NAME.npy` or `NAME.safetensors` in the checkpoint's directory. The vocoder is a
-directory inside that directory, or beside it.
+directory in that directory, or in its parent.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _vector(file: Path) -> np.ndarray:
 
 
 def _vocoder_of(path: Path) -> Path:
-    """Return the only HiFi-GAN directory inside a directory, or else beside it."""
+    """Return the only HiFi-GAN directory in a directory, or else in its parent."""
     for place in (path, path.resolve().parent):
         found = [file.parent for file in sorted(place.glob("*/config.json")) if _is_hifigan(file)]
         if len(found) > 1:

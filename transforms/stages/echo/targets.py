@@ -24,7 +24,7 @@ Target = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Said:
+class SegmentUnits:
     """The units of one segment.
 
     Attributes:
@@ -36,7 +36,7 @@ class Said:
     durations: list[int] | None = None
 
 
-def target_of(codebook: UnitTokenizer | dict[str, Any], segments: Sequence[Said], **more: Any) -> Target:
+def target_of(codebook: UnitTokenizer | dict[str, Any], segments: Sequence[SegmentUnits], **more: Any) -> Target:
     """Return a target.
 
     Args:
@@ -57,7 +57,9 @@ def target_of(codebook: UnitTokenizer | dict[str, Any], segments: Sequence[Said]
 
 def decoded_target(codebook: UnitTokenizer, decoded: Sequence[Decoded], **more: Any) -> Target:
     """Return the target that a model decoded, which has one codebook."""
-    segments = [Said(np.array(segment.units, np.int32).reshape(-1, 1), segment.durations) for segment in decoded]
+    segments = [
+        SegmentUnits(np.array(segment.units, np.int32).reshape(-1, 1), segment.durations) for segment in decoded
+    ]
     return target_of(
         codebook,
         segments,
@@ -82,7 +84,9 @@ def recorded_target(reply: dict[str, Any], char_ends: Sequence[int]) -> Target |
         return None
     borders = _borders(reply) if len(char_ends) > 1 else []
     cut = recorded_segments(np.array(units["units"], np.int32).T, units["durations"], borders, char_ends)
-    return None if cut is None else target_of(units, [Said(runs, durations.tolist()) for runs, durations in cut])
+    return (
+        None if cut is None else target_of(units, [SegmentUnits(runs, durations.tolist()) for runs, durations in cut])
+    )
 
 
 def _borders(reply: dict[str, Any]) -> list[Border]:

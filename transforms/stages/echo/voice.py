@@ -10,7 +10,7 @@ import numpy as np
 from echo_targets.transforms.models.voices.base import NothingToSay, UnspeakableText
 from echo_targets.transforms.models.voices.registry import EMBEDDED as EMBEDDED_VOICE
 from echo_targets.transforms.models.voices.registry import open_voice
-from echo_targets.transforms.stages.echo.targets import Said, Target, target_of
+from echo_targets.transforms.stages.echo.targets import SegmentUnits, Target, target_of
 from echo_targets.transforms.stages.tokenize import TokenizeParameters
 from echo_targets.transforms.threads import encode_each, in_parallel
 from echo_targets.transforms.units.codebook import collapse
@@ -88,7 +88,7 @@ class VoiceOrigin:
         sounds = [sound for reply in speech if reply is not None for sound in reply]
         encoded = iter(encode_each(self._tokenizer, list(filter(len, sounds)), self._device, self._parameters.dtype))
         nothing = np.zeros((0, self._tokenizer.num_codebooks), np.int32)
-        said = iter([_said(next(encoded) if len(sound) else nothing) for sound in sounds])
+        said = iter([_units_of(next(encoded) if len(sound) else nothing) for sound in sounds])
         return [
             None if sounds_of is None else self._target(reply, [next(said) for _ in sounds_of])
             for reply, sounds_of in zip(replies, speech, strict=True)
@@ -107,12 +107,12 @@ class VoiceOrigin:
         except NothingToSay:
             return np.zeros(0, np.float32)
 
-    def _target(self, reply: Reply, said: list[Said]) -> Target:
+    def _target(self, reply: Reply, said: list[SegmentUnits]) -> Target:
         chosen = self._parameters
         spoke = f"voice-{chosen.speaker or 'default'}-{chosen.rate:g}"
         return target_of(self._tokenizer, said, model_id=self._voice.id, decode_id=spoke, spoken_text=reply.spoken)
 
 
-def _said(frames: np.ndarray) -> Said:
+def _units_of(frames: np.ndarray) -> SegmentUnits:
     runs, durations = collapse(frames)
-    return Said(runs, durations.tolist())
+    return SegmentUnits(runs, durations.tolist())
