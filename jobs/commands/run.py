@@ -261,7 +261,7 @@ def _too_long(job: Job, planned: Plan) -> list[tuple[str, float, int]]:
     limits = [
         (spec.transform_class().name, spec.parameters["max_seconds"], spec.parameters.get("roles"))
         for spec in job.stages
-        if spec.parameters.get("max_seconds") is not None
+        if spec.parameters.get("max_seconds") is not None and spec.transform_class().name != SEGMENT
     ]
     counts = [0] * len(limits)
     for shard in planned.shards() if limits else ():

@@ -106,9 +106,9 @@ CUTS = Table(
         "sampling_rate": "sampling rate of the recording in Hz",
         "num_channels": "channels of the recording",
         "num_samples": "length of the recording in samples at 16 kHz, as are all positions",
-        "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn of the "
-        "dialogue, if it is one; overlap, the share in which another channel speaks; power; and border, why it ends: "
-        "pause, quietest (without a pause), turn, or end of the recording",
+        "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn of "
+        "the dialogue, if it is one; overlap, the share in which another channel speaks; power; and border, why it "
+        "ends: pause, quietest (without a pause), turn, or end of the recording",
         "gaps": "all other stretches, by channel: no_speech, or cross_talk, the sound of another channel's speaker",
     },
     rules=(

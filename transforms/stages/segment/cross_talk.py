@@ -11,6 +11,10 @@ from echo_targets.transforms.stages.segment.scanning import FRAME, Track
 
 BLEED_DB = 10.0
 """Speech is another's if its channel is so much quieter than the other, each compared with its own usual level."""
+QUIETER_DB = 6.0
+"""A channel that is quieter than another by this much is not taken to measure its usual level."""
+LEAST_WINDOWS = 8
+"""Windows of speech, a quarter of a second, without which a channel has no speaker."""
 SMOOTHED = 25
 """Frames over which levels are averaged: a quarter of a second, so that no syllable decides by itself."""
 USUAL_PERCENTILE = 95
@@ -20,9 +24,9 @@ FLOOR = 1e-10
 def own_speech(tracks: Sequence[Track]) -> list[np.ndarray]:
     """Return masks of the windows in which each channel's own speaker speaks.
 
-    Levels are relative to the channel's usual level of speech (the 95th percentile), so the microphones' gains do not
-    matter. If a channel has no speech of its own, its usual level is that of the sound it picks up; so channels
-    without speech that is louder than in all others have none.
+    Levels are relative to the usual level of the channel's speaker, so the microphones' gains may differ. That level is
+    the 95th percentile where no other channel is much louder; a channel for which there is no such place has no speaker
+    of its own.
 
     Args:
         tracks: the channels of a recording.
@@ -30,16 +34,23 @@ def own_speech(tracks: Sequence[Track]) -> list[np.ndarray]:
     Returns:
         (num_windows,) bool for each track.
     """
-    speech = [track.speech for track in tracks]
-    absolute = [_levels(track) for track in tracks]
-    heard = [(level[mask] if mask.any() else np.full(1, -np.inf)) for level, mask in zip(absolute, speech, strict=True)]
-    usual = [float(np.percentile(levels, USUAL_PERCENTILE)) for levels in heard]
-    relative = [level - (base if np.isfinite(base) else 0.0) for level, base in zip(absolute, usual, strict=True)]
+    if len(tracks) == 1:
+        return [tracks[0].speech]
+    levels = np.stack([_levels(track) for track in tracks])
+    usual = [_usual(levels, number, track.speech) for number, track in enumerate(tracks)]
+    relative = levels - np.nan_to_num(np.array(usual), nan=np.inf)[:, None]  # -inf without a speaker
     masks = []
-    for number, mask in enumerate(speech):
-        others = [level for other, level in enumerate(relative) if other != number and np.isfinite(usual[other])]
-        masks.append(mask & (relative[number] > np.max(others, axis=0) - BLEED_DB) if others else mask)
+    for number, track in enumerate(tracks):
+        louder = np.delete(relative, number, axis=0).max(axis=0) - BLEED_DB
+        masks.append(track.speech & (relative[number] > louder))
     return masks
+
+
+def _usual(levels: np.ndarray, number: int, speech: np.ndarray) -> float:
+    """Return the usual level of a channel's speaker in dB; NaN without a speaker."""
+    others = np.delete(levels, number, axis=0).max(axis=0)
+    candidates = levels[number][speech & (levels[number] > others - QUIETER_DB)]
+    return float(np.percentile(candidates, USUAL_PERCENTILE)) if len(candidates) >= LEAST_WINDOWS else np.nan
 
 
 def _levels(track: Track) -> np.ndarray:
@@ -47,4 +58,4 @@ def _levels(track: Track) -> np.ndarray:
     kernel = np.full(SMOOTHED, 1 / SMOOTHED)
     smooth = np.convolve(track.power.astype(np.float64), kernel, mode="same")
     centers = (np.arange(len(track.speech)) * WINDOW + WINDOW // 2) // FRAME
-    return 10 * np.log10(np.maximum(smooth[np.minimum(centers, len(smooth) - 1)], FLOOR))
+    return np.asarray(10 * np.log10(np.maximum(smooth[np.minimum(centers, len(smooth) - 1)], FLOOR)))

@@ -46,7 +46,7 @@ def turns(speech: Sequence[Sequence[Span]]) -> list[Turn]:
             found += [current] if current else []
             current = Turn(speaker, start, end, is_inside=False)
     found += [current] if current else []
-    return sorted(found, key=lambda turn: (turn.start, turn.end))
+    return sorted(found, key=lambda turn: (turn.start, turn.end, turn.is_inside))
 
 
 def _is_inside(start: int, end: int, others: Sequence[Span]) -> bool:
