@@ -54,7 +54,7 @@ def _entry(number: int) -> Row:
         "start_seconds": None if number % 2 else 12.5,
         "section_seconds": None if number % 2 else num_samples(number) / 16_000,
         "declared_seconds": num_samples(number) / 16_000 if number % 2 else None,
-        "recording_id": None if number % 2 else f"call-{number}",
+        "recording_id": None,
         **_dialogue(number),
         "role": ("user", "assistant")[number % 2],
         "corpus": "calls",
@@ -99,11 +99,8 @@ def _cuts(number: int) -> Row:
 
 
 def _utterance(number: int) -> Row:
-    is_cut = number % 3 == 1
     return {
-        "recording_id": f"call-{number}" if is_cut else None,
-        "start_sample": 4_000_000_000 + number if is_cut else None,
-        "end_sample": 4_000_000_000 + number + num_samples(number) + number % 2 if is_cut else None,
+        **dict.fromkeys(("recording_id", "start_sample", "end_sample")),
         **_dialogue(number),
         "role": ("user", "assistant")[number % 2],
         "corpus": "calls",

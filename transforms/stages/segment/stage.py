@@ -131,7 +131,7 @@ class Segment(OfEntries):
         cuts: list[dict[str, Any]] = []
         for place, track in enumerate(recording.tracks):
             if place not in talkers:
-                for found in cut(speech[place], track.power, recording.num_samples, self.parameters.lengths):
+                for found in cut(speech[place], track.high_passed, recording.num_samples, self.parameters.lengths):
                     cuts.append(described(place, found, None))
         number: int | None = None
         padding, ends = self.parameters.lengths.padding, [0] * len(talkers)
