@@ -145,12 +145,11 @@ class Echo(Transform):
         turns = [(row, turn) for row, turn in zip(rows, checked, strict=True) if not isinstance(turn, Reject)]
         encoded = self._responder.encode_audio([turn for _, turn in turns])
         too_long = [
-            self._responder.reject_prompt(*pair) for pair in zip((turn for _, turn in turns), encoded, strict=True)
+            self._responder.reject_prompt(turn, dialogue) for (_, turn), dialogue in zip(turns, encoded, strict=True)
         ]
         rejects += [reject for reject in too_long if reject]
-        turns, encoded = (
-            [each for each, reject in zip(of, too_long, strict=True) if not reject] for of in (turns, encoded)
-        )
+        turns = [each for each, reject in zip(turns, too_long, strict=True) if not reject]
+        encoded = [each for each, reject in zip(encoded, too_long, strict=True) if not reject]
         drafts, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
         self._add_other_targets(drafts)
         for origin in self.parameters.targets:
