@@ -40,6 +40,9 @@ class DiarizationParameters(Parameters):
     threshold: float = Field(0.4, gt=0, le=2)
 
 
+LEAST_WINDOWS = 3
+"""Windows of a speaker. Fewer, about three seconds in the whole recording, are taken for an odd moment of another."""
+
 Load = Callable[[Sequence[Span]], list[np.ndarray]]
 """Loads stretches of a recording: (num_samples,) float32 at 16 kHz each."""
 
@@ -66,7 +69,8 @@ def diarize(
             embeddings.append(encoder.embed([waveform[start:end] for start, end in places]))
     if not embeddings:
         return []
-    labels = iter(cluster(np.concatenate(embeddings), parameters).tolist())
+    every = np.concatenate(embeddings)
+    labels = iter(_without_small(every, cluster(every, parameters)).tolist())
     found = [part for piece in pieces for part in _labeled(piece, labels)]
     order = {label: number for number, label in enumerate(dict.fromkeys(label for *_, label in found))}
     return [(start, end, order[label]) for start, end, label in found]
@@ -110,6 +114,18 @@ def _clustered(embeddings: np.ndarray, threshold: float, count: int | None) -> n
     distances = np.round(1 - embeddings.astype(np.float64) @ embeddings.T.astype(np.float64), 6)
     found = AgglomerativeClustering(metric="precomputed", linkage="average", **known).fit_predict(distances)
     return np.asarray(found)
+
+
+def _without_small(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return labels in which each cluster of a few windows is part of the nearest larger one, if there is one."""
+    sizes = np.bincount(labels)
+    large = np.flatnonzero(sizes >= LEAST_WINDOWS)
+    if not len(large):
+        return labels
+    centers = np.stack([embeddings[labels == label].mean(axis=0) for label in large])
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    nearest = large[np.argmax(np.round(embeddings @ centers.T, 6), axis=1)]
+    return np.where(sizes[labels] >= LEAST_WINDOWS, labels, nearest)
 
 
 def _pieces(span: Span) -> Iterator[Span]:
