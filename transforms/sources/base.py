@@ -23,6 +23,7 @@ from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.languages import code_of
+from echo_targets.transforms.sources.walk import Folder, by_folder, walk
 
 PROBES, REMOTE_PROBES = 16, 32
 """Files to probe at the same time while items are listed."""
@@ -138,6 +139,14 @@ class Source(Parameters):
         return dict(self._ignored.most_common())
 
     @property
+    def remarks(self) -> list[str]:
+        """What the last `items` left out and the user should look at, such as keys that may be misspelled."""
+        found = [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in self.ignored.items()]
+        are = "these keys are" if len(found) > 1 else "this key is"
+        said = f"{are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists the recognized keys"
+        return [said] if found else []
+
+    @property
     def place(self) -> str:
         """Where the items are listed, for messages."""
         return str(getattr(self, self.listed_in))
@@ -196,8 +205,12 @@ class Files(ABC):
         """Return the sorted locators of the files with a suffix, `depth` folders below a folder."""
 
     @abstractmethod
+    def walk(self, skipped: Counter[str]) -> Iterator[Folder]:
+        """Yield the folders at any depth with their files, and count what is skipped, as `walk.walk` does."""
+
+    @abstractmethod
     def stream(self, locator: str) -> BinaryIO:
-        """Open a file to read its bytes from first to last."""
+        """Open a file to read its bytes from first to last, or a few of them."""
 
     @abstractmethod
     def open(self, locator: str) -> Raw:
@@ -272,16 +285,16 @@ class FolderFiles(Files):
         found = Path(self.place, folder).glob("*/" * depth + f"*{suffix}")
         return [str(path.relative_to(self.place)) for path in sorted(found)]
 
+    def walk(self, skipped: Counter[str]) -> Iterator[Folder]:
+        return walk(Path(self.place), skipped)
+
     def stream(self, locator: str) -> BinaryIO:
-        return Path(self.place, locator).open("rb")
+        return self._file(locator).open("rb")
 
     def open(self, locator: str) -> Raw:
         if is_url(locator):
             return BucketFiles(self.place, self.source).open(locator)
-        path = Path(self.place, locator)
-        if path.exists() and not path.is_file():  # reading a pipe or a device could block or never end
-            raise IsADirectoryError(errno.EISDIR, "is not a file")
-        return path
+        return self._file(locator)
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if is_url(locator):
@@ -295,6 +308,12 @@ class FolderFiles(Files):
                 raise
             return None, seconds or 0.0
 
+    def _file(self, locator: str) -> Path:
+        path = Path(self.place, locator)
+        if path.exists() and not path.is_file():  # reading a pipe or a device could block or never end
+            raise IsADirectoryError(errno.EISDIR, "is not a file", locator)
+        return path
+
 
 class BucketFiles(Files):
     """The files below a prefix of an object store. An absolute path is a local one."""
@@ -307,8 +326,14 @@ class BucketFiles(Files):
         check_url(self.place, self.source)
         with _missing_buckets(self.place):
             found = open_storage(self.place).find(folder)
-        level = folder.count("/") + 1 + depth
+        level = (folder.count("/") + 1 if folder else 0) + depth
         return [path for path in found if path.count("/") == level and path.endswith(suffix)]
+
+    def walk(self, skipped: Counter[str]) -> Iterator[Folder]:
+        check_url(self.place, self.source)
+        with _missing_buckets(self.place):
+            found = open_storage(self.place).find("")
+        return by_folder(found, skipped)
 
     def stream(self, locator: str) -> BinaryIO:
         storage, name = self._locate(locator)

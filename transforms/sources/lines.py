@@ -97,6 +97,20 @@ def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
             yield number, BadLine(f"has {len(row)} columns, but the header has {len(header)}")
 
 
+def decoded(data: bytes) -> str:
+    """Return the text of a whole file, without its byte order mark.
+
+    Raises:
+        BadLine: it is not UTF-8.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadLine("is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT")
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise BadLine(not_utf8(error)) from None
+
+
 def not_utf8(error: UnicodeDecodeError) -> str:
     """Describe bytes that are not UTF-8, and how to convert them."""
     return (

@@ -12,6 +12,7 @@ from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.versions import fingerprint_of
 from echo_targets.transforms.sources.base import Item, Source, SourceError
 from echo_targets.transforms.sources.dialogues import DialoguesSource
+from echo_targets.transforms.sources.folder import FolderSource
 from echo_targets.transforms.sources.huggingface import HuggingFaceSource
 from echo_targets.transforms.sources.librispeech import LibriSpeechSource
 from echo_targets.transforms.sources.manifest import ManifestSource
@@ -19,7 +20,7 @@ from echo_targets.transforms.sources.mls import MlsSource
 from echo_targets.transforms.sources.spoken import SpokenSource
 
 AnySource = Annotated[
-    ManifestSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
+    ManifestSource | FolderSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
     Field(discriminator="kind"),
 ]
 
