@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -213,6 +214,10 @@ class Files(ABC):
         """Open a file to read its bytes from first to last, or a few of them."""
 
     @abstractmethod
+    def read(self, locator: str, start: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file, from a position."""
+
+    @abstractmethod
     def open(self, locator: str) -> Raw:
         """Return a file's audio for `audio.waveforms.load`."""
 
@@ -246,8 +251,14 @@ def check_url(url: str, source: Source) -> None:
         raise UserError(f"{without_secrets(url)!r} names no host or bucket; write {scheme}://NAME/PATH")
 
 
+MEMBER = re.compile(r"(.*?)::(\d+)\+(\d+)::(.*)", re.DOTALL)
+"""Locator of a file inside a tar archive: the archive, the offset and number of its bytes, its name (see `tar.py`)."""
+
+
 def file_name(locator: str) -> str:
     """Return a file's name, to be stored and shown: the last part of its path, without the query of a web address."""
+    if member := MEMBER.fullmatch(locator):
+        return Path(member[4]).name
     return Path(locator.partition("?")[0] if _scheme(locator) in WEB else locator).name
 
 
@@ -290,6 +301,11 @@ class FolderFiles(Files):
 
     def stream(self, locator: str) -> BinaryIO:
         return self._file(locator).open("rb")
+
+    def read(self, locator: str, start: int, size: int) -> bytes:
+        with self.stream(locator) as file:
+            file.seek(start)
+            return file.read(size)
 
     def open(self, locator: str) -> Raw:
         if is_url(locator):
@@ -340,12 +356,22 @@ class BucketFiles(Files):
         with _missing_buckets(storage.where(name)):
             return io.BufferedReader(storage.open(name), STREAM_BUFFER)
 
+    def read(self, locator: str, start: int, size: int) -> bytes:
+        storage, name = self._locate(locator)
+        with _missing_buckets(locator), storage.open(name) as file:
+            file.seek(start)
+            data: bytes = file.read(size)
+        return self._noted(storage, name, data)
+
     def open(self, locator: str) -> Raw:
         if os.path.isabs(locator):
             return FolderFiles("/", self.source).open(locator)
         storage, name = self._locate(locator)
         with _missing_buckets(locator):
-            data = storage.read(name)
+            return self._noted(storage, name, storage.read(name))
+
+    def _noted(self, storage: Storage, name: str, data: bytes) -> bytes:
+        """Return the data of a file, and note that its bucket can be read."""
         if store := _store_of(storage.where(name)):
             _read_stores.add(store)
         return data

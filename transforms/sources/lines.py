@@ -63,7 +63,7 @@ def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
                 f"{name}: is a single JSON array; expected JSON lines, one object per line. Convert it: "
                 "jq -c '.[]' IN.json > OUT.jsonl"
             )
-        yield number, _json_object(line) if isinstance(line, str) else line
+        yield number, json_object(line) if isinstance(line, str) else line
 
 
 def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
@@ -186,7 +186,8 @@ def _check_kind(start: bytes, name: str) -> None:
         raise SourceError(f"{name}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT")
 
 
-def _json_object(line: str) -> dict[str, Any] | BadLine:
+def json_object(line: str) -> dict[str, Any] | BadLine:
+    """Return a JSON object without repeated keys, or why the text is none."""
     try:
         record = json.loads(line, object_pairs_hook=_object)
         json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is not text

@@ -18,9 +18,17 @@ from echo_targets.transforms.sources.librispeech import LibriSpeechSource
 from echo_targets.transforms.sources.manifest import ManifestSource
 from echo_targets.transforms.sources.mls import MlsSource
 from echo_targets.transforms.sources.spoken import SpokenSource
+from echo_targets.transforms.sources.webdataset import WebDatasetSource
 
 AnySource = Annotated[
-    ManifestSource | FolderSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
+    DialoguesSource
+    | FolderSource
+    | HuggingFaceSource
+    | LibriSpeechSource
+    | ManifestSource
+    | MlsSource
+    | SpokenSource
+    | WebDatasetSource,
     Field(discriminator="kind"),
 ]
 

@@ -163,7 +163,7 @@ def test_folders_without_audio(tmp_path: Path) -> None:
     (tmp_path / "a.pcm").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"has no audio files; skipped 1 files without an ending of audio: \.pcm"):
         list(source(tmp_path).items())
-    with pytest.raises(SourceError, match="gone: .*No such file"):
+    with pytest.raises(SourceError, match=r"gone: .*No such file"):
         list(source(tmp_path / "gone").items())
     with pytest.raises(SourceError, match="Not a directory"):
         list(source(tmp_path / "a.pcm").items())
