@@ -55,7 +55,7 @@ class CommonVoiceSource(Source):
             rows = self._rows(files)
             with ThreadPoolExecutor(files.probes) as pool:
                 while chunk := list(islice(rows, 1000)):
-                    yield from pool.map(lambda row: _item(files, *row, seconds), chunk)
+                    yield from pool.map(lambda row: _item(files, row, seconds), chunk)
         except OSError as error:
             raise SourceError(f"{self.tree}: {error}") from error
 
@@ -75,7 +75,8 @@ class CommonVoiceSource(Source):
                     yield split, line, record
 
 
-def _item(files: Files, split: str, line: int, record: dict[str, Any] | BadLine, seconds: dict[str, float]) -> Item:
+def _item(files: Files, row: _Row, seconds: dict[str, float]) -> Item:
+    split, line, record = row
     where = f"{split}.tsv:{line}"
     try:
         if isinstance(record, BadLine):

@@ -81,7 +81,7 @@ class KaldiSource(Source):
             with ThreadPoolExecutor(audio.probes) as pool:
                 rows = iter(utterances.items())
                 while chunk := list(islice(rows, 1000)):
-                    yield from pool.map(lambda row: _item(data, listed, *row, audio), chunk)
+                    yield from pool.map(lambda row: _item(data, listed, row[0], row[1], audio), chunk)
         except OSError as error:
             raise SourceError(f"{self.tree}: {error}") from error
         for key, row in data.tables["text"].items():
@@ -125,7 +125,7 @@ def _remarks(data: _Directory, utterances: dict[str, _Row]) -> Iterator[str]:
     if texts and (silent := sum(key not in texts for key in utterances)):
         yield f"{silent:,} utterances have no line in text"
     if segments:
-        used = {row.value.split(maxsplit=1)[0] for row in segments.values() if row.value}
+        used = {next(iter(row.value.split()), "") for row in segments.values()}
         if unused := sum(key not in used for key in data.tables["wav.scp"]):
             yield f"{unused:,} recordings of wav.scp have no segment and are left out"
 
