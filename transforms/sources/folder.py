@@ -65,13 +65,13 @@ class FolderSource(Source):
 
     @property
     def remarks(self) -> list[str]:
-        remarks = [f"skipped {count:,} {what}" for what, count in sorted(self._skipped.items())]
+        remarks = [f"skipped {what}: {count:,}" for what, count in sorted(self._skipped.items())]
         if count := self._other_files.total():
-            named = [f"{ending or 'no ending'} ({some:,})" for ending, some in self._other_files.most_common(SHOWN)]
+            named = [f"{ending or 'without any'} {some:,}" for ending, some in self._other_files.most_common(SHOWN)]
             more = ", …" * (len(self._other_files) > SHOWN)
-            remarks.append(f"skipped {count:,} files without an ending of audio: {', '.join(named)}{more}")
+            remarks.append(f"skipped files without an ending of audio: {count:,} ({', '.join(named)}{more})")
         if self._without_audio:
-            remarks.append(f"{self._without_audio:,} text files have no audio file of their name beside them")
+            remarks.append(f"skipped text files without an audio file of their name: {self._without_audio:,}")
         return remarks
 
     def items(self) -> Iterator[Item]:

@@ -123,11 +123,11 @@ def _remarks(data: _Directory, utterances: dict[str, _Row]) -> Iterator[str]:
     """Yield what the tables lack."""
     texts, segments = data.tables["text"], data.tables["segments"]
     if texts and (silent := sum(key not in texts for key in utterances)):
-        yield f"{silent:,} utterances have no line in text"
+        yield f"utterances without a line in text: {silent:,}"
     if segments:
         used = {next(iter(row.value.split()), "") for row in segments.values()}
         if unused := sum(key not in used for key in data.tables["wav.scp"]):
-            yield f"{unused:,} recordings of wav.scp have no segment and are left out"
+            yield f"skipped recordings of wav.scp without a segment: {unused:,}"
 
 
 def _item(data: _Directory, listed: str, key: str, row: _Row, audio: Files) -> Item:

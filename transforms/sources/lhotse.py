@@ -69,7 +69,7 @@ class LhotseSource(Source):
 
     @property
     def remarks(self) -> list[str]:
-        return [f"{self._silent:,} recordings have no supervision and are left out"] if self._silent else []
+        return [f"skipped recordings without a supervision: {self._silent:,}"] if self._silent else []
 
     def items(self) -> Iterator[Item]:
         files = self.files(self.tree)

@@ -24,6 +24,8 @@ NUMBERS = re.compile(r"\d+")
 """Numbers of a name; archives and manifests are paired by the last."""
 REPEATED = re.compile(r"-sub\d+(?=\.[^.]*$)")
 """What NeMo adds to the name of an archive's file for each further section of it."""
+NO_TEXT = "-"
+"""How manifests for diarization say that nobody knows the text."""
 
 _Line = tuple[str, int, dict[str, Any] | BadLine]
 """The manifest, the line's number in it, and its object."""
@@ -93,6 +95,8 @@ class NemoSource(Source):
             found = self._fields(record)
             path = place(found.get("audio", ("audio_filepath", None)))
             item = item_from({"id": ("id", path_id(os.path.splitext(path)[0]))} | found, where)
+            if item.text == NO_TEXT:
+                item = replace(item, text=None)
             if "id" not in found and item.start_seconds is not None:
                 end = "" if item.section_seconds is None else f"{item.start_seconds + item.section_seconds:.3f}"
                 item = replace(item, id=f"{item.id}-{item.start_seconds:.3f}-{end}")

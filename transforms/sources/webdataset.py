@@ -85,7 +85,7 @@ class WebDatasetSource(Source):
         samples: dict[str, _Sample] = {}
         ignored: Counter[str] = Counter()
         fault: BadLine | None = None
-        text = self.columns.get("text")
+        audio, text = self.columns.get("audio"), self.columns.get("text")
         with files.stream(shard) as file:
             try:
                 for member in members(file):
@@ -96,7 +96,7 @@ class WebDatasetSource(Source):
                     if ending in sample.endings:
                         sample.error = f"has two files `.{ending}`: the archive names one twice"
                     sample.endings.add(ending)
-                    if AUDIO.fullmatch(f".{ending.rpartition('.')[2]}"):
+                    if ending == audio or AUDIO.fullmatch(f".{ending.rpartition('.')[2]}"):
                         sample.audio[ending] = _Audio(member, member.seconds(file))
                     elif ending in (*TEXTS, text, "json"):
                         _read(sample, ending, member, file)

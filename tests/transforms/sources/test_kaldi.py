@@ -89,7 +89,7 @@ def test_paths_start_from_the_recipe(tree: Path, tmp_path: Path, speech: Speech)
     check(rows["u2"], speech[2])
     assert (rows["u1"]["language"], rows["u2"]["language"], rows["u1"]["reference_text"]) == ("en", "de", None)
     list(given.items())
-    assert given.remarks == ["1 utterances have no line in text"]
+    assert given.remarks == ["utterances without a line in text: 1"]
     assert [item.size for item in source(tree).items()] == [None, None]  # they are not in data/train
 
 
@@ -112,7 +112,7 @@ def test_segments(tree: Path) -> None:
         assert item.error_class == "bad_line" and says in str(item.error) and "segments, line" in str(item.error)
     made = source(tree)
     list(made.items())
-    assert made.remarks == ["1 recordings of wav.scp have no segment and are left out"]
+    assert made.remarks == ["skipped recordings of wav.scp without a segment: 1"]
 
 
 def test_sides_of_a_call(tree: Path, tmp_path: Path, speech: Speech) -> None:

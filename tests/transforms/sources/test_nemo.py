@@ -91,6 +91,13 @@ def test_keys_of_canary_and_sdp(tree: Path, lines: list[Line]) -> None:
     assert (items[4].id, items[4].speaker_id, items[4].error) == ("own", "7", None)
 
 
+def test_a_manifest_for_diarization(tree: Path) -> None:
+    keys = {"label": "infer", "num_speakers": None, "rttm_filepath": None, "uem_filepath": None}
+    line = {"audio_filepath": "wavs/long.wav", "offset": 0, "duration": None, "text": "-"} | keys
+    (item,) = listed(tree, [line])
+    assert (item.text, item.start_seconds, item.section_seconds, item.error) == (None, 0, None, None)
+
+
 def test_one_section_twice_is_a_duplicate(tree: Path, lines: list[Line]) -> None:
     from echo_targets.transforms.sources.registry import entries
 

@@ -135,6 +135,15 @@ def test_names_with_dots(tmp_path: Path, flacs: list[bytes]) -> None:
     assert chosen["t/spk"].size == len(flacs[3]) and chosen["t.tar/22"].error_class == "bad_line"
 
 
+def test_endings_that_are_no_audio_s(tmp_path: Path, flacs: list[bytes]) -> None:
+    """`S_02_VE1.wav.data` and `S_02_VE1.wav.label` (webdataset #288)."""
+    pack(tmp_path / "t.tar", [("a.wav.data", flacs[0]), ("a.wav.label", b"3"), ("a.said.utf8", b"Hi.")])
+    (item,) = source(tmp_path).items()
+    assert "has no audio file `.wav` or alike, only `.said.utf8`, `.wav.data`, `.wav.label`" in str(item.error)
+    (item,) = source(tmp_path, columns={"audio": "wav.data", "text": "said.utf8"}).items()
+    assert (item.text, item.size, item.error) == ("Hi.", len(flacs[0]), None)
+
+
 @pytest.mark.parametrize(
     ("files", "says"),
     [
