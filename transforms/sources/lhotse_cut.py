@@ -116,7 +116,9 @@ def _place(recording: Json, channel: Any) -> Place:
     """
     transforms = [one.get("name") if isinstance(one, Mapping) else one for one in _list(recording, "transforms")]
     if altered := [str(name) for name in transforms if name not in HARMLESS]:
-        raise BadLine(f"has a recording that lhotse alters when it loads it ({', '.join(altered)}): {STORE}")
+        raise BadLine(
+            f"has a recording that lhotse alters when it loads it ({', '.join(altered)}): leave the cut out, or {STORE}"
+        )
     sources = [source for source in _list(recording, "sources") if isinstance(source, Mapping)]
     wanted = _channels(channel)
     there = {one for source in sources for one in _channels(source.get("channels"))}

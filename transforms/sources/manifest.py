@@ -53,7 +53,9 @@ class ManifestSource(Source):
                             self._ignored.update(fields.ignored(record))
                     yield from pool.map(lambda line: self._item(line, fields), chunk)
         except IsADirectoryError as error:
-            raise SourceError(f"manifest {self.manifest}: is a folder; for its audio, set kind: folder") from error
+            raise SourceError(
+                f"manifest {self.manifest}: is not a file; for a folder of audio, use kind: folder"
+            ) from error
         except OSError as error:
             raise SourceError(f"manifest {self.manifest}: {error}") from error
         if keys and missing:

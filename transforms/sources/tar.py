@@ -62,7 +62,11 @@ def members(file: BinaryIO) -> Iterator[Member]:
     file.seek(0)
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (closing it would do nothing)
+        before = -1
         while (info := archive.next()) is not None:
+            if info.size < 0 or info.offset <= before:  # a forged size, by which `tarfile` would never end
+                raise BadLine(f"has a damaged header of {info.name!r}; copy it again")
+            before = info.offset
             archive.members = []  # type: ignore[attr-defined]  # otherwise every header would stay in memory
             if info.isreg() or info.islnk() or info.issym():
                 if info.offset_data + info.size > size:

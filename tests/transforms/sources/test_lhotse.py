@@ -209,7 +209,7 @@ def test_audio_that_lhotse_would_make(tree: Path, recording: Any) -> None:
     for item, says in zip(
         items[1:],
         (
-            "alters when it loads it (Speed): store its audio with lhotse, `cuts.save_audios(FOLDER)`",
+            "(Speed): leave the cut out, or store its audio with lhotse, `cuts.save_audios(FOLDER)`",
             "alters when it loads it (Volume)",
             "cuts.jsonl.gz:4 is a MixedCut: store its audio",
             "is a MixedCut",

@@ -217,6 +217,21 @@ def test_damaged_archives(tmp_path: Path, flacs: list[bytes], kind: str, items: 
     assert all(source(tmp_path).open(item.locator) == flacs[number] for number, item in enumerate(good))
 
 
+@pytest.mark.parametrize("size", [-512, -1_000_000, 2**62, 8**11])
+def test_a_forged_size_ends(tmp_path: Path, flacs: list[bytes], size: int) -> None:
+    """A negative one would send Python's `tarfile` back, again and again (CVE-2025-8194)."""
+    pack(tmp_path / "t.tar", [("a.flac", flacs[0]), ("b.flac", flacs[1]), ("c.flac", flacs[2])])
+    second = list(source(tmp_path).items())[1].locator
+    at = int(second.split("::")[1].split("+")[0]) - 512
+    data = bytearray((tmp_path / "t.tar").read_bytes())
+    header = tarfile.TarInfo.frombuf(bytes(data[at : at + 512]), "utf-8", "strict")
+    header.size = size
+    data[at : at + 512] = header.create_gnu_header(header.get_info(), "utf-8", "strict")[-512:]  # type: ignore[attr-defined]
+    (tmp_path / "t.tar").write_bytes(bytes(data))
+    good, fault = source(tmp_path).items()
+    assert good.id == "t/a" and good.error is None and fault.error_class == "bad_archive"
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
