@@ -58,6 +58,7 @@ class LhotseSource(Source):
     ignore: list[str] = []
 
     _silent: int = PrivateAttr(default=0)
+    _repeated: int = PrivateAttr(default=0)
 
     @model_validator(mode="after")
     def _has_one_list(self) -> LhotseSource:
@@ -69,20 +70,21 @@ class LhotseSource(Source):
 
     @property
     def remarks(self) -> list[str]:
-        return [f"skipped recordings without a supervision: {self._silent:,}"] if self._silent else []
+        counts = {"recordings without a supervision": self._silent, "supervisions of earlier cuts": self._repeated}
+        return [f"skipped {what}: {count:,}" for what, count in counts.items() if count]
 
     def items(self) -> Iterator[Item]:
         files = self.files(self.tree)
         audio = self.files(self.audio_dir or self.tree)
-        self._silent = 0
+        self._silent = self._repeated = 0
         fields = Fields(self.columns, self.ignore, usual=OWN_NAMES)
-        shar = _Shar(files)
+        shar, seen = _Shar(files), dict[str, tuple[Any, ...]]()
         try:
             found = self._cuts(files, fields) if self.cuts else self._recordings(files, fields)
             with ThreadPoolExecutor(audio.probes) as pool:
                 while chunk := list(islice(found, 1000)):
                     shar.prepare(chunk)
-                    yield from pool.map(lambda one: _located(one, audio, shar), chunk)
+                    yield from self._new(pool.map(lambda one: _located(one, audio, shar), chunk), seen)
             yield from shar.faults
         except OSError as error:
             raise SourceError(f"{self.tree}: {error}") from error
@@ -91,6 +93,19 @@ class LhotseSource(Source):
         if MEMBER.fullmatch(locator):
             return open_member(self.files(self.tree), locator)
         return self.files(self.audio_dir or self.tree).open(locator)
+
+    def _new(self, items: Iterator[Item], seen: dict[str, tuple[Any, ...]]) -> Iterator[Item]:
+        """Yield the items that are not the same utterance as an earlier one.
+
+        A supervision is in several cuts if these overlap, as windows and cuts trimmed to other supervisions do.
+        """
+        for item in items:
+            utterance = (item.text, item.speaker_id, round(item.seconds, 2))
+            if item.error is None and seen.get(item.id) == utterance:
+                self._repeated += 1
+                continue
+            seen[item.id] = utterance
+            yield item
 
     def _cuts(self, files: Files, fields: Fields) -> Iterator[_Found]:
         for name, where, cut in _records(files, self.cuts or []):

@@ -30,6 +30,8 @@ OWN_NAMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("audio", "start", "end", "duration", "channel"), ()),
 }
 """lhotse's names of fields. Those of dialogues, and names that a source gives in `columns`, may be keys of `custom`."""
+OUTSIDE_SECONDS = 0.1
+"""By how much a supervision may end after its recording, since times are those of frames."""
 SOURCES = {
     "command": "its audio is the output of a shell command, which is not run: write that to a file, or ",
     "memory": "its audio is in the manifest itself: ",
@@ -92,8 +94,8 @@ def utterance(
         item = item_from(fields({name: value for name, value in given.items() if name in names}), where)
         start, lasts = origin + _seconds(supervision, "start"), _seconds(supervision, "duration")
         total = _seconds(recording, "duration")
-        if start < -AGREED_SECONDS or not lasts:
-            raise BadLine(f"starts {start:g} s into its recording and lasts {lasts:g} s: correct its times")
+        if start < -AGREED_SECONDS or not lasts or start + lasts > total + OUTSIDE_SECONDS:
+            raise BadLine(f"is from {start:g} to {start + lasts:g} s of a recording of {total:g} s: correct its times")
         is_whole = start <= AGREED_SECONDS and abs(start + lasts - total) <= AGREED_SECONDS
         item = replace(
             item,

@@ -55,14 +55,16 @@ class NemoSource(Source):
     ignore: list[str] = []
 
     def items(self) -> Iterator[Item]:
-        files = self.files(self.tree)
+        files, fields = self.files(self.tree), Fields(self.columns, self.ignore)
         self._ignored.clear()
         try:
             archives = _Archives(files, listed(files, self.tars)) if self.tars else None
-            lines = self._lines(files)
+            lines = self._lines(files, fields)
             with ThreadPoolExecutor(files.probes) as pool:
                 while chunk := list(islice(lines, 1000)):
-                    yield from (map if archives else pool.map)(lambda line: self._item(line, archives or files), chunk)
+                    yield from (map if archives else pool.map)(
+                        lambda line: _item(line, fields, archives or files), chunk
+                    )
             yield from archives.faults if archives else ()
         except OSError as error:
             raise SourceError(f"{self.tree}: {error}") from error
@@ -71,12 +73,7 @@ class NemoSource(Source):
         files = self.files(self.tree)
         return open_member(files, locator) if MEMBER.fullmatch(locator) else files.open(locator)
 
-    @property
-    def _fields(self) -> Fields:
-        return Fields(self.columns, self.ignore)
-
-    def _lines(self, files: Files) -> Iterator[_Line]:
-        fields = self._fields
+    def _lines(self, files: Files, fields: Fields) -> Iterator[_Line]:
         for manifest in listed(files, self.manifests):
             with files.stream(manifest) as file:
                 for number, record in json_lines(file, manifest):
@@ -84,30 +81,31 @@ class NemoSource(Source):
                         self._ignored.update(fields.ignored(record))
                     yield manifest, number, record
 
-    def _item(self, line: _Line, audio: Files | _Archives) -> Item:
-        manifest, number, record = line
-        where = f"{manifest}:{number}"
-        try:
-            if isinstance(record, BadLine):
-                raise record
-            if not is_missing(record.get("_skipme")) and record["_skipme"]:
-                raise BadLine("is marked `_skipme`: remove the line, or the mark")
-            found = self._fields(record)
-            path = place(found.get("audio", ("audio_filepath", None)))
-            item = item_from({"id": ("id", path_id(os.path.splitext(path)[0]))} | found, where)
-            if item.text == NO_TEXT:
-                item = replace(item, text=None)
-            if "id" not in found and item.start_seconds is not None:
-                end = "" if item.section_seconds is None else f"{item.start_seconds + item.section_seconds:.3f}"
-                item = replace(item, id=f"{item.id}-{item.start_seconds:.3f}-{end}")
-            if isinstance(audio, _Archives):
-                archive, member = audio.find(path, record.get("shard_id"), manifest)
-                lasts = item.section_seconds or item.declared_seconds or 0.0
-                return replace(item, locator=member.locator(archive), size=member.size, seconds=lasts)
-            absolute = is_url(path) or os.path.isabs(path)
-            return probed(audio, item, path if absolute else os.path.join(os.path.dirname(manifest), path))
-        except BadLine as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{manifest}, line {number}: {error}")
+
+def _item(line: _Line, fields: Fields, audio: Files | _Archives) -> Item:
+    manifest, number, record = line
+    where = f"{manifest}:{number}"
+    try:
+        if isinstance(record, BadLine):
+            raise record
+        if not is_missing(record.get("_skipme")) and record["_skipme"]:
+            raise BadLine("is marked `_skipme`: remove the line, or the mark")
+        found = fields(record)
+        path = place(found.get("audio", ("audio_filepath", None)))
+        item = item_from({"id": ("id", path_id(os.path.splitext(path)[0]))} | found, where)
+        if item.text == NO_TEXT:
+            item = replace(item, text=None)
+        if "id" not in found and item.start_seconds is not None:
+            end = "" if item.section_seconds is None else f"{item.start_seconds + item.section_seconds:.3f}"
+            item = replace(item, id=f"{item.id}-{item.start_seconds:.3f}-{end}")
+        if isinstance(audio, _Archives):
+            archive, member = audio.find(path, record.get("shard_id"), manifest)
+            lasts = item.section_seconds or item.declared_seconds or 0.0
+            return replace(item, locator=member.locator(archive), size=member.size, seconds=lasts)
+        absolute = is_url(path) or os.path.isabs(path)
+        return probed(audio, item, path if absolute else os.path.join(os.path.dirname(manifest), path))
+    except BadLine as error:
+        return Item(id=where, where=where, error_class="bad_line", error=f"{manifest}, line {number}: {error}")
 
 
 class _Archives:

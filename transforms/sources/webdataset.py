@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 from echo_targets.transforms.audio.waveforms import Raw
 from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
@@ -43,6 +43,15 @@ class _Sample:
     record: dict[str, Any] = field(default_factory=dict)
     endings: set[str] = field(default_factory=set)
     error: str | None = None
+
+
+@dataclass
+class _Archive:
+    """The samples of an archive by key, endings of files that are ignored, and why it can't be read to its end."""
+
+    samples: dict[str, _Sample] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+    fault: BadLine | None = None
 
 
 class WebDatasetSource(Source):
@@ -82,44 +91,19 @@ class WebDatasetSource(Source):
 
     def _shard(self, files: Files, shard: str) -> tuple[list[Item], Counter[str]]:
         """Return an archive's items, and its files and keys that are ignored."""
-        samples: dict[str, _Sample] = {}
-        ignored: Counter[str] = Counter()
-        fault: BadLine | None = None
-        audio, text = self.columns.get("audio"), self.columns.get("text")
         with files.stream(shard) as file:
-            try:
-                for member in members(file):
-                    name = NAME.fullmatch(member.name)
-                    if not name or any(map(is_hidden, member.name.split("/"))):
-                        continue
-                    sample, ending = samples.setdefault(name[1], _Sample()), name[2].lower()
-                    if ending in sample.endings:
-                        sample.error = f"has two files `.{ending}`: the archive names one twice"
-                    sample.endings.add(ending)
-                    if ending == audio or AUDIO.fullmatch(f".{ending.rpartition('.')[2]}"):
-                        sample.audio[ending] = _Audio(member, member.seconds(file))
-                    elif ending in (*TEXTS, text, "json"):
-                        _read(sample, ending, member, file)
-                    elif PACKED.fullmatch(ending):
-                        sample.error = f"has a compressed file `.{ending}`: decompress it and pack it again"
-                    else:
-                        ignored[f".{ending}"] += 1
-            except BadLine as error:
-                fault = error
-        fields = Fields(
-            {name: key for name, key in self.columns.items() if name != "audio"},
-            self.ignore,
-            usual={"audio": (), "text": TEXTS},
-        )
+            archive = _read(file, self.columns.get("audio"), self.columns.get("text"))
+        others = {name: key for name, key in self.columns.items() if name != "audio"}
+        fields = Fields(others, self.ignore, usual={"audio": (), "text": TEXTS})
         items = []
-        for key, sample in samples.items():
-            ignored.update(fields.ignored(sample.record))
+        for key, sample in archive.samples.items():
+            archive.ignored.update(fields.ignored(sample.record))
             items.append(self._item(shard, key, sample, fields))
-        if fault:
+        if archive.fault:
             where = shown_path(shard)
-            message = f"{where} {fault}; {len(items):,} items were found before that"
+            message = f"{where} {archive.fault}; it has {len(items):,} items before that"
             items.append(Item(id=where, where=where, error_class="bad_archive", error=message))
-        return items, ignored
+        return items, archive.ignored
 
     def _item(self, shard: str, key: str, sample: _Sample, fields: Fields) -> Item:
         name = f"{shard.removesuffix('.tar')}/{key}"
@@ -130,6 +114,9 @@ class WebDatasetSource(Source):
             member, seconds = self._audio(sample)
             if member.fault:
                 raise BadLine(f"has audio that {member.fault}")
+            for ending, words in sample.texts.items():
+                if str(sample.record.get(ending, words)).strip() != words.strip():
+                    raise BadLine(f"has a file `.{ending}` and a different `{ending}` in its JSON: remove one")
             found = fields(sample.record | sample.texts)
             known = {"id": found.get("id") or ("key", path_id(name))}
             item = item_from(found | known, where)
@@ -158,7 +145,39 @@ class WebDatasetSource(Source):
         raise BadLine(f"has no audio file `.{self.columns.get('audio', 'wav')}` or alike, only {there}")
 
 
-def _read(sample: _Sample, ending: str, member: Member, file: Any) -> None:
+def _read(file: BinaryIO, audio: str | None, text: str | None) -> _Archive:
+    """List an open archive.
+
+    Args:
+        audio, text: endings of files that hold these, besides the usual ones.
+    """
+    archive, key = _Archive(), None
+    try:
+        for member in members(file):
+            name = NAME.fullmatch(member.name)
+            if not name or any(map(is_hidden, member.name.split("/"))):
+                continue
+            key, ending = name[1], name[2].lower()
+            sample = archive.samples.setdefault(key, _Sample())
+            if ending in sample.endings:
+                sample.error = f"has two files `.{ending}`: the archive names one twice"
+            sample.endings.add(ending)
+            if ending == audio or AUDIO.fullmatch(f".{ending.rpartition('.')[2]}"):
+                sample.audio[ending] = _Audio(member, member.seconds(file))
+            elif ending in (*TEXTS, text, "json"):
+                _read_text(sample, ending, member, file)
+            elif PACKED.fullmatch(ending):
+                sample.error = f"has a compressed file `.{ending}`: decompress it and pack it again"
+            else:
+                archive.ignored[f".{ending}"] += 1
+    except BadLine as error:
+        archive.fault = error
+        if key is not None:
+            archive.samples[key].error = "is the last before the archive breaks off, so its text may be missing"
+    return archive
+
+
+def _read_text(sample: _Sample, ending: str, member: Member, file: BinaryIO) -> None:
     """Add a text or JSON file of the archive to its sample."""
     try:
         if member.fault:

@@ -234,13 +234,33 @@ def test_a_supervision_outside_of_its_cut(tree: Path, recording: Any, supervisio
     cut = lhotse.MonoCut("w", 0, recording.duration, 0, supervisions, recording=recording)
     windows = list(lhotse.CutSet.from_cuts([cut]).cut_into_windows(4.0))
     lhotse.CutSet.from_cuts(windows).to_file(tree / "cuts.jsonl.gz")
-    rows = list(entries([source(tree, cuts="cuts.jsonl.gz")]))
-    good = [row for row in rows if row["error"] is None]
-    assert [row["utterance_id"] for row in good] == [one.id for one in supervisions]
-    assert {row["error_class"] for row in rows if row["error"]} == {"duplicate_id"}
-    assert [(row["start_seconds"], row["section_seconds"]) for row in good] == [
+    made = source(tree, cuts="cuts.jsonl.gz")
+    rows = list(entries([made]))
+    assert [(row["utterance_id"], row["error"]) for row in rows] == [(one.id, None) for one in supervisions]
+    assert [(row["start_seconds"], row["section_seconds"]) for row in rows] == [
         (pytest.approx(one.start), pytest.approx(one.duration)) for one in supervisions
     ]
+    assert made.remarks == [f"skipped supervisions of earlier cuts: {sum(len(w.supervisions) for w in windows) - 3}"]
+    supervisions[1] = lhotse.utils.fastcopy(supervisions[1], id=supervisions[0].id)
+    assert [item.id for item in listed(tree, [lhotse.utils.fastcopy(cut, supervisions=supervisions)])] == [
+        one.id for one in supervisions
+    ]  # another utterance of the same id is left to be a duplicate
+
+
+def test_speech_that_overlaps(tree: Path, recording: Any, supervisions: list[Any]) -> None:
+    """Cuts trimmed to a supervision keep those that overlap with it, by default."""
+    over = lhotse.utils.fastcopy(supervisions[0], id="over", start=supervisions[0].end - 1, duration=2.5, text="Yes.")
+    cut = lhotse.MonoCut("w", 0, recording.duration, 0, [*supervisions, over], recording=recording)
+    trimmed = list(cut.trim_to_supervisions(keep_overlapping=True))
+    assert sum(len(one.supervisions) for one in trimmed) == 8
+    items = listed(tree, trimmed)
+    assert sorted(item.id for item in items) == sorted([*(one.id for one in supervisions), "over"])
+    shar = tree / "shar"
+    shar.mkdir()
+    lhotse.CutSet.from_cuts(trimmed).to_shar(shar, fields={"recording": "flac"})
+    items = list(source(shar, cuts="cuts.*.jsonl.gz").items())
+    assert {item.id for item in items if not item.error} == {*(one.id for one in supervisions), "over"}
+    assert all("correct its times" in str(item.error) for item in items if item.error)
 
 
 def test_where_the_audio_is(tree: Path, recording: Any, speech: Speech) -> None:
@@ -293,8 +313,11 @@ def test_what_was_exported_comes_back(tree: Path, tmp_path: Path, speech: Speech
         ({"type": "MonoCut", "recording": {}, "supervisions": {}}, "`supervisions` is an object; expected a list"),
         ({"type": "MonoCut", "recording": {}, "supervisions": [7]}, "has an integer as a supervision"),
         ({"type": "MonoCut", "recording": {}, "id": "a", "duration": "x"}, "duration 'x' is not a number"),
-        ({"type": "MonoCut", "recording": {}, "id": "a", "duration": 1, "start": -5}, "starts -5 s into"),
-        ({"type": "MonoCut", "recording": {}, "id": "a", "duration": 1}, "channel 0, which is not among []"),
+        (
+            {"type": "MonoCut", "recording": {}, "id": "a", "duration": 1, "start": -5},
+            "is from -5 to -4 s of a recording of 0 s: correct its times",
+        ),
+        ({"type": "MonoCut", "recording": {}, "id": "a", "duration": 1}, "from 0 to 1 s of a recording of 0 s"),
         ({"type": "MonoCut", "recording": {}, "duration": 1}, "has no id"),
         (7, "is not a JSON object"),
     ],

@@ -156,6 +156,7 @@ def test_endings_that_are_no_audio_s(tmp_path: Path, flacs: list[bytes]) -> None
         ([("a.flac", b"1"), ("a.json", b"{")], "`.json` that is not JSON"),
         ([("a.flac", b"1"), ("a.json", b'{"text": ["a", "b"]}')], "`text` is a list"),
         ([("a.flac", b"1"), ("a.json", b'{"text": "One."}'), ("a.txt", b"Two.")], "remove one"),
+        ([("a.flac", b"1"), ("a.json", b'{"txt": "One."}'), ("a.txt", b"Two.")], "a different `txt` in its JSON"),
         ([("a.flac", b"1"), ("a.json", b'{"start_ms": 7}')], "`start_ms` is not supported"),
         ([("a.flac", b"1"), ("a.txt", b"caf\xe9")], "`.txt` that is not UTF-8"),
         ([("a.flac", b"1"), ("a.txt", b"a" * (1 << 20) + b"b")], "`.txt` that is longer than"),
@@ -196,7 +197,11 @@ def damaged(kind: str, whole: bytes, last: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "items", "says"),
     [
-        ("truncated inside a file", 5, "t.tar is truncated inside of 'e.flac'; copy it again; 5 items"),
+        (
+            "truncated inside a file",
+            5,
+            "t.tar is truncated inside of 'e.flac'; copy it again; it has 5 items before that",
+        ),
         ("truncated inside a header", 5, "t.tar "),
         ("truncated between files", 5, "t.tar has no end mark"),
         ("no end mark", 6, "t.tar has no end mark"),
@@ -205,14 +210,15 @@ def damaged(kind: str, whole: bytes, last: int) -> bytes:
     ],
 )
 def test_damaged_archives(tmp_path: Path, flacs: list[bytes], kind: str, items: int, says: str) -> None:
-    """What comes before the damage is kept, and one reject says what is lost."""
+    """What comes before the damage is kept, except the last item, whose text may be lost; a reject says so."""
     pack(tmp_path / "t.tar", [(f"{name}.flac", data) for name, data in zip("xyzuve", flacs, strict=True)])
     last = list(source(tmp_path).items())[-1]
     assert last.id == "t/e"
     position = int(last.locator.split("::")[1].split("+")[0])
     (tmp_path / "t.tar").write_bytes(damaged(kind, (tmp_path / "t.tar").read_bytes(), position))
-    *good, fault = source(tmp_path).items()
-    assert len(good) == items and not any(item.error for item in good)
+    *good, edge, fault = source(tmp_path).items()
+    assert len(good) == items - 1 and not any(item.error for item in good)
+    assert "is the last before the archive breaks off" in str(edge.error)
     assert fault.error_class == "bad_archive" and says in str(fault.error)
     assert all(source(tmp_path).open(item.locator) == flacs[number] for number, item in enumerate(good))
 
@@ -228,8 +234,8 @@ def test_a_forged_size_ends(tmp_path: Path, flacs: list[bytes], size: int) -> No
     header.size = size
     data[at : at + 512] = header.create_gnu_header(header.get_info(), "utf-8", "strict")[-512:]  # type: ignore[attr-defined]
     (tmp_path / "t.tar").write_bytes(bytes(data))
-    good, fault = source(tmp_path).items()
-    assert good.id == "t/a" and good.error is None and fault.error_class == "bad_archive"
+    edge, fault = source(tmp_path).items()
+    assert (edge.where, edge.error_class, fault.error_class) == ("t.tar/a", "bad_line", "bad_archive")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +269,13 @@ def test_an_archive_that_becomes_shorter_after_it_was_listed(tree: Path, tmp_pat
     list(job.run(Inline()))
     found = rejects(Dataset(str(tmp_path / "root")), "utterances")
     assert {row["error_class"] for row in found.values()} == {"truncated"} and len(found) == 2
+
+
+def test_a_text_in_a_file_and_in_the_json(tmp_path: Path, flacs: list[bytes]) -> None:
+    meta = json.dumps({"txt": "One.", "sentence": "One."}).encode()
+    pack(tmp_path / "t.tar", [("a.flac", flacs[0]), ("a.json", meta), ("a.txt", b"One.\n")])
+    (item,) = source(tmp_path).items()
+    assert (item.text, item.error) == ("One.", None)
 
 
 def test_ids_of_the_json_and_sections(tmp_path: Path, flacs: list[bytes]) -> None:
