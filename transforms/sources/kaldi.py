@@ -167,7 +167,10 @@ def _path(value: str) -> str:
     """
     value = value.strip()
     if value.endswith("|") or value in ("", "-"):
-        raise BadLine("has a command in wav.scp, which is not run: write its output to a file and name that")
+        raise BadLine(
+            "has a command in wav.scp, which is not run: name the file that it decodes, of any format, or write its "
+            "output to a file"
+        )
     if ARCHIVE.fullmatch(value):
         raise BadLine("is in a Kaldi archive: write it to a file, for instance with wav-copy, and name that in wav.scp")
     return place(("wav.scp", value))

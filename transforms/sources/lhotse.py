@@ -78,7 +78,7 @@ class LhotseSource(Source):
         audio = self.files(self.audio_dir or self.tree)
         self._silent = self._repeated = 0
         fields = Fields(self.columns, self.ignore, usual=OWN_NAMES)
-        shar, seen = _Shar(files), dict[str, tuple[Any, ...]]()
+        shar, seen = _Shar(files), dict[str, int]()
         try:
             found = self._cuts(files, fields) if self.cuts else self._recordings(files, fields)
             with ThreadPoolExecutor(audio.probes) as pool:
@@ -94,13 +94,15 @@ class LhotseSource(Source):
             return open_member(self.files(self.tree), locator)
         return self.files(self.audio_dir or self.tree).open(locator)
 
-    def _new(self, items: Iterator[Item], seen: dict[str, tuple[Any, ...]]) -> Iterator[Item]:
+    def _new(self, items: Iterator[Item], seen: dict[str, int]) -> Iterator[Item]:
         """Yield the items that are not the same utterance as an earlier one.
 
         A supervision is in several cuts if these overlap, as windows and cuts trimmed to other supervisions do.
         """
         for item in items:
-            utterance = (item.text, item.speaker_id, round(item.seconds, 2))
+            of_shar = MEMBER.fullmatch(item.locator)  # which stores the audio of each cut
+            at = None if of_shar else (item.locator, round(item.start_seconds or 0.0, 2))
+            utterance = hash((item.text, item.speaker_id, round(item.seconds, 2), at))
             if item.error is None and seen.get(item.id) == utterance:
                 self._repeated += 1
                 continue
@@ -125,19 +127,23 @@ class LhotseSource(Source):
                     "channel": recording.get("channel_ids")
                 }
                 yield name, *utterance(recording, whole, where, fields)
-            else:
-                recordings[str(recording.get("id"))] = recording
+            elif recordings.setdefault(key := str(recording.get("id")), recording) is not recording:
+                yield name, _error(where, f"has the id {key!r} of another recording: remove one"), None
         silent = set(recordings)
         for name, where, supervision in _records(files, self.supervisions or []):
-            key = None if isinstance(supervision, Item) else str(supervision.get("recording_id"))
             if isinstance(supervision, Item):
                 yield name, supervision, None
-            elif key not in recordings:
-                message = f"{where} has the recording_id {key!r}, which is not among the recordings: add it"
-                yield name, Item(id=where, where=where, error_class="bad_line", error=message), None
-            else:
-                silent.discard(key)
+                continue
+            key = str(supervision.get("recording_id"))
+            silent.discard(key)
+            if key in recordings:
                 yield name, *utterance(recordings[key], supervision, where, fields)
+            else:
+                yield (
+                    name,
+                    _error(where, f"has the recording_id {key!r}, which is not among the recordings: add it"),
+                    None,
+                )
         self._silent = len(silent)
 
 
@@ -152,7 +158,11 @@ def _located(found: _Found, audio: Files, shar: _Shar) -> Item:
             return replace(item, locator=member.locator(archive), size=member.size)
         return probed(audio, item, place(("source", there.source)))
     except BadLine as error:
-        return Item(id=item.where, where=item.where, error_class="bad_line", error=f"{item.where} {error}")
+        return _error(item.where, str(error))
+
+
+def _error(where: str, message: str) -> Item:
+    return Item(id=where, where=where, error_class="bad_line", error=f"{where} {message}")
 
 
 class _Shar:
@@ -216,8 +226,7 @@ def _records(files: Files, patterns: str | list[str]) -> Iterator[tuple[str, str
             for number, record in json_lines(file, name, MAX_LINE):
                 where = f"{name}:{number}"
                 if isinstance(record, BadLine):
-                    message = f"{name}, line {number}: {record}"
-                    yield name, where, Item(id=where, where=where, error_class="bad_line", error=message)
+                    yield name, where, _error(where, str(record))
                 else:
                     yield name, where, record
 

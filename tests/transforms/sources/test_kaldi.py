@@ -134,7 +134,7 @@ def test_sides_of_a_call(tree: Path, tmp_path: Path, speech: Speech) -> None:
     [
         (
             "sph2pipe -f wav -p -c 1 /d/a.sph |",
-            "has a command in wav.scp, which is not run: write its output to a file",
+            "has a command in wav.scp, which is not run: name the file that it decodes",
         ),
         ("touch /tmp/never|", "which is not run"),
         ("-", "which is not run"),

@@ -123,6 +123,9 @@ def test_recordings_with_supervisions(
     assert [(item.id, item.channel, item.error) for item in alone] == [("call", -1, None), ("talk", None, None)]
     lost = [lhotse.SupervisionSegment("s", "gone", 0, 1.0)]
     lhotse.SupervisionSet.from_segments(lost).to_file(tree / "supervisions.jsonl.gz")
+    (tree / "again.jsonl").write_text(json.dumps(recording.to_dict() | {"duration": 1.0}))
+    again = given.model_copy(update={"recordings": ["recordings.jsonl.gz", "again.jsonl"]})
+    assert "again.jsonl:1 has the id 'talk' of another recording: remove one" in [item.error for item in again.items()]
     (item,) = given.items()
     assert "recording_id 'gone', which is not among the recordings" in str(item.error)
 
