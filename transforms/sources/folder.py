@@ -24,7 +24,7 @@ AUDIO = re.compile(
 )
 """Endings of files that are taken. All others are counted and reported."""
 TEXTS = (".normalized.txt", ".txt", ".lab")
-"""Endings of text files with the audio's stem, best first: LibriTTS; most others; MFA and fish-speech."""
+"""Endings of text files beside the audio: of LibriTTS, of most others, of MFA and fish-speech."""
 TIMES = re.compile(r"\s*(0|\d+\.\d+)[ \t]+(\d+(\.\d+)?)[ \t]+\S")
 """The start of a label file (TIMIT, HTS, Audacity), which has times and is no text."""
 SHOWN = 5
@@ -94,6 +94,7 @@ class FolderSource(Source):
         return self.files(self.folder).open(locator)
 
     def _found(self, files: Files) -> Iterator[_File]:
+        """Yield the audio files, and count all others."""
         for folder, names in files.walk(self._skipped):
             endings = {name: os.path.splitext(name) for name in names}
             by_lower = {stem + ending.lower(): name for name, (stem, ending) in endings.items()}

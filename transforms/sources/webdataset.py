@@ -142,7 +142,8 @@ class WebDatasetSource(Source):
                 f"has several audio files ({there}), because a key ends at the first dot: choose one with "
                 "`columns: {audio: ENDING}`, or pack files without other dots in their names"
             )
-        raise BadLine(f"has no audio file `.{self.columns.get('audio', 'wav')}` or alike, only {there}")
+        wanted = f"file `.{self.columns['audio']}`, as `columns` wants," if "audio" in self.columns else "audio file,"
+        raise BadLine(f"has no {wanted} only {there}")
 
 
 def _read(file: BinaryIO, audio: str | None, text: str | None) -> _Archive:

@@ -132,14 +132,15 @@ def test_names_with_dots(tmp_path: Path, flacs: list[bytes]) -> None:
     assert "t.tar/spk has several audio files (`.1.flac`, `.2.flac`, `.txt`)" in str(found["t.tar/spk"].error)
     assert "`columns: {audio: ENDING}`" in str(found["t.tar/spk"].error)
     chosen = listed(tmp_path, columns={"audio": "2.flac"})
-    assert chosen["t/spk"].size == len(flacs[3]) and chosen["t.tar/22"].error_class == "bad_line"
+    assert chosen["t/spk"].size == len(flacs[3])
+    assert "t.tar/22 has no file `.2.flac`, as `columns` wants, only `.05.flac`" in str(chosen["t.tar/22"].error)
 
 
 def test_endings_that_are_no_audio_s(tmp_path: Path, flacs: list[bytes]) -> None:
     """`S_02_VE1.wav.data` and `S_02_VE1.wav.label` (webdataset #288)."""
     pack(tmp_path / "t.tar", [("a.wav.data", flacs[0]), ("a.wav.label", b"3"), ("a.said.utf8", b"Hi.")])
     (item,) = source(tmp_path).items()
-    assert "has no audio file `.wav` or alike, only `.said.utf8`, `.wav.data`, `.wav.label`" in str(item.error)
+    assert "has no audio file, only `.said.utf8`, `.wav.data`, `.wav.label`" in str(item.error)
     (item,) = source(tmp_path, columns={"audio": "wav.data", "text": "said.utf8"}).items()
     assert (item.text, item.size, item.error) == ("Hi.", len(flacs[0]), None)
 
@@ -147,7 +148,7 @@ def test_endings_that_are_no_audio_s(tmp_path: Path, flacs: list[bytes]) -> None
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ([("a.txt", b"Alone."), ("a.jpg", b"x")], "has no audio file `.wav` or alike, only `.jpg`, `.txt`"),
+        ([("a.txt", b"Alone."), ("a.jpg", b"x")], "has no audio file, only `.jpg`, `.txt`"),
         ([("a.flac", b"1"), ("a.FLAC", b"2")], "has two files `.flac`"),
         ([("a.flac", b"1"), ("a.txt", b"1"), ("a.txt", b"2")], "has two files `.txt`"),
         ([("a.flac.gz", b"1")], "has a compressed file `.flac.gz`: decompress it"),
