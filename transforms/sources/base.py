@@ -69,6 +69,7 @@ class Item:
     error_class: str | None = None
     error: str | None = None
     text: str | None = None
+    recording_id: str | None = None
     dialogue_id: str | None = None
     turn: int | None = None
     role: str | None = None

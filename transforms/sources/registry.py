@@ -121,6 +121,7 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
         "start_seconds": item.start_seconds,
         "section_seconds": item.section_seconds,
         "declared_seconds": item.declared_seconds,
+        "recording_id": item.recording_id,
         "dialogue_id": item.dialogue_id,
         "turn": item.turn,
         "role": role,
