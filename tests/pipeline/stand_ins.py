@@ -235,8 +235,8 @@ def number_of(shard: str) -> int:
 def in_shards(entries: list[Row], shards: int) -> Plan:
     """A plan of so many shards."""
     hours = sum(entry["seconds"] for entry in entries) / 3600 or 1.0
-    for thousandths in range(400, 3000, 7):
-        planned = plan([dict(entry) for entry in entries], hours / shards * thousandths / 1000)
+    for percent in range(40, 300):
+        planned = plan([dict(entry) for entry in entries], hours / shards * percent / 100)
         if planned.num_shards == shards:
             return planned
     raise AssertionError(f"{len(entries)} entries in {shards} shards?")

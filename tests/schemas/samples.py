@@ -46,7 +46,7 @@ def _entry(number: int) -> Row:
         "source": "calls/train",
         "source_fingerprint": "44136fa355b3678a",
         "where": None,
-        "locator": f"/corpus/{number}.wav",
+        "locator": f"/corpus/b/{number}.wav",
         "size": 32_044,
         "error_class": None,
         "error": None,
