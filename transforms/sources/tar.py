@@ -103,6 +103,8 @@ def _check_end(file: BinaryIO, end: int, size: int) -> None:
     if not read_at(file, end, tarfile.BLOCKSIZE):
         raise BadLine("has no end mark: it is truncated, or its writer was stopped; copy it again")
     for at in range(end, size, tarfile.RECORDSIZE):
-        if read_at(file, at, tarfile.RECORDSIZE).strip(b"\0"):
-            what = "another archive follows" if at > end else "its header is damaged"
-            raise BadLine(f"can't be read from byte {at} on: {what}; copy it again, or split it")
+        block = read_at(file, at, tarfile.RECORDSIZE)
+        if rest := block.lstrip(b"\0"):
+            first = at + len(block) - len(rest)
+            what = "another archive follows" if first >= end + tarfile.BLOCKSIZE else "its header is damaged"
+            raise BadLine(f"can't be read from byte {first} on: {what}; copy it again, or split it")

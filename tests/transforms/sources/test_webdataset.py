@@ -254,6 +254,17 @@ def test_files_that_are_no_archives(tree: Path, data: bytes, says: str) -> None:
     assert says in str(items[2].error)
 
 
+@pytest.mark.parametrize("blocks", [1, 18])
+def test_archives_joined_without_padding(tmp_path: Path, flacs: list[bytes], blocks: int) -> None:
+    """Two blocks of zeros end an archive; the padding to twenty may be missing."""
+    pack(tmp_path / "t.tar", [("a.flac", flacs[0]), ("b.flac", flacs[1])])
+    data = (tmp_path / "t.tar").read_bytes()
+    end = -(-len(data.rstrip(b"\0")) // 512) * 512
+    (tmp_path / "t.tar").write_bytes(data[:end] + bytes(512 * blocks) + data)
+    *_, fault = source(tmp_path).items()
+    assert f"can't be read from byte {end + 512 * blocks} on: another archive follows" in str(fault.error)
+
+
 def test_an_archive_that_becomes_shorter_after_it_was_listed(tree: Path, tmp_path: Path) -> None:
     from echo_targets.pipeline.job import Job
     from echo_targets.pipeline.plan import plan
