@@ -51,16 +51,16 @@ def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) ->
     sound, clips = monologue(rows, minutes)
     two, said = dialogue(rows, dialogue_minutes)
     for name, samples, rate in (("monologue", sound, SAMPLE_RATE), ("dialogue", two, DIALOGUE_RATE)):
-        soundfile.write(folder / f"{name}.flac", samples, rate)
-        (folder / f"{name}.jsonl").write_text(json.dumps({"id": name, "audio": f"{name}.flac"}) + "\n")
+        (folder / f"{name}-audio").mkdir(exist_ok=True)
+        soundfile.write(folder / f"{name}-audio" / f"{name}.flac", samples, rate)
     used = {clip.id for clip in (*clips, *said)}
     lines = [json.dumps({"id": row["id"], "audio": row["audio"]}) for row in rows if row["id"] in used]
     (folder / "clips.jsonl").write_text("\n".join(lines))
     (folder / "clips.yaml").write_text(CLIPS)
-    run(folder, str(folder / "clips.yaml"), "clips")
-    run(folder, "recordings", "monologue")
+    run(folder, str(folder / "clips.yaml"), "clips", f"manifest={folder}/clips.jsonl")
+    run(folder, "recordings", "monologue", f"folder={folder}/monologue-audio")
     roles = "stages.segment.roles={0: assistant, 1: user}"
-    run(folder, "recordings", "dialogue", "stages.segment.speakers=channels", roles)
+    run(folder, "recordings", "dialogue", f"folder={folder}/dialogue-audio", "stages.segment.speakers=channels", roles)
     own = transcripts(folder / "clips")
     for name, truth in (("monologue", clips), ("dialogue", said)):
         report_words(name, truth, own, folder)
@@ -71,10 +71,9 @@ def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) ->
 
 
 def run(folder: Path, config: str, name: str, *overrides: str) -> None:
-    """Run a configuration on `NAME.jsonl`, into the root `NAME`."""
-    given = [f"manifest={folder}/{name}.jsonl", f"root={folder}/{name}", "workers=2", *overrides]
-    command = [sys.executable, "-m", "echo_targets.jobs.cli", "run", config, *given]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Run a configuration into the root `NAME`."""
+    command = [sys.executable, "-m", "echo_targets.jobs.cli", "run", config, f"root={folder}/{name}", "workers=2"]
+    subprocess.run([*command, *overrides], check=True, stdout=subprocess.DEVNULL)
 
 
 def transcripts(root: Path) -> dict[str, str]:

@@ -55,7 +55,17 @@ def _run_recordings(settings: JobConfig, console: Console) -> int:
     sources = sources_of(settings)
     job = _job(settings, sources)
     say_remarks(sources, console)
+    if texts := sum(len(shard) - shard["reference_text"].null_count for shard in _plan(job).shards()):
+        console.print(
+            f"recordings with a text without times: {texts:,}. segment does not use it; transcribe writes each cut's own",
+            soft_wrap=True,
+        )
     return run_job(settings, job, console)
+
+
+def _plan(job: Job) -> Plan:
+    assert isinstance(job.plan, Plan)
+    return job.plan
 
 
 def sources_of(settings: JobConfig) -> list[Source]:
@@ -120,8 +130,7 @@ class Survey:
     @property
     def plan(self) -> Plan:
         """The job's plan."""
-        assert isinstance(self.job.plan, Plan)
-        return self.job.plan
+        return _plan(self.job)
 
 
 def survey(settings: JobConfig) -> Survey:
@@ -234,8 +243,7 @@ def _listed(seen: Survey) -> dict[str, tuple[int, float]]:
 
 def print_plan(job: Job, console: Console) -> None:
     """Print what a run would do and why."""
-    planned = job.plan
-    assert isinstance(planned, Plan)
+    planned = _plan(job)
     console.print(
         f"{planned.num_entries} items ({planned.num_bad} of them unreadable lines), "
         f"about {planned.seconds / 3600:.2f} hours, "

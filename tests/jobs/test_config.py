@@ -12,7 +12,7 @@ from echo_targets.jobs.config import CONFIGS, ConfigError, execution, load
 GIVEN = {
     "folder": ["manifest=m.jsonl", "root=out"],
     "audio": ["folder=calls", "root=out"],
-    "recordings": ["manifest=m.jsonl", "root=out"],
+    "recordings": ["folder=audio", "root=out"],
     "demo": ["corpus=corpus"],
     "nano-t2c": ["root=out"],
     "nano-corpus": ["texts=t.jsonl", "root=out"],

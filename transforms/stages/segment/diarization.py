@@ -37,7 +37,7 @@ class DiarizationParameters(Parameters):
 
     model: str = "embedded:resemblyzer"
     num_speakers: PositiveInt | None = None
-    threshold: float = Field(0.4, gt=0, le=2)
+    threshold: float = Field(default=0.4, gt=0, le=2)
 
 
 LEAST_WINDOWS = 3
