@@ -57,7 +57,7 @@ def _run_recordings(settings: JobConfig, console: Console) -> int:
     say_remarks(sources, console)
     if texts := sum(len(shard) - shard["reference_text"].null_count for shard in _plan(job).shards()):
         console.print(
-            f"recordings with a text without times: {texts:,}. segment does not use it; transcribe writes each cut's own",
+            f"recordings with a text without times: {texts:,}. segment does not use it; transcribe writes new ones",
             soft_wrap=True,
         )
     return run_job(settings, job, console)
