@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from echo_targets.transforms.models.checkpoints.embedded import (
+    DNSMOS_P808,
+    DNSMOS_P835,
     HAMA_CTC,
     HAMA_G2P,
     HAMA_G2P_DECODER,
@@ -71,7 +73,8 @@ BACKENDS = (
         "speech detection with Silero VAD",
         (SILERO_VAD,),
     ),
-    Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs Silero VAD"),
+    Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs Silero VAD and DNSMOS"),
+    Backend("measure", "speechmos", "speechmos", "mos", "DNSMOS scores", (DNSMOS_P835, DNSMOS_P808)),
     Backend("measure", "torchaudio", "torchaudio.functional", "align", "loudness"),
     Backend("echo", "transformers", "transformers", "echo", "T2C decoders and EchoX"),
     Backend("echo", "safetensors", "safetensors.torch", "echo", "model weights"),

@@ -1,4 +1,4 @@
-"""measure: score the audio's loudness, speech and silence, and its text's rate and repetition. publish filters by them.
+"""measure: score the audio's loudness, speech, silence and quality, and its text's rate and repetition, for publish.
 
 Each score is a function of its row only. docs/FILTERS.md has the sources, and typical scores of real speech.
 """
@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
+from echo_targets.transforms.audio.degradation import bandwidth_hz, clipped_share, snr_db
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
-from echo_targets.transforms.base import Output, Transform, rounded, table_of
+from echo_targets.transforms.base import Output, Parameters, Transform, rounded, table_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.asr.voice_activity import Span, VoiceActivity
+from echo_targets.transforms.models.mos.dnsmos import Dnsmos, OpinionScores
 from echo_targets.transforms.text import is_character, normalize, pieces
 from echo_targets.transforms.threads import in_threads
 
@@ -28,21 +30,39 @@ WINDOW_WORDS = 100
 """About 30 s of speech. The share of unique words falls with text length; thresholds are meant for texts this long."""
 
 
+class MeasureParameters(Parameters):
+    """What to measure beyond the scores that cost next to nothing.
+
+    Attributes:
+        dnsmos: True adds the DNSMOS scores, which take far longer than all the others.
+    """
+
+    dnsmos: bool = False
+
+
 class Measure(Transform):
     """Measure every utterance. Rejects none."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = MEASURES
     wants_audio = True
+    Parameters = MeasureParameters
+    parameters: MeasureParameters
 
     def weight_digests(self) -> dict[str, str]:
-        return {"vad": VoiceActivity().weight_digest()}
+        return {
+            "vad": VoiceActivity().weight_digest(),
+            **(Dnsmos().weight_digests() if self.parameters.dnsmos else {}),
+        }
 
     def setup(self) -> None:
         self._speech = VoiceActivity()
         self._speech.setup()
+        self._opinion = Dnsmos() if self.parameters.dnsmos else None
+        if self._opinion:
+            self._opinion.setup()
         try:
             import torchaudio  # noqa: F401
         except ImportError as error:
@@ -73,7 +93,15 @@ class Measure(Transform):
         return Output(table_of(rows, MEASURES))
 
     def _sound(self, waveform: np.ndarray) -> dict[str, Any]:
-        return {"loudness_lufs": rounded(loudness(waveform)), **silence(self._speech(waveform), len(waveform))}
+        opinion = self._opinion(waveform) if self._opinion else None
+        return {
+            "loudness_lufs": rounded(loudness(waveform)),
+            **silence(self._speech(waveform), len(waveform)),
+            "bandwidth_hz": bandwidth_hz(waveform),
+            "clipped_share": rounded(clipped_share(waveform)),
+            "snr_db": rounded(snr_db(waveform)),
+            **{f"dnsmos_{name}": rounded(opinion and getattr(opinion, name)) for name in OpinionScores._fields},
+        }
 
 
 def text_of(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:

@@ -60,6 +60,10 @@ class SpeechFilters(Parameters):
         min_speech_share: share of the audio in which somebody speaks.
         max_silence_s: longest stretch without speech.
         min_loudness_lufs, max_loudness_lufs: integrated loudness.
+        min_bandwidth_hz: highest frequency with sound.
+        max_clipped_share: share of samples on a plateau at the recording's extremes.
+        min_snr_db: estimated signal-to-noise ratio.
+        min_dnsmos_sig, min_dnsmos_bak, min_dnsmos_ovrl, min_dnsmos_p808: predicted mean opinion scores.
         min_unique_word_share: unique words divided by words of the text.
         max_longest_word: characters of the text's longest word.
         max_longest_word_excess: (longest word's characters / second longest's) - 1.
@@ -82,6 +86,13 @@ class SpeechFilters(Parameters):
     max_silence_s: float | None = None
     min_loudness_lufs: float | None = -50.0
     max_loudness_lufs: float | None = None
+    min_bandwidth_hz: float | None = None
+    max_clipped_share: float | None = None
+    min_snr_db: float | None = None
+    min_dnsmos_sig: float | None = None
+    min_dnsmos_bak: float | None = None
+    min_dnsmos_ovrl: float | None = None
+    min_dnsmos_p808: float | None = None
     min_unique_word_share: float | None = 0.4
     max_longest_word: int | None = 24
     max_longest_word_excess: float | None = None
@@ -116,6 +127,13 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     yield at_most("silence_s", limits.max_silence_s, _silence)
     yield at_least("loudness_lufs", limits.min_loudness_lufs, of(MEASURES, "loudness_lufs"))
     yield at_most("loudness_lufs", limits.max_loudness_lufs, of(MEASURES, "loudness_lufs"))
+    yield at_least("bandwidth_hz", limits.min_bandwidth_hz, of(MEASURES, "bandwidth_hz"))
+    yield at_most("clipped_share", limits.max_clipped_share, of(MEASURES, "clipped_share"))
+    yield at_least("snr_db", limits.min_snr_db, of(MEASURES, "snr_db"))
+    yield at_least("dnsmos_sig", limits.min_dnsmos_sig, of(MEASURES, "dnsmos_sig"))
+    yield at_least("dnsmos_bak", limits.min_dnsmos_bak, of(MEASURES, "dnsmos_bak"))
+    yield at_least("dnsmos_ovrl", limits.min_dnsmos_ovrl, of(MEASURES, "dnsmos_ovrl"))
+    yield at_least("dnsmos_p808", limits.min_dnsmos_p808, of(MEASURES, "dnsmos_p808"))
     yield at_least("unique_word_share", limits.min_unique_word_share, of(MEASURES, "unique_word_share"))
     yield at_most("longest_word", limits.max_longest_word, of(MEASURES, "longest_word"))
     yield at_most("longest_word_excess", limits.max_longest_word_excess, of(MEASURES, "longest_word_excess"))
