@@ -86,6 +86,7 @@ BACKENDS = (
     Backend("vocoder", "transformers", "transformers", "echo", "EnCodec, DAC and Mimi: units to audio"),
     Backend("vocoder", "speechbrain", "speechbrain", "speechbrain", "unit HiFi-GAN: units to audio"),
     Backend("fit-codebook", "scikit-learn", "sklearn", "fit", "k-means"),
+    Backend("fit-duplicates", "datasketch", "datasketch", "fit", "nearly equal texts and units"),
     Backend("inspect", "jinja2", "jinja2", "inspect", "the inspector's page"),
     Backend("runners", "ray", "ray.data", "ray", "runner=ray"),
     Backend("runners", "apache-beam", "apache_beam", "beam", "runner=beam"),

@@ -13,12 +13,14 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas import MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
+from echo_targets.schemas import ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
 from echo_targets.schemas.tables.base import Mask
 from echo_targets.schemas.tables.rules import rows_with
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.stages.measure import chars_per_s
+from echo_targets.transforms.stages.publish.duplicates import Likeness, held_out, load_duplicates
+from echo_targets.transforms.stages.publish.evaluation import EvaluationTexts
 from echo_targets.transforms.stages.publish.fences import RateFences
 
 Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "other_language", "repetition", "uncovered_speech"]
@@ -70,6 +72,11 @@ class SpeechFilters(Parameters):
         phrases: a file of texts that Whisper hallucinates, one per line, each optionally followed by a count, as in
             Granary's lists. A row without a reference is dropped if its transcript is only such a text.
         max_repeated_share: share of the text in five-word runs that occur more than once.
+        evaluation_texts: a file of texts, one per line or as JSON lines with a key `text`. A row that shares 13 words in
+            a row with one of them is dropped, or all words of a text of 8 to 12. The reply counts too. Rows of splits
+            that are held out stay.
+        duplicates: a file of `echo-targets fit-duplicates`.
+        drop_duplicates: what must be alike for the file's rows to be dropped.
     """
 
     max_seconds: float | None = 30.0
@@ -98,9 +105,12 @@ class SpeechFilters(Parameters):
     max_longest_word_excess: float | None = None
     phrases: str | None = None
     max_repeated_share: float | None = 0.3
+    evaluation_texts: str | None = None
+    duplicates: str | None = None
+    drop_duplicates: list[Likeness] = ["audio"]
 
 
-FILES = ("rate_fences", "phrases")
+FILES = ("rate_fences", "phrases", "evaluation_texts", "duplicates")
 """Parameters that name files. In a fingerprint, the files' digests stand for them."""
 
 
@@ -108,7 +118,7 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     """Yield the checks of the shared thresholds, for rows that also have columns `text` and `seconds`.
 
     Raises:
-        FencesError, ModelError: a file can't be used.
+        DuplicatesError, FencesError, ModelError: a file can't be used.
     """
     yield at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"])
     yield at_most("wer", limits.max_wer, of(TRANSCRIPTS, "wer_vs_reference"))
@@ -140,6 +150,10 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     if limits.phrases:
         yield _no_phrase(Path(limits.phrases))
     yield at_most("repeated_share", limits.max_repeated_share, of(MEASURES, "repeated_share"))
+    if limits.evaluation_texts:
+        yield _not_evaluated(EvaluationTexts.load(Path(limits.evaluation_texts)))
+    if limits.duplicates:
+        yield _no_duplicate(Path(limits.duplicates), limits.drop_duplicates)
 
 
 def of(table: Table, column: str) -> Value:
@@ -258,6 +272,36 @@ def _no_phrase(path: Path) -> Check:
         return [f"text is only {text!r}, which is listed in phrases" for text in rows["text"].to_pylist()]
 
     return Check("phrases", drops, says)
+
+
+def _not_evaluated(texts: EvaluationTexts) -> Check:
+    def shared(rows: pa.RecordBatch) -> list[str | None]:
+        sides = [rows["text"]]
+        if "response_text" in rows.schema.names:
+            sides.append(rows["response_text"])
+        if ECHO_TARGETS.name in rows.schema.names:
+            sides.append(of(ECHO_TARGETS, "response_text")(rows))
+        said = zip(*(side.to_pylist() for side in sides), strict=True)
+        return [next(filter(None, map(texts.shared, parts)), None) for parts in said]
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        return [f"shares {run!r} with evaluation_texts" for run in shared(rows)]
+
+    def drops(rows: pa.RecordBatch) -> Mask:
+        return pc.and_not(pc.is_valid(pa.array(shared(rows), pa.string())), held_out(rows["split"]))
+
+    return Check("evaluation_texts", drops, says)
+
+
+def _no_duplicate(path: Path, kinds: list[Likeness]) -> Check:
+    known = {each.id: each for each in load_duplicates(path) if each.by in kinds}
+    keys = pa.array(known, pa.string())
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        found = (known[key] for key in rows[KEY].to_pylist())
+        return [f"has the {each.by} of {each.duplicate_of} (duplicates)" for each in found]
+
+    return Check("duplicate", lambda rows: pc.is_in(rows[KEY], value_set=keys), says)
 
 
 def _bare(texts: pa.StringArray) -> pa.StringArray:
