@@ -454,6 +454,20 @@ def fit_duplicates(
     raise typer.Exit(fit_duplicates_command(root, out))
 
 
+@app.command()
+def fit_speakers(root: Root, out: Annotated[str, typer.Argument(help="File of similarities to write (.csv).")]) -> None:
+    """Compare each utterance's voice with the other utterances of its speaker.
+
+    Reads `measures` of a job with `stages.measure.speaker_model`. Pass the file to a publish stage as
+    `speaker_similarities`, with `min_speaker_similarity`.
+
+    Example: echo-targets fit-speakers out/calls speakers.csv
+    """
+    from echo_targets.jobs.commands.fit_speakers import fit_speakers_command
+
+    raise typer.Exit(fit_speakers_command(root, out))
+
+
 @train.command()
 def s2t(
     root: Root,

@@ -15,6 +15,7 @@ from echo_targets.transforms.models.checkpoints.embedded import (
     HAMA_G2P_DECODER,
     HAMA_VOCABULARY,
     HIBARI_VOICE,
+    RESEMBLYZER,
     SILERO_VAD,
     WHISPER_TINY_EN,
     EmbeddedFile,
@@ -42,6 +43,8 @@ class Backend(NamedTuple):
 
 
 FAIRSEQ2 = "echo_targets.transforms.models.checkpoints.fairseq2:start_fairseq2"
+RESEMBLYZER_ENCODER = "echo_targets.transforms.models.speakers.resemblyzer"
+"""Our own module: only the weights of the package are used, which needs libraries that have to be compiled."""
 BACKENDS = (
     Backend("ingest", "soundfile", "soundfile", "ingest", "WAV, FLAC, MP3, Ogg"),
     Backend("ingest", "av", "av", "ingest", "AAC, M4A and other formats, with a bundled FFmpeg"),
@@ -75,6 +78,8 @@ BACKENDS = (
     ),
     Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs Silero VAD and DNSMOS"),
     Backend("measure", "speechmos", "speechmos", "mos", "DNSMOS scores", (DNSMOS_P835, DNSMOS_P808)),
+    Backend("measure", "resemblyzer", RESEMBLYZER_ENCODER, "speakers", "speaker embeddings", (RESEMBLYZER,)),
+    Backend("measure", "speechbrain", "speechbrain", "speechbrain", "speaker embeddings of ECAPA-TDNN"),
     Backend("measure", "torchaudio", "torchaudio.functional", "align", "loudness"),
     Backend("echo", "transformers", "transformers", "echo", "T2C decoders and EchoX"),
     Backend("echo", "safetensors", "safetensors.torch", "echo", "model weights"),

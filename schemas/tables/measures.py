@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas.tables.base import KEY, Rule, Table, column
-from echo_targets.schemas.tables.rules import range_rule
+from echo_targets.schemas.tables.base import KEY, Rule, Table, column, list_of
+from echo_targets.schemas.tables.rules import list_range_rule, range_rule, unit_length_rule
 
 MEASURES = Table(
     name="measures",
@@ -22,6 +22,7 @@ MEASURES = Table(
             column("dnsmos_bak", pa.float32(), nullable=True),
             column("dnsmos_ovrl", pa.float32(), nullable=True),
             column("dnsmos_p808", pa.float32(), nullable=True),
+            column("speaker_embedding", list_of(pa.float32()), nullable=True),
             column("chars_per_s", pa.float32(), nullable=True),
             column("unique_word_share", pa.float32(), nullable=True),
             column("longest_word", pa.int32(), nullable=True),
@@ -46,6 +47,8 @@ MEASURES = Table(
         "dnsmos_bak": "DNSMOS P.835: the same for the background",
         "dnsmos_ovrl": "DNSMOS P.835: the same for the whole",
         "dnsmos_p808": "DNSMOS P.808: predicted mean opinion score of the whole, from 1 to 5",
+        "speaker_embedding": "vector of length 1 for the voice; the cosine of two says how alike the speakers sound; "
+        "null without a speaker encoder, or without speech",
         "chars_per_s": "characters of the text per second of audio; null without text, as are all following columns",
         "unique_word_share": "distinct words divided by all words of the text; for a text of more than 100 words, the "
         "lowest value of any 100 consecutive words; for scripts without spaces, words are pairs of adjacent characters",
@@ -63,6 +66,8 @@ MEASURES = Table(
         range_rule("clipped_share", 0, 1),
         range_rule("snr_db", -10, 40),
         *(range_rule(f"dnsmos_{name}", 0, 6) for name in ("sig", "bak", "ovrl", "p808")),
+        list_range_rule("speaker_embedding", -1, 1),
+        unit_length_rule("speaker_embedding"),
         range_rule("chars_per_s", 0, 1e5),
         range_rule("unique_word_share", 0, 1),
         range_rule("longest_word", 1, 2**31 - 1),

@@ -196,6 +196,10 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
         ("measures",),
         lambda draw, row: row.update({draw(OPINIONS): draw(no_share(0, 6))}),
     ),
+    "a voice of another length than 1": (
+        ("measures",),
+        put("speaker_embedding", st.sampled_from([[], [0.5, 0.5], [1.0, 0.2], [1.5], [math.nan], [0.0, 0.0]])),
+    ),
     "a word of no letters": (("measures",), put("longest_word", below(1))),
     "a longest word that is shorter": (("measures",), put("longest_word_excess", no_share(0, 1e9))),
     "an unknown tier": (("alignments",), put("tier", words("word", "phone"))),

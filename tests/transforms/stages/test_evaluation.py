@@ -15,7 +15,25 @@ from echo_targets.transforms.stages.publish.evaluation import EvaluationTexts
 from echo_targets.transforms.stages.publish.stage import EchoSetParameters, PublishEcho, PublishS2T, S2TParameters
 from tests.transforms.stages.test_publish import ROW, dropped
 
-WORDS = "he should make inquiries as to symptoms and time at which food or medicine was last taken".split()
+WORDS = [
+    "he",
+    "should",
+    "make",
+    "inquiries",
+    "as",
+    "to",
+    "symptoms",
+    "and",
+    "time",
+    "at",
+    "which",
+    "food",
+    "or",
+    "medicine",
+    "was",
+    "last",
+    "taken",
+]
 LINES = (Path(__file__).parents[1] / "data" / "librispeech_texts.tsv").read_text(encoding="utf-8").splitlines()[1:]
 TEXTS = [line.split("\t")[1] for line in LINES]
 

@@ -1,4 +1,4 @@
-"""Models of the extras `[demo]` and `[mos]`: real weights inside registry packages, so that no model hub is needed.
+"""Models of the extras `[demo]`, `[mos]` and `[speakers]`: real weights inside registry packages.
 
 Every file is checked against the digest of the pinned release before use.
 """
@@ -97,4 +97,11 @@ DNSMOS_P808 = EmbeddedFile(
     "dnsmos_models/model_v8.onnx",
     "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91",
     "mos",
+)
+RESEMBLYZER = EmbeddedFile(
+    "resemblyzer",
+    "Resemblyzer==0.1.4",
+    "pretrained.pt",
+    "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+    "speakers",
 )

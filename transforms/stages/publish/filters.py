@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import model_validator
 
 from echo_targets.schemas import ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
 from echo_targets.schemas.tables.base import Mask
@@ -22,6 +23,7 @@ from echo_targets.transforms.stages.measure import chars_per_s
 from echo_targets.transforms.stages.publish.duplicates import Likeness, held_out, load_duplicates
 from echo_targets.transforms.stages.publish.evaluation import EvaluationTexts
 from echo_targets.transforms.stages.publish.fences import RateFences
+from echo_targets.transforms.stages.publish.voices import SpeakerSimilarities
 
 Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "other_language", "repetition", "uncovered_speech"]
 Value = Callable[[pa.RecordBatch], pa.Array]
@@ -72,11 +74,13 @@ class SpeechFilters(Parameters):
         phrases: a file of texts that Whisper hallucinates, one per line, each optionally followed by a count, as in
             Granary's lists. A row without a reference is dropped if its transcript is only such a text.
         max_repeated_share: share of the text in five-word runs that occur more than once.
-        evaluation_texts: a file of texts, one per line or as JSON lines with a key `text`. A row that shares 13 words in
-            a row with one of them is dropped, or all words of a text of 8 to 12. The reply counts too. Rows of splits
-            that are held out stay.
+        evaluation_texts: a file of texts, one per line or as JSON lines with a key `text`. A row that shares a run of
+            13 words with one of them is dropped, or all words of a text of 8 to 12. The reply counts too. Rows of
+            held-out splits stay.
         duplicates: a file of `echo-targets fit-duplicates`.
         drop_duplicates: what must be alike for the file's rows to be dropped.
+        speaker_similarities: a file of `echo-targets fit-speakers`.
+        min_speaker_similarity: similarity of the voice to the speaker's other utterances, in that file.
     """
 
     max_seconds: float | None = 30.0
@@ -108,9 +112,17 @@ class SpeechFilters(Parameters):
     evaluation_texts: str | None = None
     duplicates: str | None = None
     drop_duplicates: list[Likeness] = ["audio"]
+    speaker_similarities: str | None = None
+    min_speaker_similarity: float | None = None
+
+    @model_validator(mode="after")
+    def _has_similarities(self) -> Self:
+        if self.min_speaker_similarity is not None and self.speaker_similarities is None:
+            raise ValueError("min_speaker_similarity needs speaker_similarities, a file of `echo-targets fit-speakers`")
+        return self
 
 
-FILES = ("rate_fences", "phrases", "evaluation_texts", "duplicates")
+FILES = ("rate_fences", "phrases", "evaluation_texts", "duplicates", "speaker_similarities")
 """Parameters that name files. In a fingerprint, the files' digests stand for them."""
 
 
@@ -118,7 +130,7 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     """Yield the checks of the shared thresholds, for rows that also have columns `text` and `seconds`.
 
     Raises:
-        DuplicatesError, FencesError, ModelError: a file can't be used.
+        DuplicatesError, FencesError, ModelError, SimilaritiesError: a file can't be used.
     """
     yield at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"])
     yield at_most("wer", limits.max_wer, of(TRANSCRIPTS, "wer_vs_reference"))
@@ -154,6 +166,9 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
         yield _not_evaluated(EvaluationTexts.load(Path(limits.evaluation_texts)))
     if limits.duplicates:
         yield _no_duplicate(Path(limits.duplicates), limits.drop_duplicates)
+    if limits.speaker_similarities:
+        similarities = SpeakerSimilarities.load(Path(limits.speaker_similarities))
+        yield at_least("speaker_similarity", limits.min_speaker_similarity, lambda rows: similarities.of(rows[KEY]))
 
 
 def of(table: Table, column: str) -> Value:
