@@ -11,6 +11,8 @@ from echo_targets.schemas import SAMPLE_RATE
 
 FRAME, HOP = 512, SAMPLE_RATE // 100
 BELOW_PEAK_DB = 50.0
+LOWEST_BIN = 125 * FRAME // SAMPLE_RATE
+"""First bin outside the main lobe of a constant offset."""
 BLACKMAN_HARRIS = (0.35875, -0.48829, 0.14128, -0.01168)
 """Coefficients of the window (Harris 1978). Its side lobes, at -92 dB, do not reach into an empty band."""
 
@@ -34,6 +36,7 @@ def bandwidth_hz(waveform: np.ndarray) -> float | None:
     This is `BandwidthEstimationProcessor` of NeMo Speech Data Processor (`sdp/processors/tts/metrics.py`), with its
     defaults: frames of 512 samples every 10 ms, Blackman-Harris window, mean over all frames. Zeros are only added to
     sounds shorter than a frame: a recording that is cut in the middle of a word would seem to have all frequencies.
+    The peak is looked for above 125 Hz, since a constant offset may be far louder than speech.
 
     Args:
         waveform: (num_samples,) float32 at 16 kHz.
@@ -48,7 +51,7 @@ def bandwidth_hz(waveform: np.ndarray) -> float | None:
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
     for start in range(0, len(frames), 1000):  # ten seconds at a time bound the memory of a long recording
         power += np.square(np.abs(np.fft.rfft(frames[start : start + 1000] * window))).sum(axis=0)
-    loud = np.flatnonzero(power > power.max() * 10 ** (-BELOW_PEAK_DB / 10))
+    loud = np.flatnonzero(power > power[LOWEST_BIN:].max() * 10 ** (-BELOW_PEAK_DB / 10))
     return float(loud[-1] * SAMPLE_RATE / FRAME) if len(loud) else None
 
 

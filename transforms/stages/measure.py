@@ -121,14 +121,17 @@ class Measure(Transform):
         }
 
     def _voices(self, waveforms: list[np.ndarray], spoken: list[list[Span]]) -> Sequence[np.ndarray | None]:
-        """Return an embedding of each utterance's speech; None without an encoder or speech."""
+        """Return an embedding of each utterance's speech; None without an encoder or speech.
+
+        A constant offset, as some of LibriSpeech has, would be taken for a part of the voice.
+        """
         if self._encoder is None:
             return [None] * len(waveforms)
         voices = [
             np.concatenate([waveform[:0], *(waveform[start:end] for start, end in speech)])
             for waveform, speech in zip(waveforms, spoken, strict=True)
         ]
-        found = self._encoder.embed(voices).round(4)
+        found = self._encoder.embed([voice - voice.mean() if len(voice) else voice for voice in voices]).round(4)
         return [vector if vector.any() else None for vector in found]
 
 

@@ -61,7 +61,7 @@ def test_speech_as_recorded(sounds: list[np.ndarray]) -> None:
 
 def test_bandwidth_has_no_level_and_no_offset() -> None:
     plain = resampled(8000)(spoken())
-    found = {bandwidth_hz(quantized(sound)) for sound in (plain, plain / 5, -plain)}
+    found = {bandwidth_hz(quantized(sound)) for sound in (plain, plain / 5, -plain, plain / 2 + 0.25)}
     assert len(found) == 1
     assert bandwidth_hz(np.concatenate([quantized(plain), np.zeros(9 * SAMPLE_RATE, np.float32)])) in found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,20 @@ def test_opinions_are_given_when_asked_for(ingested: Dataset, tmp_path: Path, sp
     assert len({row["dnsmos_ovrl"] for row in rows}) == 3
     recipe = dataset.recipe("measures", dataset.current("measures").recipe)
     assert recipe.parameters == {"dnsmos": True} and recipe.weights.keys() == {"vad", "dnsmos_p835", "dnsmos_p808"}
+
+
+def test_an_embedding_is_of_the_voice_alone(spoken: pa.Table) -> None:
+    """Neither pauses nor a constant offset change it, and what is no speech has none."""
+    if find_spec("resemblyzer") is None:
+        pytest.skip("resemblyzer is not installed")
+    transform = Measure(MeasureParameters(speaker_model="embedded:resemblyzer"))
+    transform.setup()
+    speech, pause = waveform_of(spoken, 4) / 2, np.zeros(3 * SAMPLE_RATE)
+    rows = measured(transform, spoken, speech, np.concatenate([pause, speech, pause]), speech + 0.2, pause + 1e-4)
+    plain, paused, offset = (np.array(row["speaker_embedding"]) for row in rows[:3])
+    assert plain @ paused > 0.97 and plain @ offset > 0.97 and rows[3]["speaker_embedding"] is None
+    alone = measured(transform, spoken, speech)[0]["speaker_embedding"]
+    assert alone == rows[0]["speaker_embedding"]
 
 
 def test_silence_around_speech_is_seen_and_not_heard(measure: Measure, spoken: pa.Table) -> None:

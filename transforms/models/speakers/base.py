@@ -71,4 +71,4 @@ class SpeakerEncoder(ABC):
         if not len(waveform):
             return np.zeros(self.dimension, np.float32)
         vector = self.encode(waveform).astype(np.float64)
-        return np.asarray(vector / max(np.linalg.norm(vector), 1e-12), np.float32)
+        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)

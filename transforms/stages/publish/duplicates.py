@@ -21,6 +21,7 @@ from echo_targets.transforms.sources.lines import json_lines
 
 Likeness = Literal["audio", "units", "text"]
 """What is alike: the samples, all equal; the units of the sound, nearly; the words of the text, nearly."""
+KINDS: tuple[Likeness, ...] = get_args(Likeness)
 HELD_OUT = "^(test|dev|valid|eval)"
 """Beginning of the names of splits that nothing is trained on, such as `test-other`."""
 REMEDY = "make one with `echo-targets fit-duplicates`"
@@ -58,14 +59,13 @@ def load_duplicates(path: Path) -> Iterator[Duplicate]:
     try:
         with path.open("rb") as file:
             for number, line in json_lines(file, str(path)):
-                values = tuple(line.get(name) for name in Duplicate._fields) if isinstance(line, dict) else ()
-                if not values or not all(isinstance(value, str) for value in values):
+                found = line if isinstance(line, dict) else {}
+                key, kept, kind = (found.get(name) for name in Duplicate._fields)
+                if not (isinstance(key, str) and isinstance(kept, str) and isinstance(kind, str)):
                     raise DuplicatesError(f"{path}:{number}: expected strings `id`, `duplicate_of` and `by`; {REMEDY}")
-                if values[2] not in get_args(Likeness):
-                    raise DuplicatesError(
-                        f"{path}:{number}: `by` is {values[2]!r}; expected {', '.join(get_args(Likeness))}"
-                    )
-                yield Duplicate(*values)
+                if kind not in KINDS:
+                    raise DuplicatesError(f"{path}:{number}: `by` is {kind!r}; expected {', '.join(KINDS)}")
+                yield Duplicate(key, kept, KINDS[KINDS.index(kind)])
     except OSError as error:
         raise DuplicatesError(f"{path}: {error.strerror}; {REMEDY}") from error
     except SourceError as error:
