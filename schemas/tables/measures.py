@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas.tables.base import KEY, Rule, Table, column, list_of
-from echo_targets.schemas.tables.rules import list_range_rule, range_rule, unit_length_rule
+from echo_targets.schemas.tables.rules import range_rule, unit_length_rule
 
 MEASURES = Table(
     name="measures",
@@ -66,7 +66,6 @@ MEASURES = Table(
         range_rule("clipped_share", 0, 1),
         range_rule("snr_db", -10, 40),
         *(range_rule(f"dnsmos_{name}", 0, 6) for name in ("sig", "bak", "ovrl", "p808")),
-        list_range_rule("speaker_embedding", -1, 1),
         unit_length_rule("speaker_embedding"),
         range_rule("chars_per_s", 0, 1e5),
         range_rule("unique_word_share", 0, 1),

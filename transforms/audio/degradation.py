@@ -16,7 +16,8 @@ LOWEST_BIN = 125 * FRAME // SAMPLE_RATE
 BLACKMAN_HARRIS = (0.35875, -0.48829, 0.14128, -0.01168)
 """Coefficients of the window (Harris 1978). Its side lobes, at -92 dB, do not reach into an empty band."""
 
-PLATEAU = 0.99
+PLATEAU, PLATEAU_SAMPLES = 0.95, 3
+"""Resampling makes a plateau uneven; unclipped speech seldom stays so near its peak for three samples."""
 DIGITAL_SILENCE = SAMPLE_RATE // 100
 """Samples. A longer run of zeros was not recorded, but inserted by a noise gate, an editor or a codec."""
 
@@ -56,7 +57,7 @@ def bandwidth_hz(waveform: np.ndarray) -> float | None:
 
 
 def clipped_share(waveform: np.ndarray) -> float:
-    """Return the share of samples on a plateau: two and more in a row at 99 % or more of the extreme of their sign.
+    """Return the share of samples on a plateau: three and more in a row at 95 % or more of the extreme of their sign.
 
     The plateau is looked for at the recording's own extremes, since clipped audio is often scaled down afterwards.
 
@@ -70,7 +71,7 @@ def clipped_share(waveform: np.ndarray) -> float:
             there = np.concatenate([[False], side >= PLATEAU * peak, [False]])
             starts, ends = np.flatnonzero(np.diff(there.astype(np.int8))).reshape(-1, 2).T
             lengths = ends - starts
-            clipped += int(lengths[lengths > 1].sum())
+            clipped += int(lengths[lengths >= PLATEAU_SAMPLES].sum())
     return clipped / len(waveform)
 
 

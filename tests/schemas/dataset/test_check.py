@@ -152,7 +152,6 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "dnsmos_bak_range": put("dnsmos_bak", 6.1),
         "dnsmos_ovrl_range": put("dnsmos_ovrl", math.nan),
         "dnsmos_p808_range": put("dnsmos_p808", -math.inf),
-        "speaker_embedding_range": put("speaker_embedding", [math.nan, 1.0]),
         "speaker_embedding_unit": put("speaker_embedding", [0.6, 0.79, 0.0]),
         "chars_per_s_range": put("chars_per_s", -0.1),
         "unique_word_share_range": put("unique_word_share", math.nan),

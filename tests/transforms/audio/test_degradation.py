@@ -11,7 +11,7 @@ import soundfile
 from scipy.special import digamma, erf
 from scipy.stats import poisson
 
-from benchmarks.scores import Change, clipped, coded, noise_of, noisy, quantized, resampled
+from benchmarks.scores import Change, at_44_khz, clipped, coded, noise_of, noisy, quantized, resampled
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.audio.degradation import (
     LOWEST_SNR_DB,
@@ -105,7 +105,7 @@ def test_speech_is_not_clipped(sounds: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("gain", [1.0, 0.23, -0.4])
 def test_clipped_speech_whatever_its_gain(share: float, gain: float, sounds: list[np.ndarray]) -> None:
     found = [clipped_share(quantized(clipped(share, gain)(sound))) for sound in sounds]
-    assert np.median(found) == pytest.approx(share, rel=0.1) and max(found) < 1.25 * share
+    assert np.median(found) == pytest.approx(share, rel=0.2) and max(found) < 2 * share
 
 
 def test_one_side_may_clip_alone() -> None:
@@ -113,9 +113,16 @@ def test_one_side_may_clip_alone() -> None:
     assert clipped_share(sound) == pytest.approx(0.03, rel=0.2)
 
 
-def test_a_plateau_has_two_samples() -> None:
-    sound = np.array([0.1, 0.9, 0.1, -0.5, -0.5, 0.2, 0.899, 0.9], np.float32)
-    assert clipped_share(sound) == 4 / 8  # the last two, and the two at -0.5
+def test_clipping_at_44_khz_is_found_in_part(sounds: list[np.ndarray]) -> None:
+    """Downsampling lets plateaus overshoot at their ends, which hides them in most recordings: a known limit."""
+    change = at_44_khz(clipped(0.01))
+    found = [clipped_share(quantized(change(sound))) > 0.003 for sound in sounds]
+    assert 0.2 < np.mean(found) < 0.9
+
+
+def test_a_plateau_has_three_samples() -> None:
+    sound = np.array([0.1, 0.9, 0.1, -0.5, -0.5, -0.48, 0.2, 0.86, 0.88, 0.9, 0.9, 0, -0.5, -0.5], np.float32)
+    assert clipped_share(sound) == 7 / 14  # three at -0.5, and four at 0.9
 
 
 # -- noise ------------------------------------------------------------------------------------------------------------
