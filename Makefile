@@ -27,6 +27,7 @@ format: .venv/dev
 
 bench: .venv/dev  ## compare with other libraries (benchmarks/README.md)
 	$(BIN)/python -m benchmarks.job
+	$(BIN)/python -m benchmarks.scores
 	$(BIN)/python -m benchmarks.tokenize
 	$(BIN)/python -m benchmarks.transcribe
 	$(BIN)/python -m benchmarks.whisper_parts

@@ -438,6 +438,36 @@ def fit_fences(root: Root, out: Annotated[str, typer.Argument(help="Fences file 
     raise typer.Exit(fit_fences_command(root, out))
 
 
+@app.command()
+def fit_duplicates(
+    root: Root, out: Annotated[str, typer.Argument(help="File of duplicates to write (.jsonl).")]
+) -> None:
+    """List rows that repeat another row: the same samples, or nearly the same units or text.
+
+    Reads `utterances`, and `units` and `transcripts` if there are any. Pass the file to a publish stage as
+    `duplicates`; `drop_duplicates` says which of them it drops.
+
+    Example: echo-targets fit-duplicates out/calls duplicates.jsonl
+    """
+    from echo_targets.jobs.commands.fit_duplicates import fit_duplicates_command
+
+    raise typer.Exit(fit_duplicates_command(root, out))
+
+
+@app.command()
+def fit_speakers(root: Root, out: Annotated[str, typer.Argument(help="File of similarities to write (.csv).")]) -> None:
+    """Compare each utterance's voice with the other utterances of its speaker.
+
+    Reads `measures` of a job with `stages.measure.speaker_model`. Pass the file to a publish stage as
+    `speaker_similarities`, with `min_speaker_similarity`.
+
+    Example: echo-targets fit-speakers out/calls speakers.csv
+    """
+    from echo_targets.jobs.commands.fit_speakers import fit_speakers_command
+
+    raise typer.Exit(fit_speakers_command(root, out))
+
+
 @train.command()
 def s2t(
     root: Root,

@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from echo_targets.transforms.models.checkpoints.embedded import (
+    DNSMOS_P808,
+    DNSMOS_P835,
     HAMA_CTC,
     HAMA_G2P,
     HAMA_G2P_DECODER,
     HAMA_VOCABULARY,
     HIBARI_VOICE,
+    RESEMBLYZER,
     SILERO_VAD,
     WHISPER_TINY_EN,
     EmbeddedFile,
@@ -40,6 +43,8 @@ class Backend(NamedTuple):
 
 
 FAIRSEQ2 = "echo_targets.transforms.models.checkpoints.fairseq2:start_fairseq2"
+RESEMBLYZER_ENCODER = "echo_targets.transforms.models.speakers.resemblyzer"
+"""Our own module: only the weights of the package are used, which needs libraries that have to be compiled."""
 BACKENDS = (
     Backend("ingest", "soundfile", "soundfile", "ingest", "WAV, FLAC, MP3, Ogg"),
     Backend("ingest", "av", "av", "ingest", "AAC, M4A and other formats, with a bundled FFmpeg"),
@@ -71,7 +76,10 @@ BACKENDS = (
         "speech detection with Silero VAD",
         (SILERO_VAD,),
     ),
-    Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs Silero VAD"),
+    Backend("measure", "onnxruntime", "onnxruntime", "transcribe", "runs Silero VAD and DNSMOS"),
+    Backend("measure", "speechmos", "speechmos", "mos", "DNSMOS scores", (DNSMOS_P835, DNSMOS_P808)),
+    Backend("measure", "resemblyzer", RESEMBLYZER_ENCODER, "speakers", "speaker embeddings", (RESEMBLYZER,)),
+    Backend("measure", "speechbrain", "speechbrain", "speechbrain", "speaker embeddings of ECAPA-TDNN"),
     Backend("measure", "torchaudio", "torchaudio.functional", "align", "loudness"),
     Backend("echo", "transformers", "transformers", "echo", "T2C decoders and EchoX"),
     Backend("echo", "safetensors", "safetensors.torch", "echo", "model weights"),
@@ -83,6 +91,7 @@ BACKENDS = (
     Backend("vocoder", "transformers", "transformers", "echo", "EnCodec, DAC and Mimi: units to audio"),
     Backend("vocoder", "speechbrain", "speechbrain", "speechbrain", "unit HiFi-GAN: units to audio"),
     Backend("fit-codebook", "scikit-learn", "sklearn", "fit", "k-means"),
+    Backend("fit-duplicates", "datasketch", "datasketch", "fit", "nearly equal texts and units"),
     Backend("inspect", "jinja2", "jinja2", "inspect", "the inspector's page"),
     Backend("runners", "ray", "ray.data", "ray", "runner=ray"),
     Backend("runners", "apache-beam", "apache_beam", "beam", "runner=beam"),

@@ -43,6 +43,8 @@ HEAVY = {
     "sklearn",
     "numba",
     "num2words",
+    "datasketch",
+    "onnxruntime",
 }
 """Libraries that are imported where they are used: inside a function, or for type checking alone."""
 DERIVES = {

@@ -193,3 +193,18 @@ def lengths_rule(name: str, *others: str) -> Rule:
 
     have = "has" if len(others) == 1 else "have"
     return Rule(f"{name}_lengths", f"{', '.join(others)} {have} one entry for each entry of {name}", broken)
+
+
+def unit_length_rule(name: str) -> Rule:
+    """Return the rule that a row's list of floats, if not null, is a vector of length 1, within 0.5 %."""
+
+    def broken(rows: pa.RecordBatch) -> Mask:
+        vectors = rows[name]
+        values = pc.list_flatten(vectors).cast(pa.float64())
+        squares = pa.table({"row": pc.list_parent_indices(vectors), "square": pc.multiply(values, values)})
+        sums = squares.group_by("row").aggregate([("square", "sum")])
+        off = pc.invert(pc.less_equal(pc.abs(pc.subtract(sums["square_sum"], 1.0)), 0.01))  # NaN is off too
+        marked = pc.is_in(pa.array(range(len(vectors)), pa.int64()), value_set=sums.filter(off)["row"].cast(pa.int64()))
+        return pc.or_(marked, pc.fill_null(pc.equal(pc.list_value_length(vectors), 0), False))
+
+    return Rule(f"{name}_unit", f"{name} is a vector of length 1", broken)

@@ -76,3 +76,31 @@ def make_encoder(kind: str, model: str, **more: Any) -> Any:
 
     made = {"hubert": hubert.HuBERT, "wav2vec2": wav2vec2.Wav2Vec2, "wavlm": wavlm.WavLM}[kind]
     return made(model, save_path=f"{model}/cache", freeze=True, **more)
+
+
+def make_ecapa(folder: Path) -> Path:
+    """Saves a small ECAPA-TDNN of random weights, with the `hyperparams.yaml` of `spkrec-ecapa-voxceleb`."""
+    import torch
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = ECAPA_TDNN(24, channels=[16, 16, 16, 16, 40], attention_channels=6, lin_neurons=11)
+        for name, buffer in network.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                torch.nn.init.uniform_(buffer, 0.5, 1.5)
+    folder.mkdir(parents=True, exist_ok=True)
+    save(folder / "embedding_model.ckpt", network)
+    (folder / "hyperparams.yaml").write_text(
+        "# Model: ECAPA big for Speaker verification\nn_mels: 24\nout_n_neurons: 7205\n"
+        "compute_features: !new:speechbrain.lobes.features.Fbank\n    n_mels: !ref <n_mels>\n"
+        "mean_var_norm: !new:speechbrain.processing.features.InputNormalization\n"
+        "    norm_type: sentence\n    std_norm: False\n"
+        "embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN\n    input_size: !ref <n_mels>\n"
+        "    channels: [16, 16, 16, 16, 40]\n    kernel_sizes: [5, 3, 3, 3, 1]\n    dilations: [1, 2, 3, 4, 1]\n"
+        "    groups: [1, 1, 1, 1, 1]\n    attention_channels: 6\n    lin_neurons: 11\n"
+        "classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier\n"
+        "    input_size: 11\n    out_neurons: !ref <out_n_neurons>\n"
+        "modules:\n    compute_features: !ref <compute_features>\n    embedding_model: !ref <embedding_model>\n"
+    )
+    return folder

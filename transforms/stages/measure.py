@@ -1,4 +1,4 @@
-"""measure: score the audio's loudness, speech and silence, and its text's rate and repetition. publish filters by them.
+"""measure: score the audio's loudness, speech, silence and quality, and its text's rate and repetition, for publish.
 
 Each score is a function of its row only. docs/FILTERS.md has the sources, and typical scores of real speech.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Any, ClassVar
 
@@ -15,10 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, UTTERANCES
+from echo_targets.transforms.audio.degradation import bandwidth_hz, clipped_share, snr_db
 from echo_targets.transforms.audio.waveforms import with_waveforms, without_waveforms
-from echo_targets.transforms.base import Output, Transform, rounded, table_of
+from echo_targets.transforms.base import Output, Parameters, Transform, rounded, table_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.asr.voice_activity import Span, VoiceActivity
+from echo_targets.transforms.models.mos.dnsmos import Dnsmos, OpinionScores
+from echo_targets.transforms.models.speakers.registry import open_speaker_encoder
 from echo_targets.transforms.text import is_character, normalize, pieces
 from echo_targets.transforms.threads import in_threads
 
@@ -28,21 +32,50 @@ WINDOW_WORDS = 100
 """About 30 s of speech. The share of unique words falls with text length; thresholds are meant for texts this long."""
 
 
+class MeasureParameters(Parameters):
+    """What to measure beyond the scores that cost next to nothing.
+
+    Attributes:
+        dnsmos: True adds the DNSMOS scores, which take far longer than all the others.
+        speaker_model: speaker encoder for the embeddings: `embedded:resemblyzer` or a speechbrain directory.
+    """
+
+    dnsmos: bool = False
+    speaker_model: str | None = None
+
+
 class Measure(Transform):
     """Measure every utterance. Rejects none."""
 
     name: ClassVar[str] = "measure"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = MEASURES
     wants_audio = True
+    Parameters = MeasureParameters
+    parameters: MeasureParameters
+
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        return self.parameters.model_dump(mode="json", exclude={"speaker_model"})
 
     def weight_digests(self) -> dict[str, str]:
-        return {"vad": VoiceActivity().weight_digest()}
+        model = self.parameters.speaker_model
+        return {
+            "vad": VoiceActivity().weight_digest(),
+            **(Dnsmos().weight_digests() if self.parameters.dnsmos else {}),
+            **({"speaker_model": open_speaker_encoder(model).weight_digest()} if model else {}),
+        }
 
     def setup(self) -> None:
         self._speech = VoiceActivity()
         self._speech.setup()
+        self._opinion = Dnsmos() if self.parameters.dnsmos else None
+        if self._opinion:
+            self._opinion.setup()
+        model = self.parameters.speaker_model
+        self._encoder = open_speaker_encoder(model) if model else None
+        if self._encoder:
+            self._encoder.setup()
         try:
             import torchaudio  # noqa: F401
         except ImportError as error:
@@ -55,16 +88,19 @@ class Measure(Transform):
         batch, waveforms = without_waveforms(batch)
         texts = text_of(batch)
         rates = chars_per_s(texts, batch["num_samples"])
+        spoken = in_threads(self._speech, waveforms)
         rows = [
             {
                 KEY: key,
                 **sound,
+                "speaker_embedding": voice,
                 "chars_per_s": rounded(rate) if text else None,
                 **repetition(pieces(normalize(text, ""))),
             }
-            for key, sound, text, rate in zip(
+            for key, sound, voice, text, rate in zip(
                 batch[KEY].to_pylist(),
-                in_threads(self._sound, waveforms),
+                in_threads(self._sound, zip(waveforms, spoken, strict=True)),
+                self._voices(waveforms, spoken),
                 texts.to_pylist(),
                 rates.to_pylist(),
                 strict=True,
@@ -72,8 +108,31 @@ class Measure(Transform):
         ]
         return Output(table_of(rows, MEASURES))
 
-    def _sound(self, waveform: np.ndarray) -> dict[str, Any]:
-        return {"loudness_lufs": rounded(loudness(waveform)), **silence(self._speech(waveform), len(waveform))}
+    def _sound(self, heard: tuple[np.ndarray, list[Span]]) -> dict[str, Any]:
+        waveform, speech = heard
+        opinion = self._opinion(waveform) if self._opinion else None
+        return {
+            "loudness_lufs": rounded(loudness(waveform)),
+            **silence(speech, len(waveform)),
+            "bandwidth_hz": bandwidth_hz(waveform),
+            "clipped_share": rounded(clipped_share(waveform)),
+            "snr_db": rounded(snr_db(waveform)),
+            **{f"dnsmos_{name}": rounded(opinion and getattr(opinion, name)) for name in OpinionScores._fields},
+        }
+
+    def _voices(self, waveforms: list[np.ndarray], spoken: list[list[Span]]) -> Sequence[np.ndarray | None]:
+        """Return an embedding of each utterance's speech; None without an encoder or speech.
+
+        A constant offset, as some of LibriSpeech has, would be taken for a part of the voice.
+        """
+        if self._encoder is None:
+            return [None] * len(waveforms)
+        voices = [
+            np.concatenate([waveform[:0], *(waveform[start:end] for start, end in speech)])
+            for waveform, speech in zip(waveforms, spoken, strict=True)
+        ]
+        found = self._encoder.embed([voice - voice.mean() if len(voice) else voice for voice in voices]).round(4)
+        return [vector if vector.any() else None for vector in found]
 
 
 def text_of(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:

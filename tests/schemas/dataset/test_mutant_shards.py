@@ -174,7 +174,8 @@ BLANKS = ["", " ", "\u00a0", "\u200b", " hello", "hello\n", "hello\u3000", "\ufe
 WORDS_AND_LANGUAGE = ["unit_words", "unit_language_id"]
 UNITS, ECHO, SOUND = ("units", "training/t2c"), ("echo_targets", "training/echo"), ("training/s2t", "training/echo")
 SEGMENTED = ("segment_char_ends", "denoising_cosine")
-SHARES = st.sampled_from(["speech_share", "unique_word_share", "repeated_share"])
+SHARES = st.sampled_from(["speech_share", "clipped_share", "unique_word_share", "repeated_share"])
+OPINIONS = st.sampled_from(["dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808"])
 FAILED = {"items": [], "coverage": 0.0, "status": "failed", "reason": "the audio is empty"}
 IDS = ("prompt_template_id", "tokenizer_id", "echo_model_id")
 
@@ -227,6 +228,16 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "a loudness below the gate": (("measures",), put("loudness_lufs", no_share(-70, 30))),
     "a silence before it starts": (("measures",), put("longest_silence_samples", below(0))),
     "a share of words that is none": (("measures",), lambda draw, row: row.update({draw(SHARES): draw(no_share())})),
+    "a frequency above half the sampling rate": (("measures",), put("bandwidth_hz", no_share(0, 8000))),
+    "a noise beyond the estimate": (("measures",), put("snr_db", no_share(-10, 40))),
+    "an opinion that nobody has": (
+        ("measures",),
+        lambda draw, row: row.update({draw(OPINIONS): draw(no_share(0, 6))}),
+    ),
+    "a voice of another length than 1": (
+        ("measures",),
+        put("speaker_embedding", st.sampled_from([[], [0.5, 0.5], [1.0, 0.2], [1.5], [math.nan], [0.0, 0.0]])),
+    ),
     "a word of no letters": (("measures",), put("longest_word", below(1))),
     "a longest word that is shorter": (("measures",), put("longest_word_excess", no_share(0, 1e9))),
     "an unknown tier": (("alignments",), put("tier", words("word", "phone"))),

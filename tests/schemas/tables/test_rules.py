@@ -33,6 +33,7 @@ from echo_targets.schemas.tables.rules import (
     spans_disordered,
     sums,
     trimmed_rule,
+    unit_length_rule,
 )
 
 SPAN = pa.struct([column("start", pa.int64(), nullable=True), column("end", pa.int64(), nullable=True)])
@@ -246,3 +247,26 @@ def test_lengths_rule_looks_at_every_other_list_and_lets_nulls_pass() -> None:
     assert rule.broken(rows).to_pylist() == [False, False, True, True, True]
     assert rule.broken(rows.slice(3, 1)).to_pylist() == [True]
     assert rule.broken(rows.slice(0, 0)).to_pylist() == []
+
+
+VECTORS: list[tuple[list[float] | None, bool]] = [
+    ([1.0], False),
+    ([0.6, -0.8], False),
+    (None, False),
+    ([0.5001, 0.5, 0.5, 0.5], False),
+    ([], True),
+    ([0.6, 0.79], True),
+    ([0.0, 0.0], True),
+    ([math.nan, 1.0], True),
+    ([1.5], True),
+    ([math.inf], True),
+    ([0.0, 1.0], False),  # what comes after a NaN is looked at by itself
+]
+
+
+@given(st.data(), st.lists(st.sampled_from(VECTORS), max_size=9))
+def test_unit_length(data: st.DataObject, rows: list[tuple[list[float] | None, bool]]) -> None:
+    lists, left = cut(data, pa.float32(), [vector for vector, _ in rows])
+    expected = {str(vector): broken for vector, broken in VECTORS}
+    found = unit_length_rule("v").broken(pa.RecordBatch.from_arrays([lists], ["v"]))
+    assert pc.fill_null(found, False).to_pylist() == [expected[str(vector)] for vector in left]

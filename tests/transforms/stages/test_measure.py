@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from echo_targets.schemas import KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.audio.waveforms import decode_flac, encode_flac
-from echo_targets.transforms.base import Parameters, joined, table_of
+from echo_targets.transforms.base import joined, table_of
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.embedded import SILERO_VAD, EmbeddedFile
-from echo_targets.transforms.stages.measure import RUN_WORDS, Measure, loudness, repetition
+from echo_targets.transforms.stages.measure import RUN_WORDS, Measure, MeasureParameters, loudness, repetition
 from echo_targets.transforms.stages.publish.fences import RateFences
 from echo_targets.transforms.stages.publish.filters import SpeechFilters
 from echo_targets.transforms.text import normalize, pieces
@@ -29,6 +30,8 @@ from tests.schemas.samples import sample
 from tests.transforms.rows import apply, rejects, run_stages, window
 
 TEXT_SCORES = ("chars_per_s", "unique_word_share", "longest_word", "longest_word_excess", "repeated_share")
+
+OPINIONS = ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808")
 
 
 def words_of(text: str) -> list[str]:
@@ -38,7 +41,7 @@ def words_of(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def measure() -> Measure:
-    transform = Measure(Parameters())
+    transform = Measure(MeasureParameters())
     transform.setup()
     return transform
 
@@ -82,6 +85,8 @@ def test_real_speech_is_measured_once_for_all_thresholds(
     for row in rows:
         assert -40 < row["loudness_lufs"] < -15 and 0.4 < row["speech_share"] <= 1
         assert 5 < row["chars_per_s"] < 22 and row["unique_word_share"] > 0.6
+        assert row["bandwidth_hz"] > 5000 and row["clipped_share"] < 0.001 and row["snr_db"] > 5
+        assert {row[name] for name in OPINIONS} == {None}, "nobody asked for them"
     middle = sorted(row["speech_share"] for row in rows)[2]
     run_stages(tmp_path / "root", stages | {"publish_s2t": {"min_speech_share": middle}})
     less = {row[KEY] for row in rows if row["speech_share"] < middle}
@@ -94,6 +99,35 @@ def test_a_score_hangs_on_its_row_alone(measure: Measure, spoken: pa.Table) -> N
     backwards = apply(measure, spoken.take(list(range(len(spoken) - 1, -1, -1)))).rows
     alone = pa.concat_tables([apply(measure, spoken.slice(number, 1)).rows for number in range(len(spoken))])
     assert together.equals(alone) and together.sort_by(KEY).equals(backwards.sort_by(KEY))
+
+
+def test_opinions_are_given_when_asked_for(ingested: Dataset, tmp_path: Path, speech: list[dict[str, Any]]) -> None:
+    pytest.importorskip("speechmos")
+    manifest = tmp_path / "m.tsv"
+    manifest.write_text("id\taudio\n" + "".join(f"{row['id']}\t{row['audio']}\n" for row in speech[30:33]))
+    sources = [{"kind": "manifest", "corpus": "speech", "manifest": str(manifest)}]
+    stages: dict[str, Any] = {"ingest": {"sources": sources}, "measure": {"dnsmos": True}}
+    dataset, _ = run_stages(tmp_path / "root", stages)
+    assert list(check_dataset(dataset.root)) == []
+    rows = dataset.read("measures").to_pylist()
+    assert all(1 < row[name] < 5 for row in rows for name in OPINIONS)
+    assert len({row["dnsmos_ovrl"] for row in rows}) == 3
+    recipe = dataset.recipe("measures", dataset.current("measures").recipe)
+    assert recipe.parameters == {"dnsmos": True} and recipe.weights.keys() == {"vad", "dnsmos_p835", "dnsmos_p808"}
+
+
+def test_an_embedding_is_of_the_voice_alone(spoken: pa.Table) -> None:
+    """Neither pauses nor a constant offset change it, and what is no speech has none."""
+    if find_spec("resemblyzer") is None:
+        pytest.skip("resemblyzer is not installed")
+    transform = Measure(MeasureParameters(speaker_model="embedded:resemblyzer"))
+    transform.setup()
+    speech, pause = waveform_of(spoken, 4) / 2, np.zeros(3 * SAMPLE_RATE)
+    rows = measured(transform, spoken, speech, np.concatenate([pause, speech, pause]), speech + 0.2, pause + 1e-4)
+    plain, paused, offset = (np.array(row["speaker_embedding"]) for row in rows[:3])
+    assert plain @ paused > 0.97 and plain @ offset > 0.97 and rows[3]["speaker_embedding"] is None
+    alone = measured(transform, spoken, speech)[0]["speaker_embedding"]
+    assert alone == rows[0]["speaker_embedding"]
 
 
 def test_silence_around_speech_is_seen_and_not_heard(measure: Measure, spoken: pa.Table) -> None:
@@ -275,11 +309,11 @@ def test_rows_dropped_of_broken_texts() -> None:
 
 
 def test_the_detector_is_part_of_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Measure(Parameters()).weight_digests() == {"vad": SILERO_VAD.sha256}
+    assert Measure(MeasureParameters()).weight_digests() == {"vad": SILERO_VAD.sha256}
     other = EmbeddedFile(SILERO_VAD.package, SILERO_VAD.requirement, SILERO_VAD.path, "0" * 64)
     monkeypatch.setattr("echo_targets.transforms.models.asr.voice_activity.SILERO_VAD", other)
     with pytest.raises(ModelError, match=r"silero_vad_v6\.onnx has sha256 .* reinstall 'faster-whisper==1\.2\.1'"):
-        Measure(Parameters()).setup()
+        Measure(MeasureParameters()).setup()
 
 
 def test_no_rows(measure: Measure, spoken: pa.Table) -> None:

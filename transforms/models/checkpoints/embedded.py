@@ -1,4 +1,4 @@
-"""Models of the `[demo]` extra: real weights inside registry packages, so that no model hub is needed.
+"""Models of the extras `[demo]`, `[mos]` and `[speakers]`: real weights inside registry packages.
 
 Every file is checked against the digest of the pinned release before use.
 """
@@ -15,12 +15,13 @@ from echo_targets.transforms.errors import ModelError
 
 @dataclass(frozen=True)
 class EmbeddedFile:
-    """A weight file inside an installed package."""
+    """A weight file inside an installed package, which the extra installs too."""
 
     package: str
     requirement: str
     path: str
     sha256: str
+    extra: str = "demo"
 
     def locate(self) -> Path:
         """Return the file's path after checking its digest.
@@ -30,7 +31,9 @@ class EmbeddedFile:
         """
         spec = find_spec(self.package)
         if spec is None or spec.origin is None:
-            raise ModelError(f"{self.package} is not installed: pip install '{self.requirement}' (or the [demo] extra)")
+            raise ModelError(
+                f"{self.package} is not installed: pip install '{self.requirement}' (or the [{self.extra}] extra)"
+            )
         file = Path(spec.origin).parent / self.path
         if not file.is_file():
             raise ModelError(f"{file} is missing: reinstall '{self.requirement}'")
@@ -80,4 +83,25 @@ HIBARI_VOICE = EmbeddedFile(
     "hibari-tts==0.2.1",
     "assets/hibari.onnx",
     "5f70741d4e900f4e85d0037498736cc1b3e1b9a63a13546a5da1e63abf4fccd8",
+)
+DNSMOS_P835 = EmbeddedFile(
+    "speechmos",
+    "speechmos==0.0.1.1",
+    "dnsmos_models/sig_bak_ovr.onnx",
+    "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
+    "mos",
+)
+DNSMOS_P808 = EmbeddedFile(
+    "speechmos",
+    "speechmos==0.0.1.1",
+    "dnsmos_models/model_v8.onnx",
+    "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91",
+    "mos",
+)
+RESEMBLYZER = EmbeddedFile(
+    "resemblyzer",
+    "Resemblyzer==0.1.4",
+    "pretrained.pt",
+    "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+    "speakers",
 )

@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import model_validator
 
-from echo_targets.schemas import MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
+from echo_targets.schemas import ECHO_TARGETS, KEY, MEASURES, SAMPLE_RATE, TRANSCRIPTS, Table
 from echo_targets.schemas.tables.base import Mask
 from echo_targets.schemas.tables.rules import rows_with
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.stages.measure import chars_per_s
+from echo_targets.transforms.stages.publish.duplicates import Likeness, held_out, load_duplicates
+from echo_targets.transforms.stages.publish.evaluation import EvaluationTexts
 from echo_targets.transforms.stages.publish.fences import RateFences
+from echo_targets.transforms.stages.publish.voices import SpeakerSimilarities
 
 Flag = Literal["empty", "fallback", "low_logprob", "no_speech", "other_language", "repetition", "uncovered_speech"]
 Value = Callable[[pa.RecordBatch], pa.Array]
@@ -60,12 +64,23 @@ class SpeechFilters(Parameters):
         min_speech_share: share of the audio in which somebody speaks.
         max_silence_s: longest stretch without speech.
         min_loudness_lufs, max_loudness_lufs: integrated loudness.
+        min_bandwidth_hz: highest frequency with sound.
+        max_clipped_share: share of samples on a plateau at the recording's extremes.
+        min_snr_db: estimated signal-to-noise ratio.
+        min_dnsmos_sig, min_dnsmos_bak, min_dnsmos_ovrl, min_dnsmos_p808: predicted mean opinion scores.
         min_unique_word_share: unique words divided by words of the text.
         max_longest_word: characters of the text's longest word.
         max_longest_word_excess: (longest word's characters / second longest's) - 1.
         phrases: a file of texts that Whisper hallucinates, one per line, each optionally followed by a count, as in
             Granary's lists. A row without a reference is dropped if its transcript is only such a text.
         max_repeated_share: share of the text in five-word runs that occur more than once.
+        evaluation_texts: a file of texts, one per line or as JSON lines with a key `text`. A row that shares a run of
+            13 words with one of them is dropped, or all words of a text of 8 to 12. The reply counts too. Rows of
+            held-out splits stay.
+        duplicates: a file of `echo-targets fit-duplicates`.
+        drop_duplicates: what must be alike for the file's rows to be dropped.
+        speaker_similarities: a file of `echo-targets fit-speakers`.
+        min_speaker_similarity: similarity of the voice to the speaker's other utterances, in that file.
     """
 
     max_seconds: float | None = 30.0
@@ -82,14 +97,32 @@ class SpeechFilters(Parameters):
     max_silence_s: float | None = None
     min_loudness_lufs: float | None = -50.0
     max_loudness_lufs: float | None = None
+    min_bandwidth_hz: float | None = None
+    max_clipped_share: float | None = None
+    min_snr_db: float | None = None
+    min_dnsmos_sig: float | None = None
+    min_dnsmos_bak: float | None = None
+    min_dnsmos_ovrl: float | None = None
+    min_dnsmos_p808: float | None = None
     min_unique_word_share: float | None = 0.4
     max_longest_word: int | None = 24
     max_longest_word_excess: float | None = None
     phrases: str | None = None
     max_repeated_share: float | None = 0.3
+    evaluation_texts: str | None = None
+    duplicates: str | None = None
+    drop_duplicates: list[Likeness] = ["audio"]
+    speaker_similarities: str | None = None
+    min_speaker_similarity: float | None = None
+
+    @model_validator(mode="after")
+    def _has_similarities(self) -> Self:
+        if self.min_speaker_similarity is not None and self.speaker_similarities is None:
+            raise ValueError("min_speaker_similarity needs speaker_similarities, a file of `echo-targets fit-speakers`")
+        return self
 
 
-FILES = ("rate_fences", "phrases")
+FILES = ("rate_fences", "phrases", "evaluation_texts", "duplicates", "speaker_similarities")
 """Parameters that name files. In a fingerprint, the files' digests stand for them."""
 
 
@@ -97,7 +130,7 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     """Yield the checks of the shared thresholds, for rows that also have columns `text` and `seconds`.
 
     Raises:
-        FencesError, ModelError: a file can't be used.
+        DuplicatesError, FencesError, ModelError, SimilaritiesError: a file can't be used.
     """
     yield at_most("seconds", limits.max_seconds, lambda rows: rows["seconds"])
     yield at_most("wer", limits.max_wer, of(TRANSCRIPTS, "wer_vs_reference"))
@@ -116,12 +149,26 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     yield at_most("silence_s", limits.max_silence_s, _silence)
     yield at_least("loudness_lufs", limits.min_loudness_lufs, of(MEASURES, "loudness_lufs"))
     yield at_most("loudness_lufs", limits.max_loudness_lufs, of(MEASURES, "loudness_lufs"))
+    yield at_least("bandwidth_hz", limits.min_bandwidth_hz, of(MEASURES, "bandwidth_hz"))
+    yield at_most("clipped_share", limits.max_clipped_share, of(MEASURES, "clipped_share"))
+    yield at_least("snr_db", limits.min_snr_db, of(MEASURES, "snr_db"))
+    yield at_least("dnsmos_sig", limits.min_dnsmos_sig, of(MEASURES, "dnsmos_sig"))
+    yield at_least("dnsmos_bak", limits.min_dnsmos_bak, of(MEASURES, "dnsmos_bak"))
+    yield at_least("dnsmos_ovrl", limits.min_dnsmos_ovrl, of(MEASURES, "dnsmos_ovrl"))
+    yield at_least("dnsmos_p808", limits.min_dnsmos_p808, of(MEASURES, "dnsmos_p808"))
     yield at_least("unique_word_share", limits.min_unique_word_share, of(MEASURES, "unique_word_share"))
     yield at_most("longest_word", limits.max_longest_word, of(MEASURES, "longest_word"))
     yield at_most("longest_word_excess", limits.max_longest_word_excess, of(MEASURES, "longest_word_excess"))
     if limits.phrases:
         yield _no_phrase(Path(limits.phrases))
     yield at_most("repeated_share", limits.max_repeated_share, of(MEASURES, "repeated_share"))
+    if limits.evaluation_texts:
+        yield _not_evaluated(EvaluationTexts.load(Path(limits.evaluation_texts)))
+    if limits.duplicates:
+        yield _no_duplicate(Path(limits.duplicates), limits.drop_duplicates)
+    if limits.speaker_similarities:
+        similarities = SpeakerSimilarities.load(Path(limits.speaker_similarities))
+        yield at_least("speaker_similarity", limits.min_speaker_similarity, lambda rows: similarities.of(rows[KEY]))
 
 
 def of(table: Table, column: str) -> Value:
@@ -240,6 +287,36 @@ def _no_phrase(path: Path) -> Check:
         return [f"text is only {text!r}, which is listed in phrases" for text in rows["text"].to_pylist()]
 
     return Check("phrases", drops, says)
+
+
+def _not_evaluated(texts: EvaluationTexts) -> Check:
+    def shared(rows: pa.RecordBatch) -> list[str | None]:
+        sides = [rows["text"]]
+        if "response_text" in rows.schema.names:
+            sides.append(rows["response_text"])
+        if ECHO_TARGETS.name in rows.schema.names:
+            sides.append(of(ECHO_TARGETS, "response_text")(rows))
+        said = zip(*(side.to_pylist() for side in sides), strict=True)
+        return [next(filter(None, map(texts.shared, parts)), None) for parts in said]
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        return [f"shares {run!r} with evaluation_texts" for run in shared(rows)]
+
+    def drops(rows: pa.RecordBatch) -> Mask:
+        return pc.and_not(pc.is_valid(pa.array(shared(rows), pa.string())), held_out(rows["split"]))
+
+    return Check("evaluation_texts", drops, says)
+
+
+def _no_duplicate(path: Path, kinds: list[Likeness]) -> Check:
+    known = {each.id: each for each in load_duplicates(path) if each.by in kinds}
+    keys = pa.array(known, pa.string())
+
+    def says(rows: pa.RecordBatch) -> list[str]:
+        found = (known[key] for key in rows[KEY].to_pylist())
+        return [f"has the {each.by} of {each.duplicate_of} (duplicates)" for each in found]
+
+    return Check("duplicate", lambda rows: pc.is_in(rows[KEY], value_set=keys), says)
 
 
 def _bare(texts: pa.StringArray) -> pa.StringArray:

@@ -1,0 +1,1 @@
+"""Speaker encoders: vectors that say how alike two voices sound."""
