@@ -12,10 +12,11 @@ from echo_targets.schemas.tables.rules import (
     range_rule,
     rows_with,
     spans_empty,
+    untrimmed,
 )
 
 ROLES = ("user", "assistant", "narrator")
-BORDERS = ("pause", "quietest", "turn", "end")
+BORDERS = ("pause", "quietest", "turn", "end", "phrase", "long_phrase", "overlap")
 GAPS = ("no_speech", "cross_talk")
 
 CUT = pa.struct(
@@ -29,6 +30,7 @@ CUT = pa.struct(
         column("overlap", pa.float32()),
         column("level_dbfs", pa.float32()),
         column("border", pa.string()),
+        column("text", pa.string(), nullable=True),
     ]
 )
 GAP = pa.struct(
@@ -90,7 +92,7 @@ def _field_unknown(lists: str, field: str, allowed: tuple[str, ...]) -> Rule:
 
 CUTS = Table(
     name="cuts",
-    version="1.0.0",
+    version="1.1.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -108,7 +110,8 @@ CUTS = Table(
         "num_samples": "length of the recording in samples at 16 kHz, as are all positions",
         "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn of "
         "the dialogue, if it is one; overlap, the share in which another channel speaks; power; and border, why it "
-        "ends: pause, quietest (without a pause), turn, or end of the recording",
+        "ends: pause, quietest (without a pause), turn, or end of the recording; with a timed text also phrase, "
+        "long_phrase (longer than wanted), or overlap (the next speaker begins before); text: its phrases",
         "gaps": "all other stretches, by channel: no_speech, or cross_talk, the sound of another channel's speaker",
     },
     rules=(
@@ -136,6 +139,11 @@ CUTS = Table(
             "level_dbfs_range",
             "level_dbfs is in [-200, 10]",
             lambda rows: rows_with(rows["cuts"], outside(field_of(rows["cuts"], "level_dbfs"), -200, 10.0001)),
+        ),
+        Rule(
+            "cuts_text_trimmed",
+            "text of cuts is not empty, and neither begins nor ends with white space",
+            lambda rows: rows_with(rows["cuts"], pc.fill_null(untrimmed(field_of(rows["cuts"], "text")), False)),
         ),
         _field_unknown("cuts", "role", ROLES),
         _field_unknown("cuts", "border", BORDERS),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from echo_targets.schemas.dataset.storage import split
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, is_missing
 from echo_targets.transforms.sources.lines import json_lines, tsv_records
 from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, place
@@ -40,6 +42,7 @@ class ManifestSource(Source):
         ending = os.path.splitext(name)[1].lower()
         if ending == ".csv":
             raise SourceError(f"manifest {self.manifest}: is comma-separated; save it tab-separated, as .tsv")
+        texts = TimedTexts(folder)
         fields, missing, keys = Fields(self.columns, self.ignore), set(self.columns.values()), list[str]()
         self._ignored.clear()
         try:
@@ -51,7 +54,7 @@ class ManifestSource(Source):
                             keys = keys or list(record)
                             missing.difference_update(record)
                             self._ignored.update(fields.ignored(record))
-                    yield from pool.map(lambda line: self._item(line, fields), chunk)
+                    yield from pool.map(lambda line: self._item(line, fields, texts), chunk)
         except OSError as error:
             raise SourceError(f"manifest {self.manifest}: {error}") from error
         if keys and missing:
@@ -68,7 +71,7 @@ class ManifestSource(Source):
     def _files(self) -> Files:
         return self.files(split(self.manifest)[0])
 
-    def _item(self, line: tuple[int, dict[str, Any] | BadLine], fields: Fields) -> Item:
+    def _item(self, line: tuple[int, dict[str, Any] | BadLine], fields: Fields, texts: TimedTexts) -> Item:
         number, record = line
         name = split(self.manifest)[1]
         where = f"{name}:{number}"
@@ -77,9 +80,47 @@ class ManifestSource(Source):
                 raise record
             found = fields(record)
             item = item_from(found, where)
-            return probed(self._files, item, place(found.get("audio", ("audio", None))))
+            item = probed(self._files, item, place(found.get("audio", ("audio", None))))
+            return item if item.timed_text is None else texts.given_to(item, item.timed_text)
         except BadLine as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {number}: {error}")
+
+
+class TimedTexts:
+    """Gives timed texts to the items of a folder. A file that several items share is read once.
+
+    Args:
+        folder: the files.
+    """
+
+    def __init__(self, folder: Files) -> None:
+        self._folder = folder
+        self._digests: dict[str, str | None] = {}
+
+    def given_to(self, item: Item, locator: str) -> Item:
+        """Return an item with a timed text and its digest.
+
+        Raises:
+            BadLine: the locator's URL scheme is not supported.
+            SourceError: it is a web address, and the source does not allow these.
+        """
+        if locator not in self._digests:
+            self._digests[locator] = self._digest(locator)
+        return replace(item, timed_text=locator, timed_text_sha256=self._digests[locator])
+
+    def _digest(self, locator: str) -> str | None:
+        try:
+            raw = self._folder.open(locator)
+            data = raw.read_bytes() if isinstance(raw, Path) else raw
+        except OSError as error:
+            if not is_missing(error):
+                raise
+            return None
+        except SourceError:
+            raise
+        except UserError as error:
+            raise BadLine(str(error)) from error
+        return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
 
 
 def probed(folder: Files, item: Item, locator: str) -> Item:

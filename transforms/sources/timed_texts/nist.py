@@ -1,0 +1,139 @@
+"""CTM (words), STM (utterances) and RTTM (speakers): lines of words with times, of one or more recordings.
+
+Format: sclite's and md-eval's manuals, https://github.com/usnistgov/SCTK/blob/master/doc/infmts.htm
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.sources.timed_texts.base import SHORTEST, BadTimedText, Phrase, phrase, seconds, shown
+
+UNKNOWN = frozenset(("<NA>", "NA", "null"))
+SILENCES = frozenset(("<eps>", "<sil>", "sil", "sp", "<p:>"))
+"""Words of aligners for silence, in lower case."""
+IGNORED = "ignore_time_segment_in_scoring"
+LABELS = re.compile(r"<(?:[^<>\s]*,[^<>\s]*|NA|F\d_[A-Z])>(?:\s+|$)")
+"""Labels of an utterance, such as `<o,f0,male>`; TED-LIUM also has `<NA>` and `<F0_M>`."""
+OTHER_RTTM = re.compile(
+    "SPKR-INFO|SEGMENT|NON-SPEECH|NON-LEX|NOSCORE|NO_RT_METADATA|LEXEME|FILLER|EDIT|IP|SU|CB|A/P|;;.*"
+)
+"""Types of RTTM lines that say nothing about who speaks when."""
+LONG = SHORTEST / SAMPLE_RATE
+"""Seconds given to what lasts 0.00 s."""
+
+
+class Row(NamedTuple):
+    """A line: its number, the words in front, and the rest."""
+
+    line: int
+    words: list[str]
+    rest: str
+
+
+def ctm(text: str, names: Sequence[str]) -> list[Phrase]:
+    """Return the words of a recording: `name channel start duration word [confidence [type speaker]]`.
+
+    Args:
+        text: the file's text.
+        names: names that the recording may have in the file, the preferred one first.
+
+    Raises:
+        BadTimedText: a line is malformed, or none has one of the names.
+    """
+
+    def word_of(row: Row, channel: int | None) -> Phrase | None:
+        _, _, start, duration, word = row.words
+        others = row.rest.split()
+        speaker = others[2] if len(others) > 2 and others[2] not in UNKNOWN else None
+        if channel is None and row.words[1] not in UNKNOWN:  # NeMo writes the speaker in the place of the channel
+            speaker = row.words[1]
+        begin = seconds(start, row.line, "the start")
+        end = begin + (seconds(duration, row.line, "the duration") or LONG)
+        return None if word.lower() in SILENCES else phrase(begin, end, word, row.line, speaker, channel)
+
+    return _read(text, names, 5, "name channel start duration word", word_of)
+
+
+def stm(text: str, names: Sequence[str]) -> list[Phrase]:
+    """Return the utterances of a recording: `name channel speaker start end [<labels>] text`.
+
+    A stretch to be ignored in scoring is no phrase. Args and Raises: as for `ctm`.
+    """
+
+    def utterance_of(row: Row, channel: int | None) -> Phrase | None:
+        _, _, speaker, start, end = row.words
+        found = phrase(
+            seconds(start, row.line, "the start"), seconds(end, row.line, "the end"), None, row.line, speaker, channel
+        )
+        said = LABELS.sub("", row.rest, count=1) if LABELS.match(row.rest) else row.rest
+        if said.lower() == IGNORED:
+            return None
+        return Phrase(found.start, found.end, said or None, speaker, channel, row.line)
+
+    return _read(text, names, 5, "name channel speaker start end text", utterance_of)
+
+
+def rttm(text: str, names: Sequence[str]) -> list[Phrase]:
+    """Return who speaks when: `SPEAKER name channel start duration <NA> <NA> speaker <NA> <NA>`.
+
+    Args and Raises: as for `ctm`.
+    """
+
+    def stretch_of(row: Row, channel: int | None) -> Phrase:
+        if len(row.rest.split()) > 2:
+            raise BadTimedText(
+                row.line, "has more than ten words: write names of recordings and speakers without blanks"
+            )
+        start, duration = row.words[2], row.words[3]
+        begin = seconds(start, row.line, "the start")
+        end = begin + (seconds(duration, row.line, "the duration") or LONG)
+        return phrase(begin, end, None, row.line, row.words[6], channel)
+
+    kept = []
+    for number, line in enumerate(text.split("\n"), 1):
+        kind, _, rest = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+        if kind and kind != "SPEAKER" and not OTHER_RTTM.fullmatch(kind):
+            raise BadTimedText(number, f"begins with {shown(kind)}; expected SPEAKER")
+        kept.append(rest if kind == "SPEAKER" else "")
+    expected = "SPEAKER name channel start duration <NA> <NA> speaker <NA> <NA>"
+    return _read("\n".join(kept), names, 7, expected, stretch_of)
+
+
+def _read(
+    text: str, names: Sequence[str], count: int, expected: str, make: Callable[[Row, int | None], Phrase | None]
+) -> list[Phrase]:
+    """Return what `make` makes of the recording's lines; it gets a row of `count` words and a channel from 0."""
+    rows = list(_rows(text, count, expected))
+    known = dict.fromkeys(row.words[0] for row in rows)
+    name = next((name for name in names if name in known), None)
+    if name is None:
+        others = ", ".join(list(known)[:5]) or "no recording"
+        raise BadTimedText(0, f"has no line of {names[0]}, but of {others}: name the recording alike in both")
+    mine = [row for row in rows if row.words[0] == name]
+    from_zero = any(row.words[1] == "0" for row in mine)
+    made = (make(row, _channel(row.words[1], from_zero)) for row in mine)
+    return [each for each in made if each is not None]
+
+
+def _rows(text: str, count: int, expected: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip(" \t")
+        if line and not line.startswith(";;"):
+            words = re.split(r"[ \t]+", line, maxsplit=count)
+            if len(words) < count:
+                raise BadTimedText(number, f"has {len(words)} words; expected `{expected}`")
+            yield Row(number, words[:count], words[count] if len(words) > count else "")
+
+
+def _channel(word: str, from_zero: bool) -> int | None:
+    """Return a channel counted from 0; None if the word names none.
+
+    Channels are counted from 1 or A; in files that name a channel 0, from 0.
+    """
+    if re.fullmatch("[A-Ha-h]", word):
+        return ord(word.upper()) - ord("A")
+    return int(word) - (not from_zero) if re.fullmatch(r"\d{1,3}", word, re.ASCII) else None
