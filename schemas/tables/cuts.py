@@ -17,6 +17,8 @@ from echo_targets.schemas.tables.rules import (
 
 ROLES = ("user", "assistant", "narrator")
 BORDERS = ("pause", "quietest", "turn", "end", "phrase", "long_phrase", "overlap")
+"""Why a cut ends: at a pause, where it is quietest (without a pause), with a turn, or with the recording. With a timed
+text also: with a phrase, with a phrase that is longer than wanted, or where the next speaker begins before."""
 GAPS = ("no_speech", "cross_talk")
 
 CUT = pa.struct(
@@ -108,10 +110,8 @@ CUTS = Table(
         "sampling_rate": "sampling rate of the recording in Hz",
         "num_channels": "channels of the recording",
         "num_samples": "length of the recording in samples at 16 kHz, as are all positions",
-        "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn of "
-        "the dialogue, if it is one; overlap, the share in which another channel speaks; power; and border, why it "
-        "ends: pause, quietest (without a pause), turn, or end of the recording; with a timed text also phrase, "
-        "long_phrase (longer than wanted), or overlap (the next speaker begins before); text: its phrases",
+        "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn, if "
+        "it is one; overlap, the share in which another speaks; power; border, why it ends; text of a file with times",
         "gaps": "all other stretches, by channel: no_speech, or cross_talk, the sound of another channel's speaker",
     },
     rules=(

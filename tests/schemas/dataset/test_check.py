@@ -128,7 +128,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "start_seconds_range": put("start_seconds", -0.1),
         "section_seconds_range": put("section_seconds", -1.0),
         "declared_seconds_range": put("declared_seconds", -1.0),
-        "timed_text_named": put("timed_text_sha256", "ab"),
+        "timed_text_named": lambda row: row.update(timed_text=None, timed_text_sha256="ab"),
         "error_worded": put("error", "calls.jsonl, line 3: not JSON"),
     },
     "utterances": {

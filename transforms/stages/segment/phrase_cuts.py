@@ -223,23 +223,33 @@ def _with_the_rest(
     for group in _outside(speech, [(piece.start, piece.end) for piece in pieces]):
         start, end = group[0][0], group[-1][1]
         after = next((place for place, piece in enumerate(pieces) if piece.start >= end), len(pieces))
-        near = [
-            (distance, place)
-            for distance, place in (
-                (start - found[after - 1].end if after else SEPARATING_PAUSE, after - 1),
-                (found[after].start - end if after < len(found) else SEPARATING_PAUSE, after),
-            )
-            if distance < SEPARATING_PAUSE
-            and max(end, found[place].end) - min(start, found[place].start) <= max(longest, _length(found[place]))
-        ]
-        if end - start <= LONGEST_OUTSIDE and near:
-            place = min(near)[1]
-            piece = found[place]
-            found[place] = piece._replace(start=min(start, piece.start), end=max(end, piece.end))
+        goes_on = 0 < after < len(found) and found[after - 1].end == start and found[after].start == end
+        middle = quietest(power, start, end) if goes_on else 0
+        parts = {after - 1: (start, middle), after: (middle, end)} if goes_on else _nearest(found, after, start, end)
+        grown = {place: _with(found[place], *part) for place, part in parts.items()}
+        fit = all(_length(piece) <= max(longest, _length(found[place])) for place, piece in grown.items())
+        if grown and fit and end - start <= LONGEST_OUTSIDE:
+            for place, piece in grown.items():
+                found[place] = piece
         else:
             rest.setdefault(after, []).extend(divided(group, power, longest, shortest))
     others = [piece for each in rest.values() for piece in joined(each, shortest, longest)]
     return sorted([*found, *others], key=lambda piece: piece.start)
+
+
+def _nearest(pieces: Sequence[Piece], after: int, start: int, end: int) -> dict[int, Span]:
+    """Return the place of the piece that is nearest to a stretch of speech, and the stretch; nothing if all are far."""
+    distances = {}
+    if after > 0:
+        distances[after - 1] = start - pieces[after - 1].end
+    if after < len(pieces):
+        distances[after] = pieces[after].start - end
+    near = [(distance, place) for place, distance in distances.items() if distance < SEPARATING_PAUSE]
+    return {min(near)[1]: (start, end)} if near else {}
+
+
+def _with(piece: Piece, start: int, end: int) -> Piece:
+    return piece._replace(start=min(start, piece.start), end=max(end, piece.end))
 
 
 def _length(piece: Piece) -> int:
