@@ -225,3 +225,15 @@ def test_speakers_are_named_after_their_recording(made: Made) -> None:
     ends = [row["end_sample"] for row in rows if row["speaker_id"] == "b-ann"]
     assert max(ends) <= min(row["start_sample"] for row in rows if row["speaker_id"] == "b-bob")
     assert np.isclose(max(ends) / SAMPLE_RATE, 3.0, atol=0.25)
+
+
+def test_the_example_of_the_documentation(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made[0]
+    page = (Path(__file__).parents[2] / "docs" / "TIMED_TEXTS.md").read_text(encoding="utf-8")
+    (line,), (captions,) = (re.findall(rf"^```{name}\n(.*?)^```$", page, re.M | re.S) for name in ("json", "srt"))
+    (folder / "talk-1.srt").write_text(captions)
+    (folder / "talk-1.wav").write_bytes((folder / "short.wav").read_bytes())
+    run(folder, "talks", [json.loads(line)])
+    texts = [row["reference_text"] for row in Dataset(str(folder / "talks")).read("utterances").to_pylist()]
+    (said,) = re.findall(r'reference text is "(.*?)"', page)
+    assert [text for text in texts if text] == [said]

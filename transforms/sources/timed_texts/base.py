@@ -10,8 +10,6 @@ from echo_targets.schemas import SAMPLE_RATE
 
 LONGEST_SECONDS = 1e6
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
-SHORTEST = SAMPLE_RATE // 100
-"""Samples of a word that lasts 0.00 s: times are written in hundredths."""
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -99,7 +97,7 @@ def phrase(
     if not start < end:
         raise BadTimedText(line, f"ends at {end:.2f} s, but starts at {start:.2f} s: correct its times")
     first = round(start * SAMPLE_RATE)
-    return Phrase(first, max(round(end * SAMPLE_RATE), first + SHORTEST), text, speaker, channel, line)
+    return Phrase(first, max(round(end * SAMPLE_RATE), first + 1), text, speaker, channel, line)
 
 
 def shown(value: str) -> str:

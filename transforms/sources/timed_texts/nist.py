@@ -9,8 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.sources.timed_texts.base import SHORTEST, BadTimedText, Phrase, phrase, seconds, shown
+from echo_targets.transforms.sources.timed_texts.base import BadTimedText, Phrase, phrase, seconds, shown
 
 UNKNOWN = frozenset(("<NA>", "NA", "null"))
 SILENCES = frozenset(("<eps>", "<sil>", "sil", "sp", "<p:>"))
@@ -22,8 +21,8 @@ OTHER_RTTM = re.compile(
     "SPKR-INFO|SEGMENT|NON-SPEECH|NON-LEX|NOSCORE|NO_RT_METADATA|LEXEME|FILLER|EDIT|IP|SU|CB|A/P|;;.*"
 )
 """Types of RTTM lines that say nothing about who speaks when."""
-LONG = SHORTEST / SAMPLE_RATE
-"""Seconds given to what lasts 0.00 s."""
+SHORTEST_SECONDS = 0.01
+"""Given to what lasts 0.00 s: times are written in hundredths."""
 
 
 class Row(NamedTuple):
@@ -52,7 +51,7 @@ def ctm(text: str, names: Sequence[str]) -> list[Phrase]:
         if channel is None and row.words[1] not in UNKNOWN:  # NeMo writes the speaker in the place of the channel
             speaker = row.words[1]
         begin = seconds(start, row.line, "the start")
-        end = begin + (seconds(duration, row.line, "the duration") or LONG)
+        end = begin + (seconds(duration, row.line, "the duration") or SHORTEST_SECONDS)
         return None if word.lower() in SILENCES else phrase(begin, end, word, row.line, speaker, channel)
 
     return _read(text, names, 5, "name channel start duration word", word_of)
@@ -86,7 +85,7 @@ def rttm(text: str, names: Sequence[str]) -> list[Phrase]:
     def stretch_of(row: Row, channel: int | None) -> Phrase:
         start, duration = row.words[2], row.words[3]
         begin = seconds(start, row.line, "the start")
-        end = begin + (seconds(duration, row.line, "the duration") or LONG)
+        end = begin + (seconds(duration, row.line, "the duration") or SHORTEST_SECONDS)
         return phrase(begin, end, None, row.line, row.words[6], channel)
 
     kept = []
