@@ -139,7 +139,7 @@ def report_texts(clips: Sequence[Clip], own: dict[str, str], folder: Path) -> No
         cuts = [compared(text, found.get(key, "")) for key, text in named.items()]
         print(
             f"{ending}: each of {len(words)} words is in one cut, in order: {in_order}; {len(named)} cuts with text, "
-            f"{len(texts) - len(named)} without; {error_rate(cuts):.2%} word errors, {error_rate(alone):.2%} in the clips"
+            f"{len(texts) - len(named)} without; {error_rate(cuts):.2%} word errors, {error_rate(alone):.2%} in clips"
         )
 
 
