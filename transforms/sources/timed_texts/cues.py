@@ -61,6 +61,8 @@ def srt(text: str) -> list[Phrase]:
     cues = []
     for place, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         text_lines = _text_until(lines, place + 1, end, is_numbered and end < len(lines))
+        if is_numbered:
+            _check_numbers(lines[place - 1], text_lines, lines[end - 1], place + 2)
         cues.append(_cue(lines[place], text_lines, place + 1))
     return _phrases(cues)
 
@@ -86,6 +88,22 @@ def _text_until(lines: Sequence[str], start: int, end: int, is_numbered: bool) -
     return lines[start : end - 1 if has_number else end]
 
 
+def _check_numbers(own: str, lines: Sequence[str], following: str, first: int) -> None:
+    """Check that a cue's text does not hold the next cue, whose times are missing.
+
+    Args:
+        own, following: the lines with the cue's own number, and that of the cue after it.
+        lines: the cue's text.
+        first: number of its first line.
+    """
+    if not own.strip().isdecimal():
+        return
+    number = str(int(own) + 1)
+    for place, (before, line, after) in enumerate(zip(lines, lines[1:], lines[2:], strict=False), 1):
+        if line.strip() == number != following.strip() and not before.strip() and after.strip():
+            raise BadTimedText(first + place, f"cue {number} has no times; {EXPECTED} below its number")
+
+
 def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the first line of each block between empty lines, and its lines. The header is left out."""
     block: list[str] = []
@@ -100,15 +118,16 @@ def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _cues_of(number: int, block: list[str]) -> Iterator[Cue]:
-    place = next((place for place, line in enumerate(block[:2]) if LIKE_TIMES.match(line)), None)
-    if place is None:
-        if re.match(r"(?:NOTE|STYLE|REGION)(?:[ \t]|$)", block[0]) or not any(line.strip(BLANK) for line in block):
-            return
+    """Yield the cues of a block. As in browsers, a line of times begins a cue even without an empty line before it."""
+    blank = next((place for place, line in enumerate(block) if line.strip(BLANK)), len(block))
+    block, number = block[blank:], number + blank
+    starts = [place for place, line in enumerate(block) if LIKE_TIMES.match(line)]
+    if not block or re.match(r"(?:NOTE|STYLE|REGION)(?:[ \t]|$)", block[0]):
+        return
+    if not starts or starts[0] > 1:
         raise BadTimedText(number, f"{shown(block[0])} belongs to no cue; {EXPECTED} before it")
-    following = next((later for later, line in enumerate(block) if later > place and "-->" in line), None)
-    if following is not None:
-        raise BadTimedText(number + following, "has the times of a cue inside another: put an empty line before it")
-    yield _cue(block[place], block[place + 1 :], number + place)
+    for place, end in zip(starts, [*starts[1:], len(block)], strict=True):
+        yield _cue(block[place], block[place + 1 : end], number + place)
 
 
 def _cue(times: str, lines: Sequence[str], number: int) -> Cue:

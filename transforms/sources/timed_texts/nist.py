@@ -15,8 +15,9 @@ UNKNOWN = frozenset(("<NA>", "NA", "null"))
 SILENCES = frozenset(("<eps>", "<sil>", "sil", "sp", "<p:>"))
 """Words of aligners for silence, in lower case."""
 IGNORED = "ignore_time_segment_in_scoring"
-LABELS = re.compile(r"<(?:[^<>\s]*,[^<>\s]*|NA|F\d_[A-Z])>(?:\s+|$)")
-"""Labels of an utterance, such as `<o,f0,male>`; TED-LIUM also has `<NA>` and `<F0_M>`."""
+LABELS = re.compile(r"<(?:[^<>\s]*,[^<>\s]*|[A-Z][A-Z0-9]?(?:_[A-Z])?)>(?:\s+|$)")
+"""Labels of an utterance, such as `<o,f0,male>`, `<O>`, `<NA>` and `<F0_M>`; but not `<unk>`, which is a word."""
+ALTERNATIVES = re.compile(r"\{[^{}]*\s/\s[^{}]*\}")
 OTHER_RTTM = re.compile(
     "SPKR-INFO|SEGMENT|NON-SPEECH|NON-LEX|NOSCORE|NO_RT_METADATA|LEXEME|FILLER|EDIT|IP|SU|CB|A/P|;;.*"
 )
@@ -50,6 +51,8 @@ def ctm(text: str, names: Sequence[str]) -> list[Phrase]:
         speaker = others[2] if len(others) > 2 and others[2] not in UNKNOWN else None
         if channel is None and row.words[1] not in UNKNOWN:  # NeMo writes the speaker in the place of the channel
             speaker = row.words[1]
+        if start == "*":
+            raise BadTimedText(row.line, f"is a part of alternatives, {shown(word)}: choose what is said")
         begin = seconds(start, row.line, "the start")
         end = begin + (seconds(duration, row.line, "the duration") or SHORTEST_SECONDS)
         return None if word.lower() in SILENCES else phrase(begin, end, word, row.line, speaker, channel)
@@ -60,18 +63,18 @@ def ctm(text: str, names: Sequence[str]) -> list[Phrase]:
 def stm(text: str, names: Sequence[str]) -> list[Phrase]:
     """Return the utterances of a recording: `name channel speaker start end [<labels>] text`.
 
-    A stretch to be ignored in scoring is no phrase. Args and Raises: as for `ctm`.
+    A stretch without words, or to be ignored in scoring, is no phrase. Args and Raises: as for `ctm`.
     """
 
     def utterance_of(row: Row, channel: int | None) -> Phrase | None:
         _, _, speaker, start, end = row.words
-        found = phrase(
-            seconds(start, row.line, "the start"), seconds(end, row.line, "the end"), None, row.line, speaker, channel
-        )
+        begin, end_at = seconds(start, row.line, "the start"), seconds(end, row.line, "the end")
         said = LABELS.sub("", row.rest, count=1) if LABELS.match(row.rest) else row.rest
-        if said.lower() == IGNORED:
+        if not said or said.lower() == IGNORED:
             return None
-        return Phrase(found.start, found.end, said or None, speaker, channel, row.line)
+        if found := ALTERNATIVES.search(said):
+            raise BadTimedText(row.line, f"has the alternatives {shown(found[0])}: choose what is said")
+        return phrase(begin, end_at, said, row.line, speaker, channel)
 
     return _read(text, names, 5, "name channel speaker start end text", utterance_of)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 Line = TypeVar("Line")
 
 LEAST, SHARE = 3, 0.5
-"""Captions roll if so many cues of two lines or more, and this share of them, begin with the last line before."""
+"""Captions roll if so many cues of two lines or more, and this share of them, begin with the last line and go on."""
 NEAR_SECONDS = 0.1
 
 
@@ -24,8 +24,8 @@ def without_repeats(cues: Sequence[tuple[float, float, list[Line]]]) -> list[lis
     """
     shown = [cue for cue in cues if cue[2]]
     repeats = {id(after): _repeated(before, after) for before, after in pairwise(shown)}
-    long = [repeats[id(cue)] for cue in shown[1:] if len(cue[2]) > 1]
-    rolling = [count for count in long if count]
+    long = [cue for cue in shown[1:] if len(cue[2]) > 1]
+    rolling = [cue for cue in long if 0 < repeats[id(cue)] < len(cue[2])]
     if len(rolling) < LEAST or len(rolling) < SHARE * len(long):
         return [lines for _, _, lines in cues]
     return [cue[2][repeats.get(id(cue), 0) :] for cue in cues]

@@ -14,6 +14,7 @@ from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.sources.timed_texts.registry import phrases_of
 
+TIMES = "00:00:01,500 --> 00:00:03,000"
 Said = tuple[float, float, str | None, str | None]
 
 
@@ -90,6 +91,17 @@ def test_cues_out_of_order_are_sorted_and_overlaps_stay() -> None:
     assert [(start, end, said) for start, end, said, _ in read(text)] == [(1, 6, "a"), (5, 7, "b")]
 
 
+def test_a_cue_needs_no_empty_line_before_it() -> None:
+    """As YouTube and Netflix write them: cues without a line between them, and blanks on the line before a number."""
+    text = f"WEBVTT\n\n    \n\n     \n1\n{TIMES}\none\n00:03.000 --> 00:04.000 align:start\ntwo\n"
+    assert read(text, "a.vtt") == [(1.5, 3, "one", None), (3, 4, "two", None)]
+
+
+def test_a_number_that_is_said_is_no_cue() -> None:
+    text = f"1\n{TIMES}\none\n\n2\n{TIMES}\nthree\n\n3\nfour\n\n3\n{TIMES}\nfive"
+    assert [said for _, _, said, _ in read(text)] == ["one", "three 3 four", "five"]
+
+
 def test_voices_are_speakers() -> None:
     text = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Mary Jane>Hi <i>there</i>\n<v.loud Bob>Yes</v>\n\n"
     assert read(text, "a.vtt") == [(1, 2, "Hi there", "Mary Jane"), (1, 2, "Yes", "Bob")]
@@ -157,7 +169,9 @@ def test_what_is_said_twice_stays() -> None:
         ("a.vtt", cue("yes"), "a.vtt:1: begins with '7'; expected WEBVTT"),
         ("a.vtt", "WEBVTT\n00:01.000 --> 00:02.000\nyes\n", "a.vtt:1: has a cue in its header"),
         ("a.vtt", "WEBVTT\n\nyes\n\n00:01.000 --> 00:02.000\nno\n", "a.vtt:3: 'yes' belongs to no cue"),
-        ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nno\n00:02.000 --> 00:03.000\nyes\n", "a.vtt:5: has the times"),
+        ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nno\n00:02.000 --> 00:1d.000\nyes\n", "a.vtt:5: '00:02"),
+        ("a.srt", f"1\n{TIMES}\none\n\n2\ntwo\n\n3\n{TIMES}\nthree\n", "a.srt:5: cue 2 has no times; expected"),
+        ("a.srt", f"1\n{TIMES}\none\n\n2\ntwo\n", "a.srt:5: cue 2 has no times; expected"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_says_where_and_what_to_do(name: str, text: str | bytes, message: str) -> None:
@@ -177,7 +191,8 @@ lines = st.lists(words, min_size=1, max_size=3).map("\n".join)
 def test_what_pysubs2_writes_is_read_alike(cues: list[tuple[int, int, str]], ending: str) -> None:
     """Times are in milliseconds; those below 100 hours are all that pysubs2 can write."""
     file, at, expected = pysubs2.SSAFile(), 0, list[Said]()
-    for pause, length, text in cues:
+    for number, (pause, length, said) in enumerate(cues):
+        text = f"{number} {said}"  # no cue begins like the end of the last one, as rolling captions do
         at += pause
         file.append(pysubs2.SSAEvent(at, at + length, text=text.replace("\n", r"\N")))
         expected.append((at / 1000, (at + length) / 1000, " ".join(text.split("\n")), None))

@@ -42,14 +42,17 @@ def test_utterances_and_their_labels() -> None:
         "call A Al_Gore 23.5 24 <NA> yes\n"
         "call A Al_Gore 24 25 <F0_M> no\n"
         "call 2 bob 30 31 IGNORE_TIME_SEGMENT_IN_SCORING\n"
+        "call 2 bob 0.00 0.00 <O,12,U> IGNORE_TIME_SEGMENT_IN_SCORING\n"
         "call 2 bob 31 32.5\n"
+        "call 2 gap 31 32.5 <O>\n"
+        "call 2 bob 32.5 33 <M> <UNK>\n"
         "call 2 bob 33 34 <laugh> well\n"
     )
     assert read(text, "a.stm") == [
         (12.1, 23.5, "hello <unk> you (2)", "Al_Gore", 0),
         (23.5, 24, "yes", "Al_Gore", 0),
         (24, 25, "no", "Al_Gore", 0),
-        (31, 32.5, None, "bob", 1),
+        (32.5, 33, "<UNK>", "bob", 1),
         (33, 34, "<laugh> well", "bob", 1),
     ]
 
@@ -77,7 +80,8 @@ def test_the_recordings_id_is_preferred_to_its_files_name() -> None:
         ("a.ctm", ";; nothing\n", "a.ctm has no line of call, but of no recording"),
         ("a.ctm", "call 1 0 1 a\ncall 1 0 yes\n", "a.ctm:2: has 4 words; expected `name channel start duration word`"),
         ("a.ctm", "call 1 0,5 1 a\n", "a.ctm:1: the start '0,5' is not a number of seconds"),
-        ("a.ctm", "call 1 * * <ALT_BEGIN>\n", "a.ctm:1: the start '*' is not a number"),
+        ("a.ctm", "call 1 * * <ALT_BEGIN>\n", "a.ctm:1: is a part of alternatives, '<ALT_BEGIN>'"),
+        ("a.stm", "call 1 ann 1 2 <O> so { um / uh / @ } yes\n", "a.stm:1: has the alternatives '{ um / uh / @ }'"),
         ("a.ctm", "call 1 1 -1 a\n", "a.ctm:1: the duration '-1' is outside"),
         ("a.ctm", "call 1 nan 1 a\n", "the start 'nan' is not a number"),
         ("a.ctm", "call 1 1e400 1 a\n", "the start '1e400' is outside"),
