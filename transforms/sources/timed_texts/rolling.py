@@ -12,7 +12,9 @@ from typing import TypeVar
 Line = TypeVar("Line")
 
 LEAST, SHARE = 3, 0.5
-"""Captions roll if so many cues of two lines or more, and this share of them, begin with the last line and go on."""
+"""Captions roll if this share of the cues of two lines or more begin with the last line and go on; and if there are so
+many of these, or of cues that show the last line for a moment."""
+HELD_SECONDS = 0.02
 NEAR_SECONDS = 0.1
 
 
@@ -26,7 +28,8 @@ def without_repeats(cues: Sequence[tuple[float, float, list[Line]]]) -> list[lis
     repeats = {id(after): _repeated(before, after) for before, after in pairwise(shown)}
     long = [cue for cue in shown[1:] if len(cue[2]) > 1]
     rolling = [cue for cue in long if 0 < repeats[id(cue)] < len(cue[2])]
-    if len(rolling) < LEAST or len(rolling) < SHARE * len(long):
+    held = [cue for cue in shown[1:] if repeats[id(cue)] == len(cue[2]) and cue[1] - cue[0] < HELD_SECONDS]
+    if len(rolling) + len(held) < LEAST or len(rolling) < SHARE * len(long):
         return [lines for _, _, lines in cues]
     return [cue[2][repeats.get(id(cue), 0) :] for cue in cues]
 

@@ -138,6 +138,10 @@ def test_rolling_captions_say_each_line_once() -> None:
     assert [start for start, *_ in found] == [number + 0.01 for number in range(6)]
 
 
+def test_short_rolling_captions() -> None:
+    assert [said for _, _, said, _ in read(rolling("so", "it goes", "on"), "a.vtt")] == ["so", "it goes", "on"]
+
+
 def test_rolling_captions_of_three_lines() -> None:
     shown = ["a b", "a b\nc d", "a b\nc d\ne f", "c d\ne f\ng h", "e f\ng h\ni j", "g h\ni j\nk l"]
     text = "".join(cue(lines, f"00:00:{at:02d},000 --> 00:00:{at + 1:02d},000") for at, lines in enumerate(shown))
