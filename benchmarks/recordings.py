@@ -243,8 +243,14 @@ def cut_long(name: str, path: Path) -> None:
         source = {"kind": "manifest", "corpus": "long", "manifest": str(path.parent / "none.jsonl")}
         stage = Segment(SegmentParameters.model_validate({"sources": [source]}))
         stage.setup()
-        entry = {"start_seconds": None, "section_seconds": None, "locator": str(path), "channel": -1}
-        (row,) = stage.rows_of([{"utterance_id": "long", "speaker_id": None, **entry}], stage.sources["long/train"], "")
+        entry = {
+            "start_seconds": None,
+            "section_seconds": None,
+            "locator": str(path),
+            "channel": -1,
+            "timed_text": None,
+        }
+        (row,) = stage.rows_of([entry], stage.sources["long/train"], "")
         assert isinstance(row, dict)
         count = len(row["cuts"])
     else:

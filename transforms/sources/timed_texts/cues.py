@@ -28,7 +28,7 @@ MARKUP = re.compile(
     re.IGNORECASE,
 )
 BREAK = re.compile(r"<br\s*/?>|\\[Nnh]", re.IGNORECASE)
-VOICE = re.compile(r"<v(?:\.[^\s<>]*)?(?:\s+([^<>]*))?>", re.IGNORECASE)
+VOICE = re.compile(r"<v(?:\.[^\s<>]*)?(?:\s([^<>]*))?>", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.IGNORECASE)
 EXPECTED = "expected `00:01:02,345 --> 00:01:04,000`"
 
@@ -96,7 +96,7 @@ def _check_numbers(own: str, lines: Sequence[str], following: str, first: int) -
         lines: the cue's text.
         first: number of its first line.
     """
-    if not own.strip().isdecimal():
+    if not re.fullmatch(r"\s*\d{1,9}\s*", own):
         return
     number = str(int(own) + 1)
     for place, (before, line, after) in enumerate(zip(lines, lines[1:], lines[2:], strict=False), 1):

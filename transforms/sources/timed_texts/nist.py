@@ -15,9 +15,10 @@ UNKNOWN = frozenset(("<NA>", "NA", "null"))
 SILENCES = frozenset(("<eps>", "<sil>", "sil", "sp", "<p:>"))
 """Words of aligners for silence, in lower case."""
 IGNORED = "ignore_time_segment_in_scoring"
-LABELS = re.compile(r"<(?:[^<>\s]*,[^<>\s]*|[A-Z][A-Z0-9]?(?:_[A-Z])?)>(?:\s+|$)")
+FIRST_TAG = re.compile(r"<([^<>\s]*)>(?:\s+|$)")
+LABELS = re.compile(r"[^,]*,.*|[A-Z][A-Z0-9]?(?:_[A-Z])?")
 """Labels of an utterance, such as `<o,f0,male>`, `<O>`, `<NA>` and `<F0_M>`; but not `<unk>`, which is a word."""
-ALTERNATIVES = re.compile(r"\{[^{}]*\s/\s[^{}]*\}")
+BRACED = re.compile(r"\{[^{}]*\}")
 OTHER_RTTM = re.compile(
     "SPKR-INFO|SEGMENT|NON-SPEECH|NON-LEX|NOSCORE|NO_RT_METADATA|LEXEME|FILLER|EDIT|IP|SU|CB|A/P|;;.*"
 )
@@ -69,11 +70,13 @@ def stm(text: str, names: Sequence[str]) -> list[Phrase]:
     def utterance_of(row: Row, channel: int | None) -> Phrase | None:
         _, _, speaker, start, end = row.words
         begin, end_at = seconds(start, row.line, "the start"), seconds(end, row.line, "the end")
-        said = LABELS.sub("", row.rest, count=1) if LABELS.match(row.rest) else row.rest
+        tag = FIRST_TAG.match(row.rest)
+        said = row.rest[tag.end() :] if tag and LABELS.fullmatch(tag[1]) else row.rest
         if not said or said.lower() == IGNORED:
             return None
-        if found := ALTERNATIVES.search(said):
-            raise BadTimedText(row.line, f"has the alternatives {shown(found[0])}: choose what is said")
+        for braced in BRACED.findall(said):
+            if " / " in braced:
+                raise BadTimedText(row.line, f"has the alternatives {shown(braced)}: choose what is said")
         return phrase(begin, end_at, said, row.line, speaker, channel)
 
     return _read(text, names, 5, "name channel speaker start end text", utterance_of)
@@ -107,26 +110,26 @@ def _read(
     text: str, names: Sequence[str], count: int, expected: str, make: Callable[[Row, int | None], Phrase | None]
 ) -> list[Phrase]:
     """Return what `make` makes of the recording's lines; it gets a row of `count` words and a channel from 0."""
-    rows = list(_rows(text, count, expected))
-    known = dict.fromkeys(row.words[0] for row in rows)
-    name = next((name for name in names if name in known), None)
-    if name is None:
+    rows = next((rows for name in names if (rows := list(_rows(text, name, count, expected)))), None)
+    if rows is None:
+        known = dict.fromkeys(line.split()[0] for line in text.split("\n") if line.strip() and line[:2] != ";;")
         others = ", ".join(list(known)[:5]) or "no recording"
         raise BadTimedText(0, f"has no line of {names[0]}, but of {others}: name the recording alike in both")
-    mine = [row for row in rows if row.words[0] == name]
-    from_zero = any(row.words[1] == "0" for row in mine)
-    made = (make(row, _channel(row.words[1], from_zero)) for row in mine)
+    from_zero = any(row.words[1] == "0" for row in rows)
+    made = (make(row, _channel(row.words[1], from_zero)) for row in rows)
     return [each for each in made if each is not None]
 
 
-def _rows(text: str, count: int, expected: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip(" \t")
-        if line and not line.startswith(";;"):
-            words = re.split(r"[ \t]+", line, maxsplit=count)
-            if len(words) < count:
-                raise BadTimedText(number, f"has {len(words)} words; expected `{expected}`")
-            yield Row(number, words[:count], words[count] if len(words) > count else "")
+def _rows(text: str, name: str, count: int, expected: str) -> Iterator[Row]:
+    """Yield the lines that begin with a name. Only these are looked at: a file may have those of a whole corpus."""
+    number, last = 1, 0
+    for found in re.finditer(rf"^[ \t]*{re.escape(name)}(?:[ \t].*)?$", text, re.MULTILINE):
+        number += text.count("\n", last, found.start())
+        last = found.start()
+        words = re.split(r"[ \t]+", found[0].strip(" \t"), maxsplit=count)
+        if len(words) < count:
+            raise BadTimedText(number, f"has {len(words)} words; expected `{expected}`")
+        yield Row(number, words[:count], words[count] if len(words) > count else "")
 
 
 def _channel(word: str, from_zero: bool) -> int | None:

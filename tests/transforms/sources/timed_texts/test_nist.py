@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 
 from echo_targets.schemas import SAMPLE_RATE
@@ -96,6 +99,30 @@ def test_what_can_not_be_read_says_where_and_what_to_do(name: str, text: str, me
     with pytest.raises(BadData) as raised:
         read(text, name)
     assert message in str(raised.value) and raised.value.error_class == "bad_timed_text"
+
+
+LONG = 150_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.stm", "call 1 a 0 1 { " + "/ " * LONG),
+        ("a.stm", "call 1 a 0 1 <" + "," * LONG),
+        ("a.ctm", "call 1 " + "1" * LONG + "x 1 yes"),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n<v" + " " * LONG),
+        ("a.srt", "9" * LONG + "\n00:00:01,000 --> 00:00:02,000\nyes"),
+        ("a.vtt", "WEBVTT\n\n" + "1:" * LONG + " --> 2"),
+        ("a.TextGrid", "1" * LONG + "x"),
+        ("a.TextGrid", '""' * LONG + '"'),
+    ],
+    ids=range(8),
+)
+def test_hostile_lines_take_no_time(name: str, text: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(BadData):
+        phrases_of(text.encode(), name, ("call",))
+    assert time.process_time() - began < 5
 
 
 def test_lines_of_other_recordings_do_no_harm() -> None:
