@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
+from echo_targets.schemas.tables.base import BLANK
 from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.sources.timed_texts.base import BadTimedText, Phrase, decoded
 from echo_targets.transforms.sources.timed_texts.cues import srt, vtt
@@ -46,4 +48,12 @@ def phrases_of(data: bytes, name: str, recordings: Sequence[str], tiers: Sequenc
     except BadTimedText as error:
         where = f"{name}:{error.line}:" if error.line else name
         raise BadData("bad_timed_text", f"can't be cut by its text: {where} {error}") from error
-    return sorted(found, key=lambda each: (each.start, each.end, each.line))
+    trimmed = (_trimmed(phrase) for phrase in found)
+    kept = [phrase for phrase in trimmed if phrase.text != ""]
+    return sorted(kept, key=lambda each: (each.start, each.end, each.line))
+
+
+def _trimmed(phrase: Phrase) -> Phrase:
+    """Return a phrase without blanks around its text and its speaker's name, which is on one line."""
+    text = None if phrase.text is None else phrase.text.strip(BLANK)
+    return replace(phrase, text=text, speaker=" ".join((phrase.speaker or "").split()) or None)

@@ -101,6 +101,12 @@ def test_what_can_not_be_read_says_where_and_what_to_do(name: str, text: str, me
     assert message in str(raised.value) and raised.value.error_class == "bad_timed_text"
 
 
+def test_invisible_characters_are_no_words() -> None:
+    text = "call 1 0 1 \ufeffyes\u200b\ncall 1 1 1 \u200b\ncall 1 2 1 \u3000\n"
+    assert read(text, "a.ctm") == [(0, 1, "yes", None, 0)]
+    assert read("call 1 ann 0 1 \u00a0yes\u3000no \u200b\n", "a.stm") == [(0, 1, "yes\u3000no", "ann", 0)]
+
+
 LONG = 150_000
 
 
