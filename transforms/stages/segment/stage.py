@@ -171,8 +171,11 @@ class Segment(OfEntries):
                 # Users have even turns, so that whoever numbers turns by role finds them there.
                 first = 0 if roles[place] == "user" else 1
                 number = first if number is None else number + 1
-            said = " ".join(each.text for each in texts[place] if each.text and turn.start <= each.start < turn.end)
-            cuts.append(described(place, Cut(start, end, border, said or None), None if turn.is_inside else number))
+            phrases = [each for each in texts[place] if turn.start <= each.start < turn.end]
+            said = " ".join(each.text for each in phrases if each.text) or None
+            names = {each.speaker for each in phrases}
+            found = Cut(start, end, border, said, names.pop() if len(names) == 1 else None)
+            cuts.append(described(place, found, None if turn.is_inside else number))
         return cuts
 
 

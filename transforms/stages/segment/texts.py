@@ -65,15 +65,20 @@ def _mixed(phrases: Sequence[Phrase]) -> list[Phrase]:
 
 
 def _by_channel(name: str, phrases: Sequence[Phrase], channels: Sequence[int]) -> list[list[Phrase]]:
-    """Return the phrases of each channel. A single channel gets those that name none, too."""
-    if len(channels) > 1:
-        for phrase in phrases:
-            if phrase.channel is None:
-                raise _bad(name, phrase, "names no channel, but each speaker has one: use CTM or STM, or speakers: one")
-            if phrase.channel not in channels:
-                number = phrase.channel + 1
-                raise _bad(name, phrase, f"names channel {number}, but the recording has {len(channels)}: correct it")
-    return [[phrase for phrase in phrases if phrase.channel in (channel, None)] for channel in channels]
+    """Return the phrases of each channel. A text that names one channel at most is that of a single channel."""
+    named = {phrase.channel for phrase in phrases}
+    if len(channels) == 1 and len(named) < 2:
+        return [list(phrases)]
+    for phrase in phrases:
+        if phrase.channel is None:
+            raise _bad(name, phrase, "names no channel, but each speaker has one: use CTM or STM, or speakers: one")
+        if len(channels) > 1 and phrase.channel not in channels:
+            number = phrase.channel + 1
+            raise _bad(name, phrase, f"names channel {number}, but the recording has {len(channels)}: correct it")
+    found = [[phrase for phrase in phrases if phrase.channel == channel] for channel in channels]
+    if not any(found):
+        raise _bad(name, phrases[0], f"names other channels than {channels[0] + 1}, which is cut: correct `channel`")
+    return found
 
 
 def _bad(name: str, phrase: Phrase, message: str) -> BadData:
