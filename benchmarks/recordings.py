@@ -62,16 +62,16 @@ def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) ->
     sound, clips = monologue(rows, minutes)
     two, said = dialogue(rows, dialogue_minutes)
     for name, samples, rate in (("monologue", sound, SAMPLE_RATE), ("dialogue", two, DIALOGUE_RATE)):
-        soundfile.write(folder / f"{name}.flac", samples, rate)
-        (folder / f"{name}.jsonl").write_text(json.dumps({"id": name, "audio": f"{name}.flac"}) + "\n")
+        (folder / f"{name}-audio").mkdir(exist_ok=True)
+        soundfile.write(folder / f"{name}-audio" / f"{name}.flac", samples, rate)
     used = {clip.id for clip in (*clips, *said)}
     lines = [json.dumps({"id": row["id"], "audio": row["audio"]}) for row in rows if row["id"] in used]
     (folder / "clips.jsonl").write_text("\n".join(lines))
     (folder / "clips.yaml").write_text(CLIPS)
-    run(folder, str(folder / "clips.yaml"), "clips")
-    run(folder, "recordings", "monologue")
+    run(folder, str(folder / "clips.yaml"), "clips", f"manifest={folder}/clips.jsonl")
+    run(folder, "recordings", "monologue", f"folder={folder}/monologue-audio")
     roles = "stages.segment.roles={0: assistant, 1: user}"
-    run(folder, "recordings", "dialogue", "stages.segment.speakers=channels", roles)
+    run(folder, "recordings", "dialogue", f"folder={folder}/dialogue-audio", "stages.segment.speakers=channels", roles)
     own = transcripts(folder / "clips")
     report_texts(clips, own, folder)
     for name, truth in (("monologue", clips), ("dialogue", said)):
@@ -83,10 +83,9 @@ def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) ->
 
 
 def run(folder: Path, config: str, name: str, *overrides: str) -> None:
-    """Run a configuration on `NAME.jsonl`, into the root `NAME`."""
-    given = [f"manifest={folder}/{name}.jsonl", f"root={folder}/{name}", "workers=2", *overrides]
-    command = [sys.executable, "-m", "echo_targets.jobs.cli", "run", config, *given]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Run a configuration into the root `NAME`."""
+    command = [sys.executable, "-m", "echo_targets.jobs.cli", "run", config, f"root={folder}/{name}", "workers=2"]
+    subprocess.run([*command, *overrides], check=True, stdout=subprocess.DEVNULL)
 
 
 def transcripts(root: Path) -> dict[str, str]:
@@ -127,9 +126,9 @@ def report_texts(clips: Sequence[Clip], own: dict[str, str], folder: Path) -> No
     alone = [compared(clip.text, own.get(clip.id, clip.text)) for clip in clips]
     for ending, text in (("srt", as_srt(clips)), ("ctm", as_ctm("monologue", clips))):
         (folder / f"timed.{ending}").write_text(text)
-        line = {"id": "monologue", "audio": "monologue.flac", "timed_text": f"timed.{ending}"}
+        line = {"id": "monologue", "audio": "monologue-audio/monologue.flac", "timed_text": f"timed.{ending}"}
         (folder / f"{ending}.jsonl").write_text(json.dumps(line) + "\n")
-        run(folder, str(folder / "timed.yaml"), ending)
+        run(folder, str(folder / "timed.yaml"), ending, f"manifest={folder}/{ending}.jsonl")
         rows = Dataset(f"{folder}/{ending}").read("utterances", ["utterance_id", "reference_text"]).to_pylist()
         texts = {
             row["utterance_id"]: row["reference_text"] for row in sorted(rows, key=lambda row: row["utterance_id"])

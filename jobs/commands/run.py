@@ -44,7 +44,7 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
         return code
     sources = sources_of(settings)
     job = _job(settings, sources)
-    say_ignored(sources, console)
+    say_remarks(sources, console)
     if code := run_job(settings, job, console):
         return code
     return int(print_differences(sources_of(settings), Dataset(job.root), console))
@@ -54,8 +54,18 @@ def _run_recordings(settings: JobConfig, console: Console) -> int:
     """Cut the recordings, and return the exit code."""
     sources = sources_of(settings)
     job = _job(settings, sources)
-    say_ignored(sources, console)
+    say_remarks(sources, console)
+    if texts := sum(len(shard) - shard["reference_text"].null_count for shard in _plan(job).shards()):
+        console.print(
+            f"recordings with a text without times: {texts:,}. segment does not use it; transcribe writes new ones",
+            soft_wrap=True,
+        )
     return run_job(settings, job, console)
+
+
+def _plan(job: Job) -> Plan:
+    assert isinstance(job.plan, Plan)
+    return job.plan
 
 
 def sources_of(settings: JobConfig) -> list[Source]:
@@ -87,13 +97,11 @@ def _job(settings: JobConfig, sources: list[Source]) -> Job:
     )
 
 
-def say_ignored(sources: list[Source], console: Console) -> None:
-    """Print each listed source's unrecognized keys, which may be misspellings."""
+def say_remarks(sources: list[Source], console: Console) -> None:
+    """Print what each listed source left out."""
     for source in sources:
-        if found := [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in source.ignored.items()]:
-            are = "these keys are" if len(found) > 1 else "this key is"
-            said = f"{source.place}: {are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists the recognized keys"
-            console.print(one_line(said), markup=False, soft_wrap=True)
+        for remark in source.remarks:
+            console.print(one_line(f"{source.place}: {remark}"), markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -122,8 +130,7 @@ class Survey:
     @property
     def plan(self) -> Plan:
         """The job's plan."""
-        assert isinstance(self.job.plan, Plan)
-        return self.job.plan
+        return _plan(self.job)
 
 
 def survey(settings: JobConfig) -> Survey:
@@ -203,7 +210,7 @@ def dry_run_command(settings: JobConfig, console: Console) -> None:
         if wanted := source.expected:
             what = f"{items:,} items and {hours:,.2f} hours listed, {wanted}"
             console.print(one_line(f"{source.corpus}: {what}"), markup=False)
-    say_ignored(seen.found, console)
+    say_remarks(seen.found, console)
     if not seen.missing:
         print_plan(seen.job, console)
         return
@@ -236,8 +243,7 @@ def _listed(seen: Survey) -> dict[str, tuple[int, float]]:
 
 def print_plan(job: Job, console: Console) -> None:
     """Print what a run would do and why."""
-    planned = job.plan
-    assert isinstance(planned, Plan)
+    planned = _plan(job)
     console.print(
         f"{planned.num_entries} items ({planned.num_bad} of them unreadable lines), "
         f"about {planned.seconds / 3600:.2f} hours, "

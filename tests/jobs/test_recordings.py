@@ -49,7 +49,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]])
     (folder / "cut.flac").write_bytes((folder / "mono.flac").read_bytes()[:50_000])
     for name, ids in (("mono", ["mono", "silence", "cut"]), ("two", ["two", "mono"])):
         endings = {"silence": "wav"}
-        lines = [{"id": key, "audio": f"{key}.{endings.get(key, 'flac')}", "split": "train"} for key in ids]
+        texts = {"cut": {"text": "words of the whole"}}
+        lines = [
+            {"id": key, "audio": f"{key}.{endings.get(key, 'flac')}", "split": "train", **texts.get(key, {})}
+            for key in ids
+        ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "config.yaml").write_text(CONFIG)
     return folder, clips, said
@@ -77,6 +81,7 @@ def test_a_recording_becomes_utterances(
     assert run("mono") == 0
     said = capsys.readouterr().out
     assert re.search(r"segment .* 1 .*truncated", said)
+    assert "recordings with a text without times: 1." in said
     rows = utterances(folder / "mono")
     whole = np.rint(soundfile.read(folder / "mono.flac")[0] * 32768).astype(np.int16)
     for row in rows:

@@ -227,13 +227,23 @@ def test_speakers_are_named_after_their_recording(made: Made) -> None:
     assert np.isclose(max(ends) / SAMPLE_RATE, 3.0, atol=0.25)
 
 
-def test_the_example_of_the_documentation(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_documentation(made: Made) -> None:
     folder = made[0]
     page = (Path(__file__).parents[2] / "docs" / "TIMED_TEXTS.md").read_text(encoding="utf-8")
     (line,), (captions,) = (re.findall(rf"^```{name}\n(.*?)^```$", page, re.M | re.S) for name in ("json", "srt"))
-    (folder / "talk-1.srt").write_text(captions)
-    (folder / "talk-1.wav").write_bytes((folder / "short.wav").read_bytes())
-    run(folder, "talks", [json.loads(line)])
-    texts = [row["reference_text"] for row in Dataset(str(folder / "talks")).read("utterances").to_pylist()]
     (said,) = re.findall(r'reference text is "(.*?)"', page)
-    assert [text for text in texts if text] == [said]
+    (folder / "talks" / "captions").mkdir(parents=True)
+    for name in ("talk-1.en.srt", "captions/1.srt"):
+        (folder / "talks" / name).write_text(captions)
+    (folder / "talks" / "talk-1.wav").write_bytes((folder / "short.wav").read_bytes())
+    (folder / "talks" / "list.jsonl").write_text(line)
+    sources = (
+        f"{{kind: folder, corpus: calls, folder: {folder}/talks, timed_texts: true}}",
+        f"{{kind: manifest, corpus: calls, manifest: {folder}/talks/list.jsonl}}",
+    )
+    for number, source in enumerate(sources):
+        root = folder / f"talks-{number}"
+        given = [f"root={root}", "manifest=none", f"stages.segment.sources=[{source}]"]
+        assert run_command(str(folder / "config.yaml"), given, dry_run=False) == 0
+        texts = [row["reference_text"] for row in Dataset(str(root)).read("utterances").to_pylist()]
+        assert [text for text in texts if text] == [said]

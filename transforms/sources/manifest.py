@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from echo_targets.schemas.dataset.storage import split
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, is_missing
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
 from echo_targets.transforms.sources.lines import json_lines, tsv_records
 from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
+from echo_targets.transforms.sources.timed_texts.attach import TimedTexts
 from echo_targets.transforms.sources.values import BadLine, place
 
 
@@ -55,6 +54,10 @@ class ManifestSource(Source):
                             missing.difference_update(record)
                             self._ignored.update(fields.ignored(record))
                     yield from pool.map(lambda line: self._item(line, fields, texts), chunk)
+        except IsADirectoryError as error:
+            raise SourceError(
+                f"manifest {self.manifest}: is not a file; for a folder of audio, use kind: folder"
+            ) from error
         except OSError as error:
             raise SourceError(f"manifest {self.manifest}: {error}") from error
         if keys and missing:
@@ -82,45 +85,10 @@ class ManifestSource(Source):
             item = item_from(found, where)
             item = probed(self._files, item, place(found.get("audio", ("audio", None))))
             return item if item.timed_text is None else texts.given_to(item, item.timed_text)
-        except BadLine as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {number}: {error}")
-
-
-class TimedTexts:
-    """Gives timed texts to the items of a folder. A file that several items share is read once.
-
-    Args:
-        folder: the files.
-    """
-
-    def __init__(self, folder: Files) -> None:
-        self._folder = folder
-        self._digests: dict[str, str | None] = {}
-
-    def given_to(self, item: Item, locator: str) -> Item:
-        """Return an item with a timed text and its digest.
-
-        Raises:
-            BadLine: the locator's URL scheme is not supported.
-            SourceError: it is a web address, and the source does not allow these.
-        """
-        if locator not in self._digests:
-            self._digests[locator] = self._digest(locator)
-        return replace(item, timed_text=locator, timed_text_sha256=self._digests[locator])
-
-    def _digest(self, locator: str) -> str | None:
-        try:
-            raw = self._folder.open(locator)
-            data = raw.read_bytes() if isinstance(raw, Path) else raw
-        except OSError as error:
-            if not is_missing(error):
-                raise
-            return None
         except SourceError:
             raise
-        except UserError as error:
-            raise BadLine(str(error)) from error
-        return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
+        except (BadLine, UserError) as error:
+            return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {number}: {error}")
 
 
 def probed(folder: Files, item: Item, locator: str) -> Item:

@@ -360,6 +360,10 @@ def test_a_valid_shard_passes(data: st.DataObject) -> None:
         if field.nullable and field.name not in paired:
             for row in rows:
                 row[field.name] = data.draw(st.sampled_from([row[field.name], None]))
+    for row in rows if name == "utterances" and data.draw(st.booleans()) else ():
+        start = data.draw(st.integers(0, 2**40))
+        end = start + row["num_samples"] + data.draw(st.integers(-2, 2))
+        row |= {"recording_id": "call", "start_sample": start, "end_sample": end}
     for row in rows if name in UNITS else ():
         size = data.draw(st.integers(1, 65_536))
         codebooks = [st.integers(0, min(size - 1, data.draw(st.integers(1, size)))) for _ in row["units"]]

@@ -56,6 +56,6 @@ def _usual(levels: np.ndarray, number: int, speech: np.ndarray) -> float:
 def _levels(track: Track) -> np.ndarray:
     """Return the smoothed power of each window in dB, (num_windows,) float64."""
     kernel = np.full(SMOOTHED, 1 / SMOOTHED)
-    smooth = np.convolve(track.power.astype(np.float64), kernel, mode="same")
+    smooth = np.convolve(track.high_passed.astype(np.float64), kernel, mode="same")
     centers = (np.arange(len(track.speech)) * WINDOW + WINDOW // 2) // FRAME
     return np.asarray(10 * np.log10(np.maximum(smooth[np.minimum(centers, len(smooth) - 1)], FLOOR)))

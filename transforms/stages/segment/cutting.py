@@ -71,7 +71,7 @@ def cut(speech: Sequence[Span], power: np.ndarray, num_samples: int, lengths: Le
 
     Args:
         speech: its stretches of speech, in order.
-        power: (num_frames,) mean square of each `FRAME` samples.
+        power: (num_frames,) mean square of each `FRAME` samples, in which hum should not count (`Track.high_passed`).
         num_samples: length of the recording.
         lengths: wanted lengths.
 

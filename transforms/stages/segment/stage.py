@@ -151,7 +151,7 @@ class Segment(OfEntries):
         cuts: list[dict[str, Any]] = []
         for place, track in enumerate(recording.tracks):
             if place not in talkers:
-                heard = speech[place], track.power, num_samples, lengths
+                heard = speech[place], track.high_passed, num_samples, lengths
                 for found in cut_by_phrases(texts[place], *heard) if texts[place] else cut(*heard):
                     cuts.append(described(place, found, None))
         number: int | None = None

@@ -15,7 +15,7 @@ from echo_targets.transforms.audio.mixing import MIX
 from echo_targets.transforms.audio.waveforms import BadAudio
 from echo_targets.transforms.models.asr.voice_activity import VoiceActivity
 from echo_targets.transforms.stages.segment.cross_talk import own_speech
-from echo_targets.transforms.stages.segment.scanning import FRAME, scan
+from echo_targets.transforms.stages.segment.scanning import FRAME, HALF, scan
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +39,9 @@ def test_a_file_and_its_samples_are_heard_alike(tmp_path: Path, clips: list[np.n
     assert one.num_samples == other.num_samples == len(waveform) and one.source_rate == SAMPLE_RATE
     assert (first.speech == second.speech).all() and (first.power == second.power).all()
     assert len(first.power) == -(-len(waveform) // FRAME)
+    at = 7 * FRAME - HALF
+    high = [waveform[n] - waveform[n - HALF : n + HALF + 1].mean() for n in range(at, at + FRAME)]
+    assert first.high_passed[7] == pytest.approx(np.mean(np.square(high)), rel=1e-3)
     assert first.power[7] == pytest.approx(np.mean(waveform[7 * FRAME : 8 * FRAME] ** 2))
     assert not first.speech[len(clips[0]) // 512 + 20 : (len(clips[0]) + 33_333) // 512 - 5].any()
 
@@ -91,6 +94,19 @@ def test_speech_that_a_microphone_picks_up_is_not_its_own(
         assert both > 0.7 * mine[part].sum()
 
 
+def test_hum_and_offset_change_nothing(clips: list[np.ndarray]) -> None:
+    count = min(map(len, clips))
+    said = np.zeros((2 * count, 2), np.float32)
+    said[:count, 0], said[count:, 1] = clips[0][:count], clips[1][:count]
+    heard = said + 0.05 * said[:, ::-1]
+    hum = 0.02 * np.sin(2 * np.pi * 50 / SAMPLE_RATE * np.arange(2 * count))[:, None] + np.array([0.1, 0.02])
+    plain, disturbed = (
+        own_speech(scan((sound.astype(np.float32), SAMPLE_RATE), MIX, True).tracks) for sound in (heard, heard + hum)
+    )
+    for one, other in zip(plain, disturbed, strict=True):
+        assert (one == other).mean() > 0.95 and one.sum() > 50
+
+
 def test_a_channel_that_only_picks_up_the_other_has_no_speech(clips: list[np.ndarray]) -> None:
     both = np.stack([clips[0], clips[0] * 0.05], axis=1)
     both += np.random.default_rng(1).normal(0, 1e-4, both.shape).astype(np.float32)
@@ -105,9 +121,11 @@ def test_a_channel_that_only_picks_up_the_other_has_no_speech(clips: list[np.nda
 def test_recordings_that_can_not_be_scanned(
     clips: list[np.ndarray], channels: int, channel: int, separately: bool, error_class: str
 ) -> None:
-    with pytest.raises(BadAudio) as raised:
-        scan((np.repeat(clips[0][:, None], channels, axis=1), SAMPLE_RATE), channel, separately)
-    assert raised.value.error_class == error_class
+    signs = np.array([1, 1] if channels == 1 or channel == 2 else [1, -1])[:channels]
+    for samples in (np.repeat(clips[0][:, None], channels, axis=1), clips[0][:, None] * signs):
+        with pytest.raises(BadAudio) as raised:
+            scan((samples.astype(np.float32), SAMPLE_RATE), channel, separately)
+        assert raised.value.error_class == error_class
 
 
 def test_samples_that_are_no_numbers(clips: list[np.ndarray]) -> None:

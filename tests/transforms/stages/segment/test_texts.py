@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +68,3 @@ def test_a_source_without_files_has_no_timed_texts() -> None:
     entry: dict[str, Any] = {KEY: "call", "locator": "7", "timed_text": "a.srt"}
     with pytest.raises(BadData, match="its source has no files: list it in a manifest"):
         phrases_of_tracks(entry, source, SAMPLE_RATE, (-1,), ())
-
-
-def test_items_that_share_a_text_have_its_digest(tmp_path: Path) -> None:
-    lines = [{"id": key, "audio": "a.wav", "timed_text": "all.ctm"} for key in "abc"]
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "all.ctm").write_text(TWO)
-    source = ManifestSource(kind="manifest", corpus="c", manifest=str(tmp_path / "m.jsonl"))
-    digests = {item.timed_text_sha256 for item in source.items()}
-    (tmp_path / "all.ctm").write_text(TWO.replace("yes", "yea"))
-    again = {item.timed_text_sha256 for item in source.items()}
-    assert len(digests) == len(again) == 1 and digests != again and None not in digests
