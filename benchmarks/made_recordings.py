@@ -118,3 +118,26 @@ def _say_inside(channel: np.ndarray, clips: list[Clip], side: int, at: float) ->
     first = int(at * DIALOGUE_RATE)
     channel[first : first + len(waveform)] += waveform
     clips.append(Clip("inside", side, at, at + len(waveform) / DIALOGUE_RATE, "yes right"))
+
+
+def as_srt(clips: Sequence[Clip]) -> str:
+    """Return the clips as a SubRip file, a cue for each."""
+
+    def clock(seconds: float) -> str:
+        milliseconds = round(seconds * 1000)
+        minutes = f"{milliseconds // 3_600_000:02d}:{milliseconds // 60_000 % 60:02d}"
+        return f"{minutes}:{milliseconds // 1000 % 60:02d},{milliseconds % 1000:03d}"
+
+    cues = [f"{clock(clip.start)} --> {clock(clip.end)}\n{clip.text}" for clip in clips]
+    return "".join(f"{number}\n{cue}\n\n" for number, cue in enumerate(cues, 1))
+
+
+def as_ctm(recording: str, clips: Sequence[Clip]) -> str:
+    """Return the clips as a CTM file, with each clip's words spread over its time."""
+    lines = []
+    for clip in clips:
+        words = clip.text.split()
+        each = (clip.end - clip.start) / len(words)
+        for number, word in enumerate(words):
+            lines.append(f"{recording} {clip.channel + 1} {clip.start + number * each:.3f} {each:.3f} {word} 0.97\n")
+    return "".join(lines)

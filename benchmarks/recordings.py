@@ -1,5 +1,7 @@
 """Cut recordings whose truth is known: words lost or cut through, turns found, time and memory, beside faster-whisper.
 
+The monologue is also cut by captions (SRT) and by words (CTM) with the true times.
+
 python -m benchmarks.recordings [--minutes 20] [--dialogue-minutes 10] [--hours 4] [--keep FOLDER]
 
 `benchmarks.made_recordings` says what the two recordings hold. Every stage runs on both, through the command line. Time
@@ -24,7 +26,7 @@ import jiwer
 import numpy as np
 
 from benchmarks.common import options, speech_rows
-from benchmarks.made_recordings import DIALOGUE_RATE, Clip, dialogue, monologue
+from benchmarks.made_recordings import DIALOGUE_RATE, Clip, as_ctm, as_srt, dialogue, monologue
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.stages.segment.stage import Segment, SegmentParameters
@@ -37,6 +39,15 @@ stages:
   ingest: {sources: [{kind: manifest, corpus: clips, manifest: "${manifest}"}]}
   transcribe: {language: en}
   align:
+"""
+TIMED = """manifest: ???
+root: ???
+workers: 1
+stages:
+  segment: {sources: [{kind: manifest, corpus: timed, manifest: "${manifest}"}]}
+  ingest:
+    sources: [{kind: cuts, root: "${root}-recordings", recordings: "${stages.segment.sources.0}"}]
+  transcribe: {language: en}
 """
 EDGE = 0.05
 """Seconds at a word's border in which a cut is not through the word: alignments are off by so much."""
@@ -62,6 +73,7 @@ def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) ->
     roles = "stages.segment.roles={0: assistant, 1: user}"
     run(folder, "recordings", "dialogue", f"folder={folder}/dialogue-audio", "stages.segment.speakers=channels", roles)
     own = transcripts(folder / "clips")
+    report_texts(clips, own, folder)
     for name, truth in (("monologue", clips), ("dialogue", said)):
         report_words(name, truth, own, folder)
         report_cut_words(name, truth, cuts_of(folder, name), folder / "clips")
@@ -105,6 +117,34 @@ def report_words(name: str, clips: Sequence[Clip], own: dict[str, str], folder: 
         f"{name}: {error_rate(whole):.2%} word errors, {error_rate(alone):.2%} in the clips alone; "
         f"{lost} times 3 words or more in a row are lost"
     )
+
+
+def report_texts(clips: Sequence[Clip], own: dict[str, str], folder: Path) -> None:
+    """Print what becomes of the words of timed texts, and the word error rate against them, beside the clips alone."""
+    (folder / "timed.yaml").write_text(TIMED)
+    words = " ".join(clip.text for clip in clips).split()
+    alone = [compared(clip.text, own.get(clip.id, clip.text)) for clip in clips]
+    for ending, text in (("srt", as_srt(clips)), ("ctm", as_ctm("monologue", clips))):
+        (folder / f"timed.{ending}").write_text(text)
+        line = {"id": "monologue", "audio": "monologue-audio/monologue.flac", "timed_text": f"timed.{ending}"}
+        (folder / f"{ending}.jsonl").write_text(json.dumps(line) + "\n")
+        run(folder, str(folder / "timed.yaml"), ending, f"manifest={folder}/{ending}.jsonl")
+        rows = Dataset(f"{folder}/{ending}").read("utterances", ["utterance_id", "reference_text"]).to_pylist()
+        texts = {
+            row["utterance_id"]: row["reference_text"] for row in sorted(rows, key=lambda row: row["utterance_id"])
+        }
+        found, named = transcripts(folder / ending), {key: text for key, text in texts.items() if text}
+        in_order = " ".join(named.values()).split() == words
+        cuts = [compared(text, found.get(key, "")) for key, text in named.items()]
+        print(
+            f"{ending}: each of {len(words)} words is in one cut, in order: {in_order}; {len(named)} cuts with text, "
+            f"{len(texts) - len(named)} without; {error_rate(cuts):.2%} word errors, {error_rate(alone):.2%} in clips"
+        )
+
+
+def compared(text: str, transcript: str) -> Any:
+    """Return jiwer's comparison of a text and its transcript."""
+    return jiwer.process_words(normalize(text, "en"), normalize(transcript, "en"))
 
 
 def error_rate(compared: Sequence[Any]) -> float:
@@ -202,8 +242,14 @@ def cut_long(name: str, path: Path) -> None:
         source = {"kind": "manifest", "corpus": "long", "manifest": str(path.parent / "none.jsonl")}
         stage = Segment(SegmentParameters.model_validate({"sources": [source]}))
         stage.setup()
-        entry = {"start_seconds": None, "section_seconds": None, "locator": str(path), "channel": -1}
-        (row,) = stage.rows_of([{"utterance_id": "long", "speaker_id": None, **entry}], stage.sources["long/train"], "")
+        entry = {
+            "start_seconds": None,
+            "section_seconds": None,
+            "locator": str(path),
+            "channel": -1,
+            "timed_text": None,
+        }
+        (row,) = stage.rows_of([entry], stage.sources["long/train"], "")
         assert isinstance(row, dict)
         count = len(row["cuts"])
     else:

@@ -12,10 +12,13 @@ from echo_targets.schemas.tables.rules import (
     range_rule,
     rows_with,
     spans_empty,
+    untrimmed,
 )
 
 ROLES = ("user", "assistant", "narrator")
-BORDERS = ("pause", "quietest", "turn", "end")
+BORDERS = ("pause", "quietest", "turn", "end", "phrase", "long_phrase", "overlap")
+"""Why a cut ends: at a pause, where it is quietest (without a pause), with a turn, or with the recording. With a timed
+text also: with a phrase, with a phrase that is longer than wanted, or where the next speaker begins before."""
 GAPS = ("no_speech", "cross_talk")
 
 CUT = pa.struct(
@@ -29,6 +32,7 @@ CUT = pa.struct(
         column("overlap", pa.float32()),
         column("level_dbfs", pa.float32()),
         column("border", pa.string()),
+        column("text", pa.string(), nullable=True),
     ]
 )
 GAP = pa.struct(
@@ -90,7 +94,7 @@ def _field_unknown(lists: str, field: str, allowed: tuple[str, ...]) -> Rule:
 
 CUTS = Table(
     name="cuts",
-    version="1.0.0",
+    version="1.1.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -106,9 +110,8 @@ CUTS = Table(
         "sampling_rate": "sampling rate of the recording in Hz",
         "num_channels": "channels of the recording",
         "num_samples": "length of the recording in samples at 16 kHz, as are all positions",
-        "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn of "
-        "the dialogue, if it is one; overlap, the share in which another channel speaks; power; and border, why it "
-        "ends: pause, quietest (without a pause), turn, or end of the recording",
+        "cuts": "utterances in order of their start: channel (-1 is the mean of all), place, speaker, role; turn, if "
+        "it is one; overlap, the share in which another speaks; power; border, why it ends; text of a file with times",
         "gaps": "all other stretches, by channel: no_speech, or cross_talk, the sound of another channel's speaker",
     },
     rules=(
@@ -136,6 +139,11 @@ CUTS = Table(
             "level_dbfs_range",
             "level_dbfs is in [-200, 10]",
             lambda rows: rows_with(rows["cuts"], outside(field_of(rows["cuts"], "level_dbfs"), -200, 10.0001)),
+        ),
+        Rule(
+            "cuts_text_trimmed",
+            "text of cuts is not empty, and neither begins nor ends with white space",
+            lambda rows: rows_with(rows["cuts"], pc.fill_null(untrimmed(field_of(rows["cuts"], "text")), False)),
         ),
         _field_unknown("cuts", "role", ROLES),
         _field_unknown("cuts", "border", BORDERS),

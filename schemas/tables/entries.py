@@ -8,7 +8,7 @@ from echo_targets.schemas.tables.rules import not_empty_rule, range_rule
 
 ENTRIES = Table(
     name="entries",
-    version="1.3.0",
+    version="1.4.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -17,6 +17,8 @@ ENTRIES = Table(
             column("where", pa.string(), nullable=True),
             column("locator", pa.string()),
             column("size", pa.int64(), nullable=True),
+            column("timed_text", pa.string(), nullable=True),
+            column("timed_text_sha256", pa.string(), nullable=True),
             column("error_class", pa.string(), nullable=True),
             column("error", pa.string(), nullable=True),
             column("seconds", pa.float32()),
@@ -45,6 +47,8 @@ ENTRIES = Table(
         "where": "where an unreadable item is listed: the manifest and its line, the file, or the dataset and its row",
         "locator": "what the source opens: a path, a row number, or the text to speak",
         "size": "size of the file in bytes; a changed size makes a new entry",
+        "timed_text": "the recording's text with times, as a path that the source opens; null without one",
+        "timed_text_sha256": "digest of that file; null if it is missing. A changed text makes a new entry",
         "error_class": "reason why the item can't be read, as a short word",
         "error": "explanation why the item can't be read",
         "seconds": "estimated duration of the audio in seconds, for balancing shards",
@@ -66,6 +70,11 @@ ENTRIES = Table(
         not_empty_rule("source"),
         range_rule("attempt", 0, 2**15 - 1),
         range_rule("size", 0, 2**62),
+        Rule(
+            "timed_text_named",
+            "timed_text_sha256 is null without timed_text",
+            lambda rows: pc.and_(pc.is_null(rows["timed_text"]), pc.is_valid(rows["timed_text_sha256"])),
+        ),
         Rule(
             "error_worded",
             "error and error_class are both present or both null",

@@ -174,10 +174,15 @@ def trimmed_rule(name: str) -> Rule:
     """Return the rule that a string column, if not null, is not empty and neither begins nor ends with `BLANK`."""
 
     def broken(rows: pa.RecordBatch) -> Mask:
-        trimmed = pc.utf8_trim(rows[name], characters=BLANK)
-        return pc.or_(pc.equal(pc.binary_length(trimmed), 0), pc.not_equal(trimmed, rows[name]))
+        return untrimmed(rows[name])
 
     return Rule(f"{name}_trimmed", f"{name} is not empty, and neither begins nor ends with white space", broken)
+
+
+def untrimmed(texts: pa.StringArray) -> pa.BooleanArray:
+    """Mark texts that are empty, or begin or end with `BLANK`; null stays null."""
+    trimmed = pc.utf8_trim(texts, characters=BLANK)
+    return pc.or_(pc.equal(pc.binary_length(trimmed), 0), pc.not_equal(trimmed, texts))
 
 
 def lengths_rule(name: str, *others: str) -> Rule:

@@ -48,6 +48,8 @@ def _entry(number: int) -> Row:
         "where": None,
         "locator": f"/corpus/y/{number}.wav",  # its digest decides where the stand-ins' shards are cut
         "size": 32_044,
+        "timed_text": None if number % 3 else f"{number}.srt",
+        "timed_text_sha256": None if number % 3 else f"{number:064x}",
         "error_class": None,
         "error": None,
         "seconds": num_samples(number) / 16_000,
@@ -75,9 +77,9 @@ def _dialogue(number: int) -> Row:
 def _cuts(number: int) -> Row:
     """A recording in which a user speaks, an assistant answers over a second user remark, and the user closes."""
     length = num_samples(number)
-    cut = {"speaker_id": f"call-{number}-1", "overlap": 0.25, "level_dbfs": -31.5, "border": "turn"}
+    cut = {"speaker_id": f"call-{number}-1", "overlap": 0.25, "level_dbfs": -31.5, "border": "turn", "text": None}
     user = {"channel": 1, "role": "user", **cut}
-    assistant = {"channel": 0, "role": "assistant", **cut, "speaker_id": None}
+    assistant = {"channel": 0, "role": "assistant", **cut, "speaker_id": None, "text": "It is nine."}
     return {
         "sampling_rate": 8_000,
         "num_channels": 2,

@@ -23,6 +23,7 @@ from echo_targets.schemas.dataset.urls import WEB, as_path, without_secrets
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
 from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.languages import code_of
 from echo_targets.transforms.sources.walk import Folder, by_folder, walk
 
@@ -49,6 +50,8 @@ class Item:
             changes nothing.
         seconds: duration; an estimate is enough.
         size: bytes of the audio file.
+        timed_text: a text with times that comes with a recording, as the argument of `Source.read`; None without one.
+        timed_text_sha256: the digest of its bytes, in hexadecimal; None if it is missing.
         error_class, error: why the item can't be ingested.
         text: reference text.
         start_seconds, section_seconds: where the item begins in its file, and its duration; None means the file's
@@ -66,6 +69,8 @@ class Item:
     section_seconds: float | None = None
     declared_seconds: float | None = None
     size: int | None = None
+    timed_text: str | None = None
+    timed_text_sha256: str | None = None
     error_class: str | None = None
     error: str | None = None
     text: str | None = None
@@ -185,6 +190,19 @@ class Source(Parameters):
         Raises:
             FileNotFoundError, PermissionError: the file can't be opened.
         """
+
+    def read(self, locator: str) -> bytes:
+        """Return the bytes of a file that comes with an item, such as its timed text.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        raw = self.open(locator) if self.has_files else None
+        if isinstance(raw, Path):
+            return raw.read_bytes()
+        if isinstance(raw, bytes):
+            return raw
+        raise BadData("timed_text", "names a timed text, but its source has no files: list it in a manifest")
 
 
 class Files(ABC):

@@ -101,4 +101,5 @@ class CutsSource(Source):
                 language=entry["language"],
                 channel=channel,
                 speaker_id=cut["speaker_id"],
+                text=cut["text"],
             )

@@ -15,6 +15,8 @@ from pydantic import PrivateAttr
 from echo_targets.transforms.audio.waveforms import Raw
 from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, file_name, is_missing
 from echo_targets.transforms.sources.lines import MAX_LINE, decoded
+from echo_targets.transforms.sources.timed_texts.attach import TimedTexts, beside
+from echo_targets.transforms.sources.timed_texts.registry import is_timed_text
 from echo_targets.transforms.sources.values import BadLine, path_id, shown_path, text
 
 AUDIO = re.compile(
@@ -37,11 +39,13 @@ class _File(NamedTuple):
     Attributes:
         locator: its path below the place that is listed.
         texts: paths of its texts.
+        timed_texts: paths of its texts with times.
         other: path of the audio file before it that has the same stem.
     """
 
     locator: str
     texts: list[str]
+    timed_texts: list[str]
     other: str | None
 
 
@@ -52,12 +56,14 @@ class FolderSource(Source):
 
     Attributes:
         folder: a path or a URL. A bucket's file names are all in memory while they are listed.
+        timed_texts: True if `talk.srt` is the timed text of `talk.wav`. Only segment uses these.
     """
 
     has_files: ClassVar[bool] = True
     listed_in: ClassVar[str] = "folder"
     kind: Literal["folder"]
     folder: str
+    timed_texts: bool = False
 
     _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
     _other_files: Counter[str] = PrivateAttr(default_factory=Counter)
@@ -79,12 +85,13 @@ class FolderSource(Source):
         self._skipped.clear()
         self._other_files.clear()
         self._without_audio = 0
+        attached = TimedTexts(files)
         try:
             with ThreadPoolExecutor(files.probes) as pool:
                 found, count = self._found(files), 0
                 while chunk := list(islice(found, 1000)):
                     count += len(chunk)
-                    yield from pool.map(lambda file: _item(files, file), chunk)
+                    yield from pool.map(lambda file: _item(files, file, attached), chunk)
         except OSError as error:
             raise SourceError(f"folder {self.folder}: {error}") from error
         if not count:
@@ -98,27 +105,30 @@ class FolderSource(Source):
         for folder, names in files.walk(self._skipped):
             endings = {name: os.path.splitext(name) for name in names}
             by_lower = {stem + ending.lower(): name for name, (stem, ending) in endings.items()}
+            timed = beside(names) if self.timed_texts else {}
             first: dict[str, str] = {}
             paired: set[str] = set()
             for name, (stem, ending) in endings.items():
                 if not AUDIO.fullmatch(ending):
                     continue
                 texts = [by_lower[text] for end in TEXTS for text in (stem + end, name + end) if text in by_lower]
-                paired.update(texts)
+                with_times = [*timed.get(stem, ()), *timed.get(name, ())]
+                paired.update(texts, with_times)
                 other = first.setdefault(stem, name)
                 yield _File(
                     os.path.join(folder, name),
                     [os.path.join(folder, text) for text in texts],
+                    [os.path.join(folder, text) for text in with_times],
                     None if other == name else other,
                 )
             for name, (_, ending) in endings.items():
-                if ending.lower() in (".txt", ".lab"):
+                if ending.lower() in (".txt", ".lab") or (self.timed_texts and is_timed_text(name)):
                     self._without_audio += name not in paired
                 elif not AUDIO.fullmatch(ending):
                     self._other_files[ending.lower()] += 1
 
 
-def _item(files: Files, file: _File) -> Item:
+def _item(files: Files, file: _File, attached: TimedTexts) -> Item:
     shown = shown_path(file.locator)
     try:
         key = path_id(os.path.splitext(file.locator)[0])
@@ -126,10 +136,14 @@ def _item(files: Files, file: _File) -> Item:
             message = f"{shown}: {shown_path(file.other)} beside it has the same name and so the same id: rename one"
             return Item(id=shown, where=shown, error_class="duplicate_id", error=message)
         words = _text(files, file.texts)
+        if len(file.timed_texts) > 1:
+            names = " and ".join(shown_path(file_name(text)) for text in file.timed_texts)
+            raise BadLine(f"has several timed texts, {names}: keep one")
     except BadLine as error:
         return Item(id=shown, where=shown, error_class="bad_line", error=f"{shown} {error}")
     size, seconds = files.probe(file.locator, None)
-    return Item(id=key, where=shown, locator=file.locator, size=size, seconds=seconds, text=words)
+    item = Item(id=key, where=shown, locator=file.locator, size=size, seconds=seconds, text=words)
+    return attached.given_to(item, file.timed_texts[0]) if file.timed_texts else item
 
 
 def _text(files: Files, locators: list[str]) -> str | None:

@@ -15,6 +15,7 @@ from echo_targets.transforms.audio.waveforms import Raw
 from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
 from echo_targets.transforms.sources.lines import json_lines, tsv_records
 from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
+from echo_targets.transforms.sources.timed_texts.attach import TimedTexts
 from echo_targets.transforms.sources.values import BadLine, place
 
 
@@ -40,6 +41,7 @@ class ManifestSource(Source):
         ending = os.path.splitext(name)[1].lower()
         if ending == ".csv":
             raise SourceError(f"manifest {self.manifest}: is comma-separated; save it tab-separated, as .tsv")
+        texts = TimedTexts(folder)
         fields, missing, keys = Fields(self.columns, self.ignore), set(self.columns.values()), list[str]()
         self._ignored.clear()
         try:
@@ -51,7 +53,7 @@ class ManifestSource(Source):
                             keys = keys or list(record)
                             missing.difference_update(record)
                             self._ignored.update(fields.ignored(record))
-                    yield from pool.map(lambda line: self._item(line, fields), chunk)
+                    yield from pool.map(lambda line: self._item(line, fields, texts), chunk)
         except IsADirectoryError as error:
             raise SourceError(
                 f"manifest {self.manifest}: is not a file; for a folder of audio, use kind: folder"
@@ -72,7 +74,7 @@ class ManifestSource(Source):
     def _files(self) -> Files:
         return self.files(split(self.manifest)[0])
 
-    def _item(self, line: tuple[int, dict[str, Any] | BadLine], fields: Fields) -> Item:
+    def _item(self, line: tuple[int, dict[str, Any] | BadLine], fields: Fields, texts: TimedTexts) -> Item:
         number, record = line
         name = split(self.manifest)[1]
         where = f"{name}:{number}"
@@ -81,8 +83,11 @@ class ManifestSource(Source):
                 raise record
             found = fields(record)
             item = item_from(found, where)
-            return probed(self._files, item, place(found.get("audio", ("audio", None))))
-        except BadLine as error:
+            item = probed(self._files, item, place(found.get("audio", ("audio", None))))
+            return item if item.timed_text is None else texts.given_to(item, item.timed_text)
+        except SourceError:
+            raise
+        except (BadLine, UserError) as error:
             return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {number}: {error}")
 
 

@@ -24,6 +24,7 @@ from echo_targets.transforms.sources.values import (
     plain,
     shown,
     text,
+    timed_text,
 )
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -40,6 +41,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "split": ("split",),
     "language": ("language", "lang", "locale", "source_lang"),
     "channel": ("channel", "channel_selector"),
+    "timed_text": ("timed_text",),
 }
 """Names of each field. A record may use several names of one field if their values agree. For the audio the first name
 counts, since data sets have the audio and its path."""
@@ -182,6 +184,7 @@ def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
         speaker_id=identifier(of("speaker_id")),
         split=identifier(of("split")),
         language=language(of("language")),
+        timed_text=timed_text(of("timed_text")),
     )
 
 

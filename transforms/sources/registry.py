@@ -115,6 +115,8 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
         "where": item.where if error[1] else None,
         "locator": item.locator,
         "size": item.size,
+        "timed_text": item.timed_text,
+        "timed_text_sha256": item.timed_text_sha256,
         "error_class": error[0],
         "error": error[1],
         "seconds": _seconds(item),

@@ -16,6 +16,7 @@ from echo_targets.schemas.errors import UserError
 from echo_targets.schemas.tables.base import BLANK
 from echo_targets.transforms.audio.waveforms import MIX
 from echo_targets.transforms.languages import code_of
+from echo_targets.transforms.sources.timed_texts.registry import ENDINGS, is_timed_text
 
 INVISIBLE = (
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
@@ -182,8 +183,25 @@ def place(named: NamedValue) -> str:
         return value
     path = os.path.normpath(value)
     if path.split(os.sep)[0] == os.pardir:
-        raise BadLine(f"audio path {path!r} leads out of the manifest's folder")
+        what = "audio path" if name != "timed_text" else f"`{name}`"
+        raise BadLine(f"{what} {path!r} leads out of the manifest's folder")
     return path
+
+
+def timed_text(named: NamedValue) -> str | None:
+    """Return the locator of a text with times, by the rules of `place`; None if it is missing.
+
+    Raises:
+        BadLine: the value is not a path, leads out of the folder, or does not end like a timed text.
+    """
+    name, value = named
+    if is_missing(value):
+        return None
+    if not isinstance(value, str):
+        raise BadLine(f"`{name}` is {kind_of(value)} ({shown(value)}); expected a path")
+    if not is_timed_text(value.partition("?")[0]):
+        raise BadLine(f"`{name}` {shown(value)} ends with none of {', '.join(ENDINGS)}: convert it to one of these")
+    return place(named)
 
 
 def path_id(path: str) -> str:

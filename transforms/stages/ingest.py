@@ -19,6 +19,7 @@ from echo_targets.transforms.audio.waveforms import (
     reader_of,
 )
 from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.sources.base import Source
 from echo_targets.transforms.sources.cuts import CutsSource
 from echo_targets.transforms.sources.registry import AnySource, named
@@ -59,6 +60,12 @@ class Ingest(OfEntries):
 
     def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
+        if entries[0]["timed_text"] is not None:
+            raise BadData(
+                "timed_text",
+                "names a timed text, which only segment uses: cut it with `echo-targets run recordings`, or list "
+                "`timed_text` under the source's `ignore`",
+            )
         wanted = [(entry["channel"], _section(entry)) for entry in entries]
         recording = (entries[0]["source"], entries[0]["recording_id"])
         (last, self._last) = (self._last, None)  # a thread that decodes has the reader to itself

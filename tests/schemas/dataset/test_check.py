@@ -112,6 +112,7 @@ CUT_MUTANTS = {
     "turns_increase": inside("cuts", 3, turn=1),
     "overlap_range": inside("cuts", 0, overlap=math.nan),
     "level_dbfs_range": inside("cuts", 2, level_dbfs=-math.inf),
+    "cuts_text_trimmed": inside("cuts", 1, text="It is nine. "),
     "cuts_role_known": inside("cuts", 1, role="robot"),
     "cuts_border_known": inside("cuts", 1, border="word"),
     "gaps_why_known": inside("gaps", 4, why="noise"),
@@ -127,6 +128,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "start_seconds_range": put("start_seconds", -0.1),
         "section_seconds_range": put("section_seconds", -1.0),
         "declared_seconds_range": put("declared_seconds", -1.0),
+        "timed_text_named": lambda row: row.update(timed_text=None, timed_text_sha256="ab"),
         "error_worded": put("error", "calls.jsonl, line 3: not JSON"),
     },
     "utterances": {

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.check import UNREADABLE, Finding, check_file
 from echo_targets.schemas.tables.base import CATEGORY
+from echo_targets.schemas.tables.cuts import BORDERS
 from tests.schemas.samples import Row, arrow, opened, parquet, put_target, sample, samples
 
 FINGERPRINT = "0123456789abcdef"
@@ -207,7 +208,9 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "an overlap that is none": (("cuts",), inside("cuts", "overlap", no_share())),
     "a level that is none": (("cuts",), inside("cuts", "level_dbfs", no_share(-200, 10))),
     "an unknown role of a cut": (("cuts",), inside("cuts", "role", words("user", "assistant", "narrator"))),
-    "an unknown border": (("cuts",), inside("cuts", "border", words("pause", "quietest", "turn", "end"))),
+    "an unknown border": (("cuts",), inside("cuts", "border", words(*BORDERS))),
+    "a cut's text with blanks around it": (("cuts",), inside("cuts", "text", st.sampled_from(BLANKS), 1)),
+    "a digest of no text": (("entries",), lambda draw, row: row.update(timed_text=None, timed_text_sha256="ab")),
     "an unknown gap": (("cuts",), inside("gaps", "why", words("no_speech", "cross_talk"))),
     "a recording of no channels": (("cuts",), put("num_channels", below(1))),
     "a recording of no rate": (("cuts",), put("sampling_rate", below(1))),
@@ -358,6 +361,8 @@ def test_a_valid_shard_passes(data: st.DataObject) -> None:
         "turn",
         "error",
         "error_class",
+        "timed_text",
+        "timed_text_sha256",
         "wer_unit",
         "wer_vs_reference",
         *WORDS_AND_LANGUAGE,

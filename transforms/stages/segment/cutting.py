@@ -19,7 +19,7 @@ from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.asr.voice_activity import Span
 from echo_targets.transforms.stages.segment.scanning import FRAME
 
-Border = Literal["pause", "quietest", "turn", "end"]
+Border = Literal["pause", "quietest", "turn", "end", "phrase", "long_phrase", "overlap"]
 
 SEPARATING_PAUSE = SAMPLE_RATE // 2
 LONGEST_INNER_PAUSE = 2 * SAMPLE_RATE
@@ -46,11 +46,13 @@ class Lengths:
 
 
 class Piece(NamedTuple):
-    """Speech that makes a cut: its first sample, its exclusive end, and why it ends there."""
+    """Speech that makes a cut: first sample, exclusive end, why it ends there, and what a file says of it."""
 
     start: int
     end: int
     border: Border
+    text: str | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Cut:
     start: int
     end: int
     border: Border
+    text: str | None = None
+    speaker: str | None = None
 
 
 def cut(speech: Sequence[Span], power: np.ndarray, num_samples: int, lengths: Lengths) -> list[Cut]:
@@ -76,8 +80,8 @@ def cut(speech: Sequence[Span], power: np.ndarray, num_samples: int, lengths: Le
     """
     longest = lengths.longest - 2 * lengths.padding
     groups = together(speech, SEPARATING_PAUSE)
-    pieces = [piece for group in groups for piece in _divided(group, power, longest, lengths.shortest)]
-    return _padded(_joined(pieces, lengths.shortest, longest), power, num_samples, lengths.padding)
+    pieces = [piece for group in groups for piece in divided(group, power, longest, lengths.shortest)]
+    return padded(joined(pieces, lengths.shortest, longest), power, num_samples, lengths.padding)
 
 
 def together(speech: Sequence[Span], pause: int) -> list[list[Span]]:
@@ -91,7 +95,7 @@ def together(speech: Sequence[Span], pause: int) -> list[list[Span]]:
     return groups
 
 
-def _divided(group: list[Span], power: np.ndarray, longest: int, shortest: int) -> list[Piece]:
+def divided(group: list[Span], power: np.ndarray, longest: int, shortest: int) -> list[Piece]:
     """Return a group in pieces of at most `longest` samples."""
     pieces: list[Piece] = []
     left = [group]
@@ -113,13 +117,13 @@ def _divided(group: list[Span], power: np.ndarray, longest: int, shortest: int) 
         first, last = max(start + shortest, end - longest), min(start + longest, end - shortest)
         if first > last:  # more than one cut is needed: leave room for the others
             first, last = start + longest // 2, start + longest
-        middle = _quietest(power, first, last)
+        middle = quietest(power, first, last)
         pieces.append(Piece(start, max(min(other, middle) for one, other in group if one < middle), "quietest"))
         left.append([(max(one, middle), other) for one, other in group if other > middle])
     return pieces
 
 
-def _joined(pieces: list[Piece], shortest: int, longest: int) -> list[Piece]:
+def joined(pieces: list[Piece], shortest: int, longest: int) -> list[Piece]:
     """Join pieces that are too short to their nearer neighbor, the smallest pause first."""
     pieces = list(pieces)
     while True:
@@ -136,7 +140,7 @@ def _joined(pieces: list[Piece], shortest: int, longest: int) -> list[Piece]:
         pieces[place : place + 2] = [Piece(before.start, after.end, after.border)]
 
 
-def _quietest(power: np.ndarray, first: int, last: int) -> int:
+def quietest(power: np.ndarray, first: int, last: int) -> int:
     """Return the middle of a quietest tenth of a second between two samples, the nearest to their center."""
     frames = power[-(-first // FRAME) : last // FRAME].astype(np.float64)
     if len(frames) < QUIET:
@@ -147,13 +151,14 @@ def _quietest(power: np.ndarray, first: int, last: int) -> int:
     return (-(-first // FRAME) + nearest + QUIET // 2) * FRAME
 
 
-def _padded(pieces: list[Piece], power: np.ndarray, num_samples: int, padding: int) -> list[Cut]:
+def padded(pieces: list[Piece], power: np.ndarray, num_samples: int, padding: int) -> list[Cut]:
     """Extend pieces into the pauses around them, at most to where a pause is quietest."""
     if not pieces:
         return []
-    meetings = [_quietest(power, before.end, after.start) for before, after in pairwise(pieces)]
+    meetings = [quietest(power, before.end, after.start) for before, after in pairwise(pieces)]
     cuts: list[Cut] = []
     for piece, earliest, latest in zip(pieces, [0, *meetings], [*meetings, num_samples], strict=True):
         start, end = max(earliest, piece.start - padding), min(latest, piece.end + padding)
-        cuts.append(Cut(start, end, "end" if end == num_samples else piece.border))
+        border = "end" if end == num_samples and piece.border != "long_phrase" else piece.border
+        cuts.append(Cut(start, end, border, piece.text, piece.speaker))
     return cuts

@@ -12,13 +12,16 @@ from echo_targets.schemas import CUTS, KEY, SAMPLE_RATE
 from echo_targets.transforms.audio.mixing import MIX
 from echo_targets.transforms.audio.waveforms import BadAudio
 from echo_targets.transforms.base import Parameters, rounded
-from echo_targets.transforms.models.asr.voice_activity import SHORTEST_SPEECH, WINDOW, VoiceActivity, spans_of
+from echo_targets.transforms.models.asr.voice_activity import SHORTEST_SPEECH, WINDOW, Span, VoiceActivity, spans_of
 from echo_targets.transforms.sources.base import Source
 from echo_targets.transforms.sources.registry import AnySource, named
+from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.stages.of_entries import Entry, OfEntries, Row
 from echo_targets.transforms.stages.segment.cross_talk import own_speech
 from echo_targets.transforms.stages.segment.cutting import Border, Cut, Lengths, cut
+from echo_targets.transforms.stages.segment.phrase_cuts import cut_by_phrases, spoken_at_once
 from echo_targets.transforms.stages.segment.scanning import FRAME, Recording, Track, scan
+from echo_targets.transforms.stages.segment.texts import phrases_of_tracks
 from echo_targets.transforms.stages.segment.turns import turns
 
 Role = Literal["user", "assistant", "narrator"]
@@ -37,6 +40,8 @@ class SegmentParameters(Parameters):
         min_seconds, max_seconds: wanted lengths of cuts. Shorter speech is joined to what is near; longer speech is cut
             where it is quietest.
         padding_seconds: silence to keep before and after the speech.
+        tiers: names of the tiers that have the text in TextGrids; by default `words`, or the only tier that is not of
+            phones.
     """
 
     sources: list[AnySource]
@@ -45,6 +50,7 @@ class SegmentParameters(Parameters):
     min_seconds: PositiveFloat = 2.0
     max_seconds: PositiveFloat = 30.0
     padding_seconds: float = Field(0.2, ge=0, le=1)
+    tiers: list[str] = []
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -65,7 +71,7 @@ class Segment(OfEntries):
     """Scan each recording once, and cut it."""
 
     name: ClassVar[str] = "segment"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     writes = CUTS
     openers: ClassVar[int] = 2
     Parameters = SegmentParameters
@@ -96,7 +102,10 @@ class Segment(OfEntries):
         if not recording.num_samples:
             return BadAudio("empty", "holds no samples")
         own = own_speech(recording.tracks)
-        cuts = sorted(self._cuts(entry, recording, own), key=lambda cut: (cut["start_sample"], cut["end_sample"]))
+        texts = self._texts(entry, source, recording)
+        cuts = sorted(
+            self._cuts(entry, recording, own, texts), key=lambda cut: (cut["start_sample"], cut["end_sample"])
+        )
         return {
             KEY: entry[KEY],
             "sampling_rate": recording.source_rate,
@@ -108,34 +117,46 @@ class Segment(OfEntries):
             ],
         }
 
-    def _cuts(self, entry: Entry, recording: Recording, own: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        speech = [spans_of(mask, recording.num_samples) for mask in own]
+    def _texts(self, entry: Entry, source: Source, recording: Recording) -> list[list[Phrase]]:
+        """Return the phrases of each track; none without a timed text."""
+        numbers = [track.channel for track in recording.tracks]
+        return phrases_of_tracks(entry, source, recording.num_samples, numbers, self.parameters.tiers)
+
+    def _cuts(
+        self, entry: Entry, recording: Recording, own: Sequence[np.ndarray], texts: Sequence[Sequence[Phrase]]
+    ) -> list[dict[str, Any]]:
+        num_samples, lengths = recording.num_samples, self.parameters.lengths
+        speech = [spans_of(mask, num_samples) for mask in own]
         roles = [self.parameters.roles.get(track.channel, "narrator") for track in recording.tracks]
+        at_once = [spoken_at_once(phrases, num_samples) for phrases in texts]
         talkers = [place for place, role in enumerate(roles) if role != "narrator"]
 
         def described(place: int, found: Cut, turn: int | None) -> dict[str, Any]:
             track = recording.tracks[place]
             others = [mask for other, mask in enumerate(own) if other != place]
+            default = entry["speaker_id"] if track.channel == MIX else _speaker(entry, track.channel)
             return {
                 "channel": track.channel,
                 "start_sample": found.start,
                 "end_sample": found.end,
-                "speaker_id": entry["speaker_id"] if track.channel == MIX else _speaker(entry, track.channel),
+                "speaker_id": default if found.speaker is None else f"{entry[KEY]}-{found.speaker}",
                 "role": roles[place],
                 "turn": turn,
-                "overlap": rounded(_share(others, found)),
+                "overlap": rounded(max(_share(others, found, WINDOW), _share([at_once[place]], found, FRAME))),
                 "level_dbfs": rounded(_level(track, found)),
                 "border": found.border,
+                "text": found.text,
             }
 
         cuts: list[dict[str, Any]] = []
         for place, track in enumerate(recording.tracks):
             if place not in talkers:
-                for found in cut(speech[place], track.high_passed, recording.num_samples, self.parameters.lengths):
+                heard = speech[place], track.high_passed, num_samples, lengths
+                for found in cut_by_phrases(texts[place], *heard) if texts[place] else cut(*heard):
                     cuts.append(described(place, found, None))
         number: int | None = None
-        padding, ends = self.parameters.lengths.padding, [0] * len(talkers)
-        found_turns = turns([speech[place] for place in talkers])
+        padding, ends = lengths.padding, [0] * len(talkers)
+        found_turns = turns([_spoken(speech[place], texts[place]) for place in talkers])
         for position, turn in enumerate(found_turns):
             place = talkers[turn.speaker]
             following = next(
@@ -150,7 +171,11 @@ class Segment(OfEntries):
                 # Users have even turns, so that whoever numbers turns by role finds them there.
                 first = 0 if roles[place] == "user" else 1
                 number = first if number is None else number + 1
-            cuts.append(described(place, Cut(start, end, border), None if turn.is_inside else number))
+            phrases = [each for each in texts[place] if turn.start <= each.start < turn.end]
+            said = " ".join(each.text for each in phrases if each.text) or None
+            names = {each.speaker for each in phrases}
+            found = Cut(start, end, border, said, names.pop() if len(names) == 1 else None)
+            cuts.append(described(place, found, None if turn.is_inside else number))
         return cuts
 
 
@@ -158,11 +183,22 @@ def _speaker(entry: Entry, channel: int) -> str:
     return f"{entry['speaker_id'] or entry[KEY]}-{channel}"
 
 
-def _share(others: Sequence[np.ndarray], found: Cut) -> float:
-    """Return the share of a cut's windows in which another channel's speaker speaks."""
-    if not others:
+def _spoken(speech: Sequence[Span], phrases: Sequence[Phrase]) -> list[Span]:
+    """Return the stretches of speech and of phrases, joined where they meet."""
+    joined: list[Span] = []
+    for start, end in sorted([*speech, *((phrase.start, phrase.end) for phrase in phrases)]):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _share(masks: Sequence[np.ndarray], found: Cut, window: int) -> float:
+    """Return the share of a cut's windows, of `window` samples, that one of the masks marks."""
+    if not masks:
         return 0.0
-    return float(np.any([mask[found.start // WINDOW : -(-found.end // WINDOW)] for mask in others], axis=0).mean())
+    return float(np.any([mask[found.start // window : -(-found.end // window)] for mask in masks], axis=0).mean())
 
 
 def _level(track: Track, found: Cut) -> float:
