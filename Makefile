@@ -56,9 +56,10 @@ nano: .venv/demo  ## rebuild the embedded EchoX and unit reader from rules and s
 	$(BIN)/echo-targets run nano-reader texts=out/nano/domain.jsonl root=out/nano/reader-corpus
 	$(BIN)/echo-targets train reader out/nano/reader-corpus out/nano/unit-reader
 
-english: .venv/demo  ## train a T2C of 14 million parameters and a reader of 5 on 30 hours of plain English; takes a day, writes to out/english
-	mkdir -p out/english && cd out/english && apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb wordnet
-	$(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/wordnet/usr/share/wordnet out/english/texts.jsonl
+english: .venv/dev  ## train a T2C of 14 million parameters and a reader of 5 on 36 hours of plain English; takes a day, writes to out/english
+	mkdir -p out/english && cd out/english && apt-get download wordnet-base bible-kjv bible-kjv-text r-cran-janeaustenr \
+	    && for package in *.deb; do dpkg-deb -x $$package unpacked; done
+	$(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/unpacked out/english/texts.jsonl
 	$(BIN)/echo-targets run english texts=out/english/texts.jsonl root=out/english/corpus
 	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c model.hidden_size=384 model.text_embedding_size=384 \
 	    model.num_layers=7 model.num_heads=6 model.num_kv_heads=6 model.ffn_size=1152 recipe.steps=12000 recipe.decay_steps=4000

@@ -26,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 
-from echo_targets.jobs.stages import STAGES, check_together, in_order, is_import_path, transform_of
+from echo_targets.jobs.stages import SEGMENT, STAGES, check_together, in_order, is_import_path, transform_of
 from echo_targets.pipeline.devices import NAMES, is_device, local_gpus
 from echo_targets.pipeline.lease import WhenBusy
 from echo_targets.pipeline.runners.base import Runner
@@ -133,7 +133,19 @@ class JobConfig(ExecutionConfig):
         return [
             StageSpec(STAGES.get(name, name), self.stages[name], self.device, self.batch_seconds, self.hang_factor)
             for name in in_order(self.stages)
+            if name != SEGMENT or len(self.stages) == 1
         ]
+
+    @property
+    def recordings(self) -> JobConfig | None:
+        """The job that runs first and cuts recordings, with the stage segment alone; None if there is no such stage.
+
+        It has a root of its own, from which ingest's sources of kind `cuts` list the cuts.
+        """
+        if SEGMENT not in self.stages or len(self.stages) == 1:
+            return None
+        root = next(source["root"] for source in self.stages["ingest"]["sources"] if source["kind"] == "cuts")
+        return self.model_copy(update={"root": root, "stages": {SEGMENT: self.stages[SEGMENT]}})
 
 
 def load(config: str, overrides: list[str]) -> JobConfig:
@@ -169,7 +181,7 @@ def load(config: str, overrides: list[str]) -> JobConfig:
         raise ConfigError(f"{path}: stages.ingest is missing. Add it with the sources to ingest.")
     try:
         in_order(stages)
-        check_together(stages)
+        check_together(stages, parsed.root)
     except UserError as error:
         raise ConfigError(f"{path}: {error}") from error
     settings = parsed.model_copy(update={"stages": stages})
@@ -275,7 +287,7 @@ def _is_recorded(settings: JobConfig, stage: str, key: Key, value: Any) -> bool:
         ).fingerprint_parameters()
     except UserError:  # a model is missing, so nothing can be recorded either
         recorded = {}
-    of_rows = stage == "ingest" and key[0] == "sources" and key[2:] in [(name,) for name in Source.of_rows]
+    of_rows = stage in ("ingest", SEGMENT) and key[0] == "sources" and key[2:] in [(name,) for name in Source.of_rows]
     written = dict(_leaves(recorded))
     copied = isinstance(value, str) and len(value) >= LEAST_SECRET and any(value in str(v) for v in written.values())
     return of_rows or copied or key in written

@@ -11,6 +11,7 @@ from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import Transform
 
 STAGES: dict[str, str] = {
+    "segment": "echo_targets.transforms.stages.segment.stage:Segment",
     "ingest": "echo_targets.transforms.stages.ingest:Ingest",
     "transcribe": "echo_targets.transforms.stages.transcribe:Transcribe",
     "measure": "echo_targets.transforms.stages.measure:Measure",
@@ -21,6 +22,9 @@ STAGES: dict[str, str] = {
     "publish_t2c": "echo_targets.transforms.stages.publish.stage:PublishT2C",
     "publish_echo": "echo_targets.transforms.stages.publish.stage:PublishEcho",
 }
+
+SEGMENT = "segment"
+"""The stage that cuts recordings, in a job of its own before the others."""
 
 
 def is_import_path(name: str) -> bool:
@@ -97,12 +101,20 @@ def in_order(names: Iterable[str]) -> list[str]:
     return ordered
 
 
-def check_together(stages: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check stages' parameters against each other.
+def check_together(stages: Mapping[str, Mapping[str, Any]], root: str) -> None:
+    """Check stages' parameters against each other, and against the job's root.
 
     Raises:
         UserError: a stage needs what another does not make.
     """
+    if SEGMENT in stages:
+        roots = {source["root"].rstrip("/") for source in stages["ingest"]["sources"] if source["kind"] == "cuts"}
+        if len(roots) != 1 or root.rstrip("/") in roots:
+            found = "none" if not roots else "the job's own root" if len(roots) == 1 else f"{len(roots)} roots"
+            raise UserError(
+                "stages.segment writes its cuts to a root of its own, which the sources of kind cuts name in "
+                f"stages.ingest.sources, but they name {found}: give each root: ${{root}}-recordings"
+            )
     if "echo" in stages and "publish_echo" in stages:
         target, made = stages["publish_echo"]["target"], stages["echo"]["targets"]
         if target not in made:

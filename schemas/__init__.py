@@ -2,6 +2,7 @@
 
 from echo_targets.schemas.tables import (
     alignments,
+    cuts,
     echo_targets,
     entries,
     features,
@@ -15,6 +16,7 @@ from echo_targets.schemas.tables import (
 )
 from echo_targets.schemas.tables.alignments import ALIGNMENTS
 from echo_targets.schemas.tables.base import KEY, SAMPLE_RATE, Rule, Table
+from echo_targets.schemas.tables.cuts import CUTS
 from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS
 from echo_targets.schemas.tables.entries import ENTRIES
 from echo_targets.schemas.tables.features import FEATURES
@@ -30,6 +32,7 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         ENTRIES,
+        CUTS,
         UTTERANCES,
         TRANSCRIPTS,
         MEASURES,
@@ -47,6 +50,7 @@ TABLES: dict[str, Table] = {
 
 __all__ = [
     "ALIGNMENTS",
+    "CUTS",
     "ECHO",
     "ECHO_TARGETS",
     "ENTRIES",
@@ -65,6 +69,7 @@ __all__ = [
     "Rule",
     "Table",
     "alignments",
+    "cuts",
     "echo_targets",
     "entries",
     "features",

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from echo_targets.jobs.escapes import json_text, markup
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.versions.difference import QUANTILES, Difference, Tally, difference
-from echo_targets.jobs.versions.parts import Side, side
+from echo_targets.jobs.versions.side_by_side import Side, side
 from echo_targets.pipeline.stage import changes
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.layout import LayoutError

@@ -22,9 +22,9 @@ from echo_targets.schemas import UNIT_COUNTS, UNITS
 from echo_targets.schemas.dataset.layout import Dataset, must_be_readable
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.stages.count_units import CountUnitsParameters
-from echo_targets.transforms.units.counts import COUNTS
 from echo_targets.transforms.units.language import UnitLanguage, fit_ngrams
-from echo_targets.transforms.units.sums import added, sum_counts
+from echo_targets.transforms.units.ngram_counts import COUNTS
+from echo_targets.transforms.units.summed_counts import added, sum_counts
 
 Mode = Literal["ngram", "bpe"]
 SPEC = "echo_targets.transforms.stages.count_units:CountUnits"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Val
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from echo_targets.jobs.commands.run import Missing, say_ignored, survey
+from echo_targets.jobs.commands.run import Missing, say_remarks, survey
 from echo_targets.jobs.config import ConfigError, JobConfig, load, read_values
 from echo_targets.jobs.escapes import json_text, markup, one_line
 from echo_targets.jobs.screen import open_console
@@ -116,7 +116,7 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
     else:
         console = open_console()
         _show(console, about, found, speeds, measured)
-        say_ignored(seen.found, console)
+        say_remarks(seen.found, console)
     return 0
 
 

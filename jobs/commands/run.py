@@ -16,14 +16,17 @@ from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
 from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.expected import print_differences
 from echo_targets.jobs.screen import Screen, funnel, open_console
+from echo_targets.jobs.stages import SEGMENT
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.job import Job, JobFailed
 from echo_targets.pipeline.plan import Plan, plan
+from echo_targets.schemas import UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset, Index
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.sources.base import Expected, Source, SourceError
 from echo_targets.transforms.sources.registry import entries, named
 from echo_targets.transforms.stages.ingest import IngestParameters
+from echo_targets.transforms.stages.segment.stage import SegmentParameters
 
 FAILED = 3
 STOPPED = 130
@@ -37,17 +40,39 @@ def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
         dry_run_command(settings, console)
         return 0
     settings.gpus()  # a missing device is reported before the sources are listed, which may take long
+    if settings.recordings and (code := _run_recordings(settings.recordings, console)):
+        return code
     sources = sources_of(settings)
     job = _job(settings, sources)
-    say_ignored(sources, console)
+    say_remarks(sources, console)
     if code := run_job(settings, job, console):
         return code
     return int(print_differences(sources_of(settings), Dataset(job.root), console))
 
 
+def _run_recordings(settings: JobConfig, console: Console) -> int:
+    """Cut the recordings, and return the exit code."""
+    sources = sources_of(settings)
+    job = _job(settings, sources)
+    say_remarks(sources, console)
+    if texts := sum(len(shard) - shard["reference_text"].null_count for shard in _plan(job).shards()):
+        console.print(
+            f"recordings with a text without times: {texts:,}. segment does not use it; transcribe writes new ones",
+            soft_wrap=True,
+        )
+    return run_job(settings, job, console)
+
+
+def _plan(job: Job) -> Plan:
+    assert isinstance(job.plan, Plan)
+    return job.plan
+
+
 def sources_of(settings: JobConfig) -> list[Source]:
-    """Return the sources of a configuration."""
-    return list(IngestParameters.model_validate(settings.stages["ingest"]).sources)
+    """Return the sources of a configuration: those of ingest, or of segment if that is its only stage."""
+    if "ingest" in settings.stages:
+        return list(IngestParameters.model_validate(settings.stages["ingest"]).sources)
+    return list(SegmentParameters.model_validate(settings.stages[SEGMENT]).sources)
 
 
 def job_of(settings: JobConfig) -> Job:
@@ -72,13 +97,11 @@ def _job(settings: JobConfig, sources: list[Source]) -> Job:
     )
 
 
-def say_ignored(sources: list[Source], console: Console) -> None:
-    """Print each listed source's unrecognized keys, which may be misspellings."""
+def say_remarks(sources: list[Source], console: Console) -> None:
+    """Print what each listed source left out."""
     for source in sources:
-        if found := [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in source.ignored.items()]:
-            are = "these keys are" if len(found) > 1 else "this key is"
-            said = f"{source.place}: {are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists the recognized keys"
-            console.print(one_line(said), markup=False, soft_wrap=True)
+        for remark in source.remarks:
+            console.print(one_line(f"{source.place}: {remark}"), markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -107,8 +130,7 @@ class Survey:
     @property
     def plan(self) -> Plan:
         """The job's plan."""
-        assert isinstance(self.job.plan, Plan)
-        return self.job.plan
+        return _plan(self.job)
 
 
 def survey(settings: JobConfig) -> Survey:
@@ -167,12 +189,20 @@ def run_job(execution: ExecutionConfig, job: Job, console: Console) -> int:
             code = STOPPED
     console.print(funnel(screen.reports))
     if code == 0:
-        console.print(f"Shards are in {job.root}, described by {write_card(job.root)}", markup=False)
+        where = f"Shards are in {job.root}"
+        if UTTERANCES.name in Dataset(job.root).tables():
+            where += f", described by {write_card(job.root)}"
+        console.print(where, markup=False)
     return code
 
 
 def dry_run_command(settings: JobConfig, console: Console) -> None:
     """Print what a run would do and why, or, if sources are missing, which ones and the stages that need them."""
+    if settings.recordings:
+        dry_run_command(settings.recordings, console)
+        if any(table.committed < table.shards for table in job_of(settings.recordings).preview()):
+            console.print("The other stages can be planned when the recordings have been cut.")
+            return
     seen = survey(settings)
     listed = _listed(seen)
     for name, source in named(seen.found).items():
@@ -180,7 +210,7 @@ def dry_run_command(settings: JobConfig, console: Console) -> None:
         if wanted := source.expected:
             what = f"{items:,} items and {hours:,.2f} hours listed, {wanted}"
             console.print(one_line(f"{source.corpus}: {what}"), markup=False)
-    say_ignored(seen.found, console)
+    say_remarks(seen.found, console)
     if not seen.missing:
         print_plan(seen.job, console)
         return
@@ -213,8 +243,7 @@ def _listed(seen: Survey) -> dict[str, tuple[int, float]]:
 
 def print_plan(job: Job, console: Console) -> None:
     """Print what a run would do and why."""
-    planned = job.plan
-    assert isinstance(planned, Plan)
+    planned = _plan(job)
     console.print(
         f"{planned.num_entries} items ({planned.num_bad} of them unreadable lines), "
         f"about {planned.seconds / 3600:.2f} hours, "
@@ -238,7 +267,7 @@ def _too_long(job: Job, planned: Plan) -> list[tuple[str, float, int]]:
     limits = [
         (spec.transform_class().name, spec.parameters["max_seconds"], spec.parameters.get("roles"))
         for spec in job.stages
-        if spec.parameters.get("max_seconds") is not None
+        if spec.parameters.get("max_seconds") is not None and spec.transform_class().name != SEGMENT
     ]
     counts = [0] * len(limits)
     for shard in planned.shards() if limits else ():

@@ -1,16 +1,16 @@
-"""Generate plain English to train a text-to-codec model and a unit reader on: sentences of Debian's packages, by a seed.
+"""Generate plain English to train a text-to-codec model and a unit reader on, from Debian's packages, by a seed.
 
     apt-get download wordnet-base bible-kjv bible-kjv-text r-cran-janeaustenr
     for package in *.deb; do dpkg-deb -x $package unpacked; done
     python -m echo_targets.jobs.corpora.plain_english unpacked OUT.jsonl [--hours 36] [--seed 0] [--without TEXTS.jsonl]
 
-- WordNet 3.0 (Princeton University; free for any use with its notice): 117,000 definitions and 48,000 examples, in words
-  of every kind.
+- WordNet 3.0 (Princeton University; free for any use with its notice): 117,000 definitions and 48,000 examples, in
+  words of every kind.
 - Six novels by Jane Austen, and the King James Bible, both in the public domain: long sentences, dialogue, names.
 
-A line joins sentences of one source to 3 to 12 seconds of speech; numbers are written as words. A third of the lines has
-no punctuation and no capitals, as transcripts have. About a fiftieth of the sentences belongs to the split `test`; the
-others never contain one of these.
+A line joins sentences of one source to 3 to 12 seconds of speech; numbers are written as words. A third of the lines
+has no punctuation and no capitals, as transcripts have. About a fiftieth of the sentences belongs to the split `test`;
+the others never contain one of these.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OPENINGS = (
     "{0}: {1}.",
 )
 UNSPOKEN = re.compile(r"[^A-Za-z '.,?!;:-]")
-SENTENCE = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<=[.?!])['\"]?\s+(?=['\"]?[A-Z])")
+SENTENCE = re.compile(r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bDr\.)(?<!\bSt\.)(?<=[.?!])['\"]?\s+(?=['\"]?[A-Z])")
 CLAUSE = re.compile(r"(?<=[;:])\s+|\s*--\s*")
 
 
@@ -93,7 +93,7 @@ def bible(folder: Path) -> Iterator[str]:
     Args:
         folder: folder with `bin/bible` and `lib/bible.data`.
     """
-    command = [folder / "bin" / "bible", "-f", "-p", folder / "lib", "Gen1:1-Rev22:21"]
+    command: list[str | Path] = [folder / "bin" / "bible", "-f", "-p", folder / "lib", "Gen1:1-Rev22:21"]
     for verse in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines():
         yield from prose(verse.partition(" ")[2])
 

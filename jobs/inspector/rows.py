@@ -71,6 +71,7 @@ class PageRow:
         scores: scores in the order of SCORES, NaN where missing.
         units: row of the `units` table, if any.
         lot: hash in [0, 1), equal for all turns of a dialogue; rows with lot < x are a sample of share x.
+        cuts: all cuts of the row's recording in its shard, if the row is the first of them.
     """
 
     number: int
@@ -78,6 +79,24 @@ class PageRow:
     scores: list[float]
     units: Row | None
     lot: float
+    cuts: list[Row] | None = None
+
+
+def recordings_of(utterances: Sequence[Row], first: int) -> dict[int, list[Row]]:
+    """Return the utterances of each recording in a shard, by the number of its first one.
+
+    Args:
+        utterances: the shard's rows of the table `utterances`.
+        first: number of the shard's first row.
+    """
+    found: dict[str, list[Row]] = {}
+    for number, row in enumerate(utterances, first):
+        if row["recording_id"] is not None:
+            start, end = row["start_sample"] / SAMPLE_RATE, row["end_sample"] / SAMPLE_RATE
+            same = {name: row[name] for name in ("channel", "role", "turn")}
+            cut = {"number": number, "start": round(start, 2), "end": round(end, 2), **same}
+            found.setdefault(row["recording_id"], []).append(cut)
+    return {cuts[0]["number"]: cuts for cuts in found.values()}
 
 
 class Source:
@@ -171,6 +190,8 @@ class Source:
         }
         versions = [{row[KEY]: row for row in self._read(part, shard)} for part in self.targets]
         turns = {(row["dialogue_id"], row["turn"]): place for place, row in enumerate(utterances) if row["dialogue_id"]}
+        recordings = recordings_of(utterances, first)
+        starts = {cut["number"]: start for start, cuts in recordings.items() for cut in cuts}
         made = []
         for place, utterance in enumerate(utterances):
             is_user = utterance["role"] == "user"
@@ -181,6 +202,8 @@ class Source:
             words = tables[ALIGNMENTS.name].get(reply[KEY]) if reply else None
             detail = _utterance(utterance) | _transcribed(joined[TRANSCRIPTS.name], utterance["reference_text"])
             detail |= _aligned(joined[ALIGNMENTS.name]) | _units(joined[UNITS.name])
+            if first + place in starts:
+                detail["recording"] = starts[first + place]
             if other is not None:
                 detail["other"] = {"number": first + other, "id": utterances[other][KEY], "is_reply": is_user}
             if any(targets):
@@ -189,7 +212,8 @@ class Source:
             scores = _scores(detail, joined, targets[0] if targets else None, apart[0] if apart else None)
             dialogue = utterance["dialogue_id"] or utterance[KEY]
             lot = zlib.crc32(dialogue.encode()) / 2**32
-            made.append(PageRow(first + place, detail, scores, joined[UNITS.name], lot))
+            cuts = recordings.get(first + place)
+            made.append(PageRow(first + place, detail, scores, joined[UNITS.name], lot, cuts))
         return made
 
 
@@ -245,6 +269,9 @@ def _borders_of_words(text: str) -> list[int]:
 def _utterance(row: Row) -> Row:
     names = ("dialogue_id", "turn", "role", "corpus", "split", "language", "speaker_id", "license", "synthetic")
     kept = {name: row[name] for name in names if row[name] is not None}
+    if row["recording_id"] is not None:
+        start, end = row["start_sample"] / SAMPLE_RATE, row["end_sample"] / SAMPLE_RATE
+        kept["place"] = f"{start:.2f} to {end:.2f} s of {row['recording_id']}"
     return kept | {
         "id": row[KEY],
         "seconds": round(row["num_samples"] / SAMPLE_RATE, 4),

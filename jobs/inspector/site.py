@@ -1,13 +1,14 @@
 """Write the page as a folder of static files that needs no server: a browser opens `index.html`.
 
-    index.html              the overview
-    static/                 the page's scripts and styles, and uPlot
-    data/index.js           counts, corpora, scores and versions
-    data/rows/0003.js       ids, texts and scores of 10,000 rows, for searching and sorting
-    data/details/000012.js  all other fields of 50 rows
-    data/sounds/000345.js   audio, peaks and spectrogram of one row, for a sample of rows
-    data/voices/000345.js   synthesized targets of one row, if there is a vocoder
-    data/spectra.js         mean spectrum of each unit
+    index.html                 the overview
+    static/                    the page's scripts and styles, and uPlot
+    data/index.js              counts, corpora, scores and versions
+    data/rows/0003.js          ids, texts and scores of 10,000 rows, for searching and sorting
+    data/details/000012.js     all other fields of 50 rows
+    data/sounds/000345.js      audio, peaks and spectrogram of one row, for a sample of rows
+    data/voices/000345.js      synthesized targets of one row, if there is a vocoder
+    data/recordings/000345.js  the cuts of a recording in one shard, by its first row
+    data/spectra.js            mean spectrum of each unit
 
 Browsers do not let a page opened from a file fetch data, but it may add scripts, so each data file holds one call,
 `site.put(name, value)`. File names come from row numbers, never from the dataset's contents.
@@ -149,6 +150,8 @@ def write_site(root: str, folder: Path, sounds: int, vocoder: Vocoder | None = N
             sums[0] += 1
             sums[1] += row.detail["seconds"]
             names.setdefault(row.detail["corpus"], len(names))
+            if row.cuts:
+                site.put(f"recordings/{row.number:06d}", row.cuts)
             chunk.append(row)
             page.append(row)
             if len(page) == PAGE or row.number == source.total - 1:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.jobs.versions.parts import Part, Side, equal_shards, parts
+from echo_targets.jobs.versions.side_by_side import Part, Side, equal_shards, parts
 from echo_targets.pipeline.compare import differing
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.tables.targets import ORIGINS

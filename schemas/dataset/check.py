@@ -24,6 +24,7 @@ from echo_targets.schemas.dataset.layout import (
 )
 from echo_targets.schemas.dataset.versions import Recipe, Snapshot, entry_digest, shard_id
 from echo_targets.schemas.tables.base import KEY, Rule, Table, column
+from echo_targets.schemas.tables.cuts import CUTS
 from echo_targets.schemas.tables.entries import ENTRIES
 from echo_targets.schemas.tables.rejects import REJECTS
 from echo_targets.schemas.tables.utterances import UTTERANCES
@@ -343,7 +344,7 @@ class _Shards:
         utterances, missing = self._upstream(UTTERANCES, [KEY, *UTTERANCE_COLUMNS], shard)
         yield from _check_rows(file, self.table, shard, keys, utterances)
         yield from missing
-        if self.table is not UTTERANCES:
+        if self.table not in (CUTS, UTTERANCES):
             return
         entries, missing = self._upstream(ENTRIES, [KEY], shard)
         yield from missing

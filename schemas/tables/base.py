@@ -95,6 +95,9 @@ ORIGIN = {
     "speaker_id": "speaker, as the corpus names them",
     "license": "license of the recording and its text",
 }
+RECORDING = {
+    "recording_id": "the recording that the utterance was cut from; null if it was not cut by this pipeline",
+}
 SOUND = {
     "audio": "the sound, as `datasets` stores it",
     "audio.bytes": "16 kHz mono FLAC with 16-bit samples",

@@ -3,12 +3,12 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas.tables.base import KEY, ORIGIN, TURN, Rule, Table, column
+from echo_targets.schemas.tables.base import KEY, ORIGIN, RECORDING, TURN, Rule, Table, column
 from echo_targets.schemas.tables.rules import not_empty_rule, range_rule
 
 ENTRIES = Table(
     name="entries",
-    version="1.2.0",
+    version="1.3.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -23,6 +23,7 @@ ENTRIES = Table(
             column("start_seconds", pa.float64(), nullable=True),
             column("section_seconds", pa.float64(), nullable=True),
             column("declared_seconds", pa.float64(), nullable=True),
+            column("recording_id", pa.string(), nullable=True),
             column("dialogue_id", pa.string(), nullable=True),
             column("turn", pa.int16(), nullable=True),
             column("role", pa.string()),
@@ -50,6 +51,7 @@ ENTRIES = Table(
         "start_seconds": "start of the item in its file; null means the beginning",
         "section_seconds": "duration of the item; null means up to the end of its file",
         "declared_seconds": "declared duration of the file; audio of another duration is rejected",
+        **RECORDING,
         "role": "who speaks: user, assistant or narrator",
         "channel": "channel of the source to use; -1 is the mean of all channels",
         "reference_text": "text of the speech, as given by the corpus",

@@ -3,15 +3,40 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas.tables.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column
+from echo_targets.schemas.tables.base import (
+    AUDIO,
+    CATEGORY,
+    KEY,
+    ORIGIN,
+    RECORDING,
+    SOUND,
+    TURN,
+    Mask,
+    Rule,
+    Table,
+    column,
+)
 from echo_targets.schemas.tables.rules import not_empty_rule, one_of_rule, range_rule, trimmed_rule
+
+ROUNDING = 2
+"""Samples by which resampling may change the length of an utterance cut from a recording of another rate."""
+
+
+def _half_placed(rows: pa.RecordBatch) -> Mask:
+    """Mark rows that have some, but not all, of recording, start and end."""
+    missing = [pc.is_null(rows[name]) for name in ("recording_id", "start_sample", "end_sample")]
+    return pc.or_(pc.xor(missing[0], missing[1]), pc.xor(missing[1], missing[2]))
+
 
 UTTERANCES = Table(
     name="utterances",
-    version="3.1.0",
+    version="3.2.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
+            column("recording_id", pa.string(), nullable=True),
+            column("start_sample", pa.int64(), nullable=True),
+            column("end_sample", pa.int64(), nullable=True),
             column("dialogue_id", pa.string(), nullable=True),
             column("turn", pa.int16(), nullable=True),
             column("role", CATEGORY),
@@ -34,6 +59,9 @@ UTTERANCES = Table(
         **TURN,
         **ORIGIN,
         **SOUND,
+        **RECORDING,
+        "start_sample": "first sample of the utterance in its recording, at 16 kHz; null without a recording",
+        "end_sample": "exclusive end in its recording",
         "role": "who speaks: user, assistant or narrator",
         "audio_sha256": "SHA-256 of the samples as little-endian 16-bit integers, 32 bytes",
         "sampling_rate": "sampling rate of the source in Hz",
@@ -56,6 +84,17 @@ UTTERANCES = Table(
             "audio_sha256_length",
             "audio_sha256 has 32 bytes",
             lambda rows: pc.not_equal(pc.binary_length(rows["audio_sha256"]), 32),
+        ),
+        Rule(
+            "place_in_recording", "recording_id, start_sample and end_sample are all present or all null", _half_placed
+        ),
+        Rule(
+            "length_in_recording",
+            f"end_sample is num_samples after start_sample, within {ROUNDING} samples of rounding",
+            lambda rows: pc.greater(
+                pc.abs(pc.subtract(pc.subtract(rows["end_sample"], rows["start_sample"]), rows["num_samples"])),
+                ROUNDING,
+            ),
         ),
         Rule(
             "turn_of_dialogue",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -109,6 +110,19 @@ def test_keys_that_are_ignored_are_listed(manifest: Path, tmp_path: Path) -> Non
     )
     result = run("run", str(ingest))
     assert "m.jsonl: this key is ignored: speeker (1 line);" in result.stdout.replace("\n", " ")
+
+
+def test_a_folder_without_a_manifest(speech: list[dict[str, Any]], tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    for row in speech[:3]:
+        (calls / row["audio"].name).write_bytes(row["audio"].read_bytes())
+    (calls / "cover.jpg").write_bytes(b"x")
+    result = run("run", "audio", f"folder={calls}", f"root={tmp_path}/out", "--dry-run")
+    assert "3 items (0 of them unreadable lines)" in result.stdout, result.stdout + result.stderr
+    assert f"{calls}: skipped files without an ending of audio: 1 (.jpg 1)" in result.stdout.replace("\n", " ")
+    result = run("run", "folder", f"manifest={calls}", f"root={tmp_path}/out", "--dry-run")
+    assert result.returncode == 2 and "is not a file; for a folder of audio, use kind: folder" in result.stderr
 
 
 def test_too_many_rejects_is_1_and_nothing_is_lost(manifest: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from echo_targets.jobs.config import CONFIGS, ConfigError, execution, load
 
 GIVEN = {
     "folder": ["manifest=m.jsonl", "root=out"],
+    "audio": ["folder=calls", "root=out"],
+    "recordings": ["folder=audio", "root=out"],
     "demo": ["corpus=corpus"],
     "nano-t2c": ["root=out"],
     "nano-corpus": ["texts=t.jsonl", "root=out"],
@@ -54,7 +56,9 @@ def test_missing_values_are_named_once_each(tmp_path: Path) -> None:
 
 def test_no_such_configuration() -> None:
     said = fails("mls")
-    assert re.search(r"Shipped jobs are corpora/audioqa-1m, .*corpora/mls, .*demo, echox-6k, english, folder, ", said)
+    assert re.search(
+        r"Shipped jobs are audio, corpora/audioqa-1m, .*corpora/mls, .*demo, echox-6k, english, folder, ", said
+    )
     assert "; trainings are train-echo, " in said
 
 

@@ -46,7 +46,7 @@ def _entry(number: int) -> Row:
         "source": "calls/train",
         "source_fingerprint": "44136fa355b3678a",
         "where": None,
-        "locator": f"/corpus/{number}.wav",
+        "locator": f"/corpus/y/{number}.wav",  # its digest decides where the stand-ins' shards are cut
         "size": 32_044,
         "error_class": None,
         "error": None,
@@ -54,6 +54,7 @@ def _entry(number: int) -> Row:
         "start_seconds": None if number % 2 else 12.5,
         "section_seconds": None if number % 2 else num_samples(number) / 16_000,
         "declared_seconds": num_samples(number) / 16_000 if number % 2 else None,
+        "recording_id": None,
         **_dialogue(number),
         "role": ("user", "assistant")[number % 2],
         "corpus": "calls",
@@ -71,8 +72,35 @@ def _dialogue(number: int) -> Row:
     return {"dialogue_id": f"dialogue-{number // 2}", "turn": number % 2}
 
 
+def _cuts(number: int) -> Row:
+    """A recording in which a user speaks, an assistant answers over a second user remark, and the user closes."""
+    length = num_samples(number)
+    cut = {"speaker_id": f"call-{number}-1", "overlap": 0.25, "level_dbfs": -31.5, "border": "turn"}
+    user = {"channel": 1, "role": "user", **cut}
+    assistant = {"channel": 0, "role": "assistant", **cut, "speaker_id": None}
+    return {
+        "sampling_rate": 8_000,
+        "num_channels": 2,
+        "num_samples": length,
+        "cuts": [
+            {**user, "start_sample": 100, "end_sample": 4_000, "turn": 0},
+            {**assistant, "start_sample": 3_900, "end_sample": 12_000, "turn": 1},
+            {**user, "start_sample": 5_000, "end_sample": 6_000, "turn": None},
+            {**user, "start_sample": 12_500, "end_sample": length, "turn": 2, "border": "end"},
+        ],
+        "gaps": [
+            {"channel": 0, "start_sample": 0, "end_sample": 3_900, "why": "cross_talk"},
+            {"channel": 0, "start_sample": 12_000, "end_sample": length, "why": "no_speech"},
+            {"channel": 1, "start_sample": 0, "end_sample": 100, "why": "no_speech"},
+            {"channel": 1, "start_sample": 4_000, "end_sample": 5_000, "why": "no_speech"},
+            {"channel": 1, "start_sample": 6_000, "end_sample": 12_500, "why": "no_speech"},
+        ],
+    }
+
+
 def _utterance(number: int) -> Row:
     return {
+        **dict.fromkeys(("recording_id", "start_sample", "end_sample")),
         **_dialogue(number),
         "role": ("user", "assistant")[number % 2],
         "corpus": "calls",
@@ -296,6 +324,7 @@ def _echo(number: int) -> Row:
 
 _SAMPLES = {
     "entries": _entry,
+    "cuts": _cuts,
     "utterances": _utterance,
     "transcripts": _transcript,
     "measures": _measure,

@@ -8,7 +8,7 @@ from typing import Any
 from echo_targets.jobs.commands import gc
 from echo_targets.jobs.commands.promote import label_command, promote_command
 from echo_targets.jobs.versions.difference import difference
-from echo_targets.jobs.versions.parts import side
+from echo_targets.jobs.versions.side_by_side import side
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import files, ids

@@ -23,7 +23,7 @@ import numpy as np
 
 from echo_targets.transforms.audio.blocks import BLOCK, Block, check_end, check_header, check_zeros
 from echo_targets.transforms.audio.containers.base import BadAudio, Link, Seekable, Span, size_of
-from echo_targets.transforms.audio.containers.other_files import reject_other_file
+from echo_targets.transforms.audio.containers.not_audio import reject_other_file
 from echo_targets.transforms.audio.containers.registry import links
 from echo_targets.transforms.audio.ffmpeg import ffmpeg_blocks
 

@@ -30,7 +30,7 @@ class Mixer:
 
     def __init__(self, channel: int) -> None:
         self._channel = channel
-        self._resampler: _Resampler | None = None
+        self._resampler: Resampler | None = None
         self._blocks: list[np.ndarray] = []
         self._rate = 0
         self._base = 0.0
@@ -72,7 +72,7 @@ class Mixer:
             self._finish_run()
             self._base, self._frames, self._rate = self.seconds, 0, rate
             self.source_rate = self.source_rate or rate
-            self._resampler = None if rate == SAMPLE_RATE else _Resampler(rate)
+            self._resampler = None if rate == SAMPLE_RATE else Resampler(rate)
         self._frames += len(mono)
         self.size += samples.size
         self._blocks.append(mono if self._resampler is None else self._resampler(mono))
@@ -185,7 +185,7 @@ class _Channel:
         return self.most - self.least
 
 
-class _Resampler:
+class Resampler:
     """Resamples to 16 kHz. The result does not depend on how the samples are cut into blocks."""
 
     def __init__(self, rate: int) -> None:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,13 @@ from echo_targets.transforms.audio.containers.base import Link, Seekable, Span, 
 from echo_targets.transforms.audio.decode import blocks
 from echo_targets.transforms.audio.mixing import MIX as MIX
 from echo_targets.transforms.audio.mixing import Mixer
+from echo_targets.transforms.audio.sections import MISMATCH_SECONDS, SectionReader
+from echo_targets.transforms.audio.sections import Section as Section
 
 DECODERS = 2
 HEADER_BUFFER = 1 << 16
 """Bytes per request when a header is loaded."""
 
-MISMATCH_SECONDS = 0.5
-"""By how much a duration may differ from the declared one."""
 SAMPLES_PER_SECOND = 384_000
 """Samples, over all channels, that may be decoded per second of `max_seconds`."""
 BYTES_PER_SECOND = 100
@@ -67,26 +67,6 @@ class Limits:
 
     min_seconds: float
     max_seconds: float
-
-
-@dataclass(frozen=True)
-class Section:
-    """The part of a file that makes an utterance.
-
-    Attributes:
-        start: its start in the file, in seconds.
-        seconds: its duration; None extends to the end of the file.
-    """
-
-    start: float = 0.0
-    seconds: float | None = None
-
-    @property
-    def end(self) -> float:
-        return np.inf if self.seconds is None else self.start + self.seconds
-
-    def __str__(self) -> str:
-        return f"the section from {self.start:.2f} s" + ("" if self.seconds is None else f" to {self.end:.2f} s")
 
 
 @dataclass(frozen=True)
@@ -123,54 +103,81 @@ def load(
         BadAudio: the audio can't be used.
         OSError: the file can't be read.
     """
-    section = section or Section()
-    if section.seconds is not None and section.seconds > limits.max_seconds:
-        raise _too_long(limits)
-    mixer = Mixer(channel)
-    decoded = _waveform_blocks(*raw) if isinstance(raw, tuple) else blocks(raw, section.start)
-    for samples, rate in _within(section, decoded):
-        mixer.add(samples, rate)
-        if mixer.seconds > limits.max_seconds:
-            raise _too_long(limits)
-        if mixer.size > limits.max_seconds * SAMPLES_PER_SECOND:
-            raise BadAudio("too_large", f"has more than {mixer.size:,} samples in {samples.shape[1]} channels")
+    (found,) = load_sections(reader_of(raw), limits, [(channel, section or Section())], declared_seconds)
+    if isinstance(found, BadAudio):
+        raise found
+    return found
+
+
+def reader_of(raw: Raw) -> SectionReader:
+    """Return a reader of the sections of a file, its bytes, or a waveform."""
+    return SectionReader(lambda start: waveform_blocks(*raw) if isinstance(raw, tuple) else blocks(raw, start))
+
+
+def load_sections(
+    reader: SectionReader,
+    limits: Limits,
+    wanted: Sequence[tuple[int, Section]],
+    declared_seconds: float | None = None,
+) -> list[Audio | BadAudio]:
+    """Load several sections of a file in one pass, each as `load` does.
+
+    Args:
+        wanted: channel and section of each utterance.
+
+    Returns:
+        The utterances, or their problems.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    mixers = [Mixer(channel) for channel, _ in wanted]
+    failed = {
+        number: _too_long(limits)
+        for number, (_, section) in enumerate(wanted)
+        if section.seconds is not None and section.seconds > limits.max_seconds
+    }
+
+    def take(number: int, samples: np.ndarray, rate: int) -> bool:
+        mixer = mixers[number]
+        try:
+            mixer.add(samples, rate)
+            if mixer.seconds > limits.max_seconds:
+                raise _too_long(limits)
+            if mixer.size > limits.max_seconds * SAMPLES_PER_SECOND:
+                raise BadAudio("too_large", f"has more than {mixer.size:,} samples in {samples.shape[1]} channels")
+        except BadAudio as error:
+            failed[number] = error
+            return False
+        return True
+
+    asked = [number for number in range(len(wanted)) if number not in failed]
+    if asked:
+        lost = reader.read([wanted[number][1] for number in asked], lambda place, *block: take(asked[place], *block))
+        failed |= {asked[place]: error for place, error in lost.items()}
+    return [
+        failed.get(number) or _finished(mixers[number], limits, wanted[number][1], declared_seconds)
+        for number in range(len(wanted))
+    ]
+
+
+def _finished(mixer: Mixer, limits: Limits, section: Section, declared_seconds: float | None) -> Audio | BadAudio:
     seconds = mixer.seconds
     if section.seconds is None and declared_seconds and abs(seconds - declared_seconds) > MISMATCH_SECONDS:
-        raise BadAudio("duration_mismatch", f"lasts {seconds:.2f} s, but {declared_seconds:.2f} s were declared")
+        return BadAudio("duration_mismatch", f"lasts {seconds:.2f} s, but {declared_seconds:.2f} s were declared")
     if seconds < limits.min_seconds:
-        raise BadAudio("too_short", f"lasts {seconds:.3f} s, less than min_seconds={limits.min_seconds:g}")
-    return Audio(mixer.finish(), mixer.source_rate)
+        return BadAudio("too_short", f"lasts {seconds:.3f} s, less than min_seconds={limits.min_seconds:g}")
+    try:
+        return Audio(mixer.finish(), mixer.source_rate)
+    except BadAudio as error:
+        return error
 
 
 def _too_long(limits: Limits) -> BadAudio:
     return BadAudio("too_long", f"lasts longer than max_seconds={limits.max_seconds:g}")
 
 
-def _within(section: Section, decoded: Iterator[Block]) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the samples of a section, with borders rounded to samples of the source.
-
-    Raises:
-        BadAudio: the file ends before the section.
-    """
-    base, done, current = 0.0, 0, 1  # for the current run of one rate: seconds before it, samples so far, rate
-    for samples, rate, skipped in decoded:
-        if rate != current:
-            base, done, current = base + done / current, 0, rate
-        done += skipped
-        first = round((section.start - base) * rate) - done
-        last = len(samples) if section.seconds is None else round((section.end - base) * rate) - done
-        done += len(samples)
-        taken = samples[max(0, first) : max(0, last)]
-        if len(taken):
-            yield taken, rate
-        if last < len(samples) or (last == len(samples) and section.seconds is not None):
-            return
-    lasts = base + done / current
-    if (section.start and section.start >= lasts) or lasts + MISMATCH_SECONDS < section.end < np.inf:
-        raise BadAudio("section_outside", f"lasts {lasts:.2f} s, but {section} was requested")
-
-
-def _waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
+def waveform_blocks(waveform: np.ndarray, rate: int) -> Iterator[Block]:
     """Yield a waveform of floats or integers. If it has two dimensions, the shorter one is the channels."""
     samples = waveform[:, None] if waveform.ndim == 1 else waveform
     if samples.ndim != 2 or samples.dtype.kind not in "fiu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import MIX, Raw, header_seconds
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.languages import code_of
+from echo_targets.transforms.sources.walk import Folder, by_folder, walk
 
 PROBES, REMOTE_PROBES = 16, 32
 """Files to probe at the same time while items are listed."""
@@ -67,6 +69,7 @@ class Item:
     error_class: str | None = None
     error: str | None = None
     text: str | None = None
+    recording_id: str | None = None
     dialogue_id: str | None = None
     turn: int | None = None
     role: str | None = None
@@ -138,6 +141,14 @@ class Source(Parameters):
         return dict(self._ignored.most_common())
 
     @property
+    def remarks(self) -> list[str]:
+        """What the last `items` left out and the user should look at, such as keys that may be misspelled."""
+        found = [f"{name} ({count:,} line{'s' * (count > 1)})" for name, count in self.ignored.items()]
+        are = "these keys are" if len(found) > 1 else "this key is"
+        said = f"{are} ignored: {', '.join(found)}; docs/MANIFESTS.md lists the recognized keys"
+        return [said] if found else []
+
+    @property
     def place(self) -> str:
         """Where the items are listed, for messages."""
         return str(getattr(self, self.listed_in))
@@ -196,8 +207,16 @@ class Files(ABC):
         """Return the sorted locators of the files with a suffix, `depth` folders below a folder."""
 
     @abstractmethod
+    def walk(self, skipped: Counter[str]) -> Iterator[Folder]:
+        """Yield the folders at any depth with their files, and count what is skipped, as `walk.walk` does."""
+
+    @abstractmethod
     def stream(self, locator: str) -> BinaryIO:
-        """Open a file to read its bytes from first to last."""
+        """Open a file to read its bytes from first to last, or a few of them."""
+
+    @abstractmethod
+    def read(self, locator: str, start: int, size: int) -> bytes:
+        """Return up to `size` bytes of a file, from a position."""
 
     @abstractmethod
     def open(self, locator: str) -> Raw:
@@ -233,8 +252,14 @@ def check_url(url: str, source: Source) -> None:
         raise UserError(f"{without_secrets(url)!r} names no host or bucket; write {scheme}://NAME/PATH")
 
 
+MEMBER = re.compile(r"(.*?)::(\d+)\+(\d+)::(.*)", re.DOTALL)
+"""Locator of a file inside a tar archive: the archive, the offset and number of its bytes, its name (see `tar.py`)."""
+
+
 def file_name(locator: str) -> str:
     """Return a file's name, to be stored and shown: the last part of its path, without the query of a web address."""
+    if member := MEMBER.fullmatch(locator):
+        return Path(member[4]).name
     return Path(locator.partition("?")[0] if _scheme(locator) in WEB else locator).name
 
 
@@ -272,16 +297,21 @@ class FolderFiles(Files):
         found = Path(self.place, folder).glob("*/" * depth + f"*{suffix}")
         return [str(path.relative_to(self.place)) for path in sorted(found)]
 
+    def walk(self, skipped: Counter[str]) -> Iterator[Folder]:
+        return walk(Path(self.place), skipped)
+
     def stream(self, locator: str) -> BinaryIO:
-        return Path(self.place, locator).open("rb")
+        return self._file(locator).open("rb")
+
+    def read(self, locator: str, start: int, size: int) -> bytes:
+        with self.stream(locator) as file:
+            file.seek(start)
+            return file.read(size)
 
     def open(self, locator: str) -> Raw:
         if is_url(locator):
             return BucketFiles(self.place, self.source).open(locator)
-        path = Path(self.place, locator)
-        if path.exists() and not path.is_file():  # reading a pipe or a device could block or never end
-            raise IsADirectoryError(errno.EISDIR, "is not a file")
-        return path
+        return self._file(locator)
 
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:
         if is_url(locator):
@@ -295,6 +325,12 @@ class FolderFiles(Files):
                 raise
             return None, seconds or 0.0
 
+    def _file(self, locator: str) -> Path:
+        path = Path(self.place, locator)
+        if path.exists() and not path.is_file():  # reading a pipe or a device could block or never end
+            raise IsADirectoryError(errno.EISDIR, "is not a file", locator)
+        return path
+
 
 class BucketFiles(Files):
     """The files below a prefix of an object store. An absolute path is a local one."""
@@ -307,20 +343,36 @@ class BucketFiles(Files):
         check_url(self.place, self.source)
         with _missing_buckets(self.place):
             found = open_storage(self.place).find(folder)
-        level = folder.count("/") + 1 + depth
+        level = (folder.count("/") + 1 if folder else 0) + depth
         return [path for path in found if path.count("/") == level and path.endswith(suffix)]
+
+    def walk(self, skipped: Counter[str]) -> Iterator[Folder]:
+        check_url(self.place, self.source)
+        with _missing_buckets(self.place):
+            found = open_storage(self.place).find("")
+        return by_folder(found, skipped)
 
     def stream(self, locator: str) -> BinaryIO:
         storage, name = self._locate(locator)
         with _missing_buckets(storage.where(name)):
             return io.BufferedReader(storage.open(name), STREAM_BUFFER)
 
+    def read(self, locator: str, start: int, size: int) -> bytes:
+        storage, name = self._locate(locator)
+        with _missing_buckets(locator), storage.open(name) as file:
+            file.seek(start)
+            data: bytes = file.read(size)
+        return self._noted(storage, name, data)
+
     def open(self, locator: str) -> Raw:
         if os.path.isabs(locator):
             return FolderFiles("/", self.source).open(locator)
         storage, name = self._locate(locator)
         with _missing_buckets(locator):
-            data = storage.read(name)
+            return self._noted(storage, name, storage.read(name))
+
+    def _noted(self, storage: Storage, name: str, data: bytes) -> bytes:
+        """Return the data of a file, and note that its bucket can be read."""
         if store := _store_of(storage.where(name)):
             _read_stores.add(store)
         return data

@@ -28,7 +28,7 @@ FORMATS = {
 }
 
 
-def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
+def text_lines(file: BinaryIO, name: str, max_line: int = MAX_LINE) -> Iterator[Line]:
     """Yield the lines of a UTF-8 file that are not blank, numbered from 1, without line ends; bad ones as BadLine.
 
     Raises:
@@ -38,9 +38,9 @@ def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
     file.seek(0)
     _check_kind(start, name)
     old_mac = b"\r" in start and b"\n" not in start
-    for number, line in enumerate(file.read().split(b"\r") if old_mac else _raw_lines(file), 1):
+    for number, line in enumerate(file.read().split(b"\r") if old_mac else _raw_lines(file, max_line), 1):
         if line is None:
-            yield number, BadLine(f"is longer than {MAX_LINE} bytes")
+            yield number, BadLine(f"is longer than {max_line} bytes")
             continue
         try:
             text = line.decode().removeprefix("\ufeff")  # the mark is in mid-file where files were joined
@@ -51,19 +51,19 @@ def text_lines(file: BinaryIO, name: str) -> Iterator[Line]:
             yield number, text.removesuffix("\n").removesuffix("\r")
 
 
-def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
+def json_lines(file: BinaryIO, name: str, max_line: int = MAX_LINE) -> Iterator[Record]:
     """Yield the objects of a JSON Lines file.
 
     Raises:
         SourceError: as for `text_lines`; or the file is a single JSON array.
     """
-    for place, (number, line) in enumerate(text_lines(file, name)):
+    for place, (number, line) in enumerate(text_lines(file, name, max_line)):
         if place == 0 and isinstance(line, str) and line.lstrip().startswith("["):
             raise SourceError(
                 f"{name}: is a single JSON array; expected JSON lines, one object per line. Convert it: "
                 "jq -c '.[]' IN.json > OUT.jsonl"
             )
-        yield number, _json_object(line) if isinstance(line, str) else line
+        yield number, json_object(line) if isinstance(line, str) else line
 
 
 def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
@@ -95,6 +95,20 @@ def tsv_records(file: BinaryIO, name: str) -> Iterator[Record]:
             yield number, {key: _unquoted(cell, quoted) for key, cell in zip(header, row, strict=True)}
         else:
             yield number, BadLine(f"has {len(row)} columns, but the header has {len(header)}")
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a whole file, without its byte order mark.
+
+    Raises:
+        BadLine: it is not UTF-8.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadLine("is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT")
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise BadLine(not_utf8(error)) from None
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
@@ -151,13 +165,13 @@ def _is_row(line: str | BadLine, width: int) -> bool:
     return isinstance(line, str) and line.count("\t") == width - 1
 
 
-def _raw_lines(file: BinaryIO) -> Iterator[bytes | None]:
+def _raw_lines(file: BinaryIO, max_line: int) -> Iterator[bytes | None]:
     """Yield lines with their ends; None for a line that is too long."""
-    while line := file.readline(MAX_LINE + 1):
-        if len(line) <= MAX_LINE or line.endswith(b"\n"):
+    while line := file.readline(max_line + 1):
+        if len(line) <= max_line or line.endswith(b"\n"):
             yield line
             continue
-        while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+        while (rest := file.readline(max_line)) and not rest.endswith(b"\n"):
             pass
         yield None
 
@@ -172,7 +186,8 @@ def _check_kind(start: bytes, name: str) -> None:
         raise SourceError(f"{name}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT")
 
 
-def _json_object(line: str) -> dict[str, Any] | BadLine:
+def json_object(line: str) -> dict[str, Any] | BadLine:
+    """Return a JSON object without repeated keys, or why the text is none."""
     try:
         record = json.loads(line, object_pairs_hook=_object)
         json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is not text

@@ -52,6 +52,10 @@ class ManifestSource(Source):
                             missing.difference_update(record)
                             self._ignored.update(fields.ignored(record))
                     yield from pool.map(lambda line: self._item(line, fields), chunk)
+        except IsADirectoryError as error:
+            raise SourceError(
+                f"manifest {self.manifest}: is not a file; for a folder of audio, use kind: folder"
+            ) from error
         except OSError as error:
             raise SourceError(f"manifest {self.manifest}: {error}") from error
         if keys and missing:

@@ -11,15 +11,32 @@ from pydantic import Field
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.versions import fingerprint_of
 from echo_targets.transforms.sources.base import Item, Source, SourceError
+from echo_targets.transforms.sources.common_voice import CommonVoiceSource
 from echo_targets.transforms.sources.dialogues import DialoguesSource
+from echo_targets.transforms.sources.folder import FolderSource
 from echo_targets.transforms.sources.huggingface import HuggingFaceSource
+from echo_targets.transforms.sources.kaldi import KaldiSource
+from echo_targets.transforms.sources.lhotse import LhotseSource
 from echo_targets.transforms.sources.librispeech import LibriSpeechSource
 from echo_targets.transforms.sources.manifest import ManifestSource
 from echo_targets.transforms.sources.mls import MlsSource
+from echo_targets.transforms.sources.nemo import NemoSource
 from echo_targets.transforms.sources.spoken import SpokenSource
+from echo_targets.transforms.sources.webdataset import WebDatasetSource
 
 AnySource = Annotated[
-    ManifestSource | LibriSpeechSource | MlsSource | DialoguesSource | HuggingFaceSource | SpokenSource,
+    CommonVoiceSource
+    | DialoguesSource
+    | FolderSource
+    | HuggingFaceSource
+    | KaldiSource
+    | LhotseSource
+    | LibriSpeechSource
+    | ManifestSource
+    | MlsSource
+    | NemoSource
+    | SpokenSource
+    | WebDatasetSource,
     Field(discriminator="kind"),
 ]
 
@@ -104,6 +121,7 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
         "start_seconds": item.start_seconds,
         "section_seconds": item.section_seconds,
         "declared_seconds": item.declared_seconds,
+        "recording_id": item.recording_id,
         "dialogue_id": item.dialogue_id,
         "turn": item.turn,
         "role": role,

@@ -186,6 +186,27 @@ def place(named: NamedValue) -> str:
     return path
 
 
+def path_id(path: str) -> str:
+    """Return the path of a file, without its ending, as an id.
+
+    Raises:
+        BadLine: it is not UTF-8, is blank, or holds a control character.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise BadLine("has a name that is not UTF-8: rename it, for instance with convmv -f LATIN1 -t UTF-8") from None
+    if is_missing(path) or CONTROL.search(path):
+        raise BadLine("has a name without visible characters, or with control characters: rename it")
+    return path
+
+
+def shown_path(path: str) -> str:
+    """Return a path for messages: bytes that are not UTF-8 and control characters are escaped."""
+    path = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), path)
+
+
 def kind_of(value: Any) -> str:
     """Return the type of a value in words."""
     return KINDS.get(type(value), f"a {type(value).__name__}")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 
-import pyarrow as pa
+from pydantic import Field
 
-from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
-from echo_targets.transforms.audio.waveforms import Audio, BadAudio, Limits, Section, encode_flac, load
-from echo_targets.transforms.base import Output, Parameters, Reject, Transform, table_of
-from echo_targets.transforms.errors import BadData
-from echo_targets.transforms.sources.base import Source, file_name, is_missing, may_be_credentials
+from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
+from echo_targets.transforms.audio.sections import SectionReader
+from echo_targets.transforms.audio.waveforms import (
+    Audio,
+    BadAudio,
+    Limits,
+    Section,
+    encode_flac,
+    load_sections,
+    reader_of,
+)
+from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.sources.base import Source
+from echo_targets.transforms.sources.cuts import CutsSource
 from echo_targets.transforms.sources.registry import AnySource, named
-
-OPENERS = 8
-"""Threads that open and decode. More than there are processors, because remote files spend time in transfer."""
+from echo_targets.transforms.stages.of_entries import Entry, OfEntries, Row
 
 
 class IngestParameters(Parameters):
@@ -27,25 +33,16 @@ class IngestParameters(Parameters):
         min_seconds, max_seconds: shorter and longer audio is rejected.
     """
 
-    sources: list[AnySource]
+    sources: list[Annotated[AnySource | CutsSource, Field(discriminator="kind")]]
     min_seconds: float = 0.1
     max_seconds: float = 3600.0
 
 
-@dataclass(frozen=True)
-class _Denied:
-    """A row whose file access was denied: a reject, unless the credentials are to blame."""
-
-    reject: Reject
-    error: PermissionError
-
-
-class Ingest(Transform):
-    """Load each entry of the plan."""
+class Ingest(OfEntries):
+    """Load each entry of the plan. Neighboring cuts of a recording are decoded in one pass."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 4
-    reads = (ENTRIES,)
+    version: ClassVar[int] = 5
     writes = UTTERANCES
     Parameters = IngestParameters
     parameters: IngestParameters
@@ -53,51 +50,36 @@ class Ingest(Transform):
     def __init__(self, parameters: Any, device: str = "cpu") -> None:
         super().__init__(parameters, device)
         self._sources = named(self.parameters.sources)
+        self._last: tuple[tuple[str, str | None], SectionReader] | None = None
+        """The last recording and its reader, which continues where the last batch ended."""
 
-    def fingerprint_parameters(self) -> dict[str, Any]:
-        return self.parameters.model_dump(mode="json", exclude={"sources"})  # an entry has its source's fingerprint
+    @property
+    def sources(self) -> dict[str, Source]:
+        return self._sources
 
-    def costs(self, rows: pa.Table) -> list[int]:
-        return [int(seconds * SAMPLE_RATE) for seconds in rows["seconds"].to_pylist()]
-
-    def __call__(self, batch: pa.Table) -> Output:
-        with ThreadPoolExecutor(OPENERS) as pool:
-            outcomes = list(pool.map(self._ingest, batch.to_pylist()))
-        denied = [outcome for outcome in outcomes if isinstance(outcome, _Denied)]
-        for outcome in denied:  # after the whole batch, which may have read another file of the store
-            if may_be_credentials(outcome.error):
-                raise outcome.error
-        rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
-        rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]
-        return Output(table_of(rows, UTTERANCES), rejects + [outcome.reject for outcome in denied])
-
-    def _ingest(self, entry: dict[str, Any]) -> dict[str, Any] | Reject | _Denied:
-        key, source = entry[KEY], self._sources[entry["source"]]
-        if entry["error"] is not None:
-            return Reject(key, entry["error_class"], entry["error"])
-        file = file_name(entry["locator"]) if source.has_files else key
+    def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
-        try:
-            raw = source.open(entry["locator"])
-            audio = load(raw, limits, entry["channel"], _section(entry), entry["declared_seconds"])
-        except (BadAudio, BadData) as error:
-            return Reject(key, error.error_class, f"{file} {error}")
-        except OSError as error:
-            if not is_missing(error):
-                raise
-            reject = Reject(key, "missing_file", f"{file}: {error.strerror or error}")
-            return _Denied(reject, error) if isinstance(error, PermissionError) else reject
-        return _row(entry, audio, file, source)
+        wanted = [(entry["channel"], _section(entry)) for entry in entries]
+        recording = (entries[0]["source"], entries[0]["recording_id"])
+        (last, self._last) = (self._last, None)  # a thread that decodes has the reader to itself
+        is_last = recording[1] is not None and last is not None and last[0] == recording
+        reader = last[1] if last and is_last else reader_of(source.open(entries[0]["locator"]))
+        loaded = load_sections(reader, limits, wanted, entries[0]["declared_seconds"])
+        if recording[1] is not None:
+            self._last = recording, reader
+        return [
+            _row(entry, audio, file, source) if isinstance(audio, Audio) else audio
+            for entry, audio in zip(entries, loaded, strict=True)
+        ]
 
 
-def _section(entry: dict[str, Any]) -> Section | None:
-    if entry["start_seconds"] is None and entry["section_seconds"] is None:
-        return None
+def _section(entry: Entry) -> Section:
     return Section(entry["start_seconds"] or 0.0, entry["section_seconds"])
 
 
-def _row(entry: dict[str, Any], audio: Audio, path: str, source: Source) -> dict[str, Any]:
+def _row(entry: Entry, audio: Audio, path: str, source: Source) -> Row:
     same = (
+        "recording_id",
         "dialogue_id",
         "turn",
         "role",
@@ -109,9 +91,15 @@ def _row(entry: dict[str, Any], audio: Audio, path: str, source: Source) -> dict
         "reference_text",
         "license",
     )
+    start = end = None
+    if entry["recording_id"] is not None:
+        start = round(entry["start_seconds"] * SAMPLE_RATE)
+        end = start + round(entry["section_seconds"] * SAMPLE_RATE)
     return {
         KEY: entry[KEY],
         **{name: entry[name] for name in same},
+        "start_sample": start,
+        "end_sample": end,
         "audio": {"bytes": encode_flac(audio.pcm), "path": path},
         "audio_sha256": audio.sha256,
         "sampling_rate": audio.source_rate,

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.units.counts import (
+from echo_targets.transforms.units.ngram_counts import (
     Sequences,
     Word,
     count_ngrams,

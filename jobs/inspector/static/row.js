@@ -16,8 +16,10 @@ const row = {
     const reply = detail.other?.is_reply ? await site.detail(detail.other.number) : null;
     const [sound, replySound] = await Promise.all([site.sound(number), reply ? site.sound(detail.other.number) : null]);
     const voices = detail.targets ? await site.voices(number) : [];
+    const cuts = detail.recording === undefined ? null : await site.cuts(detail.recording);
     if (opened !== this.opened) return;  // another row was opened meanwhile
     const parts = [this.head(detail, number, place), ...this.text(detail), this.timeline(detail, sound, null, "this utterance")];
+    if (cuts) parts.push(el("h2", {}, "Its recording"), this.recording = recordingView(cuts, number));
     if (detail.other && !detail.other.is_reply) {
       parts.push(el("p", {}, "Reply to ", el("a", { href: rowLink(detail.other.id) }, detail.other.id), "."));
     }
@@ -33,6 +35,7 @@ const row = {
     parts.push(el("h2", {}, "Scores"), this.scores(number));
     section.replaceChildren(...parts);
     this.timelines.forEach((timeline) => timeline.draw());
+    if (cuts) this.recording.show();
     this.playing = this.timelines[0];
   },
 
@@ -60,7 +63,7 @@ const row = {
       "aria-disabled": list.order[place + step] === undefined || place < 0 ? "true" : false,
     }, text);
     const facts = [detail.role, detail.corpus, detail.split, detail.language, detail.speaker_id, detail.license,
-      detail.dialogue_id && `turn ${detail.turn} of ${detail.dialogue_id}`, detail.synthetic && "synthetic", detail.codebook, detail.aligned && `alignment ${detail.aligned}`, detail.source];
+      detail.dialogue_id && `turn ${detail.turn} of ${detail.dialogue_id}`, detail.synthetic && "synthetic", detail.codebook, detail.aligned && `alignment ${detail.aligned}`, detail.source, detail.place];
     return el("div", {},
       el("div", { class: "bar-top" }, el("a", { href: "#rows" }, "← all utterances"),
         el("span", { class: "steps" }, place >= 0 ? el("span", { class: "note" }, `${(place + 1).toLocaleString("en")} of ${list.order.length.toLocaleString("en")}`) : null, go("previous", -1), go("next", 1))),

@@ -79,6 +79,11 @@ const site = {
     return this.index.voice && this.hasSound(number) ? this.get(`voices/${String(number).padStart(6, "0")}`) : [];
   },
 
+  /** Loads the cuts of a recording by the number of its first row in the shard. */
+  async cuts(first) {
+    return this.get(`recordings/${String(first).padStart(6, "0")}`);
+  },
+
   numberOf(id) {
     if (!this.numbers) this.numbers = new Map(this.ids.map((name, number) => [name, number]));
     return this.numbers.get(id);

@@ -10,9 +10,9 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from echo_targets.jobs.commands.diff import diff_command
-from echo_targets.jobs.versions import parts as versions
+from echo_targets.jobs.versions import side_by_side as versions
 from echo_targets.jobs.versions.difference import Difference, difference
-from echo_targets.jobs.versions.parts import side
+from echo_targets.jobs.versions.side_by_side import side
 from echo_targets.pipeline.plan import Plan
 from echo_targets.schemas.dataset.layout import LayoutError
 from tests.pipeline.stand_ins import Double, Follow, Inline, in_shards, job, stage

@@ -84,7 +84,10 @@ def test_given_throughputs(config: Path, tmp_path: Path, capsys: pytest.CaptureF
     [
         ("stages: {transcribe: {times_real_time: 0, device: GPU, source: x}}", "stages.transcribe.times_real_time"),
         ("stages: {transcribe: {times_real_time: 1, device: TPU, source: x}}", "stages.transcribe.device"),
-        ("stages: {translate: {times_real_time: 1, device: GPU, source: x}}", "unknown stage. Stages are ingest"),
+        (
+            "stages: {translate: {times_real_time: 1, device: GPU, source: x}}",
+            "unknown stage. Stages are segment, ingest",
+        ),
         ("tables: {units: {rows: 1}}", "tables.units.rows"),
     ],
 )

@@ -12,6 +12,7 @@ from tests.schemas.samples import Root, Row, arrow, key, num_samples, put_target
 ROWS = 70
 ILL_ID = "../../<script>ill()</script>'\"&#%2F?"
 ILL_TEXT = "</script><script>window.ill = true</script><img src=x onerror=ill()> & so on"
+RECORDING, INSIDE, RECORDED = range(40, 50), 43, "call <b>17</b> & more"
 OLD, NEW = "old", "new"
 """Variants of the echo targets; the second is current."""
 
@@ -35,7 +36,18 @@ def _row(table: str, number: int, **changes: object) -> Row:
 def _utterance(number: int) -> Row:
     audio = {"bytes": encode_flac(sound(number)), "path": f"{number}.flac"}
     said = ILL_TEXT if number == 2 else f"well, hello there number {number}"
-    return _row("utterances", number, audio=audio, reference_text=said, corpus="even" if number % 4 < 2 else "odd")
+    corpus = "even" if number % 4 < 2 else "odd"
+    return _row("utterances", number, audio=audio, reference_text=said, corpus=corpus) | _place(number)
+
+
+def _place(number: int) -> Row:
+    """Rows 40 to 49 are a recording of two channels, in which 43 is said inside 42; the others are no cuts."""
+    if number not in RECORDING:
+        return dict.fromkeys(("recording_id", "start_sample", "end_sample"))
+    start = 20_000 * (number - RECORDING[0]) - (12_000 if number == INSIDE else 0)
+    place = {"recording_id": RECORDED, "start_sample": start, "end_sample": start + num_samples(number)}
+    inside = {"dialogue_id": None, "turn": None} if number == INSIDE else {}
+    return place | {"channel": 1 - number % 2} | inside
 
 
 def _transcript(number: int) -> Row:

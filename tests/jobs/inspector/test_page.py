@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from echo_targets.jobs.commands.inspect import server
 from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.transforms.models.vocoders.hifigan import UnitHifigan
-from tests.jobs.inspector.inspect_root import ILL_TEXT, ROWS, current_first, name, write_root
+from tests.jobs.inspector.inspect_root import ILL_TEXT, RECORDED, ROWS, current_first, name, write_root
 from tests.schemas.samples import Root
 from tests.transforms.speechbrain_checkpoints import make_vocoder
 
@@ -287,3 +288,25 @@ def test_a_server_gives_any_row_its_sound(driver: Any, root: Root, tmp_path: Pat
         served.until(lambda: served.js("return document.querySelector('#row audio').readyState") >= 3)
         serving.shutdown()
     assert [entry["message"] for entry in driver.get_log("browser")] == []
+
+
+def test_a_recording_shows_its_cuts(page: Page) -> None:
+    """A lane for each channel; the row's own cut is marked, and each leads to its utterance."""
+    page.row(45)
+    assert page.texts("#row .lane .channel") == ["channel 0", "channel 1"]
+    cuts = page.js(
+        "return [...document.querySelectorAll('#row .cut')].map((cut) => ({lane: [...cut.closest('.lanes').children]"
+        ".indexOf(cut.closest('.lane')), left: cut.offsetLeft, wide: cut.offsetWidth, says: cut.title, "
+        "inside: cut.classList.contains('inside'), here: cut.getAttribute('aria-current')}))"
+    )
+    assert len(cuts) == 10 and [cut["lane"] for cut in cuts] == [0] * 5 + [1] * 5
+    assert [cut["here"] for cut in cuts] == [None, None, "true", *[None] * 7]
+    assert [cut["inside"] for cut in cuts] == [False, True, *[False] * 8]
+    assert "turn 1, 6.3 to 7.5 s: well, hello there number 45" in cuts[2]["says"]
+    for lane in (cuts[:5], cuts[5:]):
+        assert all(one["left"] + one["wide"] <= other["left"] + 1 for one, other in pairwise(lane))
+    assert f"6.25 to 7.53 s of {RECORDED}" in page.texts("#row .facts li")
+    page.all("#row .cut")[6].click()
+    page.until(lambda: page.texts("#row h1") == [name(42)])
+    page.row(30)
+    assert not page.all("#row .cut")

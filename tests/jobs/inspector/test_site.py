@@ -127,7 +127,8 @@ def test_texts_are_compared_word_by_word() -> None:
 
 
 def test_what_a_data_set_says_is_never_html_nor_a_path(root: Root, site: Site) -> None:
-    known = r"index\.html|served\.js|static/[\w.]+|data/(index|spectra|rows/\d{4}|(details|sounds)/\d{6})\.js"
+    data = r"data/(index|spectra|rows/\d{4}|(details|sounds|recordings)/\d{6})\.js"
+    known = rf"index\.html|served\.js|static/[\w.]+|{data}"
     assert [path for path in files(site.folder) if not re.fullmatch(known, path)] == []
     assert sorted(path.name for path in root.folder.parent.iterdir()) == ["page", "root"]
     shell = (site.folder / "index.html").read_text()

@@ -102,6 +102,20 @@ UNIT_MUTANTS = {
     "unit_words_codebook": lambda row: row.update(unit_words=[5, 6], unit_language_id="words"),
     "unit_language_named": put("unit_language_id", "words"),
 }
+CUT_MUTANTS = {
+    "sampling_rate_range": put("sampling_rate", 0),
+    "num_channels_range": put("num_channels", 0),
+    "num_samples_range": lambda row: row.update(num_samples=0),
+    "tiled": inside("gaps", 0, end_sample=3_899),
+    "cuts_not_empty": lambda row: row["cuts"].insert(0, {**row["cuts"][0], "end_sample": 100, "turn": None}),
+    "gaps_not_empty": lambda row: row["gaps"].append({**row["gaps"][0], "start_sample": 3_900}),
+    "turns_increase": inside("cuts", 3, turn=1),
+    "overlap_range": inside("cuts", 0, overlap=math.nan),
+    "level_dbfs_range": inside("cuts", 2, level_dbfs=-math.inf),
+    "cuts_role_known": inside("cuts", 1, role="robot"),
+    "cuts_border_known": inside("cuts", 1, border="word"),
+    "gaps_why_known": inside("gaps", 4, why="noise"),
+}
 UNKNOWN = f"{'0' * 16}@{'0' * 16}"
 MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     "entries": {
@@ -127,7 +141,12 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "turn_of_dialogue": put("turn", None),
         "reference_text_trimmed": put("reference_text", "hello there you\ufeff"),
         "spoken_text_trimmed": put("spoken_text", " "),
+        "place_in_recording": put("end_sample", 7),
+        "length_in_recording": lambda row: row.update(
+            recording_id="call", start_sample=7, end_sample=row["num_samples"] + 10
+        ),
     },
+    "cuts": CUT_MUTANTS,
     "transcripts": {
         "language_prob_range": put("language_prob", 1.5),
         "wer_vs_reference_range": put("wer_vs_reference", -0.1),
@@ -249,6 +268,7 @@ ALSO: dict[str, set[str]] = {
     "units_present": {"units_lengths"},
     "width_range": {"features_size"},
     "response_text_present": {"segments_cover_text"},
+    "num_samples_range": {"tiled"},
 }
 """Rules that a mutant can't but break along with its own."""
 
@@ -660,7 +680,7 @@ print(sorted(heavy & sys.modules.keys()))
         check=True,
     )
     summary, heavy = done.stdout.splitlines()
-    assert "12 tables, 24 shards, 96 rows, no problems found" in summary
+    assert "13 tables, 26 shards, 104 rows, no problems found" in summary
     assert heavy == "[]"
 
 

@@ -125,6 +125,24 @@ def half_a_dialogue(draw: Draw, row: Row) -> None:
     row[draw(st.sampled_from(["dialogue_id", "turn"]))] = None
 
 
+def half_a_place(draw: Draw, row: Row) -> None:
+    """Also one that would be a place if another column were there."""
+    row |= {"recording_id": "call", "start_sample": 7, "end_sample": 7 + row["num_samples"]}
+    for name in draw(st.sets(st.sampled_from(["recording_id", "start_sample", "end_sample"]), min_size=1, max_size=2)):
+        row[name] = None
+
+
+def place_of_another_length(draw: Draw, row: Row) -> None:
+    other = draw(st.integers(3, MUCH)) * draw(st.sampled_from([-1, 1]))
+    row |= {"recording_id": "call", "start_sample": 7, "end_sample": 7 + row["num_samples"] + other}
+
+
+def cut_of_nothing(draw: Draw, row: Row) -> None:
+    """A cut without length, where it breaks no other rule."""
+    at = draw(st.sampled_from([100, 4_000, 5_000]))
+    row["cuts"].insert(0, {**row["cuts"][2], "start_sample": at, "end_sample": at})
+
+
 def half_a_unit_language(draw: Draw, row: Row) -> None:
     row |= {"unit_words": [1], "unit_language_id": "words"} | {draw(st.sampled_from(WORDS_AND_LANGUAGE)): None}
 
@@ -173,6 +191,26 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "no such channel": (("utterances",), put("channel", st.integers(-128, -2))),
     "audio without a name": (("utterances",), put("audio", st.just({"bytes": b"fLaC", "path": None}))),
     "half a dialogue": (("utterances",), half_a_dialogue),
+    "half a place in a recording": (("utterances",), half_a_place),
+    "another length in its recording": (("utterances",), place_of_another_length),
+    "a cut before the last one ends": (("cuts",), inside("cuts", "start_sample", st.integers(100, 5_999), 3)),
+    "a cut too short": (("cuts",), inside("cuts", "end_sample", st.integers(5_001, 5_999), 2)),
+    "a gap too long": (("cuts",), inside("gaps", "end_sample", st.integers(3_901, 99_999), 0)),
+    "a gap backwards": (("cuts",), inside("gaps", "end_sample", st.integers(-9, 99), 1)),
+    "a gap of another channel": (("cuts",), inside("gaps", "channel", st.integers(2, 127))),
+    "a gap too few": (("cuts",), lambda draw, row: row["gaps"].pop(draw(st.integers(0, 4))) and None),
+    "a cut too few": (("cuts",), lambda draw, row: row["cuts"].pop(draw(st.integers(0, 3))) and None),
+    "a cut of nothing": (("cuts",), cut_of_nothing),
+    "a recording that goes on": (("cuts",), put("num_samples", st.integers(21_000, 2**40))),
+    "nothing of a recording": (("cuts",), lambda draw, row: row.update(cuts=[], gaps=[])),
+    "turns out of order": (("cuts",), inside("cuts", "turn", st.integers(-9, 1), 3)),
+    "an overlap that is none": (("cuts",), inside("cuts", "overlap", no_share())),
+    "a level that is none": (("cuts",), inside("cuts", "level_dbfs", no_share(-200, 10))),
+    "an unknown role of a cut": (("cuts",), inside("cuts", "role", words("user", "assistant", "narrator"))),
+    "an unknown border": (("cuts",), inside("cuts", "border", words("pause", "quietest", "turn", "end"))),
+    "an unknown gap": (("cuts",), inside("gaps", "why", words("no_speech", "cross_talk"))),
+    "a recording of no channels": (("cuts",), put("num_channels", below(1))),
+    "a recording of no rate": (("cuts",), put("sampling_rate", below(1))),
     "a reference with blanks around it": (("utterances",), put("reference_text", st.sampled_from(BLANKS))),
     "a turn before the first": (("utterances", *ECHO), put("turn", below(0))),
     "a probability that is none": (("transcripts",), put("language_prob", no_share())),
@@ -314,11 +352,24 @@ def test_a_broken_row_is_found(mutant: str, data: st.DataObject) -> None:
 def test_a_valid_shard_passes(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(TABLES)))
     rows = samples(name, data.draw(st.integers(0, 4)), data.draw(st.integers(0, 10**6)))
-    paired = {"dialogue_id", "turn", "error", "error_class", "wer_unit", "wer_vs_reference", *WORDS_AND_LANGUAGE}
+    place = {"recording_id", "start_sample", "end_sample"} if name == "utterances" else set()
+    paired = place | {
+        "dialogue_id",
+        "turn",
+        "error",
+        "error_class",
+        "wer_unit",
+        "wer_vs_reference",
+        *WORDS_AND_LANGUAGE,
+    }
     for field in TABLES[name].schema:
         if field.nullable and field.name not in paired:
             for row in rows:
                 row[field.name] = data.draw(st.sampled_from([row[field.name], None]))
+    for row in rows if name == "utterances" and data.draw(st.booleans()) else ():
+        start = data.draw(st.integers(0, 2**40))
+        end = start + row["num_samples"] + data.draw(st.integers(-2, 2))
+        row |= {"recording_id": "call", "start_sample": start, "end_sample": end}
     for row in rows if name in UNITS else ():
         size = data.draw(st.integers(1, 65_536))
         codebooks = [st.integers(0, min(size - 1, data.draw(st.integers(1, size)))) for _ in row["units"]]

@@ -81,6 +81,13 @@ def test_files_that_are_no_manifest(folder: Path, name: str, text: str | bytes, 
     assert says in str(raised.value) and name in str(raised.value)
 
 
+def test_a_folder_is_no_manifest(folder: Path) -> None:
+    made = manifest(folder, "")
+    for place in (str(folder), f"{folder}/"):
+        with pytest.raises(SourceError, match=r"is not a file; for a folder of audio, use kind: folder"):
+            list(made.model_copy(update={"manifest": place}).items())
+
+
 def test_pandas_index_has_no_name(folder: Path) -> None:
     assert texts(manifest(folder, "\tid\taudio\ttext\n0\tu\ta.flac\tHi\n", "m.tsv")) == ["Hi"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.sources.base import SourceError, file_name
 from echo_targets.transforms.sources.manifest import ManifestSource
 from echo_targets.transforms.sources.registry import entries
+from echo_targets.transforms.stages.ingest import IngestParameters
 from tests.pipeline.stand_ins import files
 from tests.transforms.rows import rejects, run_stages
 
@@ -85,6 +86,50 @@ def test_a_web_address_needs_the_sources_consent(place: str, tmp_path: Path) -> 
     manifest = ManifestSource(kind="manifest", corpus="c", manifest="https://host.invalid/m.jsonl")
     with pytest.raises(SourceError, match="allow_http: true"):
         list(manifest.items())
+
+
+def _lhotse(folder: Path, place: str) -> dict[str, Any]:
+    recording = {"id": "r", "sources": [{"type": "url", "channels": [0], "source": place}], "duration": 1.0}
+    (folder / "cuts.jsonl").write_text(
+        json.dumps({"type": "MonoCut", "id": "c", "start": 0, "duration": 1.0, "channel": 0, "recording": recording})
+    )
+    return {"kind": "lhotse", "tree": str(folder), "cuts": "cuts.jsonl"}
+
+
+def _nemo(folder: Path, place: str) -> dict[str, Any]:
+    (folder / "m.json").write_text(json.dumps({"audio_filepath": place}))
+    return {"kind": "nemo", "tree": str(folder), "manifests": "m.json"}
+
+
+def _kaldi(folder: Path, place: str) -> dict[str, Any]:
+    (folder / "wav.scp").write_text(f"u {place}\n")
+    return {"kind": "kaldi", "tree": str(folder)}
+
+
+def _in_folder(folder: Path, place: str) -> dict[str, Any]:
+    return {"kind": "folder", "folder": place}
+
+
+def _in_archives(folder: Path, place: str) -> dict[str, Any]:
+    return {"kind": "webdataset", "tree": place}
+
+
+@pytest.mark.parametrize("made", [_lhotse, _nemo, _kaldi, _in_folder, _in_archives])
+def test_every_kind_needs_the_sources_consent(made: Callable[[Path, str], dict[str, Any]], tmp_path: Path) -> None:
+    given = made(tmp_path, "https://host.invalid/a.wav") | {"corpus": "c"}
+    (parsed,) = IngestParameters.model_validate({"sources": [given]}).sources
+    with pytest.raises(SourceError, match=r"c: https://host\.invalid/a\.wav is a web address.*allow_http: true"):
+        list(parsed.items())
+
+
+@pytest.mark.parametrize("made", [_lhotse, _nemo, _kaldi])
+def test_every_kind_loads_audio_of_a_web_server(
+    made: Callable[[Path, str], dict[str, Any]], server: int, tmp_path: Path
+) -> None:
+    given = made(tmp_path, f"http://127.0.0.1:{server}/a.flac") | {"corpus": "c", "allow_http": True}
+    dataset, reports = run_stages(tmp_path / "root", {"ingest": {"sources": [given]}})
+    assert (reports["ingest"].rows, reports["ingest"].rejects) == (1, 0)
+    assert dataset.read("utterances")["num_samples"].to_pylist() == [16_000]
 
 
 def test_audio_of_a_web_server(server: int, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -146,6 +147,38 @@ def test_the_dialogue_before_a_turn_is_heard(corpus: Path, given: dict[str, dict
     rows = rows_of(echoed(other, text="hidden"))
     assert rows["a2"]["denoising_cosine"] != given["a2"]["denoising_cosine"]
     assert rows["c0"] == given["c0"]
+
+
+def test_the_history_may_be_limited(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
+    """Without its history a turn is answered as if it began the dialogue."""
+    rows = rows_of(echoed(corpus, text="hidden", history_turns=0))
+    assert given["a2"]["user_audio_ids"] == ["a0", "a2"] and rows["a2"]["user_audio_ids"] == ["a2"]
+    same = ("response_text", "hidden_text_agreement", "denoising_cosine", "t2c")
+    assert {name: rows["a0"][name] for name in same} == {name: given["a0"][name] for name in same}
+    assert rows["a2"]["denoising_cosine"] != given["a2"]["denoising_cosine"]
+    one = rows_of(echoed(corpus, text="hidden", history_turns=1))
+    assert one["a2"]["user_audio_ids"] == ["a0", "a2"] and one["a2"]["t2c"] == given["a2"]["t2c"]
+
+
+def test_a_dialogue_beyond_the_models_context_is_a_reject_that_says_so(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
+    none = echoed(corpus, model=str(tmp_path / "model"))
+    assert {row["error_class"] for row in rejects(none, "echo_targets").values()} == {"context_too_long", "no_reply"}
+    needed = {
+        key: int(re.findall(r"need (\d+) positions, but the model has 20", row["message"])[0])
+        for key, row in rejects(none, "echo_targets").items()
+        if row["error_class"] == "context_too_long"
+    }
+    assert needed["a2"] > max(needed["a0"], needed["c0"])
+    assert "history_turns" in rejects(none, "echo_targets")["a2"]["message"]
+    (tmp_path / "model" / "config.json").write_text(
+        json.dumps(config | {"max_position_embeddings": max(needed["a0"], needed["c0"])})
+    )
+    fits = echoed(corpus, model=str(tmp_path / "model"))
+    assert rows_of(fits).keys() == {"a0", "c0"}
+    assert rows_of(echoed(corpus, model=str(tmp_path / "model"), history_turns=0)).keys() == {"a0", "a2", "c0"}
 
 
 def test_what_is_read_and_who_reads_it_change_the_targets(corpus: Path, given: dict[str, dict[str, Any]]) -> None:

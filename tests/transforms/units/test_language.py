@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_targets.transforms.units.counts import Word, words_of
 from echo_targets.transforms.units.language import (
     MAX_UNITS,
     UnitLanguage,
@@ -25,7 +24,8 @@ from echo_targets.transforms.units.language import (
     fit_ngrams,
     vocab_sizes,
 )
-from echo_targets.transforms.units.sums import sum_counts
+from echo_targets.transforms.units.ngram_counts import Word, words_of
+from echo_targets.transforms.units.summed_counts import sum_counts
 
 NUM_UNITS = 20
 MODES = ("ngram", "bpe")

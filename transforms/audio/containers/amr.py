@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from echo_targets.transforms.audio.containers.base import SOUND, Link, Seekable, find, read_at, split
-from echo_targets.transforms.audio.containers.following import reject_other_within
+from echo_targets.transforms.audio.containers.trailing_data import reject_other_within
 
 AMR = re.compile(rb"#!AMR(?:-WB)?\n")
 NARROW_BAND = (13, 14, 16, 18, 20, 21, 27, 32, 6)

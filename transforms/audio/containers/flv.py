@@ -6,7 +6,7 @@ import re
 import struct
 
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at, split
-from echo_targets.transforms.audio.containers.following import recording_at, reject_other
+from echo_targets.transforms.audio.containers.trailing_data import recording_at, reject_other
 
 FLV = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
 DURATION = re.compile(rb"\x00\x08duration\x00(.{8})", re.DOTALL)

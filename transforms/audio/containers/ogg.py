@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at
-from echo_targets.transforms.audio.containers.following import reject_other
+from echo_targets.transforms.audio.containers.trailing_data import reject_other
 
 BEGINS, ENDS = 2, 4
 CAPTURE = re.compile(b"OggS")

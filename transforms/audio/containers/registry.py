@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from echo_targets.transforms.audio.containers.amr import amr
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at, size_of, split
-from echo_targets.transforms.audio.containers.boxes import matroska, mp4
 from echo_targets.transforms.audio.containers.flv import flv
-from echo_targets.transforms.audio.containers.following import reject_other_within
+from echo_targets.transforms.audio.containers.mp4_matroska import matroska, mp4
 from echo_targets.transforms.audio.containers.mpeg import frame_of, mp3
 from echo_targets.transforms.audio.containers.ogg import ogg
 from echo_targets.transforms.audio.containers.riff import W64_RIFF, aiff, au, caf, other_riff, sphere, wav, wave64
+from echo_targets.transforms.audio.containers.trailing_data import reject_other_within
 
 Walk = Callable[[Seekable, int, int], list[Link]]
 

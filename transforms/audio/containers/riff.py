@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from echo_targets.transforms.audio.containers.base import TOLERANCE, Link, Seekable, find, read_at
-from echo_targets.transforms.audio.containers.following import (
+from echo_targets.transforms.audio.containers.trailing_data import (
     after_padding,
     recording_at,
     reject_other,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.models.tokenizers.base import UnitTokenizer
@@ -43,6 +43,8 @@ class EchoParameters(Parameters):
             directory of a vocoder, whose speech Whisper transcribes: a speechbrain unit HiFi-GAN, or the codec of the
             targets, which needs durations; null for none.
         reader_whisper: the Whisper model that transcribes a vocoder's speech.
+        history_turns: earlier user turns of a dialogue that the model receives, each with its reply, the latest ones;
+            null for all of them.
         segments: the streaming rule; null takes the rule that a text-to-codec model was trained with, else the
             release's.
         voice: the voice that says `voice`, and the tokenizer of its speech.
@@ -66,6 +68,7 @@ class EchoParameters(Parameters):
     unit_language: str | None = None
     reader: str | None = None
     reader_whisper: str = EMBEDDED
+    history_turns: NonNegativeInt | None = None
     segments: SegmentRule | None = None
     voice: VoiceParameters = VoiceParameters()
     max_units: PositiveInt = 1024

@@ -55,7 +55,7 @@ class Echo(Transform):
     """Replies to a batch of user turns, then decodes all segments of the replies together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -126,7 +126,7 @@ class Echo(Transform):
 
     def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
         """Return the user turns of dialogues, each with the dialogue before it and its reply (the turn after it)."""
-        users, audio_ids = with_dialogue(user_turns(window), shard)
+        users, audio_ids = with_dialogue(user_turns(window), shard, self.parameters.history_turns)
         return self._responder.with_audio(users, window, audio_ids)
 
     def prepare(self, batch: pa.Table) -> pa.Table:
@@ -144,6 +144,12 @@ class Echo(Transform):
         rejects = [turn for turn in checked if isinstance(turn, Reject)]
         turns = [(row, turn) for row, turn in zip(rows, checked, strict=True) if not isinstance(turn, Reject)]
         encoded = self._responder.encode_audio([turn for _, turn in turns])
+        too_long = [
+            self._responder.reject_prompt(turn, dialogue) for (_, turn), dialogue in zip(turns, encoded, strict=True)
+        ]
+        rejects += [reject for reject in too_long if reject]
+        turns = [each for each, reject in zip(turns, too_long, strict=True) if not reject]
+        encoded = [each for each, reject in zip(encoded, too_long, strict=True) if not reject]
         drafts, empty = single_threaded(lambda: self._answered(turns, encoded), self.device)
         self._add_other_targets(drafts)
         for origin in self.parameters.targets:

@@ -19,19 +19,22 @@ def user_turns(utterances: pa.Table) -> pa.Table:
     return utterances.filter(pc.and_(is_user, pc.is_valid(utterances["dialogue_id"])))
 
 
-def with_dialogue(users: pa.Table, shard: Mapping[str, pa.Table]) -> tuple[pa.Table, list[list[str]]]:
+def with_dialogue(
+    users: pa.Table, shard: Mapping[str, pa.Table], history_turns: int | None = None
+) -> tuple[pa.Table, list[list[str]]]:
     """Join each user turn with its dialogue.
 
     Args:
         users: user turns of the table `utterances`.
         shard: the shard's tables by name.
+        history_turns: how many of the user turns before this one to keep, the latest ones; None for all.
 
     Returns:
-        The rows, and for each row the keys of the user turns so far. New columns:
+        The rows, and for each row the keys of the user turns that are kept. New columns:
 
         - `transcripts`: the turn's own.
-        - `user_audio_ids`: the keys of the user turns so far.
-        - `earlier`: the replies to all turns but this one, a list of structs of their rows by table.
+        - `user_audio_ids`: the keys of the user turns that are kept; this one is last.
+        - `earlier`: the replies to these but this one, a list of structs of their rows by table.
         - `reply`: the reply to this turn, such a struct.
     """
     users = joined(users, TRANSCRIPTS, shard.get("transcripts"))
@@ -44,6 +47,8 @@ def with_dialogue(users: pa.Table, shard: Mapping[str, pa.Table]) -> tuple[pa.Ta
         so_far = [turns.get((user["dialogue_id"], turn)) for turn in range(user["turn"] + 2)]
         pairs = [(so_far[turn], so_far[turn + 1]) for turn in range(user["turn"] + 1)]
         answered = [(turn[KEY], _assistant_key(reply)) for turn, reply in pairs if turn and turn["role"] == "user"]
+        if history_turns is not None:
+            answered = answered[max(0, len(answered) - 1 - history_turns) :]
         audio_ids.append([key for key, _ in answered])
         earlier.append([reply for _, reply in answered[:-1]])
         replies.append(answered[-1][1])

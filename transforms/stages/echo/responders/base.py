@@ -153,6 +153,10 @@ class Responder(ABC):
         """Return each row's user turns as the model encodes them."""
         return [[] for _ in turns]
 
+    def reject_prompt(self, turn: UserTurn, encoded: list[Any]) -> Reject | None:
+        """Return why the dialogue is too much for the model, given its turns from `encode_audio`; None if it is not."""
+        return None
+
     @abstractmethod
     def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[Any]]) -> list[Answer]:
         """Return the replies to user turns that `encode_audio` has encoded."""

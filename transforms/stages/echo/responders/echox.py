@@ -85,6 +85,19 @@ class EchoXResponder(Responder):
     def encode_audio(self, turns: Sequence[UserTurn]) -> list[list[EncodedAudio]]:
         return in_parallel(self._echox.encode_audio, [turn.audio for turn in turns], self.device)
 
+    def reject_prompt(self, turn: UserTurn, encoded: list[EncodedAudio]) -> Reject | None:
+        reply = self.parameters.max_tokens if turn.reply is None else len(self.encode(turn.reply))
+        audio = sum(len(each.embeddings) for each in encoded)
+        needed, most = (
+            len(self._prompt_ids(turn)) - len(encoded) + audio + reply,
+            self._echox.config.max_position_embeddings,
+        )
+        if needed <= most:
+            return None
+        shorten = "stages.echo.history_turns" if len(encoded) > 1 else "stages.echo.max_tokens"
+        message = f"the dialogue and its reply need {needed} positions, but the model has {most}; set {shorten} lower"
+        return Reject(turn.key, "context_too_long", message)
+
     def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[EncodedAudio]]) -> list[Answer]:
         if not turns:
             return []

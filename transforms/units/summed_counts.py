@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 
-from echo_targets.transforms.units.counts import COUNTS
+from echo_targets.transforms.units.ngram_counts import COUNTS
 
 PARTITIONS = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from echo_targets.transforms.audio.containers.base import Link, Seekable, find, read_at
-from echo_targets.transforms.audio.containers.following import recording_at, reject_other
+from echo_targets.transforms.audio.containers.trailing_data import recording_at, reject_other
 
 MAX_BOXES = 1_000_000
 EBML = re.compile(rb"\x1a\x45\xdf\xa3(?:[\x80-\xff]|[\x40-\x7f].|\x01.{7})\x42\x86\x81\x01", re.DOTALL)

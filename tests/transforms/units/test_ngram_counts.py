@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_targets.transforms.units.counts import Word, count_ngrams, flat, likeliest, table_of_words, words_of
-from echo_targets.transforms.units.sums import added
+from echo_targets.transforms.units.ngram_counts import Word, count_ngrams, flat, likeliest, table_of_words, words_of
+from echo_targets.transforms.units.summed_counts import added
 
 sequences = st.lists(st.lists(st.one_of(st.integers(0, 3), st.integers(0, 65_535)), max_size=12), max_size=8)
 longest = st.integers(1, 6)

@@ -1,0 +1,164 @@
+"""Recordings through the command line: cut, ingested, published; and what is said when a part is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.made_recordings import DIALOGUE_RATE, Clip, dialogue, monologue
+from echo_targets.jobs.commands.run import run_command
+from echo_targets.jobs.config import ConfigError, load
+from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas.dataset.check import check_dataset
+from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.transforms.audio.waveforms import decode_flac
+from echo_targets.transforms.sources.base import SourceError
+
+CONFIG = """manifest: ???
+root: ???
+runner: local
+shard_hours: 1
+max_reject_fraction: 0.9
+stages:
+  segment:
+    speakers: one
+    sources: [{kind: manifest, corpus: calls, manifest: "${manifest}", license: CC0}]
+  ingest:
+    sources: [{kind: cuts, root: "${root}-recordings", recordings: "${stages.segment.sources.0}"}]
+"""
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]]) -> tuple[Path, list[Clip], list[Clip]]:
+    """A folder with a monologue of two minutes and a dialogue of one and a half, and their clips."""
+    folder = tmp_path_factory.mktemp("recordings")
+    long = [row for row in speech if row["duration"] > 3]
+    sound, clips = monologue(long, 2)
+    two, said = dialogue(long, 1.5)
+    soundfile.write(folder / "mono.flac", sound, SAMPLE_RATE)
+    soundfile.write(folder / "two.flac", two, DIALOGUE_RATE)
+    soundfile.write(folder / "silence.wav", np.zeros(20 * SAMPLE_RATE), SAMPLE_RATE)
+    (folder / "cut.flac").write_bytes((folder / "mono.flac").read_bytes()[:50_000])
+    for name, ids in (("mono", ["mono", "silence", "cut"]), ("two", ["two", "mono"])):
+        endings = {"silence": "wav"}
+        texts = {"cut": {"text": "words of the whole"}}
+        lines = [
+            {"id": key, "audio": f"{key}.{endings.get(key, 'flac')}", "split": "train", **texts.get(key, {})}
+            for key in ids
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder, clips, said
+
+
+@pytest.fixture
+def run(made: tuple[Path, list[Clip], list[Clip]]) -> Run:
+    folder = made[0]
+
+    def run(name: str, *overrides: str) -> int:
+        given = [f"manifest={folder}/{name}.jsonl", f"root={folder}/{name}"]
+        return run_command(str(folder / "config.yaml"), [*given, *overrides], dry_run=False)
+
+    return run
+
+
+def utterances(root: Path) -> list[dict[str, Any]]:
+    return Dataset(str(root)).read("utterances").to_pylist()
+
+
+def test_a_recording_becomes_utterances(
+    made: tuple[Path, list[Clip], list[Clip]], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, clips, _ = made
+    assert run("mono") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"segment .* 1 .*truncated", said)
+    assert "recordings with a text without times: 1." in said
+    rows = utterances(folder / "mono")
+    whole = np.rint(soundfile.read(folder / "mono.flac")[0] * 32768).astype(np.int16)
+    for row in rows:
+        assert row["recording_id"] == "mono" and row["dialogue_id"] is None and row["license"] == "CC0"
+        part = whole[row["start_sample"] : row["end_sample"]]
+        decoded = np.rint(decode_flac(row["audio"]["bytes"]) * 32768).astype(np.int16)
+        assert (decoded == part).all() and row["audio"]["path"] == "mono.flac"
+        assert row["utterance_id"] == f"mono-{row['start_sample']:010d}"
+    middles = [(clip.start + clip.end) / 2 * SAMPLE_RATE for clip in clips]
+    assert all(any(row["start_sample"] < at < row["end_sample"] for row in rows) for at in middles)
+    assert len(rows) >= len(clips)
+    cuts = Dataset(str(folder / "mono-recordings")).read("cuts").to_pylist()
+    silent = next(row for row in cuts if row["utterance_id"] == "silence")
+    assert silent["cuts"] == [] and silent["gaps"] == [
+        {"channel": -1, "start_sample": 0, "end_sample": 20 * SAMPLE_RATE, "why": "no_speech"}
+    ]
+    for root in ("mono", "mono-recordings"):
+        assert list(check_dataset(str(folder / root))) == []
+    assert run("mono") == 0
+    assert "segment: 0 rows" in capsys.readouterr().out.replace("segment: nothing", "segment: 0 rows")
+
+
+def test_two_channels_become_a_dialogue(
+    made: tuple[Path, list[Clip], list[Clip]], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, said = made
+    roles = "stages.segment.roles={0: assistant, 1: user}"
+    assert run("two", "stages.segment.speakers=channels", roles) == 0
+    assert re.search(r"segment .* 1 .*one_channel", capsys.readouterr().out)
+    rows = sorted(utterances(folder / "two"), key=lambda row: row["start_sample"])
+    turns = [row for row in rows if row["dialogue_id"] is not None]
+    truth = sorted({clip.turn for clip in said if clip.turn is not None})
+    assert [row["turn"] for row in turns] == truth
+    assert [row["role"] for row in turns] == [("user", "assistant")[turn % 2] for turn in truth]
+    for row in turns:
+        clips = [clip for clip in said if clip.turn == row["turn"]]
+        assert row["channel"] == clips[0].channel and row["speaker_id"] == f"two-{row['channel']}"
+        assert abs(row["start_sample"] / SAMPLE_RATE - clips[0].start) < 0.5
+        assert abs(row["end_sample"] / SAMPLE_RATE - clips[-1].end) < 0.5
+        assert row["sampling_rate"] == DIALOGUE_RATE
+    assert len(rows) - len(turns) == sum(clip.turn is None for clip in said)
+    for root in ("two", "two-recordings"):
+        assert list(check_dataset(str(folder / root))) == []
+
+
+def test_a_dry_run_plans_the_recordings_first(
+    made: tuple[Path, list[Clip], list[Clip]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made[0]
+    given = [f"manifest={folder}/mono.jsonl", f"root={tmp_path}/out"]
+    assert run_command(str(folder / "config.yaml"), given, dry_run=True) == 0
+    said = capsys.readouterr().out
+    assert "3 items" in said and "when the recordings have been cut" in said
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out-recordings").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.segment.roles={0: user}", "set speakers to channels"),
+        ("stages.segment.max_seconds=3", "at least twice min_seconds"),
+        ("stages.ingest.sources.0.root=r", "the job's own root"),
+        ("stages.segment.speakers=many", "'one' or 'channels'"),
+    ],
+)
+def test_parameters_that_do_not_fit(made: tuple[Path, list[Clip], list[Clip]], override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(str(made[0] / "config.yaml"), ["manifest=m", "root=r", override])
+
+
+def test_cuts_that_are_not_there(made: tuple[Path, list[Clip], list[Clip]], tmp_path: Path) -> None:
+    folder = made[0]
+    config = tmp_path / "c.yaml"
+    start, end = CONFIG.index("  segment:"), CONFIG.index("  ingest:")
+    source = f"{{kind: manifest, corpus: calls, manifest: {folder}/mono.jsonl}}"
+    config.write_text(
+        (CONFIG[:start] + CONFIG[end:]).replace("manifest: ???\n", "").replace('"${stages.segment.sources.0}"', source)
+    )
+    with pytest.raises(SourceError, match="run segment first"):
+        run_command(str(config), [f"root={tmp_path}/out"], dry_run=False)

@@ -1,0 +1,1 @@
+"""Tests of segment: scanning, cross-talk, turns and cutting, each alone and on speech."""

@@ -1,0 +1,1 @@
+"""segment: cut recordings into utterances."""
