@@ -192,17 +192,13 @@ class Source(Parameters):
         """
 
     def read(self, locator: str) -> bytes:
-        """Return the bytes of a file that comes with an item, such as its timed text.
+        """Return the bytes of an item's timed text.
 
         Raises:
+            BadData: the source's items have no timed texts.
             OSError: the file can't be read.
         """
-        raw = self.open(locator) if self.has_files else None
-        if isinstance(raw, Path):
-            return raw.read_bytes()
-        if isinstance(raw, bytes):
-            return raw
-        raise BadData("timed_text", "names a timed text, but its source has no files: list it in a manifest")
+        raise BadData("timed_text", "names a timed text, which its source does not take: list it in a manifest")
 
 
 class Files(ABC):
@@ -239,6 +235,12 @@ class Files(ABC):
     @abstractmethod
     def open(self, locator: str) -> Raw:
         """Return a file's audio for `audio.waveforms.load`."""
+
+    def read_whole(self, locator: str) -> bytes:
+        """Return a file's bytes."""
+        raw = self.open(locator)
+        assert not isinstance(raw, tuple)
+        return raw if isinstance(raw, bytes) else raw.read_bytes()
 
     @abstractmethod
     def probe(self, locator: str, seconds: float | None) -> tuple[int | None, float]:

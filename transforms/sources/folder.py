@@ -100,6 +100,9 @@ class FolderSource(Source):
     def open(self, locator: str) -> Raw:
         return self.files(self.folder).open(locator)
 
+    def read(self, locator: str) -> bytes:
+        return self.files(self.folder).read_whole(locator)
+
     def _found(self, files: Files) -> Iterator[_File]:
         """Yield the audio files, and count all others."""
         for folder, names in files.walk(self._skipped):

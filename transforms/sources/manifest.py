@@ -70,6 +70,9 @@ class ManifestSource(Source):
     def open(self, locator: str) -> Raw:
         return self._files.open(locator)
 
+    def read(self, locator: str) -> bytes:
+        return self._files.read_whole(locator)
+
     @property
     def _files(self) -> Files:
         return self.files(split(self.manifest)[0])

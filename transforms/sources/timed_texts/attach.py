@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from echo_targets.transforms.sources.base import Files, Item, is_missing
 from echo_targets.transforms.sources.timed_texts.registry import is_timed_text
@@ -39,13 +38,11 @@ class TimedTexts:
 
     def _digest(self, locator: str) -> str | None:
         try:
-            raw = self._folder.open(locator)
-            data = raw.read_bytes() if isinstance(raw, Path) else raw
+            return hashlib.sha256(self._folder.read_whole(locator)).hexdigest()
         except OSError as error:
             if not is_missing(error):
                 raise
             return None
-        return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None
 
 
 def beside(names: Iterable[str]) -> dict[str, list[str]]:

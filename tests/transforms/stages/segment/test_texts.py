@@ -66,5 +66,5 @@ def test_what_does_not_fit_the_recording(
 def test_a_source_without_files_has_no_timed_texts() -> None:
     source = HuggingFaceSource(kind="huggingface", corpus="c", path="nowhere")
     entry: dict[str, Any] = {KEY: "call", "locator": "7", "timed_text": "a.srt"}
-    with pytest.raises(BadData, match="its source has no files: list it in a manifest"):
+    with pytest.raises(BadData, match="which its source does not take: list it in a manifest"):
         phrases_of_tracks(entry, source, SAMPLE_RATE, (-1,), ())
