@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_a_dry_run_plans_the_recordings_first(
         ("stages.segment.roles={0: user}", "set speakers to channels"),
         ("stages.segment.max_seconds=3", "at least twice min_seconds"),
         ("stages.ingest.sources.0.root=r", "the job's own root"),
-        ("stages.segment.speakers=many", "'one' or 'channels'"),
+        ("stages.segment.speakers=many", "'one', 'channels' or 'diarized'"),
     ],
 )
 def test_parameters_that_do_not_fit(made: tuple[Path, list[Clip], list[Clip]], override: str, message: str) -> None:
@@ -162,3 +163,38 @@ def test_cuts_that_are_not_there(made: tuple[Path, list[Clip], list[Clip]], tmp_
     )
     with pytest.raises(SourceError, match="run segment first"):
         run_command(str(config), [f"root={tmp_path}/out"], dry_run=False)
+
+
+@pytest.mark.slow
+def test_speakers_of_one_channel_take_turns(
+    made: tuple[Path, list[Clip], list[Clip]], run: Run, speech: list[dict[str, Any]]
+) -> None:
+    """Two speakers in turn, a clip each; the first one to speak is the user."""
+    if find_spec("resemblyzer") is None:
+        pytest.skip("Resemblyzer, whose dependency has to be compiled, is not installed")
+    folder = made[0]
+    own: dict[str, list[dict[str, Any]]] = {}
+    for row in speech:
+        own.setdefault(row["speaker"], []).append(row)
+    one, other = [rows for rows in own.values() if len(rows) > 3][:2]
+    parts, truth, at = list[np.ndarray](), list[tuple[float, float]](), 0
+    for row in (row for pair in zip(one[:4], other[:4], strict=True) for row in pair):
+        waveform = soundfile.read(row["audio"], dtype="float32")[0][: 10 * SAMPLE_RATE]
+        truth.append((at / SAMPLE_RATE, (at + len(waveform)) / SAMPLE_RATE))
+        parts += [waveform, np.zeros(12_000, np.float32)]
+        at += len(waveform) + 12_000
+    soundfile.write(folder / "talk.flac", np.concatenate(parts), SAMPLE_RATE)
+    (folder / "talk.jsonl").write_text(json.dumps({"id": "talk", "audio": "talk.flac"}) + "\n")
+    roles = "stages.segment.roles={0: user, 1: assistant}"
+    assert run("talk", "stages.segment.speakers=diarized", "stages.segment.diarization.num_speakers=2", roles) == 0
+    rows = sorted(utterances(folder / "talk"), key=lambda row: row["start_sample"])
+    assert [row["turn"] for row in rows] == list(range(8))
+    assert [row["speaker_id"] for row in rows] == ["talk-0", "talk-1"] * 4
+    for row, (start, end) in zip(rows, truth, strict=True):
+        assert abs(row["start_sample"] / SAMPLE_RATE - start) < 1 and abs(row["end_sample"] / SAMPLE_RATE - end) < 1
+    for root in ("talk", "talk-recordings"):
+        assert list(check_dataset(str(folder / root))) == []
+    assert run("talk", "stages.segment.speakers=diarized", "stages.segment.diarization.num_speakers=2") == 0
+    rows = utterances(folder / "talk")
+    assert {row["role"] for row in rows} == {"narrator"} and {row["speaker_id"] for row in rows} == {"talk-0", "talk-1"}
+    assert list(check_dataset(str(folder / "talk-recordings"))) == []

@@ -13,10 +13,12 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.transforms.audio.waveforms import Audio, Limits, Raw, Section, load_sections, reader_of
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.asr.voice_activity import Span
 from echo_targets.transforms.models.speakers.base import SpeakerEncoder
+from echo_targets.transforms.stages.segment.cutting import SEPARATING_PAUSE
 
 WINDOW, HOP = SAMPLE_RATE * 8 // 5, SAMPLE_RATE * 4 // 5
 """Samples of a window, and from one window to the next. Embeddings of less than a second are poor."""
@@ -43,13 +45,15 @@ class DiarizationParameters(Parameters):
 LEAST_WINDOWS = 3
 """Windows of a speaker. Fewer, about three seconds in the whole recording, are taken for an odd moment of another."""
 
+Part = tuple[int, int, int]
+"""First sample, exclusive end, and speaker."""
 Load = Callable[[Sequence[Span]], list[np.ndarray]]
 """Loads stretches of a recording: (num_samples,) float32 at 16 kHz each."""
 
 
 def diarize(
     speech: Sequence[Span], load: Load, encoder: SpeakerEncoder, parameters: DiarizationParameters
-) -> list[tuple[int, int, int]]:
+) -> list[Part]:
     """Return stretches of speech with their speakers, numbered from 0 in the order in which they first speak.
 
     Args:
@@ -71,7 +75,7 @@ def diarize(
         return []
     every = np.concatenate(embeddings)
     labels = iter(_without_small(every, cluster(every, parameters)).tolist())
-    found = [part for piece in pieces for part in _labeled(piece, labels)]
+    found = _without_interjections([part for piece in pieces for part in _labeled(piece, labels)])
     order = {label: number for number, label in enumerate(dict.fromkeys(label for *_, label in found))}
     return [(start, end, order[label]) for start, end, label in found]
 
@@ -128,6 +132,34 @@ def _without_small(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(sizes[labels] >= LEAST_WINDOWS, labels, nearest)
 
 
+def _without_interjections(parts: list[Part]) -> list[Part]:
+    """Give what is said within a short pause of one speaker to that speaker: a pause that is not one of turns."""
+    found = list(parts)
+    for place in range(1, len(found) - 1):
+        before, (start, end, speaker), after = found[place - 1 : place + 2]
+        if before[2] == after[2] != speaker and after[0] - before[1] < SEPARATING_PAUSE:
+            found[place] = (start, end, before[2])
+    return found
+
+
+class StretchLoader:
+    """Loads stretches of a recording in one more pass, if they are requested in order."""
+
+    def __init__(self, raw: Raw, channel: int) -> None:
+        self._reader, self._channel = reader_of(raw), channel
+
+    def __call__(self, stretches: Sequence[Span]) -> list[np.ndarray]:
+        """Return each stretch, (num_samples,) float32 at 16 kHz; empty if it is silent or can't be used."""
+        wanted = [
+            (self._channel, Section(start / SAMPLE_RATE, (end - start) / SAMPLE_RATE)) for start, end in stretches
+        ]
+        loaded = load_sections(self._reader, Limits(0, np.inf), wanted)
+        return [
+            each.pcm.astype(np.float32) / 32768 if isinstance(each, Audio) else np.zeros(0, np.float32)
+            for each in loaded
+        ]
+
+
 def _pieces(span: Span) -> Iterator[Span]:
     """Yield a stretch in pieces of at most `AT_ONCE` samples."""
     for start in range(span[0], span[1], AT_ONCE):
@@ -149,7 +181,7 @@ def _windows(piece: Span) -> list[Span]:
     return [(first, min(first + WINDOW, end)) for first in starts]
 
 
-def _labeled(piece: Span, labels: Iterator[int]) -> Iterator[tuple[int, int, int]]:
+def _labeled(piece: Span, labels: Iterator[int]) -> Iterator[Part]:
     """Yield a piece in parts of one label: each moment has that of the window whose center is nearest."""
     windows = _windows(piece)
     centers = [(start + end) // 2 for start, end in windows]

@@ -9,23 +9,22 @@ import numpy as np
 from pydantic import Field, PositiveFloat, model_validator
 
 from echo_targets.schemas import CUTS, KEY, SAMPLE_RATE
-from echo_targets.transforms.audio.mixing import MIX
 from echo_targets.transforms.audio.waveforms import BadAudio
-from echo_targets.transforms.base import Parameters, rounded
-from echo_targets.transforms.models.asr.voice_activity import SHORTEST_SPEECH, WINDOW, Span, VoiceActivity, spans_of
+from echo_targets.transforms.base import Parameters
+from echo_targets.transforms.errors import BadData
+from echo_targets.transforms.models.asr.voice_activity import SHORTEST_SPEECH, WINDOW, VoiceActivity, spans_of
+from echo_targets.transforms.models.speakers.base import SpeakerEncoder
+from echo_targets.transforms.models.speakers.registry import open_speaker_encoder
 from echo_targets.transforms.sources.base import Source
 from echo_targets.transforms.sources.registry import AnySource, named
 from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.stages.of_entries import Entry, OfEntries, Row
 from echo_targets.transforms.stages.segment.cross_talk import own_speech
-from echo_targets.transforms.stages.segment.cutting import Border, Cut, Lengths, cut
-from echo_targets.transforms.stages.segment.phrase_cuts import cut_by_phrases, spoken_at_once
-from echo_targets.transforms.stages.segment.scanning import FRAME, Recording, Track, scan
+from echo_targets.transforms.stages.segment.cutter import Cutter, Role, Talker
+from echo_targets.transforms.stages.segment.cutting import Lengths
+from echo_targets.transforms.stages.segment.diarization import DiarizationParameters, StretchLoader, diarize
+from echo_targets.transforms.stages.segment.scanning import Recording, Track, scan
 from echo_targets.transforms.stages.segment.texts import phrases_of_tracks
-from echo_targets.transforms.stages.segment.turns import turns
-
-Role = Literal["user", "assistant", "narrator"]
-SILENCE_DBFS = -200.0
 
 
 class SegmentParameters(Parameters):
@@ -34,9 +33,10 @@ class SegmentParameters(Parameters):
     Attributes:
         sources: the recordings.
         speakers: `one` if a recording has one speaker, or several that need not be told apart; `channels` if each
-            channel has a speaker.
-        roles: with `channels`, the role of each channel's speaker. Users and assistants take turns in a dialogue, whose
-            cuts are whole turns; other speakers are narrators.
+            channel has a speaker; `diarized` to tell the speakers of one channel apart by their voices.
+        roles: the role of each channel's speaker; with `diarized`, of the first one to speak (0), the second (1), and
+            so on. Users and assistants take turns in a dialogue, whose cuts are whole turns; others are narrators.
+        diarization: how to tell speakers apart, with `diarized`.
         min_seconds, max_seconds: wanted lengths of cuts. Shorter speech is joined to what is near; longer speech is cut
             where it is quietest.
         padding_seconds: silence to keep before and after the speech.
@@ -45,8 +45,9 @@ class SegmentParameters(Parameters):
     """
 
     sources: list[AnySource]
-    speakers: Literal["one", "channels"] = "one"
+    speakers: Literal["one", "channels", "diarized"] = "one"
     roles: dict[int, Role] = {}
+    diarization: DiarizationParameters = DiarizationParameters()
     min_seconds: PositiveFloat = 2.0
     max_seconds: PositiveFloat = 30.0
     padding_seconds: float = Field(0.2, ge=0, le=1)
@@ -55,7 +56,9 @@ class SegmentParameters(Parameters):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.roles and self.speakers == "one":
-            raise ValueError("roles are given to channels: set speakers to channels, or remove roles")
+            raise ValueError(
+                "roles need speakers that are told apart: set speakers to channels or diarized, or remove roles"
+            )
         if self.max_seconds < 2 * (self.min_seconds + self.padding_seconds):
             raise ValueError("max_seconds must be at least twice min_seconds and padding_seconds together")
         return self
@@ -85,11 +88,26 @@ class Segment(OfEntries):
     def sources(self) -> dict[str, Source]:
         return self._sources
 
+    @property
+    def _encoder(self) -> SpeakerEncoder | None:
+        """The speaker encoder, not loaded; None without diarization."""
+        chosen = self.parameters
+        return open_speaker_encoder(chosen.diarization.model) if chosen.speakers == "diarized" else None
+
+    def fingerprint_parameters(self) -> dict[str, Any]:
+        chosen = super().fingerprint_parameters()
+        diarization = {name: value for name, value in chosen.pop("diarization").items() if name != "model"}
+        return chosen | ({"diarization": diarization} if self._encoder else {})
+
     def weight_digests(self) -> dict[str, str]:
-        return {"vad": VoiceActivity().weight_digest()}
+        speakers = {"speakers": self._encoder.weight_digest()} if self._encoder else {}
+        return {"vad": VoiceActivity().weight_digest()} | speakers
 
     def setup(self) -> None:
         VoiceActivity().setup()
+        self._loaded_encoder = self._encoder
+        if self._loaded_encoder:
+            self._loaded_encoder.setup(self.device)
 
     def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         return [self._row(entry, source) for entry in entries]
@@ -102,9 +120,10 @@ class Segment(OfEntries):
         if not recording.num_samples:
             return BadAudio("empty", "holds no samples")
         own = own_speech(recording.tracks)
-        texts = self._texts(entry, source, recording)
+        cutter = Cutter(entry, recording, own, self.parameters.lengths)
         cuts = sorted(
-            self._cuts(entry, recording, own, texts), key=lambda cut: (cut["start_sample"], cut["end_sample"])
+            cutter.cuts(self._talkers(entry, source, recording, own)),
+            key=lambda cut: (cut["start_sample"], cut["end_sample"]),
         )
         return {
             KEY: entry[KEY],
@@ -117,94 +136,37 @@ class Segment(OfEntries):
             ],
         }
 
-    def _texts(self, entry: Entry, source: Source, recording: Recording) -> list[list[Phrase]]:
-        """Return the phrases of each track; none without a timed text."""
-        numbers = [track.channel for track in recording.tracks]
-        return phrases_of_tracks(entry, source, recording.num_samples, numbers, self.parameters.tiers)
-
-    def _cuts(
-        self, entry: Entry, recording: Recording, own: Sequence[np.ndarray], texts: Sequence[Sequence[Phrase]]
-    ) -> list[dict[str, Any]]:
-        num_samples, lengths = recording.num_samples, self.parameters.lengths
-        speech = [spans_of(mask, num_samples) for mask in own]
-        roles = [self.parameters.roles.get(track.channel, "narrator") for track in recording.tracks]
-        at_once = [spoken_at_once(phrases, num_samples) for phrases in texts]
-        talkers = [place for place, role in enumerate(roles) if role != "narrator"]
-
-        def described(place: int, found: Cut, turn: int | None) -> dict[str, Any]:
-            track = recording.tracks[place]
-            others = [mask for other, mask in enumerate(own) if other != place]
-            default = entry["speaker_id"] if track.channel == MIX else _speaker(entry, track.channel)
-            return {
-                "channel": track.channel,
-                "start_sample": found.start,
-                "end_sample": found.end,
-                "speaker_id": default if found.speaker is None else f"{entry[KEY]}-{found.speaker}",
-                "role": roles[place],
-                "turn": turn,
-                "overlap": rounded(max(_share(others, found, WINDOW), _share([at_once[place]], found, FRAME))),
-                "level_dbfs": rounded(_level(track, found)),
-                "border": found.border,
-                "text": found.text,
-            }
-
-        cuts: list[dict[str, Any]] = []
-        for place, track in enumerate(recording.tracks):
-            if place not in talkers:
-                heard = speech[place], track.high_passed, num_samples, lengths
-                for found in cut_by_phrases(texts[place], *heard) if texts[place] else cut(*heard):
-                    cuts.append(described(place, found, None))
-        number: int | None = None
-        padding, ends = lengths.padding, [0] * len(talkers)
-        found_turns = turns([_spoken(speech[place], texts[place]) for place in talkers])
-        for position, turn in enumerate(found_turns):
-            place = talkers[turn.speaker]
-            following = next(
-                (other.start for other in found_turns[position + 1 :] if other.speaker == turn.speaker), None
+    def _talkers(self, entry: Entry, source: Source, recording: Recording, own: Sequence[np.ndarray]) -> list[Talker]:
+        """Return who is cut: the speaker of each channel, or each speaker of one channel."""
+        channels = [track.channel for track in recording.tracks]
+        texts = phrases_of_tracks(entry, source, recording.num_samples, channels, self.parameters.tiers)
+        speech = [spans_of(mask, recording.num_samples) for mask in own]
+        roles = self.parameters.roles
+        if self._loaded_encoder is None:
+            return [
+                Talker(place, speech[place], texts[place], roles.get(channel, "narrator"))
+                for place, channel in enumerate(channels)
+            ]
+        if any(texts):
+            raise BadData(
+                "bad_timed_text",
+                f"has a timed text, {entry['timed_text']}, which diarization can't use: set speakers: one",
             )
-            limit = recording.num_samples if following is None else (turn.end + following) // 2
-            start = max(ends[turn.speaker], turn.start - padding)
-            end = min(limit, turn.end + padding)
-            ends[turn.speaker] = end
-            border: Border = "end" if end == recording.num_samples else "turn"
-            if not turn.is_inside:
-                # Users have even turns, so that whoever numbers turns by role finds them there.
-                first = 0 if roles[place] == "user" else 1
-                number = first if number is None else number + 1
-            phrases = [each for each in texts[place] if turn.start <= each.start < turn.end]
-            said = " ".join(each.text for each in phrases if each.text) or None
-            names = {each.speaker for each in phrases}
-            found = Cut(start, end, border, said, names.pop() if len(names) == 1 else None)
-            cuts.append(described(place, found, None if turn.is_inside else number))
-        return cuts
-
-
-def _speaker(entry: Entry, channel: int) -> str:
-    return f"{entry['speaker_id'] or entry[KEY]}-{channel}"
-
-
-def _spoken(speech: Sequence[Span], phrases: Sequence[Phrase]) -> list[Span]:
-    """Return the stretches of speech and of phrases, joined where they meet."""
-    joined: list[Span] = []
-    for start, end in sorted([*speech, *((phrase.start, phrase.end) for phrase in phrases)]):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def _share(masks: Sequence[np.ndarray], found: Cut, window: int) -> float:
-    """Return the share of a cut's windows, of `window` samples, that one of the masks marks."""
-    if not masks:
-        return 0.0
-    return float(np.any([mask[found.start // window : -(-found.end // window)] for mask in masks], axis=0).mean())
-
-
-def _level(track: Track, found: Cut) -> float:
-    """Return the power of a cut in dB relative to full scale."""
-    power = float(track.power[found.start // FRAME : -(-found.end // FRAME)].mean(dtype=np.float64))
-    return max(SILENCE_DBFS, 10 * float(np.log10(max(power, 1e-30))))
+        load = StretchLoader(source.open(entry["locator"]), channels[0])
+        said = diarize(speech[0], load, self._loaded_encoder, self.parameters.diarization)
+        if not roles:
+            phrases = [Phrase(start, end, None, str(speaker)) for start, end, speaker in said]
+            return [Talker(0, speech[0], phrases, "narrator")]
+        return [
+            Talker(
+                0,
+                [(start, end) for start, end, one in said if one == speaker],
+                [],
+                roles.get(speaker, "narrator"),
+                str(speaker),
+            )
+            for speaker in sorted({speaker for *_, speaker in said})
+        ]
 
 
 def _gaps(track: Track, own: np.ndarray, cuts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
