@@ -76,7 +76,7 @@ def _by_channel(name: str, phrases: Sequence[Phrase], channels: Sequence[int]) -
             number = phrase.channel + 1
             raise _bad(name, phrase, f"names channel {number}, but the recording has {len(channels)}: correct it")
     found = [[phrase for phrase in phrases if phrase.channel == channel] for channel in channels]
-    if not any(found):
+    if phrases and not any(found):
         raise _bad(name, phrases[0], f"names other channels than {channels[0] + 1}, which is cut: correct `channel`")
     return found
 

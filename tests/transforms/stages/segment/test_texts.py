@@ -43,6 +43,10 @@ def test_a_text_of_one_channel_is_that_of_the_channel_which_is_cut(tmp_path: Pat
     assert found(tmp_path, "a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nyes\n", 1) == [[(2, "yes", None)]]
 
 
+def test_a_text_without_phrases_gives_none(tmp_path: Path) -> None:
+    assert found(tmp_path, "a.vtt", "WEBVTT\n", 0, 1) == [[], []] and found(tmp_path, "a.vtt", "WEBVTT\n", -1) == [[]]
+
+
 def test_a_phrase_that_ends_late_is_shortened(tmp_path: Path) -> None:
     assert found(tmp_path, "a.ctm", "file 1 19 7 yes\n", -1) == [[(SECONDS, "yes", None)]]
 
