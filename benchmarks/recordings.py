@@ -176,14 +176,11 @@ def report_cut_words(name: str, clips: Sequence[Clip], cuts: Sequence[dict[str, 
 
 
 def faster_whispers_cuts(waveform: np.ndarray) -> list[dict[str, Any]]:
-    """Return the chunks into which faster-whisper's batched pipeline cuts a recording, with its own settings."""
-    from faster_whisper.vad import VadOptions, collect_chunks, get_speech_timestamps
+    """Return the stretches of speech that faster-whisper's batched pipeline decodes, with its own settings."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
 
-    options = VadOptions(max_speech_duration_s=30, min_silence_duration_ms=160)
-    speech = get_speech_timestamps(waveform, options)
-    _, chunks = collect_chunks(waveform, speech, max_duration=30)
-    spans = [(chunk["segments"][0]["start"], chunk["segments"][-1]["end"]) for chunk in chunks if chunk["segments"]]
-    return [{"channel": -1, "start_sample": start, "end_sample": end} for start, end in spans]
+    found = get_speech_timestamps(waveform, VadOptions(max_speech_duration_s=30, min_silence_duration_ms=160))
+    return [{"channel": -1, "start_sample": span["start"], "end_sample": span["end"]} for span in found]
 
 
 def report_turns(said: Sequence[Clip], folder: Path) -> None:

@@ -26,6 +26,10 @@ LONGEST_INNER_PAUSE = 2 * SAMPLE_RATE
 """What is short is not joined to a neighbor that is farther away."""
 QUIET = 10
 """Frames over which the quietest place is searched: a tenth of a second."""
+REACH = SAMPLE_RATE // 2
+"""How far beyond its padding a cut may go if it would end in a loud place."""
+LOUD = 4.0
+"""A place is loud if its power is so many times that of the quietest place near it."""
 NEARLY, SILENT = 1.5, 1e-9
 """A place counts as quietest if its power is at most so many times that of the quietest, plus what nobody hears."""
 
@@ -81,7 +85,7 @@ def cut(speech: Sequence[Span], power: np.ndarray, num_samples: int, lengths: Le
     longest = lengths.longest - 2 * lengths.padding
     groups = together(speech, SEPARATING_PAUSE)
     pieces = [piece for group in groups for piece in divided(group, power, longest, lengths.shortest)]
-    return padded(joined(pieces, lengths.shortest, longest), power, num_samples, lengths.padding)
+    return padded(joined(pieces, lengths.shortest, longest), power, num_samples, lengths)
 
 
 def together(speech: Sequence[Span], pause: int) -> list[list[Span]]:
@@ -151,14 +155,40 @@ def quietest(power: np.ndarray, first: int, last: int) -> int:
     return (-(-first // FRAME) + nearest + QUIET // 2) * FRAME
 
 
-def padded(pieces: list[Piece], power: np.ndarray, num_samples: int, padding: int) -> list[Cut]:
-    """Extend pieces into the pauses around them, at most to where a pause is quietest."""
+def padded(pieces: list[Piece], power: np.ndarray, num_samples: int, lengths: Lengths) -> list[Cut]:
+    """Extend pieces into the pauses around them, at most to where a pause is quietest.
+
+    Voice activity detection may miss a soft consonant before or after: a cut that would end in a loud place goes on to
+    where it is quiet, as far as its length allows.
+    """
     if not pieces:
         return []
     meetings = [quietest(power, before.end, after.start) for before, after in pairwise(pieces)]
     cuts: list[Cut] = []
     for piece, earliest, latest in zip(pieces, [0, *meetings], [*meetings, num_samples], strict=True):
-        start, end = max(earliest, piece.start - padding), min(latest, piece.end + padding)
+        start, end = max(earliest, piece.start - lengths.padding), min(latest, piece.end + lengths.padding)
+        wider = (
+            _quiet_edge(power, start, max(earliest, start - REACH)),
+            _quiet_edge(power, end, min(latest, end + REACH)),
+        )
+        if wider[1] - wider[0] <= lengths.longest:
+            start, end = wider
         border = "end" if end == num_samples and piece.border != "long_phrase" else piece.border
         cuts.append(Cut(start, end, border, piece.text, piece.speaker))
     return cuts
+
+
+def _quiet_edge(power: np.ndarray, near: int, far: int) -> int:
+    """Return an edge of a cut, or, if it is loud there, the quietest place up to another."""
+    first, last = sorted((near, far))
+    at = near // FRAME
+    here = power[max(0, at - QUIET // 2) : at + QUIET // 2]
+    between = power[first // FRAME : last // FRAME]
+    if len(between) < QUIET or here.mean(dtype=np.float64) <= LOUD * _least(between) + SILENT:
+        return near
+    return quietest(power, first, last)
+
+
+def _least(power: np.ndarray) -> float:
+    """Return the power of the quietest tenth of a second."""
+    return float(np.convolve(power.astype(np.float64), np.ones(QUIET), mode="valid").min() / QUIET)

@@ -85,7 +85,7 @@ def cut_by_phrases(
         for run in _runs(units, breaks)
         for group in _grouped(run, power, longest, lengths.shortest)
     ]
-    return padded(_with_the_rest(pieces, speech, power, longest, lengths.shortest), power, num_samples, lengths.padding)
+    return padded(_with_the_rest(pieces, speech, power, longest, lengths.shortest), power, num_samples, lengths)
 
 
 def spoken_at_once(phrases: Sequence[Phrase], num_samples: int) -> np.ndarray:

@@ -89,6 +89,18 @@ def test_two_cuts_meet_where_their_pause_is_quietest() -> None:
     assert first == 20.2 and abs(second - 20.27) < 0.03  # the first has all of its padding
 
 
+def test_a_cut_does_not_end_in_a_loud_place() -> None:
+    """A soft consonant before the speech that was found belongs to it."""
+    num_samples = 20 * SAMPLE_RATE
+    power = np.full(2000, 1e-6, np.float32)
+    power[470:1000] = 1e-2  # the sound starts at 4.7 s, and the speech that was found at 5.0 s
+    (found,) = cut([(5 * SAMPLE_RATE, 10 * SAMPLE_RATE)], power, num_samples, LENGTHS)
+    assert 4.3 * SAMPLE_RATE <= found.start <= 4.65 * SAMPLE_RATE and found.end == 10.2 * SAMPLE_RATE
+    full = Lengths(LENGTHS.shortest, round(5.4 * SAMPLE_RATE), LENGTHS.padding)
+    (whole,) = cut([(5 * SAMPLE_RATE, 10 * SAMPLE_RATE)], power, num_samples, full)
+    assert whole.start == 4.8 * SAMPLE_RATE
+
+
 def test_no_speech_is_no_cut() -> None:
     assert cuts_of([], 3) == []
 
