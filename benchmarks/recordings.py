@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -239,21 +239,18 @@ def cut_long(name: str, path: Path) -> None:
         source = {"kind": "manifest", "corpus": "long", "manifest": str(path.parent / "none.jsonl")}
         stage = Segment(SegmentParameters.model_validate({"sources": [source]}))
         stage.setup()
-        entry = {
-            "start_seconds": None,
-            "section_seconds": None,
-            "locator": str(path),
-            "channel": -1,
-            "timed_text": None,
-        }
+        entry = dict.fromkeys(("start_seconds", "section_seconds", "timed_text", "speaker_id"))
+        entry |= {"utterance_id": "long", "locator": str(path), "channel": -1}
         (row,) = stage.rows_of([entry], stage.sources["long/train"], "")
         assert isinstance(row, dict)
         count = len(row["cuts"])
     else:
         count = len(faster_whispers_cuts(soundfile.read(path, dtype="float32")[0]))
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{count} cuts, real-time factor {seconds / soundfile.info(path).duration:.5f}, {peak:.2f} GB at most")
+    # Not getrusage, whose peak a process inherits from the one that started it.
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    factor = seconds / soundfile.info(path).duration
+    print(f"{count} cuts, real-time factor {factor:.5f}, {int(peak) / 1e6:.2f} GB at most")
 
 
 LONG = ("segment", "faster-whisper")
