@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu_smoke import STAGES, differences, same
-from echo_targets.jobs.stages import STAGES as ALL_STAGES
+from echo_targets.jobs.stages import SEGMENT
+from echo_targets.jobs.stages import STAGES as EVERY_STAGE
 from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import Double, Inline, job, stage
 from tests.schemas.samples import key
 
 ROOT = Path(__file__).parents[1]
+OF_UTTERANCES = [name for name in EVERY_STAGE if name != SEGMENT]
+"""The stages after segment, which has no model for a GPU."""
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +32,7 @@ def test_every_stage_runs_and_the_tables_agree() -> None:
     done = run("--device", "cpu", "--clips", "2")
     assert done.returncode == 0 and done.stdout.endswith("All tables agree.\n"), done.stderr
     ran = re.findall(r"^\| (.*?) \| cpu \| \d", done.stdout, re.MULTILINE)
-    assert ran == 2 * [*ALL_STAGES, "transcribe, auto"]
+    assert ran == 2 * [*OF_UTTERANCES, "transcribe, auto"]
 
 
 def test_a_missing_gpu_is_one_line() -> None:
@@ -40,7 +43,7 @@ def test_a_missing_gpu_is_one_line() -> None:
 
 
 def test_all_stages_are_in_it() -> None:
-    assert ["ingest", *STAGES] == list(ALL_STAGES)
+    assert ["ingest", *STAGES] == OF_UTTERANCES
 
 
 @pytest.mark.parametrize(

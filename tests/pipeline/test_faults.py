@@ -57,11 +57,11 @@ list(job(Path({str(tmp_path)!r}), stage(Double), stage(Follow)).run(Inline()))
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB in memory."""
+    """A file system of 80 KiB in memory: enough for the plan, too little for all tables."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=80k", "none", folder], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
