@@ -167,7 +167,7 @@ def test_a_dialogue_beyond_the_models_context_is_a_reject_that_says_so(corpus: P
     none = echoed(corpus, model=str(tmp_path / "model"))
     assert {row["error_class"] for row in rejects(none, "echo_targets").values()} == {"context_too_long", "no_reply"}
     needed = {
-        key: int(re.findall(r"need (\d+) positions, but the model has 20", row["message"])[0])
+        key: int(re.findall(r"needs? (\d+) positions, but the model has 20", row["message"])[0])
         for key, row in rejects(none, "echo_targets").items()
         if row["error_class"] == "context_too_long"
     }

@@ -86,17 +86,16 @@ class EchoXResponder(Responder):
         return in_parallel(self._echox.encode_audio, [turn.audio for turn in turns], self.device)
 
     def reject_prompt(self, turn: UserTurn, encoded: list[EncodedAudio]) -> Reject | None:
+        most = self._echox.config.max_position_embeddings
+        prompt = len(self._prompt_ids(turn)) - len(encoded) + sum(len(each.embeddings) for each in encoded)
+        # A long reply alone is no reason: its last states are scored like any others.
         reply = self.parameters.max_tokens if turn.reply is None else len(self.encode(turn.reply))
-        audio = sum(len(each.embeddings) for each in encoded)
-        needed, most = (
-            len(self._prompt_ids(turn)) - len(encoded) + audio + reply,
-            self._echox.config.max_position_embeddings,
-        )
+        needed = prompt if len(encoded) == 1 else prompt + reply
         if needed <= most:
             return None
-        shorten = "stages.echo.history_turns" if len(encoded) > 1 else "stages.echo.max_tokens"
-        message = f"the dialogue and its reply need {needed} positions, but the model has {most}; set {shorten} lower"
-        return Reject(turn.key, "context_too_long", message)
+        what = "the turn needs" if len(encoded) == 1 else "the dialogue and its reply need"
+        remedy = "" if len(encoded) == 1 else "; set stages.echo.history_turns to fewer turns"
+        return Reject(turn.key, "context_too_long", f"{what} {needed} positions, but the model has {most}{remedy}")
 
     def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[EncodedAudio]]) -> list[Answer]:
         if not turns:
