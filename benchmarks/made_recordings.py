@@ -25,6 +25,8 @@ BETWEEN_TURNS = (-0.6, -0.3, 0.2, 0.5, 0.9)
 DIALOGUE_RATE = 24_000
 BLEED_DB, BLEED_SECONDS, QUIETER_DB = 20.0, 0.003, 9.0
 FLOOR = 3e-4
+PAUSE_SHARE = 0.03
+"""Power of a fifth of a second, as a share of the clip's mean, below which it is a pause."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def dialogue(rows: Sequence[dict[str, Any]], minutes: float, seed: int = 5) -> t
             seconds = len(waveform) / DIALOGUE_RATE
             clips.append(Clip(row["id"], side, at, at + seconds, row["text"], turn))
             at += seconds
-            if seconds > 8 and rng.random() < 0.5:
-                _say_inside(channels[1 - side], clips, 1 - side, at - seconds + _busiest(waveform))
+            inside = _busiest(waveform) if seconds > 8 and rng.random() < 0.5 else None
+            if inside is not None:
+                _say_inside(channels[1 - side], clips, 1 - side, at - seconds + inside)
         at, turn = at + float(rng.choice(BETWEEN_TURNS)), turn + 1
     samples = int((at + 1) * DIALOGUE_RATE)
     spoken = channels[:, :samples]
@@ -103,12 +106,12 @@ def _voiced(text: str) -> np.ndarray:
     return deliver(voice, text)
 
 
-def _busiest(waveform: np.ndarray) -> float:
-    """Return the second of a clip at which the remark's length of speech is least interrupted."""
+def _busiest(waveform: np.ndarray) -> float | None:
+    """Return the second of a clip at which the remark's length of speech is not interrupted; None if it always is."""
     step = DIALOGUE_RATE // 5
     power = np.square(waveform[: len(waveform) // step * step].reshape(-1, step)).mean(axis=1)
     least = [power[place : place + 9].min() for place in range(5, len(power) - 14)]
-    return (5 + int(np.argmax(least))) / 5
+    return (5 + int(np.argmax(least))) / 5 if max(least) > PAUSE_SHARE * power.mean() else None
 
 
 def _say_inside(channel: np.ndarray, clips: list[Clip], side: int, at: float) -> None:

@@ -91,8 +91,11 @@ def test_a_recording_becomes_utterances(
         decoded = np.rint(decode_flac(row["audio"]["bytes"]) * 32768).astype(np.int16)
         assert (decoded == part).all() and row["audio"]["path"] == "mono.flac"
         assert row["utterance_id"] == f"mono-{row['start_sample']:010d}"
-    middles = [(clip.start + clip.end) / 2 * SAMPLE_RATE for clip in clips]
-    assert all(any(row["start_sample"] < at < row["end_sample"] for row in rows) for at in middles)
+    covered = np.zeros(len(whole), bool)
+    for row in rows:
+        covered[row["start_sample"] : row["end_sample"]] = True
+    for clip in clips:  # all but its pauses
+        assert covered[int(clip.start * SAMPLE_RATE) : int(clip.end * SAMPLE_RATE)].mean() > 0.7
     assert len(rows) >= len(clips)
     cuts = Dataset(str(folder / "mono-recordings")).read("cuts").to_pylist()
     silent = next(row for row in cuts if row["utterance_id"] == "silence")
