@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow.compute as pc
+from rich.console import Console
 
 from echo_targets.jobs.commands.run import job_of, print_plan, run_job
-from echo_targets.jobs.config import load
+from echo_targets.jobs.config import JobConfig, load
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Plan, plan
@@ -26,6 +27,19 @@ def retry_command(config: str, overrides: list[str], named: Sequence[str] = ()) 
     """Retry rejected rows, or only the rows that are named, rejected or not; return the exit code."""
     console = open_console()
     settings = load(config, overrides)
+    rows = list(named)
+    if settings.recordings:
+        there = keys_of(job_of(settings.recordings))
+        recordings, rows = ([key for key in named if (key in there) is wanted] for wanted in (True, False))
+        if recordings or not named:
+            code = _retry(settings.recordings, recordings, console)
+            if code or (named and not rows):
+                return code
+    return _retry(settings, rows, console)
+
+
+def _retry(settings: JobConfig, named: Sequence[str], console: Console) -> int:
+    """Retry rows of one job, and return the exit code."""
     job = job_of(settings)
     assert isinstance(job.plan, Plan)
     attempts = dict(job.plan.attempts)
@@ -41,14 +55,19 @@ def retry_command(config: str, overrides: list[str], named: Sequence[str] = ()) 
     return run_job(settings, job, console)
 
 
+def keys_of(job: Job) -> set[str]:
+    """Return the keys of a job's items."""
+    assert isinstance(job.plan, Plan)
+    return {key for shard in job.plan.shards() for key in shard[KEY].to_pylist()}
+
+
 def known(job: Job, named: Sequence[str]) -> list[str]:
     """Return named rows that are among the job's items.
 
     Raises:
         UserError: one is not.
     """
-    assert isinstance(job.plan, Plan)
-    there = {key for shard in job.plan.shards() for key in shard[KEY].to_pylist()}
+    there = keys_of(job)
     if missing := [key for key in named if key not in there]:
         raise UserError(f"--id {missing[0]}: no item of this job has this id")
     return list(named)

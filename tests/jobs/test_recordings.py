@@ -14,11 +14,13 @@ import pytest
 import soundfile
 
 from benchmarks.made_recordings import DIALOGUE_RATE, Clip, dialogue, monologue
+from echo_targets.jobs.commands.retry import retry_command
 from echo_targets.jobs.commands.run import run_command
 from echo_targets.jobs.config import ConfigError, load
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
+from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.sources.base import SourceError
 
@@ -148,6 +150,10 @@ def test_a_dry_run_plans_the_recordings_first(
         ("stages.segment.roles={0: user}", "set speakers to channels"),
         ("stages.segment.max_seconds=3", "at least twice min_seconds"),
         ("stages.ingest.sources.0.root=r", "the job's own root"),
+        (
+            "stages.segment.sources=[{kind: folder, corpus: a, folder: f}, {kind: folder, corpus: a, folder: g}]",
+            "two sources are named a/train",
+        ),
         ("stages.segment.speakers=many", "'one', 'channels' or 'diarized'"),
     ],
 )
@@ -166,6 +172,30 @@ def test_cuts_that_are_not_there(made: tuple[Path, list[Clip], list[Clip]], tmp_
     )
     with pytest.raises(SourceError, match="run segment first"):
         run_command(str(config), [f"root={tmp_path}/out"], dry_run=False)
+
+
+def test_a_mended_recording_is_retried(
+    made: tuple[Path, list[Clip], list[Clip]], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its size stays the same, so that a run does not see the change."""
+    folder = made[0]
+    sound = soundfile.read(folder / "mono.flac", dtype="float32")[0][: 20 * SAMPLE_RATE]
+    soundfile.write(folder / "mended.wav", np.where(np.arange(len(sound)) == 99, np.nan, sound), SAMPLE_RATE, "FLOAT")
+    lines = [{"id": name, "audio": f"{name}.{ending}"} for name, ending in (("mended", "wav"), ("mono", "flac"))]
+    (folder / "mended.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("mended") == 0
+    assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono"}
+    soundfile.write(folder / "mended.wav", sound, SAMPLE_RATE, "FLOAT")
+    assert run("mended") == 0
+    assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono"}
+    given = [f"manifest={folder}/mended.jsonl", f"root={folder}/mended"]
+    capsys.readouterr()
+    assert retry_command(str(folder / "config.yaml"), given) == 0
+    assert "segment: 1 rows to retry" in capsys.readouterr().out
+    assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono", "mended"}
+    assert retry_command(str(folder / "config.yaml"), given, ["mono"]) == 0
+    with pytest.raises(UserError, match="--id nobody"):
+        retry_command(str(folder / "config.yaml"), given, ["nobody"])
 
 
 @pytest.mark.slow
