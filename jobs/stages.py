@@ -115,6 +115,12 @@ def check_together(stages: Mapping[str, Mapping[str, Any]], root: str) -> None:
                 "stages.segment writes its cuts to a root of its own, which the sources of kind cuts name in "
                 f"stages.ingest.sources, but they name {found}: give each root: ${{root}}-recordings"
             )
+        names = [f"{source['corpus']}/{source['split']}" for source in stages[SEGMENT]["sources"]]
+        if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise UserError(
+                f"stages.segment.sources: two sources are named {repeated[0]}, so their cuts can't be told apart: give "
+                "each another corpus or split"
+            )
     if "echo" in stages and "publish_echo" in stages:
         target, made = stages["publish_echo"]["target"], stages["echo"]["targets"]
         if target not in made:

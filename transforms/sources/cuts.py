@@ -54,7 +54,7 @@ class CutsSource(Source):
         return self.recordings.open(locator)
 
     def items(self) -> Iterator[Item]:
-        dataset = Dataset(self.root)
+        dataset, name = Dataset(self.root), f"{self.recordings.corpus}/{self.recordings.split}"
         try:
             version = dataset.current(CUTS.name)
             must_be_readable(dataset, CUTS.name)
@@ -64,10 +64,7 @@ class CutsSource(Source):
                 planned = self._rows(dataset, ENTRIES.name, entries, shard, [KEY, *OF_ENTRIES])
                 places = {entry[KEY]: entry for entry in planned.to_pylist()}
                 for row in cuts.to_pylist():
-                    if (
-                        places[row[KEY]]["source"].partition("#")[0]
-                        == f"{self.recordings.corpus}/{self.recordings.split}"
-                    ):
+                    if places[row[KEY]]["source"] == name:
                         yield from self._items(row, places[row[KEY]])
         except (LayoutError, OSError) as error:
             raise SourceError(f"{self.corpus}: {self.root} has no cuts ({error}); run segment first") from error
