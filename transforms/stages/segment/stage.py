@@ -107,7 +107,7 @@ class Segment(OfEntries):
         VoiceActivity().setup()
         self._loaded_encoder = self._encoder
         if self._loaded_encoder:
-            self._loaded_encoder.setup(self.device)
+            self._loaded_encoder.setup()  # on the CPU, like voice activity detection: the stage needs no device
 
     def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         return [self._row(entry, source) for entry in entries]
