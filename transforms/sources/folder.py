@@ -136,7 +136,7 @@ def _item(files: Files, file: _File, attached: TimedTexts) -> Item:
     try:
         key = path_id(os.path.splitext(file.locator)[0])
         if file.other is not None:
-            message = f"{shown}: {shown_path(file.other)} beside it has the same name and so the same id: rename one"
+            message = f"{shown}: {shown_path(file.other)} would get the same id: rename one"
             return Item(id=shown, where=shown, error_class="duplicate_id", error=message)
         words = _text(files, file.texts)
         if len(file.timed_texts) > 1:

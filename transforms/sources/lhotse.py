@@ -40,7 +40,7 @@ class LhotseSource(Source):
     Attributes:
         tree: the folder that holds the files below; a path or a URL.
         cuts: names, wildcards or braces of cut sets: `cuts_train.jsonl.gz`; of a Shar folder `cuts.*.jsonl.gz`.
-        recordings, supervisions: the same of these two, instead of cuts. Recordings alone have no text.
+        recordings, supervisions: the same of these two, instead of cuts. Recordings without supervisions have no text.
         audio_dir: the folder or URL that relative paths of audio start from; by default `tree`.
         columns: names of the fields if they are not lhotse's own, such as {"text": "pnc_text"}, a key of `custom`.
         ignore: keys to ignore, such as a `language` that is no code.

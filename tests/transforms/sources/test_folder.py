@@ -71,7 +71,7 @@ def test_what_is_skipped_is_counted_and_said(tree: Path) -> None:
         "skipped files without an ending of audio: 4 (.csv 2, without any 1, .jpg 1)",
         "skipped text files without an audio file of their name: 1",
     ]
-    assert len(list(made.items())) == 3 and ": 3" in made.remarks[0]  # counted anew
+    assert len(list(made.items())) == 3 and ": 3" in made.remarks[0]  # counted again
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_two_files_of_one_stem(tree: Path) -> None:
     shutil.copy(tree / "a.WAV", tree / "a.aac")
     items = listed(tree)
     assert items["a"].locator == "a.WAV" and items["a.aac"].error_class == "duplicate_id"
-    assert items["a.aac"].error == "a.aac: a.WAV beside it has the same name and so the same id: rename one"
+    assert items["a.aac"].error == "a.aac: a.WAV would get the same id: rename one"
 
 
 def test_names_that_are_no_ids(tree: Path) -> None:

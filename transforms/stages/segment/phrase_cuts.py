@@ -6,7 +6,7 @@
 2. Units of one speaker, with no more than a second of other speech between them, make cuts. They are cut at gaps of
    half a second; what is longer than wanted, at its longest gap (of equal gaps, the quietest). What is short is joined
    to its nearer neighbor.
-3. Other speech of up to a second belongs to the cut beside it. All other speech makes cuts without text.
+3. Up to a second of other speech belongs to the neighboring cut. More becomes cuts without text.
 4. Cuts are padded as they are without phrases, but not into their neighbors.
 """
 
