@@ -3,7 +3,7 @@
 python -m benchmarks.align [--limit N] [--rounds 5]
 
 Times are for real speech. It has no manual word annotations, so word starts are compared on other sentences, spoken by
-the embedded voice, whose word starts are known (`benchmarks.narrator`). `python -m benchmarks.borders` evaluates
+the embedded voice, whose word starts are known (`transforms.models.voices.narrator`). `python -m benchmarks.borders` evaluates
 borders in more detail. Words are converted to symbols beforehand, outside the timing.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.borders import spread, voiced
 from benchmarks.common import chosen, compare, speech
-from benchmarks.narrator import Narrator
+from echo_targets.transforms.models.voices.narrator import Narrator
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.ctc import HOP_SAMPLES, viterbi
 from echo_targets.transforms.models.aligners.hama import CtcAligner
@@ -65,7 +65,7 @@ def main(limit: int | None, rounds: int) -> None:
         pairs = [
             (own[place + 1], border)
             for own, (_, said) in zip(found, spoken, strict=True)
-            for place, border in said.borders().items()
+            for place, border in said.times.borders().items()
             if own
         ]
         print(f"{name}: starts of {len(pairs)} words of the voice: bias, median, 90 % {spread(pairs)} ms")

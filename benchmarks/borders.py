@@ -2,7 +2,7 @@
 
 python -m benchmarks.borders [--limit N] [--voice]
 
-- the embedded voice: the durations of its own phonemes (`benchmarks.narrator`), at three paces and in noise;
+- the embedded voice: the durations of its own phonemes (`transforms.models.voices.narrator`), at three paces and in noise;
 - sibilants within real speech: where the energy moves above 3.5 kHz, or back below;
 - pauses in real speech: where the energy falls and rises; the aligners also detect silence by energy, so this truth is
   not independent of them;
@@ -22,7 +22,7 @@ from functools import cache
 import numpy as np
 
 from benchmarks.common import options, speech, speech_rows
-from benchmarks.narrator import Narrator, Said
+from echo_targets.transforms.models.voices.narrator import Narrator, Said
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
@@ -81,7 +81,7 @@ def against_borders(found: list[Alignment], spoken: list[Said]) -> tuple[Pairs, 
     """Return starts and ends of words without a pause between them."""
     starts, ends = Pairs(), Pairs()
     for alignment, said in zip(found, spoken, strict=True):
-        for place, border in said.borders().items():
+        for place, border in said.times.borders().items():
             if alignment.words:
                 ends.append((alignment.words[place].end_sample, border))
                 starts.append((alignment.words[place + 1].start_sample, border))
@@ -94,7 +94,7 @@ def against_durations(found: list[Alignment], spoken: list[Said]) -> tuple[Pairs
         pair
         for alignment, said in zip(found, spoken, strict=True)
         if alignment.words
-        for pair in list(zip(alignment.words, said.words, strict=True))[:-1]
+        for pair in list(zip(alignment.words, said.times.words, strict=True))[:-1]
     ]
     return [(w.start_sample, start) for w, (start, _) in words], [(w.end_sample, end) for w, (_, end) in words]
 
@@ -220,7 +220,7 @@ def measure_voice() -> None:
         rises, falls = Pairs(), Pairs()
         for _, said in voiced(narrator, texts, delivery):
             turns = np.array(sibilances(said.waveform) or [(-NEAR, -NEAR)])
-            tokens = [("", 0), *((p, s) for p, s in said.phonemes if p not in "ˈˌ"), ("", 0)]
+            tokens = [("", 0), *((p, s) for p, s in said.times.phonemes if p not in "ˈˌ"), ("", 0)]
             for (before, _), (space, sample), (after, start) in zip(tokens, tokens[1:], tokens[2:], strict=False):
                 if space == " " and start - sample <= NEAR and before and after:
                     if after in "sʃ" and before in vowels:

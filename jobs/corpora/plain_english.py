@@ -8,8 +8,8 @@
   words of every kind.
 - Six novels by Jane Austen, and the King James Bible, both in the public domain: long sentences, dialogue, names.
 
-A line joins sentences of one source to 3 to 12 seconds of speech; numbers are written as words. A third of the lines
-has no punctuation and no capitals, as transcripts have. About a fiftieth of the sentences belongs to the split `test`;
+A line joins sentences of one source to 3 to 12 seconds of speech; numbers are written as words. Half of the lines
+have no punctuation and no capitals, as transcripts have. About a fiftieth of the sentences belongs to the split `test`;
 the others never contain one of these.
 """
 
@@ -32,7 +32,7 @@ SHORTEST, LONGEST = 45, 180
 """Characters of a line."""
 TEST_EVERY = 50
 SHARES = {"wordnet": 0.4, "austen": 0.4, "bible": 0.2}
-BARE = 0.35
+BARE = 0.5
 """Share of the lines without punctuation and capitals."""
 SHARED_WORDS = 6
 """A line that has this many words in a row of an excluded text is left out."""

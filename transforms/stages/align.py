@@ -15,6 +15,7 @@ from echo_targets.transforms.models.aligners.base import Aligner, Alignment
 from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.aligners.letters import LetterAligner, LetterCtc
 from echo_targets.transforms.models.aligners.registry import open_letters
+from echo_targets.transforms.models.aligners.voice import VoiceAligner
 from echo_targets.transforms.models.whisper.weights import EMBEDDED
 
 CHECKED_TEXTS = 100
@@ -25,7 +26,8 @@ class AlignParameters(Parameters):
     """Parameters of align.
 
     Attributes:
-        method: `ctc` (phoneme emissions and Viterbi) or `attention` (Whisper's cross-attention).
+        method: `ctc` (phoneme emissions and Viterbi), `attention` (Whisper's cross-attention), or `voice` (what the
+            embedded voice spoke, by its own durations).
         model: for `ctc`, a directory of a transformers, fairseq2 or speechbrain `EncoderASR` checkpoint: wav2vec2,
             HuBERT or WavLM with a CTC head over letters, which aligns its own language; null for the embedded model of
             English phonemes. For `attention`, a Whisper model, as for `transcribe`; null for the embedded one.
@@ -33,7 +35,7 @@ class AlignParameters(Parameters):
         text: which text to align; `reference` uses the transcript if a row has no reference.
     """
 
-    method: Literal["ctc", "attention"] = "ctc"
+    method: Literal["ctc", "attention", "voice"] = "ctc"
     model: str | None = None
     language: str = "en"
     text: Literal["reference", "transcript"] = "reference"
@@ -52,7 +54,7 @@ class Align(Transform):
     parameters: AlignParameters
 
     def fingerprint_parameters(self) -> dict[str, Any]:
-        only_attention = {"language"} if self.parameters.method == "ctc" else set()
+        only_attention = set() if self.parameters.method == "attention" else {"language"}
         return self.parameters.model_dump(mode="json", exclude={"model"} | only_attention)
 
     def weight_digests(self) -> dict[str, str]:
@@ -72,13 +74,15 @@ class Align(Transform):
         chosen = self.parameters
         if chosen.method == "attention":
             return AttentionAligner(chosen.model or EMBEDDED, self.device, chosen.language)
+        if chosen.method == "voice":
+            return VoiceAligner()
         letters = self._letters()
         return LetterAligner(letters) if letters else CtcAligner()
 
     def _letters(self) -> LetterCtc | None:
         """Return the letter model that the parameters name, or None."""
         chosen = self.parameters
-        if chosen.method == "attention" or chosen.model is None:
+        if chosen.method != "ctc" or chosen.model is None:
             return None
         return open_letters(chosen.model, self.device, chosen.language)
 

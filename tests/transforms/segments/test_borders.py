@@ -11,7 +11,7 @@ pytest.importorskip("hibari", reason="the [demo] extra is not installed")
 pytest.importorskip("hama", reason="the [demo] extra is not installed")
 
 from benchmarks.borders import against_borders, sibilances
-from benchmarks.narrator import FRAME_SAMPLES, Narrator, Said
+from echo_targets.transforms.models.voices.narrator import FRAME_SAMPLES, Narrator, Said
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
 from echo_targets.transforms.models.aligners.hama import CtcAligner
@@ -56,11 +56,11 @@ def said(narrator: Narrator, text: str, delivery: Delivery = PLAIN) -> Said:
 def test_the_narrator_knows_its_words(narrator: Narrator) -> None:
     text = "don't ask a well-known man, Harriet"
     spoken = said(narrator, text)
-    assert len(spoken.words) == len(text.split())
-    borders = [border for word in spoken.words for border in word]
+    assert len(spoken.times.words) == len(text.split())
+    borders = [border for word in spoken.times.words for border in word]
     assert borders == sorted(borders) and borders[-1] <= len(spoken.waveform)
     assert all(border % FRAME_SAMPLES == 0 for border in borders)
-    assert set(spoken.borders()) <= set(range(len(spoken.words) - 1))
+    assert set(spoken.times.borders()) <= set(range(len(spoken.times.words) - 1))
     assert narrator.say("One. Two.") is None
 
 
@@ -69,7 +69,7 @@ def test_a_sibilant_word_sounds_where_the_narrator_says(narrator: Narrator, spee
     """The durations themselves are late: a word in s hisses before its space does."""
     spoken = said(narrator, "we saw many small rooms in nine silly moments", Delivery(speed=speed))
     for place in (0, 2, 6):
-        border = spoken.borders()[place]
+        border = spoken.times.borders()[place]
         assert min(abs(begin - border) for begin, _ in sibilances(spoken.waveform)) <= 30 * MS
 
 

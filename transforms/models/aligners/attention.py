@@ -83,7 +83,7 @@ class AttentionAligner(Aligner):
         # Split into characters: by spaces, as for most languages, a sentence without spaces would be a single word.
         vars(self._tokenizer)["split_to_word_tokens"] = self._tokenizer.split_tokens_on_unicode
 
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
         import whisper
         from whisper.timing import find_alignment
 

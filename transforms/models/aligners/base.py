@@ -85,8 +85,8 @@ class Aligner(ABC):
         """
 
     @abstractmethod
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
-        """Align the words of one utterance: float32, 16 kHz mono, not empty, with at least a frame per word."""
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
+        """Align the words of a text in one utterance: float32, 16 kHz mono, with at least a frame per word."""
 
     def align(self, waveform: np.ndarray, text: str) -> Alignment:
         """Align one utterance: float32, 16 kHz mono."""
@@ -104,7 +104,7 @@ class Aligner(ABC):
 
     def _checked(self, waveform: np.ndarray, text: str) -> Alignment:
         words = words_of(text)
-        return _impossible(words, len(waveform)) or self._aligned(waveform, words)
+        return _impossible(words, len(waveform)) or self._aligned(waveform, words, text)
 
 
 def failed(reason: str) -> Alignment:

@@ -90,7 +90,7 @@ class CtcAligner(Aligner):
             self._idle.put(model)
         self._spoken, self._spelling = lru_cache(maxsize=1 << 18)(self._spell), Lock()
 
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
         with self._spelling:
             phonemes = [self.phonemes(word.symbol) for word in words]
         if not any(phonemes):

@@ -75,7 +75,7 @@ class LetterAligner(Aligner):
         self._vocabulary = self._ctc.vocabulary()
         self._ctc.setup()
 
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
         tokens = [self.tokens(word.symbol) for word in words]
         if not any(tokens):
             return alignment_of(words, [None] * len(words), len(waveform))

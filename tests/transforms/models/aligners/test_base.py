@@ -127,7 +127,7 @@ class Deaf(Aligner):
     def setup(self) -> None:
         pass
 
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord]) -> Alignment:
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
         raise AssertionError(f"asked for {len(words)} words in {len(waveform)} samples")
 
 

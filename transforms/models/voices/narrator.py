@@ -6,7 +6,7 @@ an internal tensor of the graph; this module makes it an output. A word is the p
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from echo_targets.transforms.models.checkpoints.embedded import HIBARI_VOICE
 from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery, deliver
 from echo_targets.transforms.models.voices.hibari import HibariVoice
 from echo_targets.transforms.text import words_of
+from echo_targets.transforms.verbalize import FINAL_WORD
 
 DURATIONS = b"/Clip_output_0"
 FRAME_SAMPLES = 400
@@ -33,26 +34,33 @@ LONGEST_SPACE = 4 * FRAME_SAMPLES
 """A longer space is a pause, whose border is a stretch of silence rather than a point in time."""
 
 
-class Said(NamedTuple):
-    """Synthesized speech with the positions of its words according to the voice's durations.
+class Times(NamedTuple):
+    """Where the voice speaks the words of a text, in samples at 16 kHz, according to its durations.
 
     Attributes:
-        waveform: float32, 16 kHz mono.
-        words: start and end sample of each word by the durations.
-        phonemes: each token and its start sample, for measuring the durations themselves.
+        words: start and end of each word.
+        phonemes: each token and its start, for measuring the durations themselves.
+        num_samples: length of the whole.
     """
 
-    waveform: np.ndarray
     words: list[tuple[int, int]]
     phonemes: list[tuple[str, int]]
+    num_samples: int
 
     def borders(self) -> dict[int, int]:
         """Return the sample of the border after each word, by word index, except at pauses and after the last word."""
         return {
             place: end - VOICE_LAG
-            for place, ((_, end), (start, _)) in enumerate(zip(self.words, self.words[1:], strict=False))
+            for place, ((_, end), (start, _)) in enumerate(pairwise(self.words))
             if start - end <= LONGEST_SPACE
         }
+
+
+class Said(NamedTuple):
+    """Synthesized speech (float32, 16 kHz mono) and where its words are."""
+
+    waveform: np.ndarray
+    times: Times
 
 
 class Narrator:
@@ -69,34 +77,48 @@ class Narrator:
 
         # Protobuf merges message fields that occur twice, so appending a graph (field 7) adds an output to it.
         output = _field(7, _field(12, _field(1, DURATIONS)))
-        self._timed = Hibari(model=HIBARI_VOICE.locate().read_bytes() + output)
+        self._timed = Hibari(model=HIBARI_VOICE.locate().read_bytes() + output, threads=1)
 
-    def say(self, text: str, delivery: Delivery = PLAIN) -> Said | None:
-        """Synthesize one sentence; None if its words differ from those of `words_of` (numbers, abbreviations)."""
+    def times(self, text: str, speed: float = 1.0) -> Times | None:
+        """Return where the words of a text would be; None if the voice's words are not those of `words_of` (numbers)."""
+        words, phonemes, length = list[tuple[int, int]](), list[tuple[str, int]](), 0
+        for sentence in self._timed.split_sentences(FINAL_WORD.sub(r"\1 .", text)):
+            if (found := self._sentence(sentence, speed, length)) is None:
+                return None
+            words, phonemes, length = words + found.words, phonemes + found.phonemes, found.num_samples
+        return Times(words, phonemes, length) if words else None
+
+    def _sentence(self, text: str, speed: float, first: int) -> Times | None:
+        """Return the times of one sentence, which starts at sample `first`."""
+        import onnxruntime
+
         phonemes, spans = self._phonemes(text)
         if [word for word, _ in spans] != [symbol for symbol, _, _ in words_of(text)]:
             return None
-        if [phonemes] != self._timed.phonemize(text) or delivery.pitch:
+        if [phonemes] != self._timed.phonemize(text):
             return None
         known = [phoneme in self._timed.vocab for phoneme in phonemes]
-        inputs = {
-            "ids": np.array([self._timed.ids(phonemes)]),
-            "speed": np.array([delivery.speed], np.float32),
-        }
-        (frames,) = self._timed.sess.run([DURATIONS.decode()], inputs)
-        starts = [round(start) * FRAME_SAMPLES for start in accumulate(frames.tolist(), initial=0.0)]
-        places = [
-            0,
-            *accumulate(known),
-        ]  # index among the phonemes that the voice knows; the first token is silence
-        waveform = deliver(self._voice, text, delivery)
-        if len(waveform) != starts[-1]:
-            raise RuntimeError(f"{text!r}: {len(waveform)} samples, but the durations add up to {starts[-1]}")
-        return Said(
-            waveform,
+        inputs = {"ids": np.array([self._timed.ids(phonemes)]), "speed": np.array([speed], np.float32)}
+        only = onnxruntime.RunOptions()
+        only.only_execute_path_to_fetches = True
+        (frames,) = self._timed.sess.run([DURATIONS.decode()], inputs, only)
+        starts = [first + round(start) * FRAME_SAMPLES for start in accumulate(frames.tolist(), initial=0.0)]
+        places = [0, *accumulate(known)]  # index among the phonemes that the voice knows; the first token is silence
+        return Times(
             [(starts[1 + places[first]], starts[1 + places[last]]) for _, (first, last) in spans],
             [(phoneme, starts[1 + places[place]]) for place, phoneme in enumerate(phonemes)],
+            starts[-1],
         )
+
+    def say(self, text: str, delivery: Delivery = PLAIN) -> Said | None:
+        """Synthesize a text; None if its words differ from those of `words_of`, or the pitch from the voice's."""
+        times = None if delivery.pitch else self.times(text, delivery.speed)
+        if times is None:
+            return None
+        waveform = deliver(self._voice, text, delivery)
+        if len(waveform) != times.num_samples:
+            raise RuntimeError(f"{text!r}: {len(waveform)} samples, but the durations add up to {times.num_samples}")
+        return Said(waveform, times)
 
     def _phonemes(self, text: str) -> tuple[str, list[tuple[str, tuple[int, int]]]]:
         """Return the phonemes of a text, and each word's spelling with its first and last phoneme (exclusive)."""
