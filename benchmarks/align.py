@@ -3,8 +3,8 @@
 python -m benchmarks.align [--limit N] [--rounds 5]
 
 Times are for real speech. It has no manual word annotations, so word starts are compared on other sentences, spoken by
-the embedded voice, whose word starts are known (`transforms.models.voices.narrator`). `python -m benchmarks.borders` evaluates
-borders in more detail. Words are converted to symbols beforehand, outside the timing.
+the embedded voice, whose word starts are known (`voices.narrator`). `python -m benchmarks.borders` evaluates borders
+in more detail. Words are converted to symbols beforehand, outside the timing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from benchmarks.borders import spread, voiced
 from benchmarks.common import chosen, compare, speech
-from echo_targets.transforms.models.voices.narrator import Narrator
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.ctc import HOP_SAMPLES, viterbi
 from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.voices.delivery import PLAIN
+from echo_targets.transforms.models.voices.narrator import Narrator
 from echo_targets.transforms.text import words_of
 
 Starts = list[list[int]]
@@ -35,7 +35,7 @@ def main(limit: int | None, rounds: int) -> None:
     aligner.setup()
     for text in [*texts, *(text for text, _ in spoken)]:
         for symbol, _, _ in words_of(text):
-            aligner.phonemes(symbol)
+            aligner.tokens(symbol)
 
     def ours(waveforms: list[np.ndarray], texts: list[str]) -> Starts:
         return [[word.start_sample for word in each.words] for each in aligner(waveforms, texts)]
@@ -44,7 +44,7 @@ def main(limit: int | None, rounds: int) -> None:
         def starts(waveforms: list[np.ndarray], texts: list[str]) -> Starts:
             found = Starts()
             for waveform, text in zip(waveforms, texts, strict=True):
-                words = [aligner.phonemes(symbol) or () for symbol, _, _ in words_of(text)]
+                words = [aligner.tokens(symbol) or () for symbol, _, _ in words_of(text)]
                 targets = [id_ for word in words for id_ in word]
                 frames = first_frames(aligner.emissions(waveform), targets, aligner.blank)
                 places = np.cumsum([0, *map(len, words)])[:-1]

@@ -2,7 +2,7 @@
 
 python -m benchmarks.borders [--limit N] [--voice]
 
-- the embedded voice: the durations of its own phonemes (`transforms.models.voices.narrator`), at three paces and in noise;
+- the embedded voice: the durations of its own phonemes (`voices.narrator`), at three paces and in noise;
 - sibilants within real speech: where the energy moves above 3.5 kHz, or back below;
 - pauses in real speech: where the energy falls and rises; the aligners also detect silence by energy, so this truth is
   not independent of them;
@@ -22,13 +22,13 @@ from functools import cache
 import numpy as np
 
 from benchmarks.common import options, speech, speech_rows
-from echo_targets.transforms.models.voices.narrator import Narrator, Said
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
 from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.aligners.pauses import Levels
 from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery
+from echo_targets.transforms.models.voices.narrator import Narrator, Said
 
 DELIVERIES = {
     "voice": PLAIN,

@@ -48,7 +48,7 @@ def main(manifest: Path, out: Path) -> None:
         waveform, _ = soundfile.read(manifest.parent / item["audio"], dtype="float32")
         parts, _ = whisper.transcribe(waveform, language="en", beam_size=1)
         text = "".join(part.text for part in parts)
-        words = [aligner.phonemes(symbol) or () for symbol, _, _ in words_of(item["text"])]
+        words = [aligner.tokens(symbol) or () for symbol, _, _ in words_of(item["text"])]
         peaks = viterbi(aligner.emissions(waveform), [id_ for word in words for id_ in word], aligner.blank)
         mel = log_mel_spectrogram(pad_or_trim(waveform))[None]
         with torch.inference_mode():

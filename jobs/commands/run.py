@@ -55,9 +55,11 @@ def _run_recordings(settings: JobConfig, console: Console) -> int:
     sources = sources_of(settings)
     job = _job(settings, sources)
     say_remarks(sources, console)
-    if texts := sum(len(shard) - shard["reference_text"].null_count for shard in _plan(job).shards()):
+    by_channel = SegmentParameters.model_validate(settings.stages[SEGMENT]).speakers == "channels"
+    if by_channel and (texts := sum(len(shard) - shard["reference_text"].null_count for shard in _plan(job).shards())):
         console.print(
-            f"recordings with a text without times: {texts:,}. segment does not use it; transcribe writes new ones",
+            f"recordings with a text without times: {texts:,}. With speakers: channels it is used only where there is "
+            "one channel, since it does not say who speaks; transcribe writes new ones",
             soft_wrap=True,
         )
     return run_job(settings, job, console)

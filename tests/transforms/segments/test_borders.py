@@ -11,11 +11,11 @@ pytest.importorskip("hibari", reason="the [demo] extra is not installed")
 pytest.importorskip("hama", reason="the [demo] extra is not installed")
 
 from benchmarks.borders import against_borders, sibilances
-from echo_targets.transforms.models.voices.narrator import FRAME_SAMPLES, Narrator, Said
 from echo_targets.transforms.models.aligners.attention import AttentionAligner
 from echo_targets.transforms.models.aligners.base import Aligner, Alignment
 from echo_targets.transforms.models.aligners.hama import CtcAligner
 from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery
+from echo_targets.transforms.models.voices.narrator import FRAME_SAMPLES, Narrator, Said
 from echo_targets.transforms.segments.rule import borders_of, recorded_segments
 
 RATE = 16_000

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from echo_targets.transforms.models.aligners.base import Alignment, Span, alignment_of, failed
+from echo_targets.transforms.models.aligners.base import Aligner, Alignment, Span, alignment_of, failed
 from echo_targets.transforms.models.aligners.pauses import Levels
 from echo_targets.transforms.text import TextWord
 
@@ -34,6 +35,39 @@ class Peak(NamedTuple):
     start: int
     end: int
     log_prob: float
+
+
+class TokenAligner(Aligner):
+    """Forced alignment by the tokens of a CTC recognizer: phonemes or letters.
+
+    Attributes:
+        blank: id of the blank; known after `setup`.
+        lag: samples by which peaks follow the sound.
+    """
+
+    blank: int
+    lag: ClassVar[int] = 0
+
+    @abstractmethod
+    def tokens(self, symbol: str) -> tuple[int, ...] | None:
+        """Return the ids of a word's tokens; None if it can't be spelled."""
+
+    @abstractmethod
+    def emissions(self, waveform: np.ndarray) -> np.ndarray:
+        """Return log-probabilities of the tokens, with the word boundary counted as blank.
+
+        Args:
+            waveform: float32, 16 kHz mono, of any length.
+
+        Returns:
+            (frames, tokens) float32. Frame t is centered at sample 320 t.
+        """
+
+    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
+        tokens = [self.tokens(word.symbol) for word in words]
+        if not any(tokens):
+            return alignment_of(words, [None] * len(words), len(waveform))
+        return align_tokens(words, tokens, self.emissions(waveform), self.blank, waveform, self.lag)
 
 
 def align_tokens(

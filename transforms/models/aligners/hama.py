@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from echo_targets.transforms.errors import ModelError
-from echo_targets.transforms.models.aligners.base import Aligner, Alignment, alignment_of
-from echo_targets.transforms.models.aligners.ctc import HOP_SAMPLES, align_tokens
+from echo_targets.transforms.models.aligners.ctc import HOP_SAMPLES, TokenAligner
 from echo_targets.transforms.models.checkpoints.embedded import (
     HAMA_CTC,
     HAMA_G2P,
@@ -27,7 +26,6 @@ from echo_targets.transforms.models.checkpoints.embedded import (
     HAMA_VOCABULARY,
     EmbeddedFile,
 )
-from echo_targets.transforms.text import TextWord
 
 if TYPE_CHECKING:
     from hama import ASRModel, G2PModel, Vocabulary
@@ -56,11 +54,13 @@ def weight_files() -> tuple[EmbeddedFile, ...]:
     return HAMA_CTC, HAMA_G2P, HAMA_G2P_DECODER, HAMA_VOCABULARY
 
 
-class CtcAligner(Aligner):
+class CtcAligner(TokenAligner):
     """Forced alignment by phonemes: audio of any length, on the CPU, deterministic.
 
     A recognizer uses one thread, so there is one for each of torch's threads.
     """
+
+    lag = PEAK_LAG
 
     def weight_digests(self) -> dict[str, str]:
         return {file.path: file.sha256 for file in weight_files()}
@@ -90,23 +90,7 @@ class CtcAligner(Aligner):
             self._idle.put(model)
         self._spoken, self._spelling = lru_cache(maxsize=1 << 18)(self._spell), Lock()
 
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
-        with self._spelling:
-            phonemes = [self.phonemes(word.symbol) for word in words]
-        if not any(phonemes):
-            return alignment_of(words, [None] * len(words), len(waveform))
-        log_probs = self.emissions(waveform)
-        return align_tokens(words, phonemes, log_probs, self.blank, waveform, PEAK_LAG)
-
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
-        """Return log-probabilities of the phonemes, with the word boundary counted as blank.
-
-        Args:
-            waveform: float32, 16 kHz mono, of any length.
-
-        Returns:
-            (frames, tokens) float32. Frame t is centered at sample 320 t.
-        """
         frames, step = -(-len(waveform) // HOP_SAMPLES), WINDOW_FRAMES - 2 * CONTEXT_FRAMES
         firsts = range(0, max(1, frames - 2 * CONTEXT_FRAMES), step)
         parts = []
@@ -126,24 +110,25 @@ class CtcAligner(Aligner):
         finally:
             self._idle.put(model)
 
-    def phonemes(self, symbol: str) -> tuple[int, ...] | None:
+    def tokens(self, symbol: str) -> tuple[int, ...] | None:
         """Return the ids of an English word's phonemes, part by part if hyphenated; None if G2P can't pronounce it."""
         parts = _parts(symbol)
-        spoken = [self._spoken(part) for part in parts]
+        with self._spelling:
+            spoken = [self._spoken(part) for part in parts]
         if not parts or not all(spoken):
             return None
         return tuple(id_ for part in spoken if part for id_ in part)
 
     def _spell(self, part: str) -> tuple[int, ...] | None:
-        tokens = self._tokens(part)
+        tokens = self._of_part(part)
         # G2P separates the phonemes of words that it takes for foreign ones.
         if " " in tokens and part.endswith("'s"):
-            tokens = [*self._tokens(part.removesuffix("'s")), "s"]
+            tokens = [*self._of_part(part.removesuffix("'s")), "s"]
         if len(part) > MAX_LETTERS or len(tokens) == MAX_PHONEMES or any(token.startswith("<") for token in tokens):
             return None
         return tuple(self._ids[token] for token in tokens if token != " ") or None
 
-    def _tokens(self, part: str) -> list[str]:
+    def _of_part(self, part: str) -> list[str]:
         return [alignment.phoneme for alignment in self._g2p.predict(part, split_delimiter=None).alignments]
 
 

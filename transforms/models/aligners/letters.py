@@ -10,10 +10,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from echo_targets.transforms.models.aligners.base import Aligner, Alignment, alignment_of
-from echo_targets.transforms.models.aligners.ctc import align_tokens
+from echo_targets.transforms.models.aligners.ctc import TokenAligner
 from echo_targets.transforms.models.aligners.vocabulary import Vocabulary
-from echo_targets.transforms.text import TextWord
 
 
 class LetterCtc(ABC):
@@ -62,7 +60,7 @@ class LetterCtc(ABC):
         """Return (frames of 320 samples, tokens) float32 log-probabilities of a waveform: float32, 16 kHz mono."""
 
 
-class LetterAligner(Aligner):
+class LetterAligner(TokenAligner):
     """Forced alignment by letters."""
 
     def __init__(self, ctc: LetterCtc) -> None:
@@ -73,21 +71,14 @@ class LetterAligner(Aligner):
 
     def setup(self) -> None:
         self._vocabulary = self._ctc.vocabulary()
+        self.blank = self._vocabulary.blank
         self._ctc.setup()
 
-    def _aligned(self, waveform: np.ndarray, words: list[TextWord], text: str) -> Alignment:
-        tokens = [self.tokens(word.symbol) for word in words]
-        if not any(tokens):
-            return alignment_of(words, [None] * len(words), len(waveform))
-        return align_tokens(words, tokens, self.emissions(waveform), self._vocabulary.blank, waveform)
-
     def emissions(self, waveform: np.ndarray) -> np.ndarray:
-        """Return (frames of 320 samples, tokens) float32 log-probabilities of letters; word borders count as blank."""
-        log_probs, blank = self._ctc.log_probs(waveform), self._vocabulary.blank
+        log_probs = self._ctc.log_probs(waveform)
         if (border := self._vocabulary.border) is not None:
-            log_probs[:, blank] = np.logaddexp(log_probs[:, blank], log_probs[:, border])
+            log_probs[:, self.blank] = np.logaddexp(log_probs[:, self.blank], log_probs[:, border])
         return log_probs
 
     def tokens(self, symbol: str) -> tuple[int, ...] | None:
-        """Return the ids of a word's letters; None if it can't be spelled."""
         return self._vocabulary.spell(symbol)

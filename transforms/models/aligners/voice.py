@@ -31,7 +31,9 @@ class VoiceAligner(Aligner):
             return failed("the embedded voice does not speak this text word by word; set align.method to ctc")
         if times.num_samples != len(waveform):
             return failed("the audio is not the embedded voice at its own pace; set align.method to ctc")
-        starts, ends = ([max(0, sample - VOICE_LAG) for sample in samples] for samples in zip(*times.words, strict=True))
+        starts, ends = (
+            [max(0, sample - VOICE_LAG) for sample in samples] for samples in zip(*times.words, strict=True)
+        )
         for place in times.borders():  # the space between two words sounds like the next one
             starts[place + 1] = ends[place]
         spans = [Span(start, end, 1.0) for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""The embedded voice with word times from its own durations: a ground truth that no aligner made.
+"""The embedded voice with word times from its own durations, which no aligner has to search for.
 
 The voice's network predicts the number of frames of each phoneme and renders exactly those frames. The frame counts are
 an internal tensor of the graph; this module makes it an output. A word is the phonemes between two space tokens.
@@ -80,7 +80,7 @@ class Narrator:
         self._timed = Hibari(model=HIBARI_VOICE.locate().read_bytes() + output, threads=1)
 
     def times(self, text: str, speed: float = 1.0) -> Times | None:
-        """Return where the words of a text would be; None if the voice's words are not those of `words_of` (numbers)."""
+        """Return where the words of a text would be; None if the voice has other words than `words_of` (numbers)."""
         words, phonemes, length = list[tuple[int, int]](), list[tuple[str, int]](), 0
         for sentence in self._timed.split_sentences(FINAL_WORD.sub(r"\1 .", text)):
             if (found := self._sentence(sentence, speed, length)) is None:

@@ -14,7 +14,7 @@ from echo_targets.transforms.base import rounded
 from echo_targets.transforms.models.asr.voice_activity import WINDOW, Span
 from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.stages.of_entries import Entry
-from echo_targets.transforms.stages.segment.cutting import Border, Cut, Lengths, cut
+from echo_targets.transforms.stages.segment.cutting import Border, Cut, Lengths, cut, joined_spans
 from echo_targets.transforms.stages.segment.phrase_cuts import cut_by_phrases, spoken_at_once
 from echo_targets.transforms.stages.segment.scanning import FRAME, Recording, Track
 from echo_targets.transforms.stages.segment.turns import turns
@@ -77,7 +77,7 @@ class Cutter:
         num_samples, padding = self.recording.num_samples, self.lengths.padding
         ends = dict.fromkeys((talker.place for talker in talkers), 0)
         at_once = [spoken_at_once(talker.phrases, num_samples) for talker in talkers]
-        found = turns([_spoken(talker.speech, talker.phrases) for talker in talkers])
+        found = turns([_spoken(talker) for talker in talkers])
         for position, turn in enumerate(found):
             talker = talkers[turn.speaker]
             same = (other.start for other in found[position + 1 :] if talkers[other.speaker].place == talker.place)
@@ -120,15 +120,9 @@ def _speaker(entry: Entry, channel: int) -> str:
     return f"{entry['speaker_id'] or entry[KEY]}-{channel}"
 
 
-def _spoken(speech: Sequence[Span], phrases: Sequence[Phrase]) -> list[Span]:
+def _spoken(talker: Talker) -> list[Span]:
     """Return the stretches of speech and of phrases, joined where they meet."""
-    joined: list[Span] = []
-    for start, end in sorted([*speech, *((phrase.start, phrase.end) for phrase in phrases)]):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((start, end))
-    return joined
+    return joined_spans([*talker.speech, *((phrase.start, phrase.end) for phrase in talker.phrases)])
 
 
 def _share(masks: Sequence[np.ndarray], found: Cut, window: int) -> float:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -86,6 +86,17 @@ def cut(speech: Sequence[Span], power: np.ndarray, num_samples: int, lengths: Le
     groups = together(speech, SEPARATING_PAUSE)
     pieces = [piece for group in groups for piece in divided(group, power, longest, lengths.shortest)]
     return padded(joined(pieces, lengths.shortest, longest), power, num_samples, lengths)
+
+
+def joined_spans(spans: Iterable[Span]) -> list[Span]:
+    """Return stretches in order, joined where they overlap or meet."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def together(speech: Sequence[Span], pause: int) -> list[list[Span]]:

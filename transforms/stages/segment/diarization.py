@@ -6,19 +6,23 @@ of two people at once is given to one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from echo_targets.schemas import SAMPLE_RATE
-from echo_targets.transforms.audio.waveforms import Audio, Limits, Raw, Section, load_sections, reader_of
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.asr.voice_activity import Span
 from echo_targets.transforms.models.speakers.base import SpeakerEncoder
-from echo_targets.transforms.stages.segment.cutting import SEPARATING_PAUSE
+from echo_targets.transforms.sources.timed_texts.base import Phrase
+from echo_targets.transforms.stages.segment.cutting import SEPARATING_PAUSE, joined_spans
+from echo_targets.transforms.stages.segment.phrase_cuts import LONGEST_OUTSIDE
+from echo_targets.transforms.stages.segment.stretches import Load
 
 WINDOW, HOP = SAMPLE_RATE * 8 // 5, SAMPLE_RATE * 4 // 5
 """Samples of a window, and from one window to the next. Embeddings of less than a second are poor."""
@@ -47,8 +51,6 @@ LEAST_WINDOWS = 3
 
 Part = tuple[int, int, int]
 """First sample, exclusive end, and speaker."""
-Load = Callable[[Sequence[Span]], list[np.ndarray]]
-"""Loads stretches of a recording: (num_samples,) float32 at 16 kHz each."""
 
 
 def diarize(
@@ -78,6 +80,45 @@ def diarize(
     found = _without_interjections([part for piece in pieces for part in _labeled(piece, labels)])
     order = {label: number for number, label in enumerate(dict.fromkeys(label for *_, label in found))}
     return [(start, end, order[label]) for start, end, label in found]
+
+
+def with_speakers(phrases: Sequence[Phrase], said: Sequence[Part]) -> list[Phrase]:
+    """Return phrases with the speaker who speaks most in each, and a phrase for each long stretch that has no text.
+
+    Args:
+        phrases: phrases with text.
+        said: stretches of speech with their speakers, in order.
+    """
+    starts = [start for start, *_ in said]
+    found = []
+    for phrase in phrases:
+        shares: dict[int, int] = {}
+        for start, end, speaker in said[max(0, bisect_right(starts, phrase.start) - 1) :]:
+            if start >= phrase.end:
+                break
+            if (shared := min(end, phrase.end) - max(start, phrase.start)) > 0:
+                shares[speaker] = shares.get(speaker, 0) + shared
+        most = max(shares, key=lambda each: shares[each], default=None)
+        found.append(phrase if most is None else replace(phrase, speaker=str(most)))
+    covered = joined_spans((phrase.start, phrase.end) for phrase in phrases)
+    shortest = LONGEST_OUTSIDE if phrases else 0
+    for start, end, speaker in said:
+        free = _uncovered((start, end), covered)
+        found += [Phrase(first, last, None, str(speaker)) for first, last in free if last - first > shortest]
+    return sorted(found, key=lambda phrase: (phrase.start, phrase.end))
+
+
+def _uncovered(span: Span, covered: Sequence[Span]) -> Iterator[Span]:
+    """Yield the parts of a stretch that are in none of the others, which are in order and do not overlap."""
+    start, end = span
+    for first, last in covered[bisect_right(covered, start, key=lambda each: each[1]) :]:
+        if first >= end:
+            break
+        if start < first:
+            yield start, first
+        start = last
+    if start < end:
+        yield start, end
 
 
 def cluster(embeddings: np.ndarray, parameters: DiarizationParameters) -> np.ndarray:
@@ -140,24 +181,6 @@ def _without_interjections(parts: list[Part]) -> list[Part]:
         if before[2] == after[2] != speaker and after[0] - before[1] < SEPARATING_PAUSE:
             found[place] = (start, end, before[2])
     return found
-
-
-class StretchLoader:
-    """Loads stretches of a recording in one more pass, if they are requested in order."""
-
-    def __init__(self, raw: Raw, channel: int) -> None:
-        self._reader, self._channel = reader_of(raw), channel
-
-    def __call__(self, stretches: Sequence[Span]) -> list[np.ndarray]:
-        """Return each stretch, (num_samples,) float32 at 16 kHz; empty if it is silent or can't be used."""
-        wanted = [
-            (self._channel, Section(start / SAMPLE_RATE, (end - start) / SAMPLE_RATE)) for start, end in stretches
-        ]
-        loaded = load_sections(self._reader, Limits(0, np.inf), wanted)
-        return [
-            each.pcm.astype(np.float32) / 32768 if isinstance(each, Audio) else np.zeros(0, np.float32)
-            for each in loaded
-        ]
 
 
 def _pieces(span: Span) -> Iterator[Span]:

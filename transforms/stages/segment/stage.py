@@ -12,19 +12,45 @@ from echo_targets.schemas import CUTS, KEY, SAMPLE_RATE
 from echo_targets.transforms.audio.waveforms import BadAudio
 from echo_targets.transforms.base import Parameters
 from echo_targets.transforms.errors import BadData
+from echo_targets.transforms.models.aligners.ctc import TokenAligner
+from echo_targets.transforms.models.aligners.hama import CtcAligner
+from echo_targets.transforms.models.aligners.letters import LetterAligner
+from echo_targets.transforms.models.aligners.registry import open_letters
 from echo_targets.transforms.models.asr.voice_activity import SHORTEST_SPEECH, WINDOW, VoiceActivity, spans_of
 from echo_targets.transforms.models.speakers.base import SpeakerEncoder
 from echo_targets.transforms.models.speakers.registry import open_speaker_encoder
 from echo_targets.transforms.sources.base import Source
 from echo_targets.transforms.sources.registry import AnySource, named
-from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.stages.of_entries import Entry, OfEntries, Row
 from echo_targets.transforms.stages.segment.cross_talk import own_speech
 from echo_targets.transforms.stages.segment.cutter import Cutter, Role, Talker
 from echo_targets.transforms.stages.segment.cutting import Lengths
-from echo_targets.transforms.stages.segment.diarization import DiarizationParameters, StretchLoader, diarize
+from echo_targets.transforms.stages.segment.diarization import DiarizationParameters, diarize, with_speakers
 from echo_targets.transforms.stages.segment.scanning import Recording, Track, scan
+from echo_targets.transforms.stages.segment.stretches import StretchLoader
 from echo_targets.transforms.stages.segment.texts import phrases_of_tracks
+from echo_targets.transforms.stages.segment.untimed_text import words_in
+
+
+class AlignmentParameters(Parameters):
+    """How texts without times are aligned.
+
+    Attributes:
+        model: a directory with a CTC head over letters, as for `align.model`; null for the embedded model of English
+            phonemes.
+        language: the language of the texts, which a multilingual MMS model must be given.
+    """
+
+    model: str | None = None
+    language: str = "en"
+
+    def open(self) -> TokenAligner:
+        """Return the aligner, not loaded.
+
+        Raises:
+            ModelError: the checkpoint is of no supported kind.
+        """
+        return LetterAligner(open_letters(self.model, "cpu", self.language)) if self.model else CtcAligner()
 
 
 class SegmentParameters(Parameters):
@@ -37,6 +63,7 @@ class SegmentParameters(Parameters):
         roles: the role of each channel's speaker; with `diarized`, of the first one to speak (0), the second (1), and
             so on. Users and assistants take turns in a dialogue, whose cuts are whole turns; others are narrators.
         diarization: how to tell speakers apart, with `diarized`.
+        alignment: how to align texts without times.
         min_seconds, max_seconds: wanted lengths of cuts. Shorter speech is joined to what is near; longer speech is cut
             where it is quietest.
         padding_seconds: silence to keep before and after the speech.
@@ -48,6 +75,7 @@ class SegmentParameters(Parameters):
     speakers: Literal["one", "channels", "diarized"] = "one"
     roles: dict[int, Role] = {}
     diarization: DiarizationParameters = DiarizationParameters()
+    alignment: AlignmentParameters = AlignmentParameters()
     min_seconds: PositiveFloat = 2.0
     max_seconds: PositiveFloat = 30.0
     padding_seconds: float = Field(0.2, ge=0, le=1)
@@ -74,7 +102,7 @@ class Segment(OfEntries):
     """Scan each recording once, and cut it."""
 
     name: ClassVar[str] = "segment"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     writes = CUTS
     openers: ClassVar[int] = 2
     Parameters = SegmentParameters
@@ -97,17 +125,20 @@ class Segment(OfEntries):
     def fingerprint_parameters(self) -> dict[str, Any]:
         chosen = super().fingerprint_parameters()
         diarization = {name: value for name, value in chosen.pop("diarization").items() if name != "model"}
+        del chosen["alignment"]["model"]
         return chosen | ({"diarization": diarization} if self._encoder else {})
 
     def weight_digests(self) -> dict[str, str]:
         speakers = {"speakers": self._encoder.weight_digest()} if self._encoder else {}
-        return {"vad": VoiceActivity().weight_digest()} | speakers
+        return {"vad": VoiceActivity().weight_digest()} | speakers | self.parameters.alignment.open().weight_digests()
 
     def setup(self) -> None:
         VoiceActivity().setup()
         self._loaded_encoder = self._encoder
         if self._loaded_encoder:
             self._loaded_encoder.setup()  # on the CPU, like voice activity detection: the stage needs no device
+        self._aligner = self.parameters.alignment.open()
+        self._aligner.setup()
 
     def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         return [self._row(entry, source) for entry in entries]
@@ -139,29 +170,32 @@ class Segment(OfEntries):
     def _talkers(self, entry: Entry, source: Source, recording: Recording, own: Sequence[np.ndarray]) -> list[Talker]:
         """Return who is cut: the speaker of each channel, or each speaker of one channel."""
         channels = [track.channel for track in recording.tracks]
-        texts = phrases_of_tracks(entry, source, recording.num_samples, channels, self.parameters.tiers)
         speech = [spans_of(mask, recording.num_samples) for mask in own]
+        texts = phrases_of_tracks(entry, source, recording.num_samples, channels, self.parameters.tiers)
+        if entry["timed_text"] is None and entry["reference_text"] and len(channels) == 1:
+            load, again = (StretchLoader(source.open(entry["locator"]), channels[0]) for _ in range(2))
+            texts = [words_in(entry["reference_text"], speech[0], load, again, self._aligner)]
         roles = self.parameters.roles
         if self._loaded_encoder is None:
             return [
                 Talker(place, speech[place], texts[place], roles.get(channel, "narrator"))
                 for place, channel in enumerate(channels)
             ]
-        if any(texts):
+        if any(phrase.speaker for phrase in texts[0]):
             raise BadData(
                 "bad_timed_text",
-                f"has a timed text, {entry['timed_text']}, which diarization can't use: set speakers: one",
+                f"has a text that names its speakers, {entry['timed_text']}: set speakers: one",
             )
         load = StretchLoader(source.open(entry["locator"]), channels[0])
         said = diarize(speech[0], load, self._loaded_encoder, self.parameters.diarization)
+        phrases = with_speakers(texts[0], said)
         if not roles:
-            phrases = [Phrase(start, end, None, str(speaker)) for start, end, speaker in said]
             return [Talker(0, speech[0], phrases, "narrator")]
         return [
             Talker(
                 0,
                 [(start, end) for start, end, one in said if one == speaker],
-                [],
+                [phrase for phrase in phrases if phrase.text and phrase.speaker == str(speaker)],
                 roles.get(speaker, "narrator"),
                 str(speaker),
             )

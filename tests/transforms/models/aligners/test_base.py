@@ -213,18 +213,18 @@ def test_the_path_is_the_likeliest_one() -> None:
     [("Well-known", "well known"), ("it’s", "it's"), ("café", "cafe"), ("NASA", "nasa"), ("either/or", "either or")],
 )
 def test_words_are_said_in_parts_without_accents_or_case(symbol: str, as_: str, ctc: CtcAligner) -> None:
-    assert ctc.phonemes(symbol) == tuple(id_ for part in as_.split() for id_ in ctc.phonemes(part) or ())
+    assert ctc.tokens(symbol) == tuple(id_ for part in as_.split() for id_ in ctc.tokens(part) or ())
 
 
 def test_a_possessive_is_said_like_its_noun(ctc: CtcAligner) -> None:
-    noun, possessive = ctc.phonemes("patient"), ctc.phonemes("patient's")
+    noun, possessive = ctc.tokens("patient"), ctc.tokens("patient's")
     assert noun and possessive
     assert possessive[:-1] == noun
 
 
 @pytest.mark.parametrize("symbol", ["1984", "3rd", "x=y", "東京", "хорошо", "a" * 100, "m"])
 def test_what_cannot_be_said_has_no_phonemes(symbol: str, ctc: CtcAligner) -> None:
-    assert ctc.phonemes(symbol) is None
+    assert ctc.tokens(symbol) is None
 
 
 def test_every_word_is_found_and_both_methods_agree(speech: Rows, ctc: CtcAligner, attention: Aligner) -> None:

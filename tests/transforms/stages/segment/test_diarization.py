@@ -20,13 +20,15 @@ from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.asr.voice_activity import VoiceActivity
 from echo_targets.transforms.models.speakers.base import SpeakerEncoder
 from echo_targets.transforms.models.speakers.registry import open_speaker_encoder
+from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.stages.segment import diarization
 from echo_targets.transforms.stages.segment.diarization import (
     DiarizationParameters,
-    StretchLoader,
     cluster,
     diarize,
+    with_speakers,
 )
+from echo_targets.transforms.stages.segment.stretches import StretchLoader
 
 PARAMETERS = DiarizationParameters()
 
@@ -112,6 +114,31 @@ def test_the_parts_are_the_speech(pitches: Pitches, gaps: list[tuple[int, int]],
         expected[start:end] = 1
     assert (covered == expected).all() and all(one[1] <= other[0] for one, other in pairwise(found))
     assert found[0][2] == 0
+
+
+def test_texts_get_the_speaker_who_speaks_most_in_them() -> None:
+    said = [(0, 50_000, 0), (52_000, 90_000, 1), (91_000, 130_000, 0), (160_000, 200_000, 1)]
+    phrases = [Phrase(1_000, 48_000, "one"), Phrase(49_000, 88_000, "two"), Phrase(140_000, 150_000, "nobody")]
+    found = with_speakers(phrases, said)
+    assert [(phrase.text, phrase.speaker) for phrase in found] == [
+        ("one", "0"),
+        ("two", "1"),
+        (None, "0"),
+        ("nobody", None),
+        (None, "1"),
+    ]
+    assert (found[2].start, found[2].end) == (91_000, 130_000)
+
+
+def test_only_long_stretches_without_text_have_a_phrase() -> None:
+    """What is short belongs to the text beside it, which it must not part."""
+    said = [(0, 40_000, 0), (41_000, 60_000, 0)]
+    phrases = [Phrase(0, 12_000, "these"), Phrase(9_000, 30_000, "words"), Phrase(41_000, 50_000, "meet")]
+    assert [phrase.text for phrase in with_speakers(phrases, said)] == ["these", "words", "meet"]
+    assert [(phrase.start, phrase.end, phrase.speaker) for phrase in with_speakers([], said)] == [
+        (0, 40_000, "0"),
+        (41_000, 60_000, "0"),
+    ]
 
 
 def test_many_windows_are_clustered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
