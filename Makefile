@@ -75,4 +75,6 @@ clean:
 
 .venv/%: setup.cfg constraints.txt | .venv/bin/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$*]'
+	@# only its weights are used; without its dependencies nothing has to be compiled
+	[ $* != dev ] || $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps resemblyzer
 	touch $@

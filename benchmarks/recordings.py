@@ -1,6 +1,6 @@
 """Cut recordings whose truth is known: words lost or cut through, turns found, time and memory, beside faster-whisper.
 
-The monologue is also cut by captions (SRT) and by words (CTM) with the true times.
+The monologue is also cut by captions (SRT) and by words (CTM) with the true times, and by its text without times.
 
 python -m benchmarks.recordings [--minutes 20] [--dialogue-minutes 10] [--hours 4] [--keep FOLDER]
 
@@ -124,21 +124,23 @@ def report_texts(clips: Sequence[Clip], own: dict[str, str], folder: Path) -> No
     (folder / "timed.yaml").write_text(TIMED)
     words = " ".join(clip.text for clip in clips).split()
     alone = [compared(clip.text, own.get(clip.id, clip.text)) for clip in clips]
-    for ending, text in (("srt", as_srt(clips)), ("ctm", as_ctm("monologue", clips))):
+    for ending, text in (("srt", as_srt(clips)), ("ctm", as_ctm("monologue", clips)), ("txt", " ".join(words))):
         (folder / f"timed.{ending}").write_text(text)
-        line = {"id": "monologue", "audio": "monologue-audio/monologue.flac", "timed_text": f"timed.{ending}"}
+        named = {"text": text} if ending == "txt" else {"timed_text": f"timed.{ending}"}
+        line = {"id": "monologue", "audio": "monologue-audio/monologue.flac"} | named
         (folder / f"{ending}.jsonl").write_text(json.dumps(line) + "\n")
         run(folder, str(folder / "timed.yaml"), ending, f"manifest={folder}/{ending}.jsonl")
         rows = Dataset(f"{folder}/{ending}").read("utterances", ["utterance_id", "reference_text"]).to_pylist()
         texts = {
             row["utterance_id"]: row["reference_text"] for row in sorted(rows, key=lambda row: row["utterance_id"])
         }
-        found, named = transcripts(folder / ending), {key: text for key, text in texts.items() if text}
-        in_order = " ".join(named.values()).split() == words
-        cuts = [compared(text, found.get(key, "")) for key, text in named.items()]
+        found, with_text = transcripts(folder / ending), {key: text for key, text in texts.items() if text}
+        in_order = " ".join(with_text.values()).split() == words
+        cuts = [compared(text, found.get(key, "")) for key, text in with_text.items()]
         print(
-            f"{ending}: each of {len(words)} words is in one cut, in order: {in_order}; {len(named)} cuts with text, "
-            f"{len(texts) - len(named)} without; {error_rate(cuts):.2%} word errors, {error_rate(alone):.2%} in clips"
+            f"{ending}: each of {len(words)} words is in one cut, in order: {in_order}; {len(with_text)} cuts with "
+            f"text, {len(texts) - len(with_text)} without; {error_rate(cuts):.2%} word errors, "
+            f"{error_rate(alone):.2%} in clips"
         )
 
 
@@ -239,7 +241,7 @@ def cut_long(name: str, path: Path) -> None:
         source = {"kind": "manifest", "corpus": "long", "manifest": str(path.parent / "none.jsonl")}
         stage = Segment(SegmentParameters.model_validate({"sources": [source]}))
         stage.setup()
-        entry = dict.fromkeys(("start_seconds", "section_seconds", "timed_text", "speaker_id"))
+        entry = dict.fromkeys(("start_seconds", "section_seconds", "timed_text", "reference_text", "speaker_id"))
         entry |= {"utterance_id": "long", "locator": str(path), "channel": -1}
         (row,) = stage.rows_of([entry], stage.sources["long/train"], "")
         assert isinstance(row, dict)

@@ -48,14 +48,16 @@ def words_in(text: str, speech: Sequence[Span], load: Load, load_again: Load, al
         aligner: set up, for the language of the text.
 
     Raises:
-        BadData: the text is not that of the recording.
+        BadData: the text is not that of the recording. In a recording of one window, nothing tells.
     """
     words = words_of(text)
     windows = list(_windows(speech))
     if not words or not windows:
         return []
-    read = [_recognized(aligner, *load([window])) for window in windows]
-    places = _windows_of_words(read, [aligner.tokens(word.symbol) or () for word in words])
+    places = [0] * len(words)
+    if len(windows) > 1:
+        read = [_recognized(aligner, *load([window])) for window in windows]
+        places = _windows_of_words(read, [aligner.tokens(word.symbol) or () for word in words])
     found: list[Phrase] = []
     starts = _starts(text, [(word.char_start, word.char_end) for word in words])
     for place, group in groupby(range(len(words)), key=lambda number: places[number]):
