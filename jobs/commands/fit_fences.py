@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.config import ConfigError
 from echo_targets.jobs.escapes import markup
 from echo_targets.jobs.screen import open_console
@@ -18,8 +21,13 @@ from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.stages.publish.fences import Group, RateFences
 
 
-def fit_fences_command(root: str, out: str) -> int:
-    """Fit fences on the `measures` table, write their file, and show them."""
+def fit_fences_command(root: Root, out: Annotated[str, typer.Argument(help="Fences file to write (.json).")]) -> int:
+    """Fit speech-rate fences for each corpus: 1.5 times the interquartile range beyond its quartiles.
+
+    Reads the `measures` table. Pass the file to a publish stage as `rate_fences`.
+
+    Example: echo-targets fit-fences out/calls fences.json
+    """
     console = open_console()
     rates = speech_rates(Dataset(root))
     fences = RateFences.fit(rates)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.config import ConfigError
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import KEY, MEASURES, UTTERANCES
@@ -20,8 +23,16 @@ Speaker = tuple[str, str]
 """A corpus and a speaker."""
 
 
-def fit_speakers_command(root: str, out: str) -> int:
-    """Compare voices, write the file of similarities, and show how they are distributed."""
+def fit_speakers_command(
+    root: Root, out: Annotated[str, typer.Argument(help="File of similarities to write (.csv).")]
+) -> int:
+    """Compare each utterance's voice with the other utterances of its speaker.
+
+    Reads `measures` of a job with `stages.measure.speaker_model`. Pass the file to a publish stage as
+    `speaker_similarities`, with `min_speaker_similarity`.
+
+    Example: echo-targets fit-speakers out/calls speakers.csv
+    """
     console = open_console()
     similarities = SpeakerSimilarities.fit(voices(Dataset(root)))
     found = similarities.rows["speaker_similarity"].to_numpy()

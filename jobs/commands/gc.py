@@ -7,9 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import NOTE
 from echo_targets.pipeline.commit import write_whole
@@ -35,8 +38,20 @@ class Garbage:
     files: dict[str, int]
 
 
-def gc_command(root: str, yes: bool, grace_hours: float) -> int:
-    """Print what is unneeded; also delete it if `yes` is True."""
+def gc_command(
+    root: Root,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list what would be deleted.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option(help="Keep versions that were current until less than this many hours ago.", min=0)
+    ] = 24.0,
+) -> int:
+    """Delete shards of versions that are neither current nor labeled, and the leftovers of killed processes.
+
+    Versions that others were made from are kept with them, and what a stopped job has committed of the current corpus,
+    unless --grace-hours is 0. A training may read a version that was replaced a while ago: label it.
+
+    Example: echo-targets gc out/calls --yes
+    """
     console = open_console()
     dataset = Dataset(root)
     grace = timedelta(hours=grace_hours)
