@@ -15,7 +15,7 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.t2c.config import SPELLED
 from echo_targets.transforms.segments.rule import Border
-from echo_targets.transforms.training.run import RunRecipe
+from echo_targets.transforms.training.loop import RunRecipe
 from echo_targets.transforms.training.t2c import Row
 
 HELD_OUT = "test"
