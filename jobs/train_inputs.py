@@ -108,9 +108,14 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()
 
 
-def counted(rows: list[Row], held_out: list[Row]) -> str:
+def counted(rows: list[Any], held_out: list[Any]) -> str:
+    """Return a line with the number of rows."""
+    return f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+
+
+def counted_with_borders(rows: list[Row], held_out: list[Row]) -> str:
     """Return a line with the number of rows, and a warning if none has borders, so that rows can't be cut."""
-    line = f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+    line = counted(rows, held_out)
     if any(row.borders for row in rows):
         return line
     return f"{line}. None has borders, so whole replies are learned: run the stage align before publish_t2c to cut them"

@@ -16,7 +16,7 @@ from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import NOTE
 from echo_targets.pipeline.commit import write_whole
-from echo_targets.pipeline.lease import FOLDER, Lease
+from echo_targets.pipeline.lease import FOLDER, held
 from echo_targets.schemas import ENTRIES, TABLES
 from echo_targets.schemas.dataset.layout import INDEX, RECIPE, SNAPSHOTS, VERSIONED, Dataset, Index, LayoutError
 from echo_targets.schemas.dataset.storage import TEMPORARY
@@ -59,10 +59,7 @@ def gc_command(
         if _print(find_garbage(dataset, grace), console):
             console.print("Nothing was deleted. Run again with --yes to delete.")
         return 0
-    dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
-    with Lease(dataset) as lease:
-        for _ in lease.take("refuse"):
-            pass
+    with held(dataset) as lease:
         found = find_garbage(dataset, grace)  # listed under the lease, so no driver is writing any of these files
         _print(found, console)
         _forget_replaced(dataset, grace)

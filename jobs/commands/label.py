@@ -11,7 +11,7 @@ import typer
 from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.commit import write_whole
-from echo_targets.pipeline.lease import Lease
+from echo_targets.pipeline.lease import held
 from echo_targets.schemas.dataset.layout import INDEX, Dataset, Index, LayoutError
 from echo_targets.schemas.dataset.versions import ID
 from echo_targets.schemas.errors import UserError
@@ -30,10 +30,7 @@ def label_command(
         raise UserError(f"{name!r} is no label: use letters, digits, `-`, `_` and `.`, but not the form of an id")
     console = open_console()
     dataset = Dataset(root)
-    dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
-    with Lease(dataset) as lease:
-        for _ in lease.take("refuse"):
-            pass
+    with held(dataset):
         index = dataset.index() or Index()
         if remove and name not in index.labels:
             raise LayoutError(f"{root}: no label {name}; labels are {', '.join(index.labels) or 'none'}")

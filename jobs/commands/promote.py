@@ -10,7 +10,7 @@ from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.commit import set_current
-from echo_targets.pipeline.lease import Lease
+from echo_targets.pipeline.lease import held
 from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError
 from echo_targets.schemas.dataset.versions import Version
 
@@ -27,10 +27,7 @@ def promote_command(
     """
     console = open_console()
     dataset = Dataset(root)
-    dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
-    with Lease(dataset) as lease:
-        for _ in lease.take("refuse"):
-            pass
+    with held(dataset):
         wanted = _named(dataset, version)
         for table, current in wanted.items():
             dataset.manifests(table, current)  # fails if it is not whole

@@ -11,7 +11,7 @@ import typer
 from echo_targets.jobs.arguments import ModelOut, Overrides, Root
 from echo_targets.jobs.config import ConfigError, find
 from echo_targets.jobs.screen import open_console
-from echo_targets.jobs.train_inputs import HELD_OUT, RecipeConfig, chosen_config, load_echox, split_rows, table_of
+from echo_targets.jobs.train_inputs import RecipeConfig, chosen_config, counted, load_echox, split_rows, table_of
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
@@ -70,7 +70,7 @@ def train_echo_command(
             )
     rows, held_out = split_rows(table, lambda row: _echo_row(row, parts))
     console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
+    console.print(counted(rows, held_out))
     report = train_echo(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from echo_targets.jobs.arguments import ModelOut, Overrides, Root
 from echo_targets.jobs.config import ConfigError, find
 from echo_targets.jobs.screen import open_console
-from echo_targets.jobs.train_inputs import HELD_OUT, TrainConfig, chosen_config, t2c_rows
+from echo_targets.jobs.train_inputs import TrainConfig, chosen_config, counted, t2c_rows
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
 from echo_targets.transforms.training.reader import ReaderRecipe, train_unit_reader
@@ -39,7 +39,7 @@ def train_reader_command(
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
+    console.print(counted(rows, held_out))
     report = train_unit_reader(rows, held_out, sizes, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from echo_targets.jobs.arguments import ModelOut, Overrides, Root
 from echo_targets.jobs.config import ConfigError, find
 from echo_targets.jobs.screen import open_console
-from echo_targets.jobs.train_inputs import HELD_OUT, TEMPLATE, TrainConfig, chosen_config, split_rows, table_of
+from echo_targets.jobs.train_inputs import TEMPLATE, TrainConfig, chosen_config, counted, split_rows, table_of
 from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
@@ -81,10 +81,7 @@ def train_s2t_command(
     prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer)
     console = open_console()
     left_out = len(table) - len(with_reply)
-    console.print(
-        f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out, "
-        f"{left_out} without a reply skipped"
-    )
+    console.print(f"{counted(rows, held_out)}, {left_out} without a reply skipped")
     report = train_s2t(rows, held_out, sizes, tokenizer, prompt, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0

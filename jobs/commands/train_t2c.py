@@ -17,7 +17,7 @@ from echo_targets.jobs.train_inputs import (
     RecipeConfig,
     TrainConfig,
     chosen_config,
-    counted,
+    counted_with_borders,
     load_echox,
     t2c_rows,
 )
@@ -82,7 +82,7 @@ def train_t2c_command(
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
-    console.print(counted(rows, held_out))
+    console.print(counted_with_borders(rows, held_out))
     report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision)
     console.print_json(json.dumps(report))
     return 0
@@ -100,7 +100,7 @@ def _train_unit_translator(root: str, out: str, overrides: list[str], config: st
             f"{echox.config.unit_vocab_size}. Run `train s2t` with model.unit_vocab_size={size} model.units={size}."
         )
     console = open_console()
-    console.print(counted(rows, held_out))
+    console.print(counted_with_borders(rows, held_out))
     report = train_unit_translator(
         rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision, chosen.segments
     )
