@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.dialogues import spoken_error_rate
-from echo_targets.jobs.commands.train import t2c_rows, train_t2c_command
+from echo_targets.jobs.commands.train_t2c import train_t2c_command
+from echo_targets.jobs.train_inputs import t2c_rows
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.readers.ctc import UnitReader
@@ -58,7 +59,7 @@ def main(root: str, out: str, steps: int, kinds: Sequence[str]) -> None:
         folder = Path(out) / kind
         if not (folder / "report.json").exists():
             given = [f"recipe.steps={steps}", f"recipe.decay_steps={steps // 3}", *KINDS[kind]]
-            train_t2c_command(root, str(folder), "train-t2c", given)
+            train_t2c_command(root, str(folder), given)
         lines.append(line(kind, T2C.load(folder), held_out, reader))
     print("| T2C on | unit error rate | frame error rate | target_cer | ended by itself |")
     print("| --- | --- | --- | --- | --- |")

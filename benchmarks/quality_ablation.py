@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dialogues import ONE_SEGMENT, Dialogues, Row, error_rate, joined_units, segments_of, spoken_error_rate
-from echo_targets.jobs.commands.train import chosen_config
-from echo_targets.jobs.commands.train_echox import EchoTrainConfig
+from echo_targets.jobs.commands.train_echo import EchoTrainConfig
 from echo_targets.jobs.config import find
+from echo_targets.jobs.train_inputs import chosen_config
 from echo_targets.schemas import KEY
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.echox.collate import KDRow

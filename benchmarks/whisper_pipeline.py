@@ -10,7 +10,7 @@ import numpy as np
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
 from echo_targets.transforms.models.whisper.encoder import WINDOW_SAMPLES
-from echo_targets.transforms.models.whisper.names import to_transformers
+from echo_targets.transforms.models.whisper.tensor_names import to_transformers
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, choose_alignment_heads, load_whisper
 
 if TYPE_CHECKING:

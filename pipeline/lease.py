@@ -15,7 +15,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,6 +204,22 @@ class Lease:
                 self._driver = Driver(**asdict(self._driver) | {"beat": self._driver.beat + 1})
                 self._storage.write(self._mine, _json(self._driver))
                 self._renewed = began
+
+
+@contextmanager
+def held(dataset: Dataset) -> Iterator[Lease]:
+    """Hold the lease of a root that has an index.
+
+    Raises:
+        LayoutError: there is no index.
+        Busy: a live driver holds the lease.
+        UserError: the storage does not let this one take the lease.
+    """
+    dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
+    with Lease(dataset) as lease:
+        for _ in lease.take("refuse"):
+            pass
+        yield lease
 
 
 def _json(driver: Driver) -> bytes:

@@ -100,7 +100,7 @@ def cli_faults(arguments: list[str]) -> Iterator[str]:
         yield f"echo-targets {shown}: no command {' '.join(names)}"
         return
     try:
-        given = command.make_context(names[-1], list(arguments)).params
+        given = cli.load(" ".join(names)).make_context(names[-1], list(arguments)).params
     except TyperException as error:
         yield f"echo-targets {shown}: {error}"
         return
@@ -169,12 +169,15 @@ def inline_faults(text: str) -> Iterator[str]:
         match = ECHO_TARGETS.match(" ".join(code.split()))
         if not match:
             continue
-        command, words = commands(), match[1].split()
+        command, names, words = commands(), list[str](), match[1].split()
         while hasattr(command, "commands") and words and re.match(r"[a-z]", words[0]):
-            command = command.commands.get(words.pop(0))
+            names.append(words.pop(0))
+            command = command.commands.get(names[-1])
         if command is None:
             yield f"`{' '.join(code.split())}`: no such command"
             continue
+        if not hasattr(command, "commands"):
+            command = cli.load(" ".join(names))
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         yield from (f"`{code}`: no option {word}" for word in words if word.startswith("--") and word not in known)
 

@@ -1,1 +1,1 @@
-"""The commands of `echo-targets`, one file each; `jobs/cli.py` declares them."""
+"""The commands of `echo-targets`, one file each; `jobs/cli.py` lists them."""

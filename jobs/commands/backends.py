@@ -10,8 +10,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import typer
 from rich.table import Table as RichTable
 
 import echo_targets
@@ -45,11 +46,18 @@ class Found(NamedTuple):
     remedy: str = ""
 
 
-def backends_command(name: str | None) -> int:
-    """Print all backends, or those of one stage, package or extra.
+def backends_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Stage (`align`), package (`fairseq2`) or extra (`demo`) to show. Default: all of them."),
+    ] = None,
+) -> int:
+    """Show which libraries are installed and load here, and the command that installs or repairs each of the others.
 
-    Raises:
-        UserError: no stage, package or extra has this name.
+    Each library is imported in its own process, which takes a few seconds. Also reports versions other than the tested
+    ones, a GPU that torch does not see, and embedded weights whose digests differ from the release.
+
+    Example: echo-targets backends fairseq2
     """
     chosen = [each for each in BACKENDS if name is None or name in (each.stage, each.package, each.extra)]
     if not chosen:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import typer
 
 from echo_targets.jobs.checking.agreement import check_copies
 from echo_targets.jobs.checking.findings import show
@@ -18,26 +22,57 @@ from echo_targets.schemas.errors import UserError
 STOPPED = 130
 
 
-def check_command(path: str | None, against: str | None = None, level: str = "rows", style: str = "text") -> int:
-    """Print findings and a summary.
+class Level(StrEnum):
+    """How much data a check reads."""
 
-    Args:
-        path: a root or a Parquet file; None compares this version's own contract with `against`.
-        against: a folder of contracts, a root or a Parquet file to report changes against; None skips this.
-        level: metadata, rows or deep.
-        style: text, json, junit or github.
+    METADATA = "metadata"
+    ROWS = "rows"
+    DEEP = "deep"
 
-    Returns:
-        The exit code: 0 if no finding breaks the contract, 1 if any does, 130 if interrupted.
 
-    Raises:
-        UserError: there is nothing to check, or `deep` needs a library that is not installed.
+class Format(StrEnum):
+    """Output format of findings."""
+
+    TEXT = "text"
+    JSON = "json"
+    JUNIT = "junit"
+    GITHUB = "github"
+
+
+def check_command(
+    path: Annotated[
+        str | None,
+        typer.Argument(help="Dataset root or one Parquet shard. Without it, --against compares the contract itself."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Report what changed since this reference: a folder of contracts (schemas/contract), a dataset root, "
+            "or a Parquet shard."
+        ),
+    ] = None,
+    level: Annotated[
+        Level,
+        typer.Option(
+            help="metadata: manifests and footers; rows: also every rule on every row; deep: also audio and units."
+        ),
+    ] = Level.ROWS,
+    format: Annotated[Format, typer.Option(help="Output format of findings.")] = Format.TEXT,
+) -> int:
+    """Check shards against the contract: schema, rules, digests, and keys across tables.
+
+    Prints one finding per line; the exit code is 1 if any finding breaks the contract. --level deep also decodes and
+    hashes all audio and recomputes the units of a sample.
+
+    Example: echo-targets check s3://bucket/calls --level metadata --format github
+
+    Example: echo-targets check --against old/schemas/contract
     """
     if path is None and against is None:
         raise UserError("nothing to check: name a root or a Parquet file, or a contract to compare with (--against)")
-    summary_stream = sys.stdout if style == "text" else sys.stderr  # stdout stays machine-readable
+    summary_stream = sys.stdout if format == Format.TEXT else sys.stderr  # stdout stays machine-readable
     try:
-        broken = show(_findings(path, against, level), style, path)
+        broken = show(_findings(path, against, level), format, path)
         if broken:
             print(f"{broken} finding{'s' * (broken != 1)} in {one_line(path or 'the contract')}", file=sys.stderr)
             return 1
@@ -48,16 +83,17 @@ def check_command(path: str | None, against: str | None = None, level: str = "ro
     return 0
 
 
-def _findings(path: str | None, against: str | None, level: str) -> Iterator[Finding]:
+def _findings(path: str | None, against: str | None, level: Level) -> Iterator[Finding]:
     if against is not None:
         yield from changes_since(against, path)
     if path is None:
         return
     file = path.endswith(".parquet")
-    yield from _of_file(path, level != "metadata") if file else check_dataset(path, level != "metadata")
-    if not file and level != "metadata":
+    rows = level != Level.METADATA
+    yield from _of_file(path, rows) if file else check_dataset(path, rows)
+    if rows and not file:
         yield from check_copies(path)
-    if level == "deep":
+    if level == Level.DEEP:
         try:
             from echo_targets.jobs.checking.deep import check_deep, check_deep_file
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich.console import Console
 
 from echo_targets.jobs.commands.run import job_of, run_job
@@ -24,8 +26,14 @@ DIALOGUES = Path(__file__).parents[1] / "corpora" / "demo_dialogues.jsonl"
 SHOWN_WORDS = 12
 
 
-def demo_command(root: str, workers: int) -> int:
-    """Run the demo, check its output, and show the rejects and a sample target."""
+def demo_command(
+    root: Annotated[str, typer.Option(help="Folder to write to.")] = "out/demo",
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
+) -> int:
+    """Synthesize twenty dialogues, add a few broken files, and run every stage on them.
+
+    Example: echo-targets demo --root out/demo --workers 4
+    """
     console = open_console()
     corpus = Path(root) / "corpus"
     write_corpus(corpus)

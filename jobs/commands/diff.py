@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.arguments import ReportFormat
 from echo_targets.jobs.escapes import json_text, markup
 from echo_targets.jobs.screen import open_console
 from echo_targets.jobs.versions.difference import QUANTILES, Difference, Tally, difference
@@ -17,14 +19,31 @@ from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.layout import LayoutError
 
 
-def diff_command(a: str, b: str, table: str, as_json: bool) -> int:
-    """Print the difference as text or JSON."""
+def diff_command(
+    a: Annotated[
+        str,
+        typer.Argument(help="ROOT for its current version, or ROOT@VERSION: a label, a recipe or RECIPE@SNAPSHOT."),
+    ],
+    b: Annotated[str, typer.Argument(help="Like A; @VERSION without a root is a version in A's root.")],
+    table: Annotated[str, typer.Option(help="Table to compare.")] = "echo_targets",
+    format: Annotated[
+        ReportFormat, typer.Option(help="text: readable tables; json: one JSON object.")
+    ] = ReportFormat.TEXT,
+) -> int:
+    """Compare two versions of a table: added, removed and changed rows, unit error rates, scores, and the worst rows.
+
+    `echo-targets status ROOT` lists the versions.
+
+    Example: echo-targets diff out/calls@89568b5b out/calls
+
+    Example: echo-targets diff out/before out/after --table units
+    """
     if table not in TABLES:
         raise LayoutError(f"no table {table!r}. Tables are {', '.join(TABLES)}.")
     first = side(a, table, "")
     second = side(b, table, first.dataset.root)
     found = difference(first, second)
-    if as_json:
+    if format == ReportFormat.JSON:
         print(json_text(_plain(first, second, found), indent=1))
     else:
         _show(first, second, found)

@@ -3,23 +3,70 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.escapes import one_line
-from echo_targets.jobs.export.base import OUT
-from echo_targets.jobs.export.registry import FORMATS
-from echo_targets.jobs.export.resume import Report, export
 from echo_targets.jobs.screen import LINE_EVERY, open_console
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.dataset.urls import without_secrets
 
+if TYPE_CHECKING:
+    from echo_targets.jobs.export.resume import Report
 
-def export_command(root: str, format: str, out: str, version: str | None, filters: Sequence[str]) -> int:
-    """Export, and print what was written and what was left out. The exit code is 1 if no row was written."""
-    console = open_console()
+
+class ExportFormat(StrEnum):
+    """Format to export to."""
+
+    HUB = "hub"
+    SLAM_OMNI = "slam-omni"
+    VOCALNET = "vocalnet"
+    MOSHI_FINETUNE = "moshi-finetune"
+    LHOTSE = "lhotse"
+    WEBDATASET = "webdataset"
+
+
+def export_command(
+    root: Root,
+    format: Annotated[
+        ExportFormat,
+        typer.Argument(
+            help="hub: training sets for `datasets`; slam-omni, vocalnet: training/echo as frames; moshi-finetune: "
+            "stereo dialogues; lhotse, webdataset: utterances with all tables."
+        ),
+    ],
+    out: Annotated[str, typer.Argument(help="New or empty folder or URL; running the command again resumes.")],
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="A label, RECIPE@SNAPSHOT or a recipe, as `status` shows them. Default: the current version."
+        ),
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Condition `COLUMN OPERATOR VALUE`, with ==, !=, <, <=, >, >=, in or not in; repeat for more. A "
+            "column of a joined table is TABLE.COLUMN. A null passes none."
+        ),
+    ] = None,
+) -> int:
+    """Write a version of a dataset in the format of another trainer or library.
+
+    What a format can't express is an error before anything is written, or is counted by reason at the end.
+
+    Example: echo-targets export out/calls hub out/hub
+
+    Example: echo-targets export out/calls slam-omni s3://bucket/slam --version 2026-12 --filter 'target_cer <= 0.1'
+    """
+    from echo_targets.jobs.export.registry import FORMATS  # imports pyarrow.dataset, which `--help` does not need
+    from echo_targets.jobs.export.resume import export
+
+    console, filters = open_console(), filter or []
     chosen = FORMATS[format](Dataset(root), version, filters)
     for source in chosen.sources:
         made = ", ".join(f"{table} {version}" for table, version in source.versions.items())
@@ -37,6 +84,8 @@ def export_command(root: str, format: str, out: str, version: str | None, filter
 
 
 def _show(console: Console, report: Report, out: str) -> None:
+    from echo_targets.jobs.export.base import OUT
+
     for reason, count in report.left_out.items():
         console.print(f"{count:,} rows not exported: {one_line(reason)}", markup=False, soft_wrap=True)
     if not report.total:

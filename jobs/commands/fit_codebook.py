@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow.compute as pc
+import typer
 
+from echo_targets.jobs.arguments import ExecutionOverrides, Root
 from echo_targets.jobs.commands.run import run_job
-from echo_targets.jobs.config import ExecutionConfig
+from echo_targets.jobs.config import execution
 from echo_targets.jobs.screen import open_console, print_unused_units
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Committed
 from echo_targets.pipeline.stage import StageSpec
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
+from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
 from echo_targets.transforms.models.encoders.registry import open_encoder
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
 from echo_targets.transforms.stages.features import SampleFeaturesParameters
@@ -34,9 +38,22 @@ MAX_REJECT_FRACTION = 0.05
 
 
 def fit_codebook_command(
-    root: str, out: str, size: int, layer: int, model: str, seed: int, max_frames: int, execution: ExecutionConfig
+    root: Root,
+    out: Annotated[str, typer.Argument(help="Codebook file to write (.safetensors).")],
+    size: Annotated[int, typer.Option(help="Number of units.", min=2, max=LARGEST_CODEBOOK)] = 100,
+    layer: Annotated[int, typer.Option(help="Encoder layer whose output is clustered.", min=0)] = 3,
+    model: Annotated[
+        str, typer.Option(help="Whisper, HuBERT, WavLM or wav2vec2 model whose encoder computes the features.")
+    ] = "embedded:tiny.en",
+    seed: Annotated[int, typer.Option(help="Seed of sampling and of k-means.")] = 0,
+    max_frames: Annotated[int, typer.Option(help="Maximum number of frames to fit on.", min=100)] = 200_000,
+    overrides: ExecutionOverrides = None,
 ) -> int:
-    """Sample features into the `features` table, fit a codebook on them, and write it with its report."""
+    """Fit a k-means codebook on the encoder features of a sample of a dataset's frames.
+
+    Example: echo-targets fit-codebook out/calls calls-k500.safetensors --size 500 workers=2
+    """
+    chosen = execution(overrides or [])
     console = open_console()
     dataset = Dataset(root)
     frames = _samples(dataset) / HOP_SAMPLES
@@ -49,12 +66,12 @@ def fit_codebook_command(
     spec = StageSpec(
         "echo_targets.transforms.stages.features:SampleFeatures",
         parameters.model_dump(),
-        execution.device,
-        execution.batch_seconds,
-        execution.hang_factor,
+        chosen.device,
+        chosen.batch_seconds,
+        chosen.hang_factor,
     )
-    job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, execution.when_busy)
-    if code := run_job(execution, job, console):
+    job = Job(root, Committed.of(dataset, "utterances"), [spec], MAX_REJECT_FRACTION, chosen.when_busy)
+    if code := run_job(chosen, job, console):
         return code
     encoder = open_encoder(model)
     try:

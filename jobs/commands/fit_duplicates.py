@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.config import ConfigError
 from echo_targets.jobs.screen import open_console
 from echo_targets.schemas import KEY, TRANSCRIPTS, UNITS, UTTERANCES
@@ -20,8 +22,16 @@ from echo_targets.transforms.stages.publish.likeness import UNIT_RUNS, WORD_RUNS
 from echo_targets.transforms.text import normalize, pieces
 
 
-def fit_duplicates_command(root: str, out: str) -> int:
-    """Find duplicates, write their file, and show how many there are."""
+def fit_duplicates_command(
+    root: Root, out: Annotated[str, typer.Argument(help="File of duplicates to write (.jsonl).")]
+) -> int:
+    """List rows that repeat another row: the same samples, or nearly the same units or text.
+
+    Reads `utterances`, and `units` and `transcripts` if there are any. Pass the file to a publish stage as
+    `duplicates`; `drop_duplicates` says which of them it drops.
+
+    Example: echo-targets fit-duplicates out/calls duplicates.jsonl
+    """
     console = open_console()
     found = list(duplicates(Dataset(root)))
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)

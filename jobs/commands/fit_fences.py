@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import typer
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.config import ConfigError
 from echo_targets.jobs.escapes import markup
+from echo_targets.jobs.labeled_measures import labeled_measures
 from echo_targets.jobs.screen import open_console
-from echo_targets.schemas import KEY, MEASURES, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset
-from echo_targets.schemas.dataset.versions import Version
 from echo_targets.transforms.stages.publish.fences import Group, RateFences
 
 
-def fit_fences_command(root: str, out: str) -> int:
-    """Fit fences on the `measures` table, write their file, and show them."""
+def fit_fences_command(root: Root, out: Annotated[str, typer.Argument(help="Fences file to write (.json).")]) -> int:
+    """Fit speech-rate fences for each corpus: 1.5 times the interquartile range beyond its quartiles.
+
+    Reads the `measures` table. Pass the file to a publish stage as `rate_fences`.
+
+    Example: echo-targets fit-fences out/calls fences.json
+    """
     console = open_console()
     rates = speech_rates(Dataset(root))
     fences = RateFences.fit(rates)
@@ -54,20 +60,7 @@ def speech_rates(dataset: Dataset) -> dict[Group, np.ndarray]:
     Raises:
         ConfigError: the dataset has no `measures` table.
     """
-    if MEASURES.name not in dataset.tables():
-        raise ConfigError(f"{dataset.root}: no table {MEASURES.name}. Run a job with the stage measure first.")
-    version = dataset.current(MEASURES.name)
-    upstream = dataset.recipe(MEASURES.name, version.recipe).upstream
-    spoken = dataset.manifests(UTTERANCES.name, Version(upstream[UTTERANCES.name], version.snapshot))
-    parts = []
-    for manifest, utterances in zip(dataset.manifests(MEASURES.name, version), spoken, strict=True):
-        with dataset.open(manifest.output.path) as file:
-            measured = file.read([KEY, "chars_per_s"]).drop_null()
-        with dataset.open(utterances.output.path) as file:
-            labels = file.read([KEY, "corpus", "language"])
-        labels = labels.take(pc.index_in(measured[KEY], value_set=labels[KEY].combine_chunks()))
-        groups = {name: labels[name].cast(pa.string()) for name in ("corpus", "language")}
-        parts.append(pa.table(groups | {"rate": measured["chars_per_s"]}))
-    gathered = pa.concat_tables(parts).group_by(["corpus", "language"]).aggregate([("rate", "list")])
+    labeled = pa.concat_tables(labeled_measures(dataset, "chars_per_s", ["corpus", "language"]))
+    gathered = labeled.group_by(["corpus", "language"]).aggregate([("chars_per_s", "list")])
     names = zip(gathered["corpus"].to_pylist(), gathered["language"].to_pylist(), strict=True)
-    return {name: rates.values.to_numpy() for name, rates in zip(names, gathered["rate_list"], strict=True)}
+    return {name: rates.values.to_numpy() for name, rates in zip(names, gathered["chars_per_s_list"], strict=True)}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 from rich.console import Console
 
+from echo_targets.jobs.arguments import ExecutionOverrides, Root
 from echo_targets.jobs.commands.run import run_job
-from echo_targets.jobs.config import ExecutionConfig
+from echo_targets.jobs.config import ExecutionConfig, execution
 from echo_targets.jobs.screen import open_console, print_unused_units
 from echo_targets.pipeline.job import Job
 from echo_targets.pipeline.plan import Committed
@@ -26,8 +29,14 @@ from echo_targets.transforms.units.language import UnitLanguage, fit_ngrams
 from echo_targets.transforms.units.ngram_counts import COUNTS
 from echo_targets.transforms.units.summed_counts import added, sum_counts
 
-Mode = Literal["ngram", "bpe"]
 SPEC = "echo_targets.transforms.stages.count_units:CountUnits"
+
+
+class Mode(StrEnum):
+    """Algorithm that fits a unit language."""
+
+    NGRAM = "ngram"
+    BPE = "bpe"
 
 
 class _Stopped(Exception):
@@ -35,9 +44,20 @@ class _Stopped(Exception):
 
 
 def fit_unit_language_command(
-    root: str, out: str, vocab_size: int, max_word_units: int, mode: Mode, execution: ExecutionConfig
+    root: Root,
+    out: Annotated[str, typer.Argument(help="Unit language file to write (.json).")],
+    vocab_size: Annotated[int, typer.Option(help="Number of words.", min=2)] = 1000,
+    max_word_units: Annotated[int, typer.Option(help="Maximum length of a word, in units.", min=1, max=16)] = 4,
+    mode: Annotated[
+        Mode, typer.Option(help="Algorithm that finds words; bpe always runs on this machine.")
+    ] = Mode.NGRAM,
+    overrides: ExecutionOverrides = None,
 ) -> int:
-    """Fit a unit language on the table `units` and write its file."""
+    """Fit a unit language, a vocabulary of words of units, on a dataset's `units` table.
+
+    Example: echo-targets fit-unit-language out/calls words.json --vocab-size 4000 runner=ray ray.address=auto
+    """
+    chosen = execution(overrides or [])
     console = open_console()
     dataset = Dataset(root)
     must_be_readable(dataset, "units")
@@ -49,12 +69,12 @@ def fit_unit_language_command(
         )
     unused = _unused_units(dataset, num_units, vocab_size)
     sizes = {"num_units": num_units, "vocab_size": vocab_size, "max_word_units": max_word_units}
-    if mode == "bpe":
+    if mode == Mode.BPE:
         sequences = (units.as_py() for shard in _units(dataset) for units in shard)
         language = UnitLanguage.fit(sequences, **sizes, mode="bpe")
     else:
         try:
-            language = fit_ngrams(partial(_total, dataset, max_word_units, execution, console), **sizes)
+            language = fit_ngrams(partial(_total, dataset, max_word_units, chosen, console), **sizes)
         except _Stopped as stopped:
             return int(stopped.args[0])
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)

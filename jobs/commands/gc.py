@@ -7,13 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import NOTE
 from echo_targets.pipeline.commit import write_whole
-from echo_targets.pipeline.lease import FOLDER, Lease
+from echo_targets.pipeline.lease import FOLDER, held
 from echo_targets.schemas import ENTRIES, TABLES
 from echo_targets.schemas.dataset.layout import INDEX, RECIPE, SNAPSHOTS, VERSIONED, Dataset, Index, LayoutError
 from echo_targets.schemas.dataset.storage import TEMPORARY
@@ -35,8 +38,20 @@ class Garbage:
     files: dict[str, int]
 
 
-def gc_command(root: str, yes: bool, grace_hours: float) -> int:
-    """Print what is unneeded; also delete it if `yes` is True."""
+def gc_command(
+    root: Root,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list what would be deleted.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option(help="Keep versions that were current until less than this many hours ago.", min=0)
+    ] = 24.0,
+) -> int:
+    """Delete shards of versions that are neither current nor labeled, and the leftovers of killed processes.
+
+    Versions that others were made from are kept with them, and what a stopped job has committed of the current corpus,
+    unless --grace-hours is 0. A training may read a version that was replaced a while ago: label it.
+
+    Example: echo-targets gc out/calls --yes
+    """
     console = open_console()
     dataset = Dataset(root)
     grace = timedelta(hours=grace_hours)
@@ -44,10 +59,7 @@ def gc_command(root: str, yes: bool, grace_hours: float) -> int:
         if _print(find_garbage(dataset, grace), console):
             console.print("Nothing was deleted. Run again with --yes to delete.")
         return 0
-    dataset.tables()  # fails if there is no index, before the lease writes anything to the folder
-    with Lease(dataset) as lease:
-        for _ in lease.take("refuse"):
-            pass
+    with held(dataset) as lease:
         found = find_garbage(dataset, grace)  # listed under the lease, so no driver is writing any of these files
         _print(found, console)
         _forget_replaced(dataset, grace)

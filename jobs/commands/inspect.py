@@ -8,8 +8,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from echo_targets.jobs.arguments import Root
 from echo_targets.jobs.escapes import one_line
 from echo_targets.jobs.inspector.site import Site, write_site
 from echo_targets.schemas.errors import UserError
@@ -19,8 +22,28 @@ LOOPBACK = "127.0.0.1"
 PORT = 8010
 
 
-def inspect_command(root: str, out: str, sounds: int, serve: bool, vocoder: str | None) -> int:
-    """Write the page; if `serve` is True, serve it until Ctrl-C."""
+def inspect_command(
+    root: Root,
+    out: Annotated[
+        str, typer.Option(help="Folder to write the page to; an earlier page in it is replaced.")
+    ] = "out/inspect",
+    sounds: Annotated[
+        int, typer.Option(help="Approximate number of rows with sound, sampled by whole dialogues.", min=0)
+    ] = 500,
+    vocoder: Annotated[
+        str | None,
+        typer.Option(help="Directory that synthesizes the targets of those rows: a unit HiFi-GAN, or their codec."),
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page to this machine only; then every row has sound.")
+    ] = False,
+) -> int:
+    """Write a web page for browsing and listening to a dataset: overview, search, and each utterance on a time axis.
+
+    The page is a folder of static files and needs no server: open its index.html, or copy the folder elsewhere.
+
+    Example: echo-targets inspect out/calls --serve
+    """
     try:
         voice = open_vocoder(Path(vocoder)) if vocoder else None
         site, sounding = write_site(root, Path(out), sounds, voice)

@@ -6,14 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.arguments import Overrides, ReportFormat
 from echo_targets.jobs.commands.run import Missing, say_remarks, survey
 from echo_targets.jobs.config import ConfigError, JobConfig, load, read_values
 from echo_targets.jobs.escapes import json_text, markup, one_line
@@ -89,9 +91,26 @@ class _Group:
     shards: frozenset[int]
 
 
-def plan_command(config: str, overrides: list[str], throughputs: str | None, as_json: bool) -> int:
-    """Print the estimate as text or JSON."""
-    settings = load(config, overrides)
+def plan_command(
+    config: Annotated[
+        str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `echo-targets run`.")
+    ],
+    overrides: Overrides = None,
+    throughputs: Annotated[
+        str | None,
+        typer.Option(help="YAML file of throughputs and densities that replace those of jobs/throughputs.yaml."),
+    ] = None,
+    format: Annotated[
+        ReportFormat, typer.Option(help="text: a readable table; json: one JSON object.")
+    ] = ReportFormat.TEXT,
+) -> int:
+    """Estimate a job's hours of speech, GPU hours, disk space and shards by stage and corpus, without running anything.
+
+    A missing source is counted at its `expected` size.
+
+    Example: echo-targets plan folder manifest=calls/manifest.jsonl root=out/calls --throughputs mine.yaml
+    """
+    settings = load(config, overrides or [])
     speeds = load_throughputs(throughputs)
     seen = survey(settings)
     measured = measured_densities(Dataset(settings.root))
@@ -110,7 +129,7 @@ def plan_command(config: str, overrides: list[str], throughputs: str | None, as_
         "missing": [{"corpus": lost.corpus, "why": lost.why} for lost in seen.missing],
     }
     used = {cost.stage: speeds.stages[cost.stage].model_dump() for cost in found if cost.stage in speeds.stages}
-    if as_json:
+    if format == ReportFormat.JSON:
         rows = [asdict(cost) for cost in found]
         print(json_text(about | {"costs": rows, "throughputs": used, "measured_tables": sorted(measured)}, indent=1))
     else:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import pyarrow.compute as pc
+import typer
 from rich.console import Console
 
+from echo_targets.jobs.arguments import Overrides
 from echo_targets.jobs.commands.run import job_of, print_plan, run_job
 from echo_targets.jobs.config import JobConfig, load
 from echo_targets.jobs.screen import open_console
@@ -23,11 +26,26 @@ from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.base import NO_FAILURES
 
 
-def retry_command(config: str, overrides: list[str], named: Sequence[str] = ()) -> int:
-    """Retry rejected rows, or only the rows that are named, rejected or not; return the exit code."""
+def retry_command(
+    config: Annotated[str, typer.Argument(help="YAML file or the name of a shipped configuration, as for `run`.")],
+    overrides: Overrides = None,
+    named: Annotated[
+        list[str] | None,
+        typer.Option("--id", help="Compute this row again, rejected or not; repeat for more. Others are left."),
+    ] = None,
+) -> int:
+    """Compute rejected rows again, or the rows that are named.
+
+    A changed file of the same size and duration looks the same to `run`. If its row was rejected, retry takes it up; if
+    not, name its id. Only the shards that hold such rows are computed, and in them only these rows and their dialogues.
+    Rows that a filter dropped are not retried: change the filter and use `run`.
+
+    Example: echo-targets retry folder manifest=calls/manifest.jsonl root=out/calls
+    """
     console = open_console()
-    settings = load(config, overrides)
-    rows = list(named)
+    settings = load(config, overrides or [])
+    named = named or []
+    rows = named
     if settings.recordings:
         there = keys_of(job_of(settings.recordings))
         recordings, rows = ([key for key in named if (key in there) is wanted] for wanted in (True, False))

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 from rich.console import Console
 
+from echo_targets.jobs.arguments import Overrides
 from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
 from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.expected import print_differences
@@ -32,10 +35,24 @@ FAILED = 3
 STOPPED = 130
 
 
-def run_command(config: str, overrides: list[str], dry_run: bool) -> int:
-    """Run a configuration, or only show what would run if `dry_run` is True; return the exit code."""
+def run_command(
+    config: Annotated[
+        str, typer.Argument(help="YAML file or the name of a shipped configuration: folder, corpora/mls, echox-6k.")
+    ],
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and why, and what is missing; change nothing.")
+    ] = False,
+) -> int:
+    """Run a job: ingest, transcribe, measure, align, tokenize, echo, publish.
+
+    Committed shards are skipped, so running the same command again resumes a stopped job. If a source has an `expected`
+    section and ingest stored something else, the difference is printed at the end and the exit code is 1.
+
+    Example: echo-targets run folder manifest=calls/manifest.jsonl root=out/calls workers=2
+    """
     console = open_console()
-    settings = load(config, overrides)
+    settings = load(config, overrides or [])
     if dry_run:
         dry_run_command(settings, console)
         return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from echo_targets.jobs.arguments import Overrides, Root
 from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.attempt import failed_attempts
@@ -22,8 +24,18 @@ SHOWN_BEFORE = 3
 COLUMNS = ("table", "version", "state", "changed", "stage", "shards", "rows", "hours", "rejected", "MiB")
 
 
-def status_command(root: str, config: str | None = None, overrides: Sequence[str] = ()) -> int:
-    """Print the versions of the tables and the rejects; given a configuration, also what running it here would do."""
+def status_command(
+    root: Root,
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A configuration of `echo-targets run`: also show what running it on ROOT would do."),
+    ] = None,
+    overrides: Overrides = None,
+) -> int:
+    """Show each table's versions with their hours and sizes, which ones are current, and what was rejected and why.
+
+    Example: echo-targets status out/calls folder manifest=calls/manifest.jsonl stages.publish_s2t.max_wer=0.3
+    """
     console = open_console()
     dataset = Dataset(root)
     files = dataset.files()
@@ -50,7 +62,7 @@ def status_command(root: str, config: str | None = None, overrides: Sequence[str
         from echo_targets.jobs.expected import print_differences
 
         console.print(f"\n[bold]Running {markup(config)} here would do this[/]")
-        settings = load(config, [*overrides, f"root={root}"])
+        settings = load(config, [*(overrides or []), f"root={root}"])
         dry_run_command(settings, console)
         if UTTERANCES.name in index.tables:
             print_differences(sources_of(settings), dataset, console)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.jobs.export.filters import parse
+from echo_targets.jobs.export.conditions import parse
 from echo_targets.pipeline.compare import plain_strings
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError, must_be_readable

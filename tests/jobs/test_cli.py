@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from echo_targets.jobs.cli import app, train
+from echo_targets.jobs.cli import COMMANDS, app, load
 from echo_targets.schemas.dataset.layout import Dataset
 from tests.pipeline.stand_ins import files
 
@@ -47,16 +47,18 @@ def test_help_teaches() -> None:
 
 def test_help_fills_its_lines() -> None:
     """A line of help breaks where it is full, not where the source does."""
-    commands: list[list[str]] = [[], ["train"]]
-    for group, inside in ((app, []), (train, ["train"])):
-        commands += [[*inside, command.callback.__name__.replace("_", "-")] for command in group.registered_commands]
-    for command in commands:
+    for command in ([], ["train"], *(name.split() for name in COMMANDS)):
         shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"}).output
         assert "Usage:" in shown, command
         lines = [line.strip() for line in shown.splitlines()]
         prose = [line for line in lines if not line.startswith(("Usage:", "│", "╭", "╰"))]
         for line, following in itertools.pairwise(prose):
             assert not line or not following or len(line) + 1 + len(following.split()[0]) > 78, line
+
+
+def test_the_summary_of_a_command_is_the_first_paragraph_of_its_help() -> None:
+    for name, summary in COMMANDS.items():
+        assert " ".join(load(name).help.partition("\n\n")[0].split()) == summary
 
 
 def test_bad_usage_is_2_and_has_no_trace(tmp_path: Path) -> None:

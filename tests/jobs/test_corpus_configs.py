@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import soundfile
 
+from echo_targets.jobs.arguments import ReportFormat
 from echo_targets.jobs.commands.plan import plan_command
 from echo_targets.jobs.commands.run import job_of, run_command, sources_of
 from echo_targets.jobs.config import CONFIGS, ConfigError, JobConfig, load
@@ -165,7 +166,7 @@ def test_several_sources_of_a_corpus_are_added_up(tmp_path: Path, speech: Speech
 
 
 def test_the_plan_of_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan_command("echox-6k", [f"data={tmp_path}", f"root={tmp_path}/out"], None, as_json=True) == 0
+    assert plan_command("echox-6k", [f"data={tmp_path}", f"root={tmp_path}/out"], None, format=ReportFormat.JSON) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["items"], found["hours"], found["unreadable"]) == (1_500_184, 6194, 0)
     assert found["shards"] == pytest.approx(6194 / 30, abs=4) and found["gpu_hours"] > 100
@@ -184,10 +185,10 @@ def test_the_plan_of_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_plan_of_what_is_there_in_part(tmp_path: Path, speech: Speech, capsys: pytest.CaptureFixture[str]) -> None:
     librispeech(tmp_path, speech)
-    assert plan_command("echox-6k", [f"data={tmp_path}", f"root={tmp_path}/out"], None, as_json=True) == 0
+    assert plan_command("echox-6k", [f"data={tmp_path}", f"root={tmp_path}/out"], None, format=ReportFormat.JSON) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["items"] == 1_500_184 - 281_241 + 3 and len(found["missing"]) == 6
-    assert plan_command("echox-6k", [f"data={tmp_path}", f"root={tmp_path}/out"], None, as_json=False) == 0
+    assert plan_command("echox-6k", [f"data={tmp_path}", f"root={tmp_path}/out"], None) == 0
     assert "mls is missing and counted at its expected size" in capsys.readouterr().out
 
 
@@ -210,7 +211,7 @@ def test_a_missing_source_of_which_nothing_is_expected_is_an_error(tmp_path: Pat
     arguments = [f"data={tmp_path}", f"root={tmp_path}/out", "stages.ingest.sources.0.expected=null"]
     for command in (
         lambda: run_command("corpora/librispeech", arguments, dry_run=True),
-        lambda: plan_command("corpora/librispeech", arguments, None, as_json=False),
+        lambda: plan_command("corpora/librispeech", arguments, None),
     ):
         with pytest.raises(SourceError, match="train-clean-100: has no <speaker>"):
             command()

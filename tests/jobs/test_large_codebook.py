@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
-from echo_targets.jobs.commands.train import train_t2c_command
-from echo_targets.jobs.config import ExecutionConfig
+from echo_targets.jobs.commands.train_t2c import train_t2c_command
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.tables.base import LARGEST_CODEBOOK
@@ -56,10 +55,10 @@ def test_every_stage_takes_the_largest_codebook(tmp_path: Path) -> None:
     dataset, _ = run_stages(root, stages | {"publish_t2c": {}})
     assert max(unit for row in dataset.read("units").to_pylist() for unit in row["units"][0]) > INT16
 
-    assert fit_unit_language_command(str(root), words, LARGEST_CODEBOOK + 20, 4, "ngram", ExecutionConfig()) == 0
+    assert fit_unit_language_command(str(root), words, LARGEST_CODEBOOK + 20) == 0
     sizes = ["model.hidden_size=32", "model.text_embedding_size=32", "model.num_layers=1", "model.ffn_size=48"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
-    assert train_t2c_command(str(root), str(tmp_path / "t2c"), "train-t2c", [*sizes, *recipe]) == 0
+    assert train_t2c_command(str(root), str(tmp_path / "t2c"), [*sizes, *recipe]) == 0
     assert T2C.load(tmp_path / "t2c").config.unit_vocab_size == LARGEST_CODEBOOK
 
     stages["tokenize"]["unit_language"] = words

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.made_recordings import DIALOGUE_RATE, Clip, dialogue, monologue
+from benchmarks.made_recordings import DIALOGUE_RATE
 from echo_targets.jobs.commands.retry import retry_command
 from echo_targets.jobs.commands.run import run_command
 from echo_targets.jobs.config import ConfigError, load
@@ -23,65 +21,31 @@ from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.sources.base import SourceError
-
-CONFIG = """manifest: ???
-root: ???
-runner: local
-shard_hours: 1
-max_reject_fraction: 0.9
-stages:
-  segment:
-    speakers: one
-    sources: [{kind: manifest, corpus: calls, manifest: "${manifest}", license: CC0}]
-  ingest:
-    sources: [{kind: cuts, root: "${root}-recordings", recordings: "${stages.segment.sources.0}"}]
-"""
-Run = Callable[..., int]
+from tests.jobs.recording_jobs import CONFIG, Made, make, put_manifest, run_manifest
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]]) -> tuple[Path, list[Clip], list[Clip]]:
-    """A folder with a monologue of two minutes and a dialogue of one and a half, and their clips."""
-    folder = tmp_path_factory.mktemp("recordings")
-    long = [row for row in speech if row["duration"] > 3]
-    sound, clips = monologue(long, 2)
-    two, said = dialogue(long, 1.5)
-    soundfile.write(folder / "mono.flac", sound, SAMPLE_RATE)
-    soundfile.write(folder / "two.flac", two, DIALOGUE_RATE)
+def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]]) -> Made:
+    """Recordings whole, silent and truncated, and their manifests."""
+    folder, clips, said = make(tmp_path_factory.mktemp("recordings"), speech, 1.5)
     soundfile.write(folder / "silence.wav", np.zeros(20 * SAMPLE_RATE), SAMPLE_RATE)
     (folder / "cut.flac").write_bytes((folder / "mono.flac").read_bytes()[:50_000])
-    for name, ids in (("mono", ["mono", "silence", "cut"]), ("two", ["two", "mono"])):
-        endings = {"silence": "wav"}
-        texts = {"cut": {"text": "words of the whole"}}
-        lines = [
-            {"id": key, "audio": f"{key}.{endings.get(key, 'flac')}", "split": "train", **texts.get(key, {})}
-            for key in ids
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "config.yaml").write_text(CONFIG)
+    mono, two, silence, cut = (
+        {"id": Path(file).stem, "audio": file, "split": "train"}
+        for file in ("mono.flac", "two.flac", "silence.wav", "cut.flac")
+    )
+    put_manifest(folder, "mono", [mono, silence, cut | {"text": "words of the whole"}])
+    put_manifest(folder, "two", [two, mono])
     return folder, clips, said
-
-
-@pytest.fixture
-def run(made: tuple[Path, list[Clip], list[Clip]]) -> Run:
-    folder = made[0]
-
-    def run(name: str, *overrides: str) -> int:
-        given = [f"manifest={folder}/{name}.jsonl", f"root={folder}/{name}"]
-        return run_command(str(folder / "config.yaml"), [*given, *overrides], dry_run=False)
-
-    return run
 
 
 def utterances(root: Path) -> list[dict[str, Any]]:
     return Dataset(str(root)).read("utterances").to_pylist()
 
 
-def test_a_recording_becomes_utterances(
-    made: tuple[Path, list[Clip], list[Clip]], run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recording_becomes_utterances(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     folder, clips, _ = made
-    assert run("mono") == 0
+    assert run_manifest(folder, "mono") == 0
     said = capsys.readouterr().out
     assert re.search(r"segment .* 1 .*truncated", said)
     assert "recordings with a text without times: 1." in said
@@ -106,16 +70,14 @@ def test_a_recording_becomes_utterances(
     ]
     for root in ("mono", "mono-recordings"):
         assert list(check_dataset(str(folder / root))) == []
-    assert run("mono") == 0
+    assert run_manifest(folder, "mono") == 0
     assert "segment: 0 rows" in capsys.readouterr().out.replace("segment: nothing", "segment: 0 rows")
 
 
-def test_two_channels_become_a_dialogue(
-    made: tuple[Path, list[Clip], list[Clip]], run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_channels_become_a_dialogue(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _, said = made
     roles = "stages.segment.roles={0: assistant, 1: user}"
-    assert run("two", "stages.segment.speakers=channels", roles) == 0
+    assert run_manifest(folder, "two", "stages.segment.speakers=channels", roles) == 0
     assert re.search(r"segment .* 1 .*one_channel", capsys.readouterr().out)
     rows = sorted(utterances(folder / "two"), key=lambda row: row["start_sample"])
     turns = [row for row in rows if row["dialogue_id"] is not None]
@@ -133,9 +95,7 @@ def test_two_channels_become_a_dialogue(
         assert list(check_dataset(str(folder / root))) == []
 
 
-def test_a_dry_run_plans_the_recordings_first(
-    made: tuple[Path, list[Clip], list[Clip]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_plans_the_recordings_first(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made[0]
     given = [f"manifest={folder}/mono.jsonl", f"root={tmp_path}/out"]
     assert run_command(str(folder / "config.yaml"), given, dry_run=True) == 0
@@ -157,12 +117,12 @@ def test_a_dry_run_plans_the_recordings_first(
         ("stages.segment.speakers=many", "'one', 'channels' or 'diarized'"),
     ],
 )
-def test_parameters_that_do_not_fit(made: tuple[Path, list[Clip], list[Clip]], override: str, message: str) -> None:
+def test_parameters_that_do_not_fit(made: Made, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(str(made[0] / "config.yaml"), ["manifest=m", "root=r", override])
 
 
-def test_cuts_that_are_not_there(made: tuple[Path, list[Clip], list[Clip]], tmp_path: Path) -> None:
+def test_cuts_that_are_not_there(made: Made, tmp_path: Path) -> None:
     folder = made[0]
     config = tmp_path / "c.yaml"
     start, end = CONFIG.index("  segment:"), CONFIG.index("  ingest:")
@@ -174,19 +134,17 @@ def test_cuts_that_are_not_there(made: tuple[Path, list[Clip], list[Clip]], tmp_
         run_command(str(config), [f"root={tmp_path}/out"], dry_run=False)
 
 
-def test_a_mended_recording_is_retried(
-    made: tuple[Path, list[Clip], list[Clip]], run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mended_recording_is_retried(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     """Its size stays the same, so that a run does not see the change."""
     folder = made[0]
     sound = soundfile.read(folder / "mono.flac", dtype="float32")[0][: 20 * SAMPLE_RATE]
     soundfile.write(folder / "mended.wav", np.where(np.arange(len(sound)) == 99, np.nan, sound), SAMPLE_RATE, "FLOAT")
     lines = [{"id": name, "audio": f"{name}.{ending}"} for name, ending in (("mended", "wav"), ("mono", "flac"))]
-    (folder / "mended.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run("mended") == 0
+    put_manifest(folder, "mended", lines)
+    assert run_manifest(folder, "mended") == 0
     assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono"}
     soundfile.write(folder / "mended.wav", sound, SAMPLE_RATE, "FLOAT")
-    assert run("mended") == 0
+    assert run_manifest(folder, "mended") == 0
     assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono"}
     given = [f"manifest={folder}/mended.jsonl", f"root={folder}/mended"]
     capsys.readouterr()
@@ -199,9 +157,7 @@ def test_a_mended_recording_is_retried(
 
 
 @pytest.mark.slow
-def test_speakers_of_one_channel_take_turns(
-    made: tuple[Path, list[Clip], list[Clip]], run: Run, speech: list[dict[str, Any]]
-) -> None:
+def test_speakers_of_one_channel_take_turns(made: Made, speech: list[dict[str, Any]]) -> None:
     """Two speakers in turn, a clip each; the first one to speak is the user."""
     if find_spec("resemblyzer") is None:
         pytest.skip("Resemblyzer, whose dependency has to be compiled, is not installed")
@@ -217,9 +173,9 @@ def test_speakers_of_one_channel_take_turns(
         parts += [waveform, np.zeros(12_000, np.float32)]
         at += len(waveform) + 12_000
     soundfile.write(folder / "talk.flac", np.concatenate(parts), SAMPLE_RATE)
-    (folder / "talk.jsonl").write_text(json.dumps({"id": "talk", "audio": "talk.flac"}) + "\n")
-    roles = "stages.segment.roles={0: user, 1: assistant}"
-    assert run("talk", "stages.segment.speakers=diarized", "stages.segment.diarization.num_speakers=2", roles) == 0
+    put_manifest(folder, "talk", [{"id": "talk", "audio": "talk.flac"}])
+    diarized = ("stages.segment.speakers=diarized", "stages.segment.diarization.num_speakers=2")
+    assert run_manifest(folder, "talk", *diarized, "stages.segment.roles={0: user, 1: assistant}") == 0
     rows = sorted(utterances(folder / "talk"), key=lambda row: row["start_sample"])
     assert [row["turn"] for row in rows] == list(range(8))
     assert [row["speaker_id"] for row in rows] == ["talk-0", "talk-1"] * 4
@@ -227,7 +183,7 @@ def test_speakers_of_one_channel_take_turns(
         assert abs(row["start_sample"] / SAMPLE_RATE - start) < 1 and abs(row["end_sample"] / SAMPLE_RATE - end) < 1
     for root in ("talk", "talk-recordings"):
         assert list(check_dataset(str(folder / root))) == []
-    assert run("talk", "stages.segment.speakers=diarized", "stages.segment.diarization.num_speakers=2") == 0
+    assert run_manifest(folder, "talk", *diarized) == 0
     rows = utterances(folder / "talk")
     assert {row["role"] for row in rows} == {"narrator"} and {row["speaker_id"] for row in rows} == {"talk-0", "talk-1"}
     assert list(check_dataset(str(folder / "talk-recordings"))) == []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.made_recordings import DIALOGUE_RATE, Clip, as_ctm, as_srt, dialogue, monologue
+from benchmarks.made_recordings import Clip, as_ctm, as_srt
 from echo_targets.jobs.commands.run import run_command
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.sources.base import SourceError
 from echo_targets.transforms.text import normalize
+from tests.jobs.recording_jobs import Made, make, put_manifest, run_manifest
 
-CONFIG = """manifest: ???
-root: ???
-runner: local
-shard_hours: 1
-max_reject_fraction: 0.9
-stages:
-  segment:
-    speakers: one
-    sources: [{kind: manifest, corpus: calls, manifest: "${manifest}"}]
-  ingest:
-    sources: [{kind: cuts, root: "${root}-recordings", recordings: "${stages.segment.sources.0}"}]
-"""
 CLIPS = """manifest: ???
 root: ???
 max_reject_fraction: 0.9
@@ -40,21 +28,14 @@ stages:
   ingest: {sources: [{kind: manifest, corpus: clips, manifest: "${manifest}"}]}
   transcribe: {language: en}
 """
-Made = tuple[Path, list[Clip], list[Clip]]
-Rejects = Callable[..., dict[str, str]]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]]) -> Made:
-    """A folder with a monologue of two minutes and a dialogue of one, and their clips."""
-    folder = tmp_path_factory.mktemp("texts")
-    long = [row for row in speech if row["duration"] > 3]
-    sound, clips = monologue(long, 2)
-    two, said = dialogue(long, 1)
-    soundfile.write(folder / "mono.flac", sound, SAMPLE_RATE)
-    soundfile.write(folder / "two.flac", two, DIALOGUE_RATE)
-    soundfile.write(folder / "short.wav", sound[: 8 * SAMPLE_RATE], SAMPLE_RATE)
-    (folder / "config.yaml").write_text(CONFIG)
+    """Recordings with texts, and a shorter one."""
+    folder, clips, said = make(tmp_path_factory.mktemp("texts"), speech, 1)
+    whole = soundfile.read(folder / "mono.flac")[0]
+    soundfile.write(folder / "short.wav", whole[: 8 * SAMPLE_RATE], SAMPLE_RATE)
     (folder / "clips.yaml").write_text(CLIPS)
     (folder / "mono.srt").write_text(as_srt(clips))
     (folder / "two.ctm").write_text(as_ctm("two", said))
@@ -62,9 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]])
 
 
 def run(folder: Path, name: str, lines: Sequence[dict[str, Any]], *overrides: str, config: str = "config") -> None:
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    given = [f"manifest={folder}/{name}.jsonl", f"root={folder}/{name}"]
-    assert run_command(str(folder / f"{config}.yaml"), [*given, *overrides], dry_run=False) == 0
+    put_manifest(folder, name, lines)
+    assert run_manifest(folder, name, *overrides, config=config) == 0
 
 
 def rejects_of(root: Path) -> dict[str, str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from echo_targets.jobs.commands import gc
-from echo_targets.jobs.commands.promote import label_command, promote_command
+from echo_targets.jobs.commands.label import label_command
+from echo_targets.jobs.commands.promote import promote_command
 from echo_targets.jobs.versions.difference import difference
 from echo_targets.jobs.versions.side_by_side import side
 from echo_targets.schemas.dataset.check import check_dataset

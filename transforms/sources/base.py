@@ -84,6 +84,11 @@ class Item:
     speaker_id: str | None = None
 
 
+def bad_line(where: str, message: str) -> Item:
+    """Return the item of a line that can't be used, which ingest rejects with this message."""
+    return Item(id=where, where=where, error_class="bad_line", error=message)
+
+
 class Expected(Parameters):
     """A source's expected size: compared with what ingest stored, or used for a preview if the source is missing.
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import tsv_records
 from echo_targets.transforms.sources.record import Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, number, path_id, place
@@ -91,7 +91,7 @@ def _item(files: Files, row: _Row, seconds: dict[str, float]) -> Item:
         size, lasts = files.probe(locator, seconds.get(name))
         return replace(item, locator=locator, size=size, seconds=lasts)
     except BadLine as error:
-        return Item(id=where, where=where, error_class="bad_line", error=f"{split}.tsv, line {line}: {error}")
+        return bad_line(where, f"{split}.tsv, line {line}: {error}")
 
 
 def _durations(files: Files) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from echo_targets.schemas.dataset.storage import is_url
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import not_utf8
 from echo_targets.transforms.sources.manifest import probed
 from echo_targets.transforms.sources.record import Fields, item_from
@@ -114,7 +114,7 @@ class DialoguesSource(Source):
                 tree, item_from(fields | known, where), locator if is_url(locator) else os.path.join(folder, locator)
             )
         except BadLine as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{where} {error}")
+            return bad_line(where, f"{where} {error}")
 
 
 def _check_text(turn: Any) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import PrivateAttr
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, file_name, is_missing
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line, file_name, is_missing
 from echo_targets.transforms.sources.lines import MAX_LINE, decoded
 from echo_targets.transforms.sources.timed_texts.attach import TimedTexts, beside
 from echo_targets.transforms.sources.timed_texts.registry import is_timed_text
@@ -143,7 +143,7 @@ def _item(files: Files, file: _File, attached: TimedTexts) -> Item:
             names = " and ".join(shown_path(file_name(text)) for text in file.timed_texts)
             raise BadLine(f"has several timed texts, {names}: keep one")
     except BadLine as error:
-        return Item(id=shown, where=shown, error_class="bad_line", error=f"{shown} {error}")
+        return bad_line(shown, f"{shown} {error}")
     size, seconds = files.probe(file.locator, None)
     item = Item(id=key, where=shown, locator=file.locator, size=size, seconds=seconds, text=words)
     return attached.given_to(item, file.timed_texts[0]) if file.timed_texts else item

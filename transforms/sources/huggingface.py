@@ -18,7 +18,7 @@ from echo_targets.schemas.dataset.storage import is_url
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.blocks import MAX_RATE, MIN_RATE
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Item, Source, SourceError, check_url
+from echo_targets.transforms.sources.base import Item, Source, SourceError, bad_line, check_url
 from echo_targets.transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, integer, is_missing, place
 
@@ -74,7 +74,7 @@ class HuggingFaceSource(Source):
                 if isinstance(measured, BadLine):
                     raise measured
             except BadLine as error:
-                yield Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
+                yield bad_line(where, f"{where}: {error}")
                 continue
             size, lasts = measured
             seconds = item.section_seconds or item.declared_seconds or lasts or ASSUMED_SECONDS

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import PrivateAttr
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import text_lines
 from echo_targets.transforms.sources.manifest import probed
 from echo_targets.transforms.sources.record import section
@@ -190,4 +190,4 @@ def _channel(data: _Directory, recording: str, path: str, side: str) -> int | No
 
 def _error(name: str, line: int, message: str) -> Item:
     where = f"{name}:{line}"
-    return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {line}: {message}")
+    return bad_line(where, f"{name}, line {line}: {message}")

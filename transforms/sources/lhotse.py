@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, Literal, cast
 from pydantic import PrivateAttr, model_validator
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import MEMBER, Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import MEMBER, Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lhotse_cut import OWN_NAMES, Place, of_cut, utterance
 from echo_targets.transforms.sources.lines import json_lines
 from echo_targets.transforms.sources.manifest import probed
@@ -162,7 +162,7 @@ def _located(found: _Found, audio: Files, shar: _Shar) -> Item:
 
 
 def _error(where: str, message: str) -> Item:
-    return Item(id=where, where=where, error_class="bad_line", error=f"{where} {message}")
+    return bad_line(where, f"{where} {message}")
 
 
 class _Shar:

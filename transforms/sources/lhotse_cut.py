@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from echo_targets.transforms.audio.mixing import MIX
-from echo_targets.transforms.sources.base import Item
+from echo_targets.transforms.sources.base import Item, bad_line
 from echo_targets.transforms.sources.record import AGREED_SECONDS, Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, identifier, integer, kind_of, number
 
@@ -168,4 +168,4 @@ def _custom(record: Json) -> dict[str, Any]:
 
 
 def _error(where: str, error: BadLine) -> Item:
-    return Item(id=where, where=where, error_class="bad_line", error=f"{where} {error}")
+    return bad_line(where, f"{where} {error}")

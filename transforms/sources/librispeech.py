@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Literal
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import Line, text_lines
 from echo_targets.transforms.sources.values import BadLine, text
 
@@ -67,8 +67,7 @@ class LibriSpeechSource(Source):
                     raise BadLine("does not start with an utterance id")
                 words = text(("text", rest.lower()))
             except BadLine as error:
-                message = f"{name}, line {number}: {error}"
-                return Item(id=where, where=where, error_class="bad_line", error=message)
+                return bad_line(where, f"{name}, line {number}: {error}")
             locator = f"{folder}/{key}.flac"
             size, seconds = tree.probe(locator, None)
             return Item(
@@ -89,5 +88,4 @@ class LibriSpeechSource(Source):
         for locator in tree.find(folder, depth=0, suffix=".flac"):
             if locator not in named:
                 where = locator.rpartition("/")[2]
-                message = f"{where}: {name} has no line for it; add one, or remove the file"
-                yield Item(id=where, where=where, error_class="bad_line", error=message)
+                yield bad_line(where, f"{where}: {name} has no line for it; add one, or remove the file")

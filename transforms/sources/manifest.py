@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from echo_targets.schemas.dataset.storage import split
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import json_lines, tsv_records
 from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
 from echo_targets.transforms.sources.timed_texts.attach import TimedTexts
@@ -91,7 +91,7 @@ class ManifestSource(Source):
         except SourceError:
             raise
         except (BadLine, UserError) as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{name}, line {number}: {error}")
+            return bad_line(where, f"{name}, line {number}: {error}")
 
 
 def probed(folder: Files, item: Item, locator: str) -> Item:

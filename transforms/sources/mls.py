@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import Line, text_lines
 from echo_targets.transforms.sources.values import BadLine, text
 
@@ -69,8 +69,7 @@ class MlsSource(Source):
                     raise BadLine("is not an utterance id, a tab and a text")
                 words = text(("text", rest))
             except BadLine as error:
-                message = f"{name}, line {number}: {error}"
-                return Item(id=where, where=where, error_class="bad_line", error=message)
+                return bad_line(where, f"{name}, line {number}: {error}")
             speaker, book, _ = key.split("_")
             locator = f"{split}/audio/{speaker}/{book}/{key}.{self.audio}"
             size, lasts = tree.probe(locator, seconds.get(key))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from echo_targets.schemas.dataset.storage import is_url
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import MEMBER, Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import MEMBER, Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import json_lines
 from echo_targets.transforms.sources.manifest import probed
 from echo_targets.transforms.sources.record import ColumnNames, Fields, item_from
@@ -105,7 +105,7 @@ def _item(line: _Line, fields: Fields, audio: Files | _Archives) -> Item:
         absolute = is_url(path) or os.path.isabs(path)
         return probed(audio, item, path if absolute else os.path.join(os.path.dirname(manifest), path))
     except BadLine as error:
-        return Item(id=where, where=where, error_class="bad_line", error=f"{manifest}, line {number}: {error}")
+        return bad_line(where, f"{manifest}, line {number}: {error}")
 
 
 class _Archives:

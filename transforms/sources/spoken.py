@@ -19,7 +19,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.voices.base import Voice
 from echo_targets.transforms.models.voices.delivery import PLAIN, Delivery, deliver
 from echo_targets.transforms.models.voices.registry import EMBEDDED, open_voice
-from echo_targets.transforms.sources.base import Item, Source, SourceError
+from echo_targets.transforms.sources.base import Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import json_lines
 from echo_targets.transforms.sources.record import Fields, item_from
 from echo_targets.transforms.sources.values import BadLine, is_missing
@@ -102,7 +102,7 @@ class SpokenSource(Source):
                 raise BadLine("has section times, but no audio file to cut: remove them")
             delivery = self._delivery(record.get("voice"))
         except BadLine as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{where}: {error}")
+            return bad_line(where, f"{where}: {error}")
         spoken = verbalize(item.text, item.language or self.language)
         seed = None if self.voice == EMBEDDED else zlib.crc32(f"{self.voice_seed} {item.id}".encode())
         return replace(

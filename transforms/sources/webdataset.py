@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 from echo_targets.transforms.audio.waveforms import Raw
-from echo_targets.transforms.sources.base import Files, Item, Source, SourceError
+from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.folder import AUDIO
 from echo_targets.transforms.sources.lines import MAX_LINE, decoded, json_object
 from echo_targets.transforms.sources.record import FIELDS, ColumnNames, Fields, item_from
@@ -121,7 +121,7 @@ class WebDatasetSource(Source):
             known = {"id": found.get("id") or ("key", path_id(name))}
             item = item_from(found | known, where)
         except BadLine as error:
-            return Item(id=where, where=where, error_class="bad_line", error=f"{where} {error}")
+            return bad_line(where, f"{where} {error}")
         lasts = item.section_seconds or item.declared_seconds
         if item.start_seconds and lasts is None:
             seconds = max(0.0, seconds - item.start_seconds)

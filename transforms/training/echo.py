@@ -20,8 +20,8 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.t2c.model import T2C
 from echo_targets.transforms.segments.rule import SegmentRule
+from echo_targets.transforms.training.loop import NO_ROWS, Batches, Step, TrainingError, run_of, run_steps, share_of
 from echo_targets.transforms.training.row_cache import RowCache
-from echo_targets.transforms.training.run import NO_ROWS, Batches, Step, TrainingError, run_of, run_steps, share_of
 from echo_targets.transforms.training.shared import (
     cached_frames,
     ctc_loss,

@@ -18,7 +18,7 @@ import numpy as np
 from echo_targets.transforms.models.aligners.ctc import frames_needed
 from echo_targets.transforms.models.readers.ctc import UnitReader, readable
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
-from echo_targets.transforms.training.run import (
+from echo_targets.transforms.training.loop import (
     NO_ROWS,
     Batches,
     RunRecipe,

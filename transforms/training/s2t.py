@@ -21,7 +21,7 @@ from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX, tower_of
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES
-from echo_targets.transforms.training.run import (
+from echo_targets.transforms.training.loop import (
     NO_ROWS,
     Batches,
     RunRecipe,

@@ -18,7 +18,7 @@ import numpy as np
 from echo_targets.transforms.models.t2c.config import SPELLED, T2CConfig
 from echo_targets.transforms.models.t2c.model import T2C
 from echo_targets.transforms.segments.rule import Border, cut_units, cuts_of
-from echo_targets.transforms.training.run import (
+from echo_targets.transforms.training.loop import (
     NO_ROWS,
     Batches,
     RunRecipe,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from echo_targets.jobs.checking.findings import github, json_line, junit, show, text
-from echo_targets.jobs.commands.check import check_command
+from echo_targets.jobs.commands.check import Format, Level, check_command
 from echo_targets.schemas import UTTERANCES
 from echo_targets.schemas.dataset.check import Finding
 from echo_targets.schemas.dataset.contract import contract_of
@@ -80,7 +80,7 @@ def test_only_what_breaks_is_counted(style: str, capsys: pytest.CaptureFixture[s
 def test_what_a_program_reads_has_nothing_else_in_it(
     root: Root, style: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check_command(str(root.folder), style=style) == 0
+    assert check_command(str(root.folder), format=Format(style)) == 0
     said = capsys.readouterr()
     assert "2 tables, 2 shards, 6 rows, no problems found" in said.err
     assert said.out == "" if style != "junit" else ElementTree.fromstring(said.out.encode()).get("failures") == "0"
@@ -92,8 +92,8 @@ def test_what_a_program_reads_has_nothing_else_in_it(
 def test_metadata_reads_no_rows_and_rows_do(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     root.put("units", [sample("units") | {"durations": [1, 1, 1]}, *samples("units", 2, first=1)])
     assert (
-        check_command(str(root.folder), level="metadata")
-        == check_command(str(root.file("units")), level="metadata")
+        check_command(str(root.folder), level=Level.METADATA)
+        == check_command(str(root.file("units")), level=Level.METADATA)
         == 0
     )
     assert check_command(str(root.folder)) == check_command(str(root.file("units"))) == 1
@@ -155,14 +155,14 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
         root.put("units", units[:4], units[4:], of=made_by, **weights)
         rows = [sample("training/s2t", number) | row for number, row in enumerate(training)]
         root.put("training/s2t", rows[:4], rows[4:])
-        code = check_command(str(tmp_path), level="deep", style="json")
+        code = check_command(str(tmp_path), level=Level.DEEP, format=Format.JSON)
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert code == (1 if lines else 0)
         return {(line["table"], line["row"][-1], line["rule"]) for line in lines}
 
     audio_of_training: list[Row] = [{} for _ in utterances]
     assert found() == set(), "a valid root passes to the bottom"
-    assert check_command(str(root.file("utterances", 0, 2)), level="deep") == 0
+    assert check_command(str(root.file("utterances", 0, 2)), level=Level.DEEP) == 0
     capsys.readouterr()
 
     whole = utterances[2]["audio"]["bytes"]
@@ -186,9 +186,9 @@ def test_what_only_decoding_and_tokenizing_tell(tmp_path: Path, capsys: pytest.C
         ("training/s2t", "6", "audio_agrees"),
         ("units", "7", "units_recomputed"),
     }
-    assert check_command(str(root.file("utterances", 0, 2)), level="deep") == 1
+    assert check_command(str(root.file("utterances", 0, 2)), level=Level.DEEP) == 1
 
 
 def test_units_of_an_unknown_tokenizer_are_a_remark(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_command(str(root.folder), level="deep") == 1  # the samples' audio is none
+    assert check_command(str(root.folder), level=Level.DEEP) == 1  # the samples' audio is none
     assert "units: units_recomputed: no units were recomputed" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from echo_targets.jobs.checking.agreement import COPIES, check_copies
-from echo_targets.jobs.commands.check import check_command
+from echo_targets.jobs.commands.check import Format, Level, check_command
 from echo_targets.schemas import KEY, TABLES
 from echo_targets.schemas.tables.training import OF_TARGET
 from tests.schemas.samples import Root, Row, put_target, samples
@@ -77,7 +77,7 @@ def root(whole: Root, tmp_path: Path) -> Root:
 
 def found(root: Root, capsys: pytest.CaptureFixture[str], code: int = 1) -> dict[str, set[str]]:
     """The rules that the command finds broken, by row."""
-    assert check_command(str(root.folder), style="json") == code
+    assert check_command(str(root.folder), format=Format.JSON) == code
     by_row: dict[str, set[str]] = {}
     for line in map(json.loads, capsys.readouterr().out.splitlines()):
         by_row.setdefault(line["row"], set()).add(line["rule"])
@@ -139,7 +139,7 @@ def test_what_is_missing_or_damaged_is_a_finding(root: Root, capsys: pytest.Capt
 
 def test_levels(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     put(root, "training/s2t", [row | {"text": "x"} for row in rows_of("training/s2t")])
-    assert check_command(str(root.folder), level="metadata") == 0
+    assert check_command(str(root.folder), level=Level.METADATA) == 0
     assert check_command(str(root.file("training/s2t", 0, 2))) == 0, "a file on its own has no sources"
 
 

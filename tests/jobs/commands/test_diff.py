@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rapidfuzz.distance import Levenshtein
 
+from echo_targets.jobs.arguments import ReportFormat
 from echo_targets.jobs.commands.diff import diff_command
 from echo_targets.jobs.versions import side_by_side as versions
 from echo_targets.jobs.versions.difference import Difference, difference
@@ -116,7 +117,7 @@ def test_equal_shards_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = difference(before, after)
     assert (found.added, found.gone, found.changed, found.same) == (1, 0, 0, 40)
     assert found.equal_shards == len(before.manifests.keys() & after.manifests.keys()) >= 6
-    assert diff_command(f"{tmp_path}@{before.version}", str(tmp_path), "transcripts", as_json=False) == 0
+    assert diff_command(f"{tmp_path}@{before.version}", str(tmp_path), "transcripts") == 0
     shown = capsys.readouterr().out
     assert f"{found.equal_shards} of 8 shards of A are the same in B and were skipped" in shown
 
@@ -128,11 +129,12 @@ def grown(root: Path) -> Plan:
 
 def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     place = str(root.folder)
-    assert diff_command(f"{place}@{old(root)}", place, "echo_targets", as_json=False) == 0
+    assert diff_command(f"{place}@{old(root)}", place, "echo_targets") == 0
     shown = capsys.readouterr().out
     for text in ("8 unchanged, 2 changed, 1 added, 1 removed", "removed, in B: 1 too_short", "4-7 units", "utt-00007"):
         assert text in shown, shown
-    assert diff_command(f"{place}@{old(root)}", f"@{root.tables['echo_targets']}", "echo_targets", as_json=True) == 0
+    newer = f"@{root.tables['echo_targets']}"
+    assert diff_command(f"{place}@{old(root)}", newer, format=ReportFormat.JSON) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["rows"]["changed"] == 2 and value["unit_error_rate"]["t2c"]["by_length"]["4-7"]["rows"] == 10
     assert [row["utterance_id"] for row in value["worst"]] == [key(7), key(7), key(1)]
@@ -148,4 +150,4 @@ def test_what_is_printed(root: Root, capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_what_is_not_there(root: Root, place: str, table: str, message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        diff_command(f"{root.folder}{place}", str(root.folder), table, as_json=False)
+        diff_command(f"{root.folder}{place}", str(root.folder), table)

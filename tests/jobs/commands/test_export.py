@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from echo_targets.jobs.cli import ExportFormat, app
+from echo_targets.jobs.cli import app
 from echo_targets.jobs.commands import export as command
+from echo_targets.jobs.commands.export import ExportFormat
 from echo_targets.jobs.export.registry import FORMATS
 from echo_targets.schemas.errors import UserError
 from tests.jobs.export.conftest import NAMES, split_of

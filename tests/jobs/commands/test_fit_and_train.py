@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from echo_targets.jobs.commands.fit_codebook import fit_codebook_command
-from echo_targets.jobs.commands.fit_unit_language import fit_unit_language_command
-from echo_targets.jobs.commands.train import train_reader_command, train_t2c_command
-from echo_targets.jobs.commands.train_echox import train_echo_command, train_s2t_command, train_unit_translator_command
-from echo_targets.jobs.config import ConfigError, ExecutionConfig
+from echo_targets.jobs.commands.fit_unit_language import Mode, fit_unit_language_command
+from echo_targets.jobs.commands.train_echo import train_echo_command
+from echo_targets.jobs.commands.train_reader import train_reader_command
+from echo_targets.jobs.commands.train_s2t import train_s2t_command
+from echo_targets.jobs.commands.train_t2c import train_t2c_command
+from echo_targets.jobs.config import ConfigError
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.assets import asset
@@ -44,7 +46,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         file = str(tmp_path / f"{name}.safetensors")
-        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000, ExecutionConfig()) == 0
+        assert fit_codebook_command(dataset.root, file, 16, 2, "embedded:tiny.en", seed, 1000) == 0
     a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes() for name in "abc")
     assert a == b != c
     book = Codebook.load(tmp_path / "a.safetensors")
@@ -54,7 +56,7 @@ def test_the_same_codebook_for_the_same_seed(dataset: Dataset, tmp_path: Path) -
 
 def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_path: Path) -> None:
     file = str(tmp_path / "k8.safetensors")
-    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000, ExecutionConfig())
+    fit_codebook_command(dataset.root, file, 8, 3, "embedded:tiny.en", 0, 1000)
     before = dataset.tables()["units"]
     texts = Path(dataset.root).parent / "t.jsonl"
     ingest = {"sources": [{"kind": "spoken", "corpus": "s", "texts": str(texts)}]}
@@ -71,18 +73,18 @@ def test_a_fitted_codebook_gives_new_units_beside_the_old(dataset: Dataset, tmp_
 def test_too_little_data_is_said_before_the_work(dataset: Dataset, tmp_path: Path) -> None:
     out, before = str(tmp_path / "few"), dataset.tables()
     with pytest.raises(UserError, match=r"frames of 20 ms.* can't be clustered into 30000 units\. Use more speech"):
-        fit_codebook_command(dataset.root, out, 30_000, 2, "embedded:tiny.en", 0, 200_000, ExecutionConfig())
+        fit_codebook_command(dataset.root, out, 30_000, 2, "embedded:tiny.en", 0, 200_000)
     with pytest.raises(UserError, match=r"100 frames of 20 ms.* can't be clustered into 120 units"):
-        fit_codebook_command(dataset.root, out, 120, 2, "embedded:tiny.en", 0, 100, ExecutionConfig())
+        fit_codebook_command(dataset.root, out, 120, 2, "embedded:tiny.en", 0, 100)
     with pytest.raises(UserError, match=r"units can't yield 999900 words in addition to the 100 single units"):
-        fit_unit_language_command(dataset.root, out, 1_000_000, 4, "ngram", ExecutionConfig())
+        fit_unit_language_command(dataset.root, out, 1_000_000, 4)
     with pytest.raises(UserError, match="is less than the 100 single units"):
-        fit_unit_language_command(dataset.root, out, 50, 4, "ngram", ExecutionConfig())
+        fit_unit_language_command(dataset.root, out, 50, 4)
     assert dataset.tables() == before and not Path(out).exists()
 
 
 def test_units_that_nothing_uses_are_named(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert fit_unit_language_command(dataset.root, str(tmp_path / "w"), 150, 4, "ngram", ExecutionConfig()) == 0
+    assert fit_unit_language_command(dataset.root, str(tmp_path / "w"), 150, 4) == 0
     used = {unit for row in dataset.read("units").to_pylist() for unit in row["units"][0]}
     unused = sorted(set(range(100)) - used)
     assert unused and f"{len(unused)} of 100 units ({unused[0]}, " in capsys.readouterr().out
@@ -91,7 +93,7 @@ def test_units_that_nothing_uses_are_named(dataset: Dataset, tmp_path: Path, cap
 @pytest.mark.parametrize("mode", ["ngram", "bpe"])
 def test_the_same_unit_language_each_time(dataset: Dataset, tmp_path: Path, mode: str) -> None:
     for name in ("a", "b"):
-        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, mode, ExecutionConfig()) == 0  # type: ignore[arg-type]
+        assert fit_unit_language_command(dataset.root, str(tmp_path / name), 150, 4, Mode(mode)) == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     language = UnitLanguage.load(tmp_path / "a")
     for row in dataset.read("units").to_pylist():
@@ -104,7 +106,7 @@ def test_train_t2c_makes_a_model_that_echo_takes(
     sizes = ["model.hidden_size=32", "model.text_embedding_size=32", "model.num_layers=1", "model.ffn_size=64"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
     out = tmp_path / "model"
-    assert train_t2c_command(dataset.root, str(out), "train-t2c", [*sizes, *recipe]) == 0
+    assert train_t2c_command(dataset.root, str(out), [*sizes, *recipe]) == 0
     assert "run the stage align" in " ".join(capsys.readouterr().out.split())
     report = json.loads((out / "report.json").read_text())
     assert (report["rows"], report["held_out_rows"]) == (4, 1)
@@ -122,7 +124,7 @@ def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: 
     sizes = ["model.hidden_size=32", "model.num_layers=1", "model.ffn_size=64"]
     recipe = ["recipe.steps=3", "recipe.decay_steps=1", "recipe.warmup_steps=1", "recipe.bfloat16=false"]
     out = tmp_path / "reader"
-    assert train_reader_command(dataset.root, str(out), "train-reader", [*sizes, *recipe]) == 0
+    assert train_reader_command(dataset.root, str(out), [*sizes, *recipe]) == 0
     report = json.loads((out / "report.json").read_text())
     assert (report["rows"], report["held_out_rows"]) == (4, 1)
     assert report["held_out_character_error_rate"] > 0
@@ -166,13 +168,13 @@ def test_three_stages_make_an_echox(tmp_path: Path) -> None:
     run_stages(tmp_path / "root", speech | published)
 
     one, two, three = (str(tmp_path / name) for name in ("one", "two", "three"))
-    assert train_s2t_command(root, one, "train-s2t", [*SMALL, *SHORT, "recipe.text_steps=1"]) == 0
-    assert train_unit_translator_command(root, two, "train-unit-translator", SHORT, one) == 0
+    assert train_s2t_command(root, one, [*SMALL, *SHORT, "recipe.text_steps=1"]) == 0
+    assert train_t2c_command(root, two, SHORT, language_model=one) == 0
     with pytest.raises(ConfigError, match=r"no table training/echo\. Run a job with the stage publish_echo"):
-        train_echo_command(root, two, three, "train-echo", SHORT)
+        train_echo_command(root, two, three, SHORT)
     lenient = {"min_mean_logprob": None, "stop_reasons": ["end", "length", "repetition"]}
     run_stages(tmp_path / "root", speech | {"echo": {"model": two, "max_units": 20}, "publish_echo": lenient})
-    assert train_echo_command(root, two, three, "train-echo", SHORT) == 0
+    assert train_echo_command(root, two, three, SHORT) == 0
     for folder, held_out in ((one, "held_out_exact_replies"), (two, "held_out_unit_error_rate")):
         report = json.loads((Path(folder) / "report.json").read_text())
         assert (report["rows"], report["held_out_rows"]) == (2, 1) and held_out in report
@@ -182,18 +184,18 @@ def test_three_stages_make_an_echox(tmp_path: Path) -> None:
     run_stages(tmp_path / "root", speech | {"echo": {"model": three, "targets": ["echo"], "max_units": 20}})
 
     other = str(tmp_path / "other")
-    train_s2t_command(root, other, "train-s2t", [*SMALL, *SHORT, "vocab_size=280"])
+    train_s2t_command(root, other, [*SMALL, *SHORT, "vocab_size=280"])
     with pytest.raises(ConfigError, match=r"made with tokenizer_id tokenizer-\w+, .*other .* Run the echo stage"):
-        train_echo_command(root, other, three, "train-echo", SHORT)
+        train_echo_command(root, other, three, SHORT)
 
 
 def test_training_without_its_rows_says_what_to_run(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no table training/s2t\. Run a job with the stage publish_s2t"):
-        train_s2t_command(dataset.root, str(tmp_path), "train-s2t", [])
+        train_s2t_command(dataset.root, str(tmp_path), [])
     with pytest.raises(ConfigError, match=r"train-s2t\.yaml: recipe\.step: "):
-        train_s2t_command(dataset.root, str(tmp_path), "train-s2t", ["recipe.step=3"])
+        train_s2t_command(dataset.root, str(tmp_path), ["recipe.step=3"])
     with pytest.raises(ModelError, match=r"has no config\.json"):
-        train_unit_translator_command(dataset.root, str(tmp_path), "train-unit-translator", [], str(tmp_path / "none"))
+        train_t2c_command(dataset.root, str(tmp_path), [], language_model=str(tmp_path / "none"))
 
 
 def test_a_published_echox_of_words_of_units_is_refused_before_its_weights_are_read(
@@ -205,9 +207,9 @@ def test_a_published_echox_of_words_of_units_is_refused_before_its_weights_are_r
     said = "EchoX-3B: the unit decoder's ids are words of units, .* train s2t"
     out = str(tmp_path / "out")
     with pytest.raises(ConfigError, match=said):
-        train_unit_translator_command(dataset.root, out, "train-unit-translator", [], str(model))
+        train_t2c_command(dataset.root, out, [], language_model=str(model))
     with pytest.raises(ConfigError, match=said):
-        train_echo_command(dataset.root, str(model), out, "train-echo", [])
+        train_echo_command(dataset.root, str(model), out, [])
 
 
 def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
@@ -237,10 +239,10 @@ def test_several_codebooks_are_an_error_that_says_what_to_do(tmp_path: Path) -> 
         root.put(table, [sample(table, 2), sample(table, 6)])  # two units a frame
     said = "2 units per frame.*Tokenize with num_codebooks=1"
     with pytest.raises(UserError, match=said):
-        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", ExecutionConfig())
+        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4)
     for train, config in ((train_t2c_command, "train-t2c"), (train_reader_command, "train-reader")):
         with pytest.raises(UserError, match=said):
             train(str(root.folder), str(tmp_path / "model"), config, [])
     root.put("units", [sample("units", 1), sample("units", 2)])
     with pytest.raises(UserError, match="units of 2 codebooks, expected one"):
-        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4, "ngram", ExecutionConfig())
+        fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from echo_targets.jobs.commands import gc
-from echo_targets.jobs.commands.promote import label_command
+from echo_targets.jobs.commands.label import label_command
 from echo_targets.pipeline.job import JobFailed
 from echo_targets.pipeline.lease import Busy, Lease
 from echo_targets.pipeline.stage import StageSpec

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from echo_targets.jobs.arguments import ReportFormat
 from echo_targets.jobs.commands.plan import load_throughputs, measured_densities, plan_command
 from echo_targets.jobs.config import ConfigError
 from echo_targets.schemas.dataset.layout import Dataset
@@ -35,7 +36,8 @@ def config(tmp_path: Path) -> Path:
 
 
 def planned(capsys: pytest.CaptureFixture[str], config: Path, throughputs: Path | None = None) -> dict[str, Any]:
-    assert plan_command(str(config), [], None if throughputs is None else str(throughputs), as_json=True) == 0
+    given = None if throughputs is None else str(throughputs)
+    assert plan_command(str(config), [], given, format=ReportFormat.JSON) == 0
     value: dict[str, Any] = json.loads(capsys.readouterr().out)
     return value
 
@@ -74,7 +76,7 @@ def test_given_throughputs(config: Path, tmp_path: Path, capsys: pytest.CaptureF
     heard = costs["transcribe", "calls"]
     assert (heard["gpu_hours"], heard["core_hours"], heard["bytes"]) == (0, 0.5, 14_400)
     assert costs["echo", "calls"]["gpu_hours"] == pytest.approx(1 / 208), "the others are as they were"
-    assert plan_command(str(config), [], str(mine), as_json=False) == 0
+    assert plan_command(str(config), [], str(mine)) == 0
     shown = capsys.readouterr().out
     assert "4 times real time on a core: my laptop" in shown and "1 of 7 items are unreadable" in shown
 

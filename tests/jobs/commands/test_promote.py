@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from echo_targets.jobs.commands.promote import label_command, promote_command
+from echo_targets.jobs.commands.label import label_command
+from echo_targets.jobs.commands.promote import promote_command
 from echo_targets.pipeline.job import JobFailed
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset, LayoutError

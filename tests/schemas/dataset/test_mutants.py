@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from echo_targets.schemas import TABLES
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import LayoutError
-from tests.schemas.dataset.test_mutant_shards import COLUMNS, ROWS, Draw, words
+from tests.schemas.dataset.drawn import Draw
+from tests.schemas.dataset.test_mutant_files import COLUMNS
+from tests.schemas.dataset.test_mutant_rows import ROWS, words
 from tests.schemas.samples import Root, Row, arrow, key, parquet, sample, samples
 
 FEW_ROOTS = settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])

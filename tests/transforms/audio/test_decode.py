@@ -21,10 +21,8 @@ from echo_targets.transforms.audio.waveforms import BadAudio, Limits, Section, h
 from echo_targets.transforms.sources.manifest import ManifestSource
 from echo_targets.transforms.sources.registry import entries
 from tests.transforms.audio import audio_files
+from tests.transforms.audio.audio_cases import CUT, ONCE, WHOLE
 from tests.transforms.audio.audio_files import (
-    CUT,
-    ONCE,
-    WHOLE,
     claiming,
     flac_claiming,
     half,

@@ -15,7 +15,8 @@ import soundfile
 
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
-from tests.transforms.audio.audio_files import ONCE, claiming, hole, muxed, spoken, untagged, written
+from tests.transforms.audio.audio_cases import ONCE
+from tests.transforms.audio.audio_files import claiming, hole, muxed, spoken, untagged, written
 from tests.transforms.rows import rejects, run_stages
 
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")

@@ -13,7 +13,7 @@ from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.checkpoints.files import read_json, read_tensors
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.whisper.encoder import HOP_SAMPLES, encode, log_mel
-from echo_targets.transforms.models.whisper.names import from_transformers
+from echo_targets.transforms.models.whisper.tensor_names import from_transformers
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, load_whisper
 
 if TYPE_CHECKING:

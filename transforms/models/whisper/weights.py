@@ -14,8 +14,8 @@ from echo_targets.transforms.models.checkpoints.embedded import WHISPER_TINY_EN
 from echo_targets.transforms.models.checkpoints.files import digest, load_pickle, read_json, read_tensors, tensors_of
 from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 from echo_targets.transforms.models.whisper.ctranslate2 import openai_names, read_ctranslate2
-from echo_targets.transforms.models.whisper.names import from_transformers, to_transformers
 from echo_targets.transforms.models.whisper.settings import check_decoding, check_spectrogram, heads_within, settings_of
+from echo_targets.transforms.models.whisper.tensor_names import from_transformers, to_transformers
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ import torch
 from echo_targets.transforms.models.echox.audio_tower import SIZES
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.network import EchoXNetwork
-from echo_targets.transforms.models.whisper.names import from_transformers
+from echo_targets.transforms.models.whisper.tensor_names import from_transformers
 from tests.transforms.released_echox import Shapes, echox_shapes, linear, norm, rope_of
 
 ROPE = {

@@ -28,8 +28,8 @@ from echo_targets.transforms.models.readers.ctc import (
 from echo_targets.transforms.models.readers.ctc_config import ALPHABET, BLANK, UnitReaderConfig
 from echo_targets.transforms.models.readers.ctc_network import UnitReaderModule, padded
 from echo_targets.transforms.training import reader as unit_reader_training
+from echo_targets.transforms.training.loop import Batches
 from echo_targets.transforms.training.reader import ReaderRecipe, Row, reading_error_rate, train_unit_reader
-from echo_targets.transforms.training.run import Batches
 
 ROOT = Path(__file__).parents[4]
 RECORDED = Path(__file__).parents[2] / "data" / "recorded_units.jsonl"  # the embedded voice, the embedded codebook

@@ -32,7 +32,7 @@ from echo_targets.transforms.models.encoders.registry import open_encoder
 from echo_targets.transforms.models.encoders.whisper import WhisperFeatures
 from echo_targets.transforms.models.whisper.ctranslate2 import read_ctranslate2
 from echo_targets.transforms.models.whisper.encoder import layer_features, log_mel
-from echo_targets.transforms.models.whisper.names import from_transformers, to_transformers
+from echo_targets.transforms.models.whisper.tensor_names import from_transformers, to_transformers
 from echo_targets.transforms.models.whisper.weights import EMBEDDED, choose_alignment_heads, load_whisper, weights_of
 from echo_targets.transforms.stages.align import Align, AlignParameters
 from echo_targets.transforms.stages.transcribe import Transcribe, TranscribeParameters

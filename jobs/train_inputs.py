@@ -1,8 +1,7 @@
-"""`echo-targets train t2c` and `train reader`: train models on the published `training/t2c` shards."""
+"""What the `train` commands read: their configurations, the rows of training sets, and an EchoX model to go on with."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -10,16 +9,14 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from echo_targets.jobs.config import ConfigError, find, read_values
-from echo_targets.jobs.screen import open_console
+from echo_targets.jobs.config import ConfigError, read_values
 from echo_targets.schemas.dataset.layout import Dataset, must_be_readable
-from echo_targets.transforms.models.readers.ctc_config import UnitReaderConfig
-from echo_targets.transforms.models.t2c.config import T2CConfig
-from echo_targets.transforms.models.t2c.model import character_tokenizer
+from echo_targets.transforms.models.echox.config import EchoXConfig
+from echo_targets.transforms.models.echox.model import EchoX
+from echo_targets.transforms.models.t2c.config import SPELLED
 from echo_targets.transforms.segments.rule import Border
-from echo_targets.transforms.training.reader import ReaderRecipe, train_unit_reader
-from echo_targets.transforms.training.run import RunRecipe
-from echo_targets.transforms.training.t2c import Recipe, Row, train_t2c
+from echo_targets.transforms.training.loop import RunRecipe
+from echo_targets.transforms.training.t2c import Row
 
 HELD_OUT = "test"
 AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
@@ -47,48 +44,6 @@ class TrainConfig(RecipeConfig[AnyRecipe]):
 
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
-
-
-def train_t2c_command(root: str, out: str, config: str, overrides: list[str]) -> int:
-    """Train a T2C decoder, evaluate it on the held-out rows, and print the report."""
-    path = find(config)
-    chosen = chosen_config(TrainConfig[Recipe], path, overrides)
-    rows, held_out, _, size = t2c_rows(Dataset(root))
-    tokenizer = character_tokenizer()
-    ids = {name: [tokenizer.token_to_id(token) for token in TEMPLATE[name]] for name in ("prefix", "middle")}
-    try:
-        sizes = T2CConfig(
-            text_vocab_size=tokenizer.get_vocab_size(),
-            unit_vocab_size=size,
-            prefix_ids=ids["prefix"],
-            middle_ids=ids["middle"],
-            end_id=tokenizer.token_to_id(str(TEMPLATE["end"])),
-            **chosen.model,
-        )
-    except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{path}: model: {error}") from None
-    console = open_console()
-    console.print(counted(rows, held_out))
-    report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision)
-    console.print_json(json.dumps(report))
-    return 0
-
-
-def train_reader_command(root: str, out: str, config: str, overrides: list[str]) -> int:
-    """Train a unit reader, evaluate it on the held-out rows, and print the report."""
-    path = find(config)
-    chosen = chosen_config(TrainConfig[ReaderRecipe], path, overrides)
-    *spoken, codebook_id, size = t2c_rows(Dataset(root))
-    rows, held_out = ([(row.text, row.units) for row in side] for side in spoken)
-    try:
-        sizes = UnitReaderConfig(codebook_id=codebook_id, codebook_size=size, **chosen.model)
-    except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{path}: model: {error}") from None
-    console = open_console()
-    console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
-    report = train_unit_reader(rows, held_out, sizes, Path(out), chosen.recipe, chosen.half_precision)
-    console.print_json(json.dumps(report))
-    return 0
 
 
 def chosen_config(kind: type[AnyConfig], path: Path, overrides: list[str]) -> AnyConfig:
@@ -153,12 +108,27 @@ def t2c_rows(dataset: Dataset) -> tuple[list[Row], list[Row], str, int]:
     return rows, held_out, books.pop(), table["codebook_size"][0].as_py()
 
 
-def counted(rows: list[Row], held_out: list[Row]) -> str:
+def counted(rows: list[Any], held_out: list[Any]) -> str:
+    """Return a line with the number of rows."""
+    return f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+
+
+def counted_with_borders(rows: list[Row], held_out: list[Row]) -> str:
     """Return a line with the number of rows, and a warning if none has borders, so that rows can't be cut."""
-    line = f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out"
+    line = counted(rows, held_out)
     if any(row.borders for row in rows):
         return line
     return f"{line}. None has borders, so whole replies are learned: run the stage align before publish_t2c to cut them"
+
+
+def load_echox(path: str) -> EchoX:
+    """Load a checkpoint that can be trained on rows of single units."""
+    if EchoXConfig.read(Path(path)).unit_spellings is not None:
+        raise ConfigError(f"{path}: {SPELLED}")
+    echox = EchoX.load(Path(path))
+    if echox.tokenizer is None:
+        raise ConfigError(f"{path}: no tokenizer.json. Name a directory that `train s2t` wrote.")
+    return echox
 
 
 def _t2c_row(row: dict[str, Any]) -> Row:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from echo_targets.jobs.export.filters import parse
+from echo_targets.jobs.export.conditions import parse
 from echo_targets.schemas.errors import UserError
 
 SCHEMA = pa.schema(

@@ -12,8 +12,8 @@ from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.training.echo import EchoMeasures, EchoRecipe, echo_measures, train_echo
+from echo_targets.transforms.training.loop import Batches, RunRecipe, share_of
 from echo_targets.transforms.training.reader import reading_error_rate, train_unit_reader
-from echo_targets.transforms.training.run import Batches, RunRecipe, share_of
 from echo_targets.transforms.training.s2t import S2TRecipe, held_out_replies, train_s2t
 from echo_targets.transforms.training.shared import tokenizer_of
 from echo_targets.transforms.training.t2c import UnitErrors, train_t2c

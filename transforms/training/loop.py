@@ -1,4 +1,4 @@
-"""Shared parts of the small trainers: resumable steps, batches of similar lengths, the optimizers.
+"""The training loop of the small trainers: resumable steps, batches of similar lengths, the optimizers.
 
 Plain PyTorch, one process, no clock and no hidden state: an interrupted run resumes to the same weights.
 """

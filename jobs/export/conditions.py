@@ -1,4 +1,4 @@
-"""Filters as text: `column operator value`, with the meaning that they have when rows are loaded."""
+"""Conditions given as text, `column operator value`, with the meaning that they have when rows are loaded."""
 
 from __future__ import annotations
 
