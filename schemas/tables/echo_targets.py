@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas.tables.base import CATEGORY, KEY, SYSTEM, TURN, Rule, Table, column, list_of
+from echo_targets.schemas.tables.base import CATEGORY, KEY, SYSTEM, TURN, Mask, Rule, Table, column, list_of
 from echo_targets.schemas.tables.rules import (
     lengths,
     lengths_rule,
@@ -23,6 +23,12 @@ def _last(lists: pa.ListArray) -> pa.Array:
     ends = pc.cumulative_sum(lengths(lists))
     positions = pc.if_else(pc.equal(lengths(lists), 0), None, pc.subtract(ends, 1))
     return pc.take(pc.list_flatten(lists), positions)
+
+
+def _another_system(rows: pa.RecordBatch) -> Mask:
+    """Mark rows that have an utterance, and another system text than it."""
+    texts = [pc.fill_null(rows[name], "") for name in ("system_text", "utterances.system_text")]
+    return pc.and_(pc.is_valid(rows["utterances.num_samples"]), pc.not_equal(*texts))
 
 
 RULES = (
@@ -55,11 +61,7 @@ RULES = (
     list_range_rule("denoising_cosine", -1.0001, 1.0001),
 )
 """Rules of a reply, whoever says its units."""
-SAME_SYSTEM = Rule(
-    "system_text_agrees",
-    "system_text equals that of the utterance",
-    lambda rows: pc.not_equal(pc.fill_null(rows["system_text"], ""), pc.fill_null(rows["utterances.system_text"], "")),
-)
+SAME_SYSTEM = Rule("system_text_agrees", "system_text equals that of the utterance", _another_system)
 
 ECHO_TARGETS = Table(
     name="echo_targets",
