@@ -79,14 +79,14 @@ def train_s2t_command(root: str, out: str, config: str, overrides: list[str]) ->
     """Train stage I, evaluate it on the held-out rows, and print the report."""
     path = find(config)
     chosen = chosen_config(S2TTrainConfig, path, overrides)
-    columns = [KEY, "audio", "num_samples", "text", "response_text", "split"]
+    columns = [KEY, "audio", "num_samples", "text", "response_text", "system_text", "split"]
     table = table_of(Dataset(root), "training/s2t", columns, "publish_s2t")
     with_reply = table.filter(table["response_text"].is_valid())
     if not len(with_reply):
         raise ConfigError(f"{root}: no row of training/s2t has a reply. Ingest dialogues with assistant turns.")
     rows, held_out = split_rows(with_reply, _s2t_row)
     tokenizer = byte_level_tokenizer(
-        (text for row in rows for text in (row.text, row.response_text)), chosen.vocab_size
+        (text for row in rows for text in (row.text, row.response_text, row.system_text) if text), chosen.vocab_size
     )
     numbers = {name: tokenizer.token_to_id(name) for name in tokenizer.get_vocab()}
     try:
@@ -144,10 +144,8 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
     chosen = chosen_config(EchoTrainConfig, path, overrides)
     echox = _echox(model)
     prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer_of(echox))
-    spelled_out = prompt.before_audio, prompt.after_audio
-    parts = [[tokenizer_of(echox).token_to_id(token) for token in part] for part in spelled_out]
     names = "audio num_samples split user_audio_ids asr_target_ids prompt_template_id tokenizer_id response_token_ids"
-    columns = [KEY, *names.split(), "sub_lengths", "num_codebooks", "unit_targets"]
+    columns = [KEY, *names.split(), "system_text", "sub_lengths", "num_codebooks", "unit_targets"]
     table = table_of(Dataset(root), "training/echo", columns, "publish_echo")
     expected = {
         "tokenizer_id": f"tokenizer-{sha256_of(Path(model) / 'tokenizer.json')[:8]}",
@@ -159,7 +157,8 @@ def train_echo_command(root: str, model: str, out: str, config: str, overrides: 
                 f"{root}: training/echo was made with {name} {', '.join(sorted(others))}, but {model} with prompt "
                 f"{chosen.prompt} has {value}. Run the echo stage with this model and prompt."
             )
-    rows, held_out = split_rows(table, lambda row: _echo_row(row, parts))
+    tokenizer = tokenizer_of(echox)
+    rows, held_out = split_rows(table, lambda row: _echo_row(row, prompt.around_audio(tokenizer, row["system_text"])))
     console = open_console()
     console.print(f"{len(rows)} rows to train on, {len(held_out)} of split {HELD_OUT!r} held out")
     report = train_echo(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
@@ -177,7 +176,7 @@ def _echox(path: str) -> EchoX:
     return echox
 
 
-def _echo_row(row: dict[str, Any], prompt: list[list[int]]) -> EchoRow:
+def _echo_row(row: dict[str, Any], prompt: tuple[list[int], list[int]]) -> EchoRow:
     if len(row["user_audio_ids"]) != 1:
         raise ConfigError(
             f"training/echo: {row[KEY]} has {len(row['user_audio_ids'])} user turns of audio; the trainer supports one"
@@ -187,4 +186,6 @@ def _echo_row(row: dict[str, Any], prompt: list[list[int]]) -> EchoRow:
 
 
 def _s2t_row(row: dict[str, Any]) -> S2TRow:
-    return S2TRow(row[KEY], row["audio"]["bytes"], row["num_samples"], row["text"], row["response_text"])
+    return S2TRow(
+        row[KEY], row["audio"]["bytes"], row["num_samples"], row["text"], row["response_text"], row["system_text"]
+    )
