@@ -15,12 +15,14 @@ import soundfile
 
 from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.sources.base import Source
+from echo_targets.transforms.sources.cuts import CutsSource
 from echo_targets.transforms.sources.dialogues import DialoguesSource
 from echo_targets.transforms.sources.lhotse import LhotseSource
 from echo_targets.transforms.sources.nemo import NemoSource
 from echo_targets.transforms.sources.registry import entries
 from echo_targets.transforms.sources.spoken import SpokenSource
 from echo_targets.transforms.sources.webdataset import WebDatasetSource
+from tests.schemas.samples import Root, sample
 from tests.transforms.sources.small_sources import manifest, parquet
 
 BRIEF, TRAVEL = "Be brief.", "You are a concise travel agent."
@@ -131,6 +133,15 @@ def test_every_source_of_records_takes_it(folder: Path) -> None:
         for name in ("a.wav", "a.json"):
             archive.add(folder / name, name)
     assert systems(WebDatasetSource(kind="webdataset", corpus="w", tree=str(folder), shards="w.tar")) == [BRIEF]
+
+
+def test_cuts_have_that_of_their_recording(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    root.put("entries", [sample("entries", 0) | {"system_text": BRIEF}])
+    root.put("cuts", [sample("cuts", 0)], of={"upstream": {"entries": root.tables["entries"]}})
+    recordings = {"kind": "manifest", "corpus": "calls", "manifest": "calls.jsonl"}
+    source = CutsSource(kind="cuts", corpus="calls", root=str(root.folder), recordings=recordings)
+    assert systems(source) == [BRIEF] * 4
 
 
 def dialogues(folder: Path, *given: dict[str, Any]) -> list[dict[str, Any]]:
