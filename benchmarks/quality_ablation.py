@@ -49,9 +49,7 @@ def trained(
     tokenizer = echox.tokenizer
     assert tokenizer is not None
     template = PromptTemplate.load(asset(settings.prompt), tokenizer)
-    prompt = [
-        [tokenizer.token_to_id(token) for token in part] for part in (template.before_audio, template.after_audio)
-    ]
+    prompt = template.around_audio(tokenizer)
     rows = []
     for question, audio in zip(dialogues.questions, dialogues.audio(), strict=True):
         if row := targets.get(question[KEY]):

@@ -23,7 +23,7 @@ from echo_targets.jobs.stages import SEGMENT
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.job import Job, JobFailed
 from echo_targets.pipeline.plan import Plan, plan
-from echo_targets.schemas import UTTERANCES
+from echo_targets.schemas import KEY, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset, Index
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.sources.base import Expected, Source, SourceError
@@ -62,6 +62,7 @@ def run_command(
     sources = sources_of(settings)
     job = _job(settings, sources)
     say_remarks(sources, console)
+    _say_system_texts(_plan(job), console)
     if code := run_job(settings, job, console):
         return code
     return int(print_differences(sources_of(settings), Dataset(job.root), console))
@@ -269,6 +270,7 @@ def print_plan(job: Job, console: Console) -> None:
         f"in {planned.num_shards} shards, to {job.root}",
         markup=False,
     )
+    _say_system_texts(planned, console)
     for table in job.preview():
         recipe, left = table.recipe, table.shards - table.committed
         what = f"{left} of {table.shards} shards to run, about {table.hours:.2f} hours" if left else "nothing to do"
@@ -279,6 +281,17 @@ def print_plan(job: Job, console: Console) -> None:
             console.print(f"  {one_line(reason)}", markup=False)
     for stage, limit, count in _too_long(job, planned):
         console.print(f"{stage}: {count} items are longer than max_seconds={limit:g} and will be dropped", markup=False)
+
+
+def _say_system_texts(planned: Plan, console: Console) -> None:
+    """Print how many dialogues have a system text of their own, and how many texts these are."""
+    texts, of = set[str](), set[str]()
+    for shard in planned.shards():
+        stated = shard.filter(pc.and_(pc.is_null(shard["error"]), pc.is_valid(shard["system_text"])))
+        texts.update(pc.unique(stated["system_text"]).to_pylist())
+        of.update(pc.coalesce(stated["dialogue_id"], stated[KEY]).to_pylist())
+    if texts:
+        console.print(f"dialogues with a system text of their own: {len(of):,} ({len(texts):,} different texts)")
 
 
 def _too_long(job: Job, planned: Plan) -> list[tuple[str, float, int]]:

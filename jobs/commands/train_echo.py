@@ -53,10 +53,8 @@ def train_echo_command(
     chosen = chosen_config(EchoTrainConfig, path, overrides or [])
     echox = load_echox(model)
     prompt = PromptTemplate.load(asset(chosen.prompt), tokenizer_of(echox))
-    spelled_out = prompt.before_audio, prompt.after_audio
-    parts = [[tokenizer_of(echox).token_to_id(token) for token in part] for part in spelled_out]
     names = "audio num_samples split user_audio_ids asr_target_ids prompt_template_id tokenizer_id response_token_ids"
-    columns = [KEY, *names.split(), "sub_lengths", "num_codebooks", "unit_targets"]
+    columns = [KEY, *names.split(), "system_text", "sub_lengths", "num_codebooks", "unit_targets"]
     table = table_of(Dataset(root), "training/echo", columns, "publish_echo")
     expected = {
         "tokenizer_id": f"tokenizer-{sha256_of(Path(model) / 'tokenizer.json')[:8]}",
@@ -68,7 +66,8 @@ def train_echo_command(
                 f"{root}: training/echo was made with {name} {', '.join(sorted(others))}, but {model} with prompt "
                 f"{chosen.prompt} has {value}. Run the echo stage with this model and prompt."
             )
-    rows, held_out = split_rows(table, lambda row: _echo_row(row, parts))
+    tokenizer = tokenizer_of(echox)
+    rows, held_out = split_rows(table, lambda row: _echo_row(row, prompt.around_audio(tokenizer, row["system_text"])))
     console = open_console()
     console.print(counted(rows, held_out))
     report = train_echo(rows, held_out, echox, Path(out), chosen.recipe, chosen.half_precision)
@@ -76,7 +75,7 @@ def train_echo_command(
     return 0
 
 
-def _echo_row(row: dict[str, Any], prompt: list[list[int]]) -> EchoRow:
+def _echo_row(row: dict[str, Any], prompt: tuple[list[int], list[int]]) -> EchoRow:
     if len(row["user_audio_ids"]) != 1:
         raise ConfigError(
             f"training/echo: {row[KEY]} has {len(row['user_audio_ids'])} user turns of audio; the trainer supports one"

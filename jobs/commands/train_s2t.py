@@ -51,14 +51,14 @@ def train_s2t_command(
     """
     path = find(config)
     chosen = chosen_config(S2TTrainConfig, path, overrides or [])
-    columns = [KEY, "audio", "num_samples", "text", "response_text", "split"]
+    columns = [KEY, "audio", "num_samples", "text", "response_text", "system_text", "split"]
     table = table_of(Dataset(root), "training/s2t", columns, "publish_s2t")
     with_reply = table.filter(table["response_text"].is_valid())
     if not len(with_reply):
         raise ConfigError(f"{root}: no row of training/s2t has a reply. Ingest dialogues with assistant turns.")
     rows, held_out = split_rows(with_reply, _s2t_row)
     tokenizer = byte_level_tokenizer(
-        (text for row in rows for text in (row.text, row.response_text)), chosen.vocab_size
+        (text for row in rows for text in (row.text, row.response_text, row.system_text) if text), chosen.vocab_size
     )
     numbers = {name: tokenizer.token_to_id(name) for name in tokenizer.get_vocab()}
     try:
@@ -88,4 +88,6 @@ def train_s2t_command(
 
 
 def _s2t_row(row: dict[str, Any]) -> S2TRow:
-    return S2TRow(row[KEY], row["audio"]["bytes"], row["num_samples"], row["text"], row["response_text"])
+    return S2TRow(
+        row[KEY], row["audio"]["bytes"], row["num_samples"], row["text"], row["response_text"], row["system_text"]
+    )

@@ -33,7 +33,10 @@ Row = Mapping[str, Any]
 
 
 class MoshiFinetune(Format):
-    """Whole dialogues: those of which each turn passes the filters, and each reply is aligned."""
+    """Whole dialogues without a system text: those of which each turn passes the filters, and each reply is aligned.
+
+    Its `text_conditions` are no place for a system text: they need a model with conditioners, which Moshi has not.
+    """
 
     name: ClassVar[str] = "moshi-finetune"
 
@@ -44,6 +47,12 @@ class MoshiFinetune(Format):
             raise UserError(
                 f"{self.dataset.root}: no alignments of these utterances, but {self.name} takes the times of the "
                 "replies' words. Run the job with the stage align."
+            )
+        texts = {text for (text,) in source.values(["system_text"])}
+        if texts and None not in texts:
+            raise UserError(
+                f"{self.dataset.root}: all utterances have a system text, for which {self.name} has no place. Export "
+                "another format, or ingest dialogues without one: list `system` under the source's `ignore`."
             )
         return [source]
 
@@ -94,7 +103,7 @@ def _dialogues(piece: Piece, left_out: Counter[str], tick: Tick) -> Iterator[tup
 
 def _turns(piece: Piece, tick: Tick) -> Iterator[Row]:
     """Yield the rows of a piece, each with its alignment and transcript."""
-    columns = [KEY, "dialogue_id", "turn", "role", "reference_text", "synthetic", "audio"]
+    columns = [KEY, "dialogue_id", "turn", "role", "reference_text", "system_text", "synthetic", "audio"]
     joins = {
         ALIGNMENTS.name: ALIGNMENTS.columns,
         TRANSCRIPTS.name: [KEY, "text"],
@@ -109,6 +118,8 @@ def _reason(turns: Sequence[Row]) -> str | None:
     """Return why a dialogue can't be expressed, or None if it can."""
     if any(turn["role"] not in CHANNELS for turn in turns):
         return "its dialogue has a speaker who is neither user nor assistant"
+    if turns[0]["system_text"] is not None:
+        return "its dialogue has a system text"
     replies = [turn for turn in turns if turn["role"] == "assistant"]
     if not replies:
         return "its dialogue has no reply"

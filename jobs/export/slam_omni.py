@@ -55,4 +55,5 @@ class SlamOmni(TurnFormat):
             *(f"In {OUT}: train_data_path={split}.jsonl manifest_format=jsonl code_type=CosyVoice" for split in parts),
             f"vocab_config.audio_vocabsize={size} vocab_config.total_audio_vocabsize={size + SPECIAL_TOKENS} "
             f"({self.tokens.codebook_id}, {self.tokens.frame_rate:g} frames per second)",
+            *self.prompt_line("dataset_config.prompt, in conf/prompt.yaml"),
         ]

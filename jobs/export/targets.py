@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from echo_targets.transforms.units.codebook import expand
 TABLE = "training/echo"
 UNITS, DURATIONS = "unit_targets", "unit_durations"
 COLUMNS = (UNITS, DURATIONS)
+SYSTEM = "system_text"
 OF_CODEBOOK = ("codebook_id", "codebook_size", "num_codebooks", "sampling_rate", "hop_samples")
 REMEDY = (
     "Publish units of a recording or of a voice: run the job again with stages.publish_echo.target=recorded or "
@@ -44,7 +47,7 @@ def one_codebook(source: Source, format: str) -> Tokens:
         UserError: there are no rows or several tokenizers, a frame has several units, or the frames are not known.
     """
     where = f"{source.dataset.root}: {source.table}"
-    if missing := [name for name in (*COLUMNS, *OF_CODEBOOK) if name not in source.schemas[source.table].names]:
+    if missing := [name for name in (*COLUMNS, *OF_CODEBOOK, SYSTEM) if name not in source.schemas[source.table].names]:
         raise UserError(f"{where} has no column {', '.join(missing)}: an earlier version wrote it. Run the job again.")
     found = sorted(source.values(OF_CODEBOOK))
     if not found:
@@ -67,6 +70,24 @@ def one_codebook(source: Source, format: str) -> Tokens:
             f"frames. {REMEDY}"
         )
     return Tokens(codebook_id, size, rate / hop)
+
+
+def one_system_text(source: Source, format: str) -> str | None:
+    """Return the system text of the rows that pass the filters; None if they have none.
+
+    Raises:
+        UserError: they have several, or some have none.
+    """
+    found = [text for (text,) in source.values([SYSTEM])]
+    if len(found) < 2:
+        return found[0] if found else None
+    texts = sorted(text for text in found if text is not None)
+    several = f"{len(texts)} system text{'s' * (len(texts) > 1)}{' and rows without one' if None in found else ''}"
+    chosen = shlex.quote(f"{SYSTEM} == {json.dumps(texts[0], ensure_ascii=False)}")
+    raise UserError(
+        f"{source.dataset.root}: {source.table} has rows of {several}, but {format} takes one prompt for all rows: "
+        f"make an export of each text, the first with --filter {chosen}"
+    )
 
 
 def _has_durations(source: Source, shard: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,11 +29,12 @@ class LeftOut(Exception):
 
 
 class TurnFormat(Format):
-    """Rows of `training/echo` with frames of one codebook."""
+    """Rows of `training/echo` with frames of one codebook, all of one system text, which the trainer is given."""
 
     def open(self, version: str | None, filters: Sequence[str]) -> list[Source]:
         source = Source(self.dataset, targets.TABLE, version, filters=filters)
         self.tokens = targets.one_codebook(source, self.name)
+        self.system_text = targets.one_system_text(source, self.name)
         return [source]
 
     @abstractmethod
@@ -67,6 +69,10 @@ class TurnFormat(Format):
                 tick(len(batch))
         out.write(part(split, piece.number), b"".join(lines))
         return Wrote(len(lines), left_out)
+
+    def prompt_line(self, place: str) -> list[str]:
+        """Return the line that says where in the trainer to set the system text; none without one."""
+        return [f"{place}: {json.dumps(self.system_text, ensure_ascii=False)}"] if self.system_text else []
 
     def parts(self, done: Sequence[tuple[Piece, Wrote]]) -> dict[str, list[str]]:
         """Return the files of lines that `write` wrote, by the name of their split; none of splits without rows."""

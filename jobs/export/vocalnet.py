@@ -40,4 +40,5 @@ class VocalNet(TurnFormat):
             *(f"--data_path {OUT}/{split}.json --speech_folder {OUT}" for split in parts),
             f"unit_vocab_size: {self.tokens.size} in the config of the speech generator ({self.tokens.codebook_id}, "
             f"{self.tokens.frame_rate:g} frames per second)",
+            *self.prompt_line("system_message, in omni_speech/datasets/preprocess.py"),
         ]

@@ -277,6 +277,7 @@ def _utterance(row: Row) -> Row:
         "seconds": round(row["num_samples"] / SAMPLE_RATE, 4),
         "source": f"{row['audio']['path']}, {row['sampling_rate']} Hz",
         "reference": row["reference_text"],
+        "system": row["system_text"],
     }
 
 

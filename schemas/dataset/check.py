@@ -29,7 +29,7 @@ from echo_targets.schemas.tables.entries import ENTRIES
 from echo_targets.schemas.tables.rejects import REJECTS
 from echo_targets.schemas.tables.utterances import UTTERANCES
 
-UTTERANCE_COLUMNS = ("num_samples", "reference_text")
+UTTERANCE_COLUMNS = ("num_samples", "reference_text", "system_text")
 """Columns of utterances that cross rules of other tables use."""
 SHOWN_PER_RULE = 3
 SHOWN_OF_VALUE = 100

@@ -98,6 +98,9 @@ ORIGIN = {
 RECORDING = {
     "recording_id": "the recording that the utterance was cut from; null if it was not cut by this pipeline",
 }
+SYSTEM = {
+    "system_text": "system text of the utterance's dialogue, or of an utterance without one; null if it has none",
+}
 SOUND = {
     "audio": "the sound, as `datasets` stores it",
     "audio.bytes": "16 kHz mono FLAC with 16-bit samples",

@@ -43,8 +43,8 @@ GAP = pa.struct(
         column("why", pa.string()),
     ]
 )
-CHANNEL = 1 << 7
-"""More than any channel number, which is -1 or above."""
+CHANNELS = 1 << 8
+"""Values of an int8, so that no channel's key is that of another row."""
 
 
 def _not_tiled(rows: pa.RecordBatch) -> Mask:
@@ -56,7 +56,7 @@ def _not_tiled(rows: pa.RecordBatch) -> Mask:
     for name in ("cuts", "gaps"):
         lists = rows[name]
         row = pc.list_parent_indices(lists).cast(pa.int64())
-        key = pc.add(pc.multiply(row, CHANNEL), pc.add(field_of(lists, "channel").cast(pa.int64()), 1))
+        key = pc.add(pc.multiply(row, CHANNELS), pc.add(field_of(lists, "channel").cast(pa.int64()), 128))
         found = {"key": key, "start": field_of(lists, "start_sample"), "end": field_of(lists, "end_sample")}
         spans = pa.concat_tables([spans, pa.table(found)])
     spans = spans.sort_by([(name, "ascending") for name in ("key", "start", "end")]).combine_chunks()
@@ -65,7 +65,7 @@ def _not_tiled(rows: pa.RecordBatch) -> Mask:
     is_first = pc.invert(pc.fill_null(pc.equal(before, key), False))
     expected = pc.if_else(is_first, 0, pa.concat_arrays([pa.array([0], pa.int64()), end])[: len(end)])
     is_last = pa.concat_arrays([is_first[1:], pa.array([True])]) if len(key) else is_first
-    of_row = pc.divide(key, CHANNEL)
+    of_row = pc.divide(key, CHANNELS)
     wrong = pc.or_(pc.not_equal(start, expected), pc.and_(is_last, pc.not_equal(end, rows["num_samples"].take(of_row))))
     covered = pc.is_in(numbers, value_set=pc.unique(of_row))
     return pc.or_(pc.invert(covered), pc.is_in(numbers, value_set=pc.unique(of_row.filter(wrong))))

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas.tables.base import CATEGORY, KEY, TURN, Rule, Table, column, list_of
+from echo_targets.schemas.tables.base import CATEGORY, KEY, SYSTEM, TURN, Mask, Rule, Table, column, list_of
 from echo_targets.schemas.tables.rules import (
     lengths,
     lengths_rule,
@@ -13,6 +13,7 @@ from echo_targets.schemas.tables.rules import (
     one_of_rule,
     range_rule,
     sums,
+    trimmed_rule,
 )
 from echo_targets.schemas.tables.targets import MEANS, ORIGINS, TARGET, rules_of_struct
 
@@ -24,9 +25,16 @@ def _last(lists: pa.ListArray) -> pa.Array:
     return pc.take(pc.list_flatten(lists), positions)
 
 
+def _another_system(rows: pa.RecordBatch) -> Mask:
+    """Mark rows that have an utterance, and another system text than it."""
+    texts = [pc.fill_null(rows[name], "") for name in ("system_text", "utterances.system_text")]
+    return pc.and_(pc.is_valid(rows["utterances.num_samples"]), pc.not_equal(*texts))
+
+
 RULES = (
     one_of_rule("response_source", ("reference", "generated")),
     not_empty_rule("response_text"),
+    trimmed_rule("system_text"),
     not_empty_rule("prompt_template_id"),
     not_empty_rule("tokenizer_id"),
     not_empty_rule("echo_model_id"),
@@ -53,16 +61,18 @@ RULES = (
     list_range_rule("denoising_cosine", -1.0001, 1.0001),
 )
 """Rules of a reply, whoever says its units."""
+SAME_SYSTEM = Rule("system_text_agrees", "system_text equals that of the utterance", _another_system)
 
 ECHO_TARGETS = Table(
     name="echo_targets",
-    version="3.0.0",
+    version="3.1.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
             column("dialogue_id", pa.string()),
             column("turn", pa.int16()),
             column("user_audio_ids", list_of(pa.string())),
+            column("system_text", pa.string(), nullable=True),
             column("prompt_template_id", CATEGORY),
             column("tokenizer_id", CATEGORY),
             column("asr_target_ids", list_of(pa.int32())),
@@ -81,9 +91,10 @@ ECHO_TARGETS = Table(
     ),
     means={
         **TURN,
+        **SYSTEM,
         KEY: "the user turn that the row replies to",
         "user_audio_ids": "the user turns whose audio the model receives, in order; this one is last",
-        "prompt_template_id": "the prompt template",
+        "prompt_template_id": "the prompt template; a system_text stands in place of its own system text",
         "tokenizer_id": "the text tokenizer: its digest",
         "asr_target_ids": "tokens of the user's words",
         "assistant_after_audio_shift": "positions from the audio placeholder to the state that predicts the reply",
@@ -103,4 +114,5 @@ ECHO_TARGETS = Table(
         **{f"{origin}.{field}": means for origin in ORIGINS for field, means in MEANS.items()},
     },
     rules=(*RULES, *(rule for origin in ORIGINS for rule in rules_of_struct(origin))),
+    cross_rules=(SAME_SYSTEM,),
 )

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from echo_targets.schemas.tables.base import KEY, ORIGIN, RECORDING, TURN, Rule, Table, column
-from echo_targets.schemas.tables.rules import not_empty_rule, range_rule
+from echo_targets.schemas.tables.rules import not_empty_rule, range_rule, trimmed_rule
 
 ENTRIES = Table(
     name="entries",
-    version="1.4.0",
+    version="1.5.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -35,6 +35,7 @@ ENTRIES = Table(
             column("channel", pa.int8()),
             column("speaker_id", pa.string(), nullable=True),
             column("reference_text", pa.string(), nullable=True),
+            column("system_text", pa.string(), nullable=True),
             column("license", pa.string()),
             column("attempt", pa.int16()),
         ]
@@ -59,6 +60,7 @@ ENTRIES = Table(
         "role": "who speaks: user, assistant or narrator",
         "channel": "channel of the source to use; -1 is the mean of all channels",
         "reference_text": "text of the speech, as given by the corpus",
+        "system_text": "system text of its dialogue, if this item states it; ingest gives it to the whole dialogue",
         "attempt": "how often the item was retried",
     },
     rules=(
@@ -70,6 +72,7 @@ ENTRIES = Table(
         not_empty_rule("source"),
         range_rule("attempt", 0, 2**15 - 1),
         range_rule("size", 0, 2**62),
+        trimmed_rule("system_text"),
         Rule(
             "timed_text_named",
             "timed_text_sha256 is null without timed_text",

@@ -3,8 +3,20 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from echo_targets.schemas.tables.base import AUDIO, CATEGORY, KEY, ORIGIN, SOUND, TURN, Rule, Table, column, list_of
-from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS
+from echo_targets.schemas.tables.base import (
+    AUDIO,
+    CATEGORY,
+    KEY,
+    ORIGIN,
+    SOUND,
+    SYSTEM,
+    TURN,
+    Rule,
+    Table,
+    column,
+    list_of,
+)
+from echo_targets.schemas.tables.echo_targets import ECHO_TARGETS, SAME_SYSTEM
 from echo_targets.schemas.tables.echo_targets import RULES as RULES_OF_REPLY
 from echo_targets.schemas.tables.rules import (
     field_of,
@@ -18,6 +30,7 @@ from echo_targets.schemas.tables.rules import (
     rows_with,
     spans_beyond,
     spans_disordered,
+    trimmed_rule,
 )
 from echo_targets.schemas.tables.targets import MEANS, ORIGINS, TARGET, rules_of_columns
 from echo_targets.schemas.tables.units import UNITS
@@ -30,7 +43,7 @@ SAME_AUDIO = Rule(
 
 S2T = Table(
     name="training/s2t",
-    version="2.0.0",
+    version="2.1.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -42,6 +55,7 @@ S2T = Table(
             column("num_samples", pa.int64()),
             column("text", pa.string()),
             column("response_text", pa.string(), nullable=True),
+            column("system_text", pa.string(), nullable=True),
             column("wer_vs_reference", pa.float32(), nullable=True),
             column("alignment_coverage", pa.float32(), nullable=True),
         ]
@@ -50,6 +64,7 @@ S2T = Table(
         **TURN,
         **ORIGIN,
         **SOUND,
+        **SYSTEM,
         "text": "text of the speech: the reference if there is one, otherwise the transcript",
         "response_text": "text of the reply; null if the turn has none",
         "wer_vs_reference": "as in transcripts",
@@ -57,11 +72,12 @@ S2T = Table(
     },
     rules=(
         not_empty_rule("text"),
+        trimmed_rule("system_text"),
         range_rule("num_samples", 1, 2**40),
         range_rule("wer_vs_reference", 0, 1e4),
         range_rule("alignment_coverage", 0, 1),
     ),
-    cross_rules=(SAME_AUDIO,),
+    cross_rules=(SAME_AUDIO, SAME_SYSTEM),
     unchecked=("audio.bytes",),
     row_group_rows=100,
 )
@@ -133,7 +149,7 @@ OF_REPLY = [name for name in ECHO_TARGETS.columns if name not in ORIGINS]
 
 ECHO = Table(
     name="training/echo",
-    version="3.0.0",
+    version="3.1.0",
     schema=pa.schema(
         [
             *(ECHO_TARGETS.schema.field(name) for name in OF_REPLY),
@@ -162,7 +178,7 @@ ECHO = Table(
         not_empty_rule("text"),
         range_rule("num_samples", 1, 2**40),
     ),
-    cross_rules=(SAME_AUDIO,),
+    cross_rules=(SAME_AUDIO, SAME_SYSTEM),
     unchecked=("audio.bytes",),
     row_group_rows=100,
 )

@@ -10,6 +10,7 @@ from echo_targets.schemas.tables.base import (
     ORIGIN,
     RECORDING,
     SOUND,
+    SYSTEM,
     TURN,
     Mask,
     Rule,
@@ -30,7 +31,7 @@ def _half_placed(rows: pa.RecordBatch) -> Mask:
 
 UTTERANCES = Table(
     name="utterances",
-    version="3.2.0",
+    version="3.3.0",
     schema=pa.schema(
         [
             column(KEY, pa.string()),
@@ -51,6 +52,7 @@ UTTERANCES = Table(
             column("speaker_id", pa.string(), nullable=True),
             column("reference_text", pa.string(), nullable=True),
             column("spoken_text", pa.string(), nullable=True),
+            column("system_text", pa.string(), nullable=True),
             column("license", CATEGORY),
             column("synthetic", pa.bool_()),
         ]
@@ -60,6 +62,7 @@ UTTERANCES = Table(
         **ORIGIN,
         **SOUND,
         **RECORDING,
+        **SYSTEM,
         "start_sample": "first sample of the utterance in its recording, at 16 kHz; null without a recording",
         "end_sample": "exclusive end in its recording",
         "role": "who speaks: user, assistant or narrator",
@@ -79,6 +82,7 @@ UTTERANCES = Table(
         range_rule("turn", 0, 32_767),
         trimmed_rule("reference_text"),
         trimmed_rule("spoken_text"),
+        trimmed_rule("system_text"),
         Rule("audio_named", "audio has a path", lambda rows: pc.is_null(pc.struct_field(rows["audio"], "path"))),
         Rule(
             "audio_sha256_length",

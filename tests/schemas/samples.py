@@ -46,7 +46,7 @@ def _entry(number: int) -> Row:
         "source": "calls/train",
         "source_fingerprint": "44136fa355b3678a",
         "where": None,
-        "locator": f"/corpus/q/{number}.wav",  # its digest decides where the stand-ins' shards are cut
+        "locator": f"/corpus/b/{number}.wav",  # its digest decides where the stand-ins' shards are cut
         "size": 32_044,
         "timed_text": None if number % 3 else f"{number}.srt",
         "timed_text_sha256": None if number % 3 else f"{number:064x}",
@@ -65,6 +65,7 @@ def _entry(number: int) -> Row:
         "channel": -1,
         "speaker_id": None,
         "reference_text": "hello there",
+        "system_text": _system_text(number),
         "license": "CC-BY-4.0",
         "attempt": 0,
     }
@@ -72,6 +73,11 @@ def _entry(number: int) -> Row:
 
 def _dialogue(number: int) -> Row:
     return {"dialogue_id": f"dialogue-{number // 2}", "turn": number % 2}
+
+
+def _system_text(number: int) -> str | None:
+    """Every second dialogue has one."""
+    return None if number // 2 % 2 else "You are a concise travel agent."
 
 
 def _cuts(number: int) -> Row:
@@ -116,6 +122,7 @@ def _utterance(number: int) -> Row:
         "speaker_id": "Äsa",
         "reference_text": "hello there you",
         "spoken_text": None if number % 2 else "hello there you",
+        "system_text": _system_text(number),
         "license": "CC-BY-4.0",
         "synthetic": False,
     }
@@ -227,6 +234,7 @@ def _echo_target(number: int) -> Row:
         "dialogue_id": f"dialogue-{number // 2}",
         "turn": 0,
         "user_audio_ids": [key(number)],
+        "system_text": _system_text(number),
         "prompt_template_id": "plain",
         "tokenizer_id": "chars",
         "asr_target_ids": [1, 2],
@@ -301,6 +309,7 @@ def _s2t(number: int) -> Row:
         **{name: whole[name] for name in ("corpus", "split", "language", "speaker_id", "audio", "num_samples")},
         "text": whole["reference_text"],
         "response_text": None if number % 2 else _utterance(number + 1)["reference_text"],
+        "system_text": whole["system_text"],
         "wer_vs_reference": _transcript(number)["wer_vs_reference"],
         "alignment_coverage": _alignment(number)["coverage"],
     }

@@ -42,34 +42,50 @@ def llama3_prompt(system: Sequence[int]) -> list[int | None]:
 def collate_echox(
     rows: Sequence[Mapping[str, Any]],
     config: EchoXConfig,
-    prompt: Sequence[int | None],
+    prompt: Sequence[int | None] | Callable[[str | None], Sequence[int | None]],
     encode: Callable[[str], Sequence[int]] | None = None,
     mels: int | None = None,
 ) -> dict[str, Tensor]:
     """Return rows of training/echo as the batch of `finetune_kd` (see `collate_kd`).
 
     Args:
-        rows: rows with `utterance_id`, `user_audio_ids`, `num_codebooks`, `unit_targets`, and `asr_target_ids`,
-            `response_token_ids` and `sub_lengths`; or `text`, `response_text` and `segment_char_ends` if `encode` is
-            given.
+        rows: rows with `utterance_id`, `user_audio_ids`, `system_text`, `num_codebooks`, `unit_targets`, and
+            `asr_target_ids`, `response_token_ids` and `sub_lengths`; or `text`, `response_text` and
+            `segment_char_ends` if `encode` is given.
         config: configuration of the model to train: placeholder, header of the units, offset.
         prompt: ids of a turn from any template, with one None or placeholder in place of the audio:
-            `llama3_prompt`, `PromptTemplate.ids(tokenizer, [])`, or a rendered chat template.
+            `llama3_prompt`, `PromptTemplate.ids(tokenizer, [])`, or a rendered chat template. If dialogues have
+            system texts, a function that returns these ids for a row's `system_text`, which may be None.
         encode: encodes a text to ids, without special tokens. Required if the trainer's tokenizer is not the one that
             made the rows. A reply is encoded segment by segment, to keep the segments' borders.
         mels: bands of the log-mel `audios` (B, 1, mels, 3000), computed from `audio`: 80, or 128 for whisper-large-v3;
             None omits them.
 
     Raises:
-        ValueError: a row has earlier turns or several codebooks, its audio is longer than 30 s, or it does not fit the
-            config.
+        ValueError: a row has earlier turns or several codebooks, its audio is longer than 30 s, it has a system text
+            and `prompt` is the same for all, or it does not fit the config.
     """
-    ids = [config.audio_patch_id if each is None else each for each in prompt]
+    return collate_kd([_kd_row(row, _parts(row, prompt, config), encode, mels) for row in rows], config)
+
+
+def _parts(
+    row: Mapping[str, Any],
+    prompt: Sequence[int | None] | Callable[[str | None], Sequence[int | None]],
+    config: EchoXConfig,
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return a row's prompt before and after the placeholder for the audio."""
+    system = row["system_text"]
+    if system is not None and not callable(prompt):
+        raise ValueError(
+            f"{row[KEY]} has the system text {system!r}, but the prompt is the same for all rows: pass a function of a "
+            "row's system text, such as lambda text: template.ids(tokenizer, [], text)"
+        )
+    given = prompt(system) if callable(prompt) else prompt
+    ids = [config.audio_patch_id if each is None else each for each in given]
     if ids.count(config.audio_patch_id) != 1:
         raise ValueError(f"the prompt has {ids.count(config.audio_patch_id)} placeholders for audio; expected one")
     place = ids.index(config.audio_patch_id)
-    parts = ids[:place], ids[place + 1 :]
-    return collate_kd([_kd_row(row, parts, encode, mels) for row in rows], config)
+    return ids[:place], ids[place + 1 :]
 
 
 def _kd_row(

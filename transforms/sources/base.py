@@ -54,6 +54,7 @@ class Item:
         timed_text_sha256: the digest of its bytes, in hexadecimal; None if it is missing.
         error_class, error: why the item can't be ingested.
         text: reference text.
+        system: system text of the dialogue, or of an item without one.
         start_seconds, section_seconds: where the item begins in its file, and its duration; None means the file's
             beginning, and its end.
         declared_seconds: declared duration of the whole file, or of a section without `section_seconds`. Audio that
@@ -78,6 +79,7 @@ class Item:
     dialogue_id: str | None = None
     turn: int | None = None
     role: str | None = None
+    system: str | None = None
     split: str | None = None
     language: str | None = None
     channel: int | None = None

@@ -14,7 +14,7 @@ from echo_targets.transforms.audio.waveforms import Raw
 from echo_targets.transforms.sources.base import Item, Source, SourceError
 from echo_targets.transforms.sources.registry import AnySource
 
-OF_ENTRIES = ("source", "locator", "size", "split", "language")
+OF_ENTRIES = ("source", "locator", "size", "split", "language", "system_text")
 
 
 class CutsSource(Source):
@@ -94,6 +94,7 @@ class CutsSource(Source):
                 dialogue_id=None if cut["turn"] is None else recording,
                 turn=cut["turn"],
                 role=cut["role"],
+                system=entry["system_text"],
                 split=entry["split"],
                 language=entry["language"],
                 channel=channel,

@@ -10,12 +10,13 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from echo_targets.schemas.dataset.storage import is_url
+from echo_targets.schemas.tables.base import BLANK
 from echo_targets.transforms.audio.waveforms import Raw
 from echo_targets.transforms.sources.base import Files, Item, Source, SourceError, bad_line
 from echo_targets.transforms.sources.lines import not_utf8
 from echo_targets.transforms.sources.manifest import probed
 from echo_targets.transforms.sources.record import Fields, item_from
-from echo_targets.transforms.sources.values import BadLine, is_missing, place
+from echo_targets.transforms.sources.values import BadLine, NamedValue, is_missing, place
 
 ROLES = {
     "human": "user",
@@ -25,15 +26,16 @@ ROLES = {
     "model": "assistant",
 }
 FIELDS_OF_A_TURN = Fields(usual={"text": ("value", "content", "text"), "audio": ("audio",), "role": ()})
-SILENT = "system"
-"""The role that gives instructions and never speaks; its turns are skipped."""
+SYSTEM = "system"
+"""The role whose text is the dialogue's system text, and the dialogue's key for the same."""
 
 
 class DialoguesSource(Source):
     """Turns of dialogues in the layout of EchoX-Dialogues.
 
     `<tree>/<subset>/<archive>/data.json` is a list of objects with `conversations`, a list of turns: `from` (human or
-    gpt; or `role`), `value` (the text; or `content`) and `audio`, a path relative to `data.json`.
+    gpt; or `role`), `value` (the text; or `content`) and `audio`, a path relative to `data.json`. A turn from
+    system, or the object's `system`, is the dialogue's system text.
 
     Attributes:
         tree: the folder that holds the subsets; a path or a URL.
@@ -76,8 +78,8 @@ class DialoguesSource(Source):
             )
         return found
 
-    def _turns(self, tree: Files, archive: str) -> Iterator[tuple[str, int, int, Any]]:
-        """Yield the turns to take: their `data.json`, the dialogue's index in it, the turn's number, the turn."""
+    def _turns(self, tree: Files, archive: str) -> Iterator[tuple[str, int, NamedValue | BadLine | None, int, Any]]:
+        """Yield the turns to take: `data.json`, the dialogue's index and system text, the turn's number, the turn."""
         with tree.stream(archive) as file:
             dialogues = json.load(file)
         if not isinstance(dialogues, list):
@@ -85,21 +87,32 @@ class DialoguesSource(Source):
         for number, dialogue in enumerate(dialogues):
             turns = dialogue.get("conversations") if isinstance(dialogue, dict) else None
             if not isinstance(turns, list):
-                yield archive, number, 0, None
+                yield archive, number, None, 0, None
                 continue
-            spoken = [turn for turn in turns if _value(turn, "from", "role") != SILENT]
+            spoken = [turn for turn in turns if _value(turn, "from", "role") != SYSTEM]
+            system = _system_of(dialogue, turns)
             for turn_number, turn in enumerate(spoken):
                 role = ROLES.get(str(_value(turn, "from", "role")))
                 if role is None or role in self.roles:
-                    yield archive, number, turn_number, turn
+                    yield archive, number, system, turn_number, turn
 
-    def _item(self, tree: Files, archive: str, number: int, turn_number: int, turn: Any) -> Item:
+    def _item(
+        self,
+        tree: Files,
+        archive: str,
+        number: int,
+        system: NamedValue | BadLine | None,
+        turn_number: int,
+        turn: Any,
+    ) -> Item:
         where = f"{archive}[{number}] turn {turn_number}"
         folder = archive.rpartition("/")[0]
         dialogue = f"{self.corpus}-{folder.replace('/', '-')}-{number:06d}"
         try:
             if turn is None:
                 raise BadLine("is not an object with a list 'conversations'")
+            if isinstance(system, BadLine):
+                raise system
             _check_text(turn)
             role = ROLES.get(str(_value(turn, "from", "role")))
             if role is None:
@@ -109,12 +122,23 @@ class DialoguesSource(Source):
                 raise BadLine(f"has no audio; if only the others speak, leave {role} out of the source's roles")
             known = {name: (name, value) for name, value in (("dialogue_id", dialogue), ("turn", turn_number))}
             known |= {"id": ("id", f"{dialogue}-{turn_number}"), "role": ("role", role)}
+            known |= {"system": system} if system else {}
             locator = place(fields["audio"])
             return probed(
                 tree, item_from(fields | known, where), locator if is_url(locator) else os.path.join(folder, locator)
             )
         except BadLine as error:
             return bad_line(where, f"{where} {error}")
+
+
+def _system_of(dialogue: dict[str, Any], turns: list[Any]) -> NamedValue | BadLine | None:
+    """Return a dialogue's system text with its key, None if it has none, or what is wrong if it has several."""
+    found = [(SYSTEM, _value(dialogue, SYSTEM))]
+    found += [("value", _value(turn, "value", "content")) for turn in turns if _value(turn, "from", "role") == SYSTEM]
+    found = [named for named in found if named[1] is not None]
+    if len({str(value).strip(BLANK) for _, value in found}) > 1:
+        return BadLine("belongs to a dialogue with several system texts: join them, or keep one")
+    return found[0] if found else None
 
 
 def _check_text(turn: Any) -> None:

@@ -38,6 +38,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "dialogue_id": ("dialogue_id",),
     "turn": ("turn",),
     "role": ("role",),
+    "system": ("system", "system_prompt", "system_text"),
     "split": ("split",),
     "language": ("language", "lang", "locale", "source_lang"),
     "channel": ("channel", "channel_selector"),
@@ -166,6 +167,8 @@ def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
     if (dialogue is None) != (turn is None):
         raise BadLine("has only one of dialogue_id and turn; it needs both or neither")
     role = identifier(of("role"))
+    if role == "system":
+        raise BadLine("role 'system' does not speak: write the text as `system` on a line of its dialogue")
     if role not in (None, "user", "assistant", "narrator"):
         raise BadLine(f"role {role!r} is not one of user, assistant, narrator")
     start, length, declared = section(of("start"), of("end"), of("duration"))
@@ -180,6 +183,7 @@ def item_from(fields: Mapping[str, NamedValue], where: str) -> Item:
         dialogue_id=dialogue,
         turn=turn,
         role=role,
+        system=text(of("system")),
         channel=channel(of("channel")),
         speaker_id=identifier(of("speaker_id")),
         split=identifier(of("split")),

@@ -60,6 +60,7 @@ def entries(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
     """
     first_seen: dict[str, str] = {}
     turns: dict[tuple[str, int], str] = {}
+    systems: dict[str, tuple[int, str]] = {}
     for name, source in named(sources).items():
         fingerprint = fingerprint_of([source.fingerprint_parameters(), source.weight_digests()])
         count, readable, first_error = 0, False, ""
@@ -67,7 +68,7 @@ def entries(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
         for item in source.items():
             count, readable, first_error = count + 1, readable or item.error is None, first_error or item.error or ""
             if item.id not in first_seen:
-                item = _checked_turn(item, turns)
+                item = _checked_system(_checked_turn(item, turns), systems)
             if item.turn is not None and not item.role:
                 without_role.add(item.turn)
             yield _entry(name, source, item, first_seen) | {"source_fingerprint": fingerprint}
@@ -96,6 +97,24 @@ def _checked_turn(item: Item, turns: dict[tuple[str, int], str]) -> Item:
         "number"
     )
     return Item(id=item.where, where=item.where, error_class="duplicate_turn", error=message)
+
+
+def _checked_system(item: Item, systems: dict[str, tuple[int, str]]) -> Item:
+    """Return the item, or an error item if another item of its dialogue has another system text.
+
+    Args:
+        systems: by dialogue, the hash of its system text and the first item that has it.
+    """
+    if item.error is not None or item.dialogue_id is None or item.system is None:
+        return item
+    given, first = systems.setdefault(item.dialogue_id, (hash(item.system), item.where))
+    if given == hash(item.system):
+        return item
+    message = (
+        f"{item.where}: dialogue {item.dialogue_id} has another `system` text at {first}; write the same text at both, "
+        "or only one"
+    )
+    return Item(id=item.where, where=item.where, error_class="bad_line", error=message)
 
 
 def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) -> dict[str, Any]:
@@ -133,6 +152,7 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
         "channel": source.channel if item.channel is None else item.channel,
         "speaker_id": item.speaker_id,
         "reference_text": item.text,
+        "system_text": item.system,
         "license": source.license,
         "attempt": 0,
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
-from echo_targets.schemas import KEY, SAMPLE_RATE, UTTERANCES
+from echo_targets.schemas import ENTRIES, KEY, SAMPLE_RATE, UTTERANCES
 from echo_targets.transforms.audio.sections import SectionReader
 from echo_targets.transforms.audio.waveforms import (
     Audio,
@@ -43,7 +45,7 @@ class Ingest(OfEntries):
     """Load each entry of the plan. Neighboring cuts of a recording are decoded in one pass."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     writes = UTTERANCES
     Parameters = IngestParameters
     parameters: IngestParameters
@@ -57,6 +59,15 @@ class Ingest(OfEntries):
     @property
     def sources(self) -> dict[str, Source]:
         return self._sources
+
+    def rows(self, window: pa.Table, shard: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the entries, each with the system text that any entry of its dialogue states."""
+        entries = shard[ENTRIES.name]
+        states = pc.and_(pc.is_valid(entries["system_text"]), pc.is_null(entries["error"]))
+        stated = entries.filter(pc.and_(states, pc.is_valid(entries["dialogue_id"]))).combine_chunks()
+        place = pc.index_in(window["dialogue_id"].combine_chunks(), value_set=stated["dialogue_id"].combine_chunks())
+        texts = pc.coalesce(window["system_text"].combine_chunks(), stated["system_text"].combine_chunks().take(place))
+        return window.set_column(window.schema.names.index("system_text"), ENTRIES.schema.field("system_text"), texts)
 
     def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         limits = Limits(self.parameters.min_seconds, self.parameters.max_seconds)
@@ -96,6 +107,7 @@ def _row(entry: Entry, audio: Audio, path: str, source: Source) -> Row:
         "channel",
         "speaker_id",
         "reference_text",
+        "system_text",
         "license",
     )
     start = end = None

@@ -269,7 +269,9 @@ def _cached_states(out_dir: Path, rows: Sequence[EchoRow], echox: EchoX) -> RowC
         for module in (echox.tower.encoder, echox.network.model)
         for each in module.state_dict().values()
     )
-    rows_key = json.dumps([[row.id, row.num_samples, list(row.kd.response_ids)] for row in rows])
+    rows_key = json.dumps(
+        [[row.id, row.num_samples, list(row.kd.response_ids), [list(part) for part in row.kd.prompt]] for row in rows]
+    )
     key = hashlib.sha256(weights + rows_key.encode()).hexdigest()
     lengths = [len(row.kd.response_ids) for row in rows]
     cache = RowCache(out_dir / "states.f16", lengths, echox.config.hidden_size, key)

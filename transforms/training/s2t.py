@@ -59,13 +59,14 @@ MAX_REPLY_TOKENS = 128
 
 @dataclass(frozen=True)
 class S2TRow:
-    """A question and its reply; the audio is a FLAC file's bytes, 16 kHz."""
+    """A question and its reply; the audio is a FLAC file's bytes, 16 kHz. `system_text` replaces the template's."""
 
     id: str
     audio: bytes
     num_samples: int
     text: str
     response_text: str
+    system_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,12 +176,13 @@ def held_out_replies(echox: EchoX, rows: Sequence[S2TRow], prompt: PromptTemplat
     import jiwer
 
     tokenizer = tokenizer_of(echox)
-    ids = prompt_ids(prompt, tokenizer, echox.config)
     exact, read = 0, []
     for first in range(0, len(rows), HELD_OUT_BATCH):
         batch = rows[first : first + HELD_OUT_BATCH]
         encoded = [turns[0] for turns in echox.encode_audio([[decode_flac(row.audio)] for row in batch])]
-        replies = echox.respond([echox.prompt(ids, [turn]) for turn in encoded], MAX_REPLY_TOKENS)
+        ids = [prompt_ids(prompt, tokenizer, echox.config, row.system_text) for row in batch]
+        prompts = [echox.prompt(each, [turn]) for each, turn in zip(ids, encoded, strict=True)]
+        replies = echox.respond(prompts, MAX_REPLY_TOKENS)
         texts = [tokenizer.decode(reply.ids) for reply in replies]
         exact += sum(reply == row.response_text for reply, row in zip(texts, batch, strict=True))
         read += [tokenizer.decode(ctc_ids(turn.ctc.tolist(), echox.config.audio_patch_id)) for turn in encoded]
@@ -200,7 +202,7 @@ def _example(
 ) -> _Example:
     if not 0 < row.num_samples <= tower.max_samples:
         raise TrainingError(f"{row.id} has {row.num_samples} samples; the encoder takes 1 to {tower.max_samples}")
-    ids = prompt_ids(prompt, tokenizer, config)
+    ids = prompt_ids(prompt, tokenizer, config, row.system_text)
     question, reply = (
         list(tokenizer.encode(text, add_special_tokens=False).ids) for text in (row.text, row.response_text)
     )

@@ -44,11 +44,11 @@ def tower_frames(tower: AudioTower, waveforms: Sequence[Any]) -> list[Tensor]:
         return tower.frames(waveforms)
 
 
-def prompt_ids(prompt: PromptTemplate, tokenizer: Tokenizer, config: EchoXConfig) -> list[int]:
+def prompt_ids(
+    prompt: PromptTemplate, tokenizer: Tokenizer, config: EchoXConfig, system_text: str | None = None
+) -> list[int]:
     """Return the ids of a prompt of one turn, with the placeholder for its audio."""
-    before, after = (
-        [tokenizer.token_to_id(token) for token in part] for part in (prompt.before_audio, prompt.after_audio)
-    )
+    before, after = prompt.around_audio(tokenizer, system_text)
     return [*before, config.audio_patch_id, *after]
 
 

@@ -18,7 +18,7 @@ const row = {
     const voices = detail.targets ? await site.voices(number) : [];
     const cuts = detail.recording === undefined ? null : await site.cuts(detail.recording);
     if (opened !== this.opened) return;  // another row was opened meanwhile
-    const parts = [this.head(detail, number, place), ...this.text(detail), this.timeline(detail, sound, null, "this utterance")];
+    const parts = [this.head(detail, number, place), ...this.system(detail), ...this.text(detail), this.timeline(detail, sound, null, "this utterance")];
     if (cuts) parts.push(el("h2", {}, "Its recording"), this.recording = recordingView(cuts, number));
     if (detail.other && !detail.other.is_reply) {
       parts.push(el("p", {}, "Reply to ", el("a", { href: rowLink(detail.other.id) }, detail.other.id), "."));
@@ -69,6 +69,11 @@ const row = {
         el("span", { class: "steps" }, place >= 0 ? el("span", { class: "note" }, `${(place + 1).toLocaleString("en")} of ${list.order.length.toLocaleString("en")}`) : null, go("previous", -1), go("next", 1))),
       el("h1", {}, detail.id),
       el("ul", { class: "facts" }, ...facts.filter(Boolean).map((fact) => el("li", {}, String(fact)))));
+  },
+
+  /** What the model is told before the dialogue. */
+  system(detail) {
+    return detail.system ? [el("h2", {}, "System text of the dialogue"), el("p", { class: "quote" }, detail.system)] : [];
   },
 
   text(detail) {

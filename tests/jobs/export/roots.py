@@ -23,6 +23,7 @@ ECHO = pa.schema(
         ("dialogue_id", pa.string()),
         ("turn", pa.int16()),
         ("user_audio_ids", pa.list_(pa.string())),
+        ("system_text", pa.string()),
         ("response_text", pa.string()),
         ("target", pa.dictionary(pa.int32(), pa.string())),
         ("codebook_id", pa.dictionary(pa.int32(), pa.string())),
@@ -72,7 +73,9 @@ class Turns:
         own = {"utterance_id": f"{dialogue}-{turn}", "dialogue_id": dialogue, "turn": turn}
         about = {"role": ("user", "assistant")[turn % 2], "split": split, "reference_text": clip["text"]}
         sound = {"audio": {"bytes": flac, "path": "a.flac"}, "num_samples": len(pcm_of(flac))}
-        return sample("utterances") | own | about | sound | {"speaker_id": str(clip.get("speaker"))}
+        return (
+            sample("utterances") | own | about | sound | {"speaker_id": str(clip.get("speaker")), "system_text": None}
+        )
 
     @property
     def rows(self) -> list[Row]:

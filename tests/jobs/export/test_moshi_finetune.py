@@ -226,3 +226,19 @@ def test_turns_of_several_files_follow_each_other(turns: Turns, tmp_path: Path) 
     entry = entries_at([0.0, 20.0, 40.0, 60.0], [-1] * 4)
     samples, _ = placed(turns, tmp_path, lambda row: entry(row) | {"locator": row["utterance_id"]})
     assert len(samples) < 20 * RATE
+
+
+def test_dialogues_with_a_system_text_are_left_out(turns: Turns, tmp_path: Path) -> None:
+    """The trainer has no place for one: its conditions crash a model without conditioners, such as Moshi."""
+    told = Turns.__new__(Turns)
+    told.dialogues = {
+        name: [row | {"system_text": "Be kind." if name == "plain-1" else None} for row in rows]
+        for name, rows in turns.dialogues.items()
+    }
+    assert exported(root_of_turns(tmp_path / "some", told), tmp_path / "out") == {"its dialogue has a system text": 4}
+    told.dialogues = {
+        name: [row | {"system_text": "Be kind."} for row in rows] for name, rows in turns.dialogues.items()
+    }
+    with pytest.raises(UserError, match="all utterances have a system text, for which moshi-finetune has no place"):
+        exported(root_of_turns(tmp_path / "all", told), tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,30 @@ def test_a_row_whose_history_was_not_published_is_left_out(turns: Turns, tmp_pat
     loaded, left_out = changed(tmp_path, turns, lambda row: None if row["utterance_id"] == "plain-1-0" else row)
     assert left_out == {"an earlier turn of its dialogue was not published": 1}
     assert "plain-1-2" not in {row["key"] for row in loaded}
+
+
+def test_a_system_text_of_all_rows_is_a_setting_of_the_trainer(turns: Turns, tmp_path: Path) -> None:
+    root = root_of_turns(tmp_path / "root", turns, echo=lambda row: row | {"system_text": 'Don\'t be "long".'})
+    report = export(SlamOmni(root.dataset, None, ()), (), str(tmp_path / "out"))
+    assert report.lines[-1] == 'dataset_config.prompt, in conf/prompt.yaml: "Don\'t be \\"long\\"."'
+    assert "long" not in (tmp_path / "out" / "train.jsonl").read_text(), "the loader puts the prompt before each text"
+
+
+def test_several_system_texts_are_exported_one_by_one(turns: Turns, tmp_path: Path) -> None:
+    texts = {"plain-1": "Don't be long.", "plain-2": "Be kind."}
+    root = root_of_turns(
+        tmp_path / "root", turns, echo=lambda row: row | {"system_text": texts.get(row["dialogue_id"])}
+    )
+    says = "rows of 2 system texts and rows without one, but slam-omni takes one prompt .* --filter '(.*)'$"
+    with pytest.raises(UserError, match=says) as error:
+        exported(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (chosen,) = re.findall("--filter '(.*)'$", str(error.value))
+    assert chosen == 'system_text == "Be kind."'
+    exported(root, tmp_path / "out", chosen)
+    assert len(load(tmp_path / "out", "train")) == 2
+    exported(root, tmp_path / "other", 'system_text == "Don\'t be long."')
+    assert len(load(tmp_path / "other", "train")) == 2
 
 
 REFUSED: list[tuple[Any, str]] = [

@@ -67,3 +67,9 @@ def test_a_reply_that_spells_the_placeholder_is_left_out(turns: Turns, tmp_path:
     assert {row["id"] for row in load(tmp_path / "out", "train")} == {
         f"{name}-0" for name in ("plain-1", "../../etc/passwd", "a/b.c.flac")
     }
+
+
+def test_a_system_text_of_all_rows_is_a_setting_of_the_trainer(turns: Turns, tmp_path: Path) -> None:
+    root = root_of_turns(tmp_path / "root", turns, echo=lambda row: row | {"system_text": "Be kind."})
+    report = export(VocalNet(root.dataset, None, [FIRST]), [FIRST], str(tmp_path / "out"))
+    assert report.lines[-1] == 'system_message, in omni_speech/datasets/preprocess.py: "Be kind."'

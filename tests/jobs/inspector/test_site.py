@@ -76,6 +76,7 @@ def test_every_row_is_there_with_what_the_tables_say(root: Root, site: Site) -> 
         assert ([told["units"], *told["others"]], told["durations"]) == (units["units"], units["durations"])
         assert told["hop"] * units["num_frames"] == pytest.approx(rows[number]["seconds"], abs=told["hop"])
         assert rows[number]["seconds"] == round(num_samples(number) / 16_000, 4)
+    assert [rows[number]["system"] for number in (4, 5, 6)] == [*["You are a concise travel agent."] * 2, None]
     assert rows[4]["words"] == [
         ["hello", 0.006, 0.438, False],
         ["you", 0.438, round(num_samples(4) / 16_000, 3), False],

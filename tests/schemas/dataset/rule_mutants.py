@@ -24,6 +24,7 @@ ECHO_MUTANTS = {
     "response_source_known": put("response_source", "copied"),
     **{f"{name}_present": put(name, "") for name in ("prompt_template_id", "tokenizer_id", "echo_model_id")},
     "turn_range": put("turn", -1),
+    "system_text_trimmed": put("system_text", " "),
     "response_text_present": lambda row: row.update(
         {name: [] for name, value in row.items() if isinstance(value, list)}
         | {name: None for name, value in row.items() if name in ORIGINS}
@@ -82,6 +83,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "section_seconds_range": put("section_seconds", -1.0),
         "declared_seconds_range": put("declared_seconds", -1.0),
         "timed_text_named": lambda row: row.update(timed_text=None, timed_text_sha256="ab"),
+        "system_text_trimmed": put("system_text", ""),
         "error_worded": put("error", "calls.jsonl, line 3: not JSON"),
     },
     "utterances": {
@@ -96,6 +98,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "turn_of_dialogue": put("turn", None),
         "reference_text_trimmed": put("reference_text", "hello there you\ufeff"),
         "spoken_text_trimmed": put("spoken_text", " "),
+        "system_text_trimmed": put("system_text", "Be brief.\n"),
         "place_in_recording": put("end_sample", 7),
         "length_in_recording": lambda row: row.update(
             recording_id="call", start_sample=7, end_sample=row["num_samples"] + 10
@@ -181,6 +184,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
     },
     "training/s2t": {
         "text_present": put("text", ""),
+        "system_text_trimmed": put("system_text", "Be brief. "),
         "num_samples_range": put("num_samples", -1),
         "wer_vs_reference_range": put("wer_vs_reference", math.nan),
         "alignment_coverage_range": put("alignment_coverage", 1.1),
@@ -215,8 +219,15 @@ CROSS_MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
             num_frames=row["num_frames"] + 1, durations=[1, row["num_frames"] - 2, 2]
         )
     },
-    "training/s2t": {"num_samples_agree": put("num_samples", 16_000)},
-    "training/echo": {"num_samples_agree": put("num_samples", 16_000)},
+    "echo_targets": {"system_text_agrees": put("system_text", "Be brief.")},
+    "training/s2t": {
+        "num_samples_agree": put("num_samples", 16_000),
+        "system_text_agrees": put("system_text", "Be brief."),
+    },
+    "training/echo": {
+        "num_samples_agree": put("num_samples", 16_000),
+        "system_text_agrees": put("system_text", "Be brief."),
+    },
 }
 ALSO: dict[str, set[str]] = {
     "units_lengths": {"durations_sum"},

@@ -50,6 +50,14 @@ def test_a_row_that_disagrees_with_its_utterance_is_caught(root: Root, name: str
     assert rules_of(found) == {rule} and [finding.row for finding in found] == [key(2)]
 
 
+@pytest.mark.parametrize("channel", [-128, -2, 127])
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_gap_in_any_channel_is_its_rows_own(number: int, channel: int) -> None:
+    rows = samples("cuts", 5)
+    rows[number]["gaps"][0]["channel"] = channel
+    assert [(one.rule, one.row) for one in findings_of("cuts", rows)] == [("tiled", key(number))]
+
+
 def test_frames_of_audio_that_is_no_multiple_of_the_hop(tmp_path: Path) -> None:
     """num_frames is rounded up: 16,000 samples are 50 frames, 16,001 are 51."""
     for length, frames, rules in ((16_000, 50, set()), (16_001, 51, set()), (16_001, 50, {"frames_cover_audio"})):

@@ -191,6 +191,10 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[Draw, Row], None]]] = {
     "a recording of no channels": (("cuts",), put("num_channels", below(1))),
     "a recording of no rate": (("cuts",), put("sampling_rate", below(1))),
     "a reference with blanks around it": (("utterances",), put("reference_text", st.sampled_from(BLANKS))),
+    "a system text with blanks around it": (
+        ("entries", "utterances", "training/s2t", *ECHO),
+        put("system_text", st.sampled_from(BLANKS)),
+    ),
     "a turn before the first": (("utterances", *ECHO), put("turn", below(0))),
     "a probability that is none": (("transcripts",), put("language_prob", no_share())),
     "more speech covered than there is": (("transcripts",), put("speech_covered", no_share())),

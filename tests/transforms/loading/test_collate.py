@@ -17,6 +17,7 @@ from echo_targets.schemas import KEY
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.audio.waveforms import encode_flac
+from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.loading.collate import (
     collate_echox,
     collate_padded,
@@ -44,12 +45,18 @@ def streamed(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(read, key=lambda row: row["utterance_id"])
 
 
+def plain() -> dict[str, Any]:
+    """A row of one codebook, whose dialogue has no system text."""
+    return put_target(sample("training/echo")) | {"system_text": None}
+
+
 def of_figures() -> list[dict[str, Any]]:
     names = ("asr_target_ids", "response_token_ids", "sub_lengths")
     figures = json.loads((FIGURES / "kd_rows.json").read_text())["rows"]
     return [
         put_target(sample("training/echo", number), units=[[units] for units in row["unit_targets"]], durations=None)
         | {name: row[name] for name in names}
+        | {"system_text": None}
         for number, row in enumerate(figures)
     ]
 
@@ -79,7 +86,7 @@ def test_another_tokenizer_keeps_the_segments(tmp_path: Path) -> None:
         ids: Sequence[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    given = put_target(sample("training/echo")) | {"response_text": "so it is", "segment_char_ends": [5, 8]}
+    given = plain() | {"response_text": "so it is", "segment_char_ends": [5, 8]}
     (row,) = streamed(tmp_path, [given])
     template = PromptTemplate.load(asset("embedded:prompts/nano.json"), tokenizer)
     config = CONFIG.model_copy(update={"audio_patch_id": tokenizer.get_vocab_size()})
@@ -90,11 +97,29 @@ def test_another_tokenizer_keeps_the_segments(tmp_path: Path) -> None:
     assert batch["assistant_after_audio_shifts"].tolist() == [template.assistant_after_audio_shift]
 
 
+def test_each_row_has_the_prompt_of_its_own_system_text() -> None:
+    tokenizer = character_tokenizer()
+    config = CONFIG.model_copy(update={"audio_patch_id": tokenizer.get_vocab_size()})
+    placed = {"before_system": ["<assistant>"], "before_audio": ["<end>", "<user>"], "after_audio": ["<end>"]}
+    template = PromptTemplate.model_validate({"id": "p", "after_reply": ["<end>"], **placed})
+    texts = ["Be brief.", None, "Be kind, please."]
+    rows = [plain() | {"system_text": text} for text in texts]
+    batch = collate_echox(rows, config, lambda text: template.ids(tokenizer, [], text))
+    for ids, text in zip(batch["input_ids"].tolist(), texts, strict=True):
+        prompt = [config.audio_patch_id if each is None else each for each in template.ids(tokenizer, [], text)]
+        assert ids[: len(prompt)] == prompt
+    with pytest.raises(ValueError, match=r"utt-00000 has the system text 'Be brief\.', but the prompt is the same for"):
+        collate_echox(rows, config, template.ids(tokenizer, []))
+    without = PromptTemplate.load(asset("embedded:prompts/nano.json"), tokenizer)
+    with pytest.raises(ModelError, match="has no place for the system text"):
+        collate_echox(rows, config, lambda text: without.ids(tokenizer, [], text))
+
+
 def test_audio_is_whispers_log_mel() -> None:
     import whisper
 
     pcm = (3000 * np.sin(np.arange(16_000) / 9)).astype(np.int16)
-    row = put_target(sample("training/echo")) | {"audio": {"bytes": encode_flac(pcm), "path": "a.flac"}}
+    row = plain() | {"audio": {"bytes": encode_flac(pcm), "path": "a.flac"}}
     audios = collate_echox([row, row], CONFIG, PROMPT, mels=80)["audios"]
     assert audios.shape == (2, 1, 80, 3000)
     padded = whisper.pad_or_trim((pcm / 32768).astype(np.float32))
@@ -105,9 +130,9 @@ def test_audio_is_whispers_log_mel() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    row = put_target(sample("training/echo"))
+    row = plain()
     with pytest.raises(ValueError, match="utt-00000 has units of 3 codebooks, but EchoX learns one"):
-        collate_echox([sample("training/echo")], CONFIG, PROMPT)
+        collate_echox([sample("training/echo") | {"system_text": None}], CONFIG, PROMPT)
     with pytest.raises(ValueError, match=r"utt-00000 replies to 2 turns.*filters="):
         collate_echox([row | {"user_audio_ids": ["a", "b"]}], CONFIG, PROMPT)
     with pytest.raises(ValueError, match="the prompt has 0 placeholders for audio"):

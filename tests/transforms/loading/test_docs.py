@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "TRAINING.md"
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [put_target(row, target_cer=0.25) | {"split": "train", "turn": 0} for row in samples("training/echo", 30)]
+    own = {"split": "train", "turn": 0, "system_text": None}
+    rows = [put_target(row, target_cer=0.25) | own for row in samples("training/echo", 30)]
     root = Root(tmp_path / "out" / "demo")
     root.put("training/echo", rows[:20], rows[20:])
     root.put("training/t2c", samples("training/t2c", 9))

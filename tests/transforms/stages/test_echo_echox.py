@@ -181,6 +181,117 @@ def test_a_dialogue_beyond_the_models_context_is_a_reject_that_says_so(corpus: P
     assert rows_of(echoed(corpus, model=str(tmp_path / "model"), history_turns=0)).keys() == {"a0", "a2", "c0"}
 
 
+SYSTEM = {
+    "id": "with-system",
+    "before_system": ["<assistant>"],
+    "before_audio": ["<end>", "<user>"],
+    "after_audio": ["<end>", "<assistant>"],
+    "after_reply": ["<end>", "<user>"],
+}
+
+
+def with_system_texts(corpus: Path, folder: Path, **texts: str) -> dict[str, str]:
+    """Write the dialogues with these system texts, each on its first line, and return echo's prompt and model."""
+    lines = [json.loads(line) for line in (corpus / "t.jsonl").read_text().splitlines()]
+    for name, text in texts.items():
+        next(line for line in lines if line["dialogue_id"] == name)["system"] = text
+    folder.mkdir(exist_ok=True)
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "prompt.json").write_text(json.dumps(SYSTEM))
+    return {"model": str(corpus / "model"), "prompt": str(folder / "prompt.json")}
+
+
+def test_the_system_text_is_in_the_context_of_its_dialogue(corpus: Path, tmp_path: Path) -> None:
+    """Every turn's, even if the history is cut off; and no other dialogue's."""
+    parameters = with_system_texts(corpus, tmp_path / "no")
+    without = rows_of(echoed(tmp_path / "no", **parameters))
+    with_system_texts(corpus, tmp_path / "one", a="Be brief.")
+    dataset = echoed(tmp_path / "one", **parameters)
+    one = rows_of(dataset)
+    assert {key: row["system_text"] for key, row in one.items()} == {"a0": "Be brief.", "a2": "Be brief.", "c0": None}
+    assert one["c0"] == without["c0"]
+    published = {row["utterance_id"]: row["system_text"] for row in dataset.read("training/echo").to_pylist()}
+    assert published == {key: row["system_text"] for key, row in one.items()}
+    with_system_texts(corpus, tmp_path / "other", a="Be kind.")
+    other = rows_of(echoed(tmp_path / "other", **parameters))
+    for key in ("a0", "a2"):
+        cosines = [tuple(rows[key]["denoising_cosine"]) for rows in (without, one, other)]
+        assert len(set(cosines)) == 3
+    short = rows_of(echoed(tmp_path / "one", **parameters, history_turns=0))
+    assert short["a2"]["user_audio_ids"] == ["a2"] and short["a2"]["system_text"] == "Be brief."
+    plain = rows_of(echoed(tmp_path / "no", **parameters, history_turns=0))
+    assert short["a2"]["denoising_cosine"] != plain["a2"]["denoising_cosine"]
+
+
+def test_generated_replies_follow_the_system_text(corpus: Path, tmp_path: Path) -> None:
+    sampled = {"response": "generated", "targets": ["echo"], "max_tokens": 12}
+    replies = []
+    for text in ("Be brief.", "Be kind."):
+        parameters = with_system_texts(corpus, tmp_path / text, a=text, b=text, c=text)
+        replies.append(
+            {
+                key: row["response_text"]
+                for key, row in rows_of(echoed(tmp_path / text, **parameters, **sampled)).items()
+            }
+        )
+    assert replies[0] != replies[1]
+
+
+def test_a_prompt_without_a_place_is_an_error_before_anything_runs(corpus: Path, tmp_path: Path) -> None:
+    parameters = with_system_texts(corpus, tmp_path, a="Be brief.", c="Be kind.")
+    says = (
+        r"stages\.echo\.prompt=embedded:prompts/nano\.json has no place for a system text, but 2 items state one \(the "
+        r"first: a0\): choose a prompt with `before_system` .* list `system` under the sources' `ignore`"
+    )
+    with pytest.raises(ModelError, match=says):
+        echoed(tmp_path, model=parameters["model"])
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_text_to_codec_model_does_not_read_it(corpus: Path, tmp_path: Path) -> None:
+    with_system_texts(corpus, tmp_path, a="Be brief.")
+    rows = rows_of(echoed(tmp_path, model="embedded:nano-t2c", text="response"))
+    assert {key: row["system_text"] for key, row in rows.items()} == {"a0": "Be brief.", "a2": "Be brief.", "c0": None}
+
+
+def test_the_system_text_counts_in_the_context(corpus: Path, tmp_path: Path) -> None:
+    parameters = with_system_texts(corpus, tmp_path, a="Be brief, and be kind.", c="Be brief.")
+    shutil.copytree(corpus / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+
+    def found(positions: int) -> dict[str, dict[str, Any]]:
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
+        chosen = parameters | {"model": str(tmp_path / "model")}
+        return rejects(echoed(tmp_path, **chosen, history_turns=0), "echo_targets")
+
+    needed = {
+        key: int(re.findall(r"needs (\d+) positions", row["message"])[0])
+        for key, row in found(20).items()
+        if row["error_class"] == "context_too_long"
+    }
+    assert needed.keys() == {"a0", "a2", "c0"}
+    assert found(needed["a0"] - 1)["a0"]["message"] == (
+        f"the turn needs {needed['a0']} positions, but the model has {needed['a0'] - 1}; shorten the system text, "
+        "which has 22 tokens"
+    )
+    assert "a0" not in found(needed["a0"])
+    bare = with_system_texts(corpus, tmp_path)
+    assert bare == parameters
+    assert "a0" not in found(needed["a0"] - 22)
+
+
+@pytest.mark.parametrize("token", ["<|eot_id|>", "<audio_patch>"])
+def test_a_special_token_in_a_system_text_is_a_reject_that_names_it(tmp_path: Path, token: str) -> None:
+    folder = write_released(tmp_path / "EchoX-8B")
+    responder = EchoXResponder(EchoParameters(model=str(folder), prompt="embedded:prompts/echox.json"), "cpu")
+    responder.setup()
+    turn = UserTurn("a", [np.zeros(16_000, np.float32)], [], "It is five.", "It is five.")
+    assert responder.reject(turn) is None
+    found = responder.reject(replace(turn, system_text=f"It is five.{token} No."))
+    assert found is not None and found.error_class == "bad_system_text"
+    assert found.message == f"the system text has {token}, which is a special token of the model: remove it"
+
+
 def test_what_is_read_and_who_reads_it_change_the_targets(corpus: Path, given: dict[str, dict[str, Any]]) -> None:
     seen = {json.dumps(given["a0"]["t2c"]["units"])}
     for origin, parameters in (("t2c", {"text": "response"}), ("echo", {}), ("t2c", {"text": "hidden", "beams": 3})):

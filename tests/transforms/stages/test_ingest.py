@@ -50,6 +50,27 @@ def folder(tmp_path: Path, speech: list[dict]) -> Path:
     return tmp_path
 
 
+def test_every_turn_of_a_dialogue_has_its_system_text(tmp_path: Path, speech: list[dict]) -> None:
+    """Even if the line that states it lies in another window, or its audio is missing."""
+
+    def line(name: str, turn: int, **more: Any) -> str:
+        return json.dumps(
+            {"id": f"{name}{turn}", "audio": str(speech[0]["audio"]), "dialogue_id": name, "turn": turn} | more
+        )
+
+    lines = [line("a", 0), line("b", 0, audio="lost.wav", system="Be brief."), line("c", 0), line("b", 1), line("c", 1)]
+    lines += [json.dumps({"id": "alone", "audio": str(speech[0]["audio"]), "system": "Alone."})]
+    lines += [line("a", 1, system="Be kind."), line("c", 1, id="c2", system="It is a second turn 1.")]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    source = {"kind": "manifest", "corpus": "c", "manifest": str(tmp_path / "m.jsonl")}
+    dataset, _ = run_stages(tmp_path / "root", {"ingest": {"sources": [source]}})
+    assert list(check_dataset(dataset.root)) == []
+    found = {row["utterance_id"]: row["system_text"] for row in dataset.read("utterances").to_pylist()}
+    expected = {"a0": "Be kind.", "a1": "Be kind.", "b1": "Be brief.", "alone": "Alone.", "c0": None, "c1": None}
+    assert found == expected
+    assert {row["error_class"] for row in rejects(dataset, "utterances").values()} == {"missing_file", "duplicate_turn"}
+
+
 def test_a_folder_of_bad_files(folder: Path) -> None:
     source = {"kind": "manifest", "corpus": "bad", "manifest": str(folder / "m.jsonl")}
     dataset, reports = run_stages(folder / "root", {"ingest": {"sources": [source]}})

@@ -6,13 +6,14 @@ and a row can hold several answers: a frozen T2C, the echo decoder, a voice, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from echo_targets.schemas import ALIGNMENTS, ECHO_TARGETS, KEY, SAMPLE_RATE, TRANSCRIPTS, UNITS, UTTERANCES
 from echo_targets.schemas.tables.targets import ORIGINS, STOP_REASONS
@@ -55,7 +56,7 @@ class Echo(Transform):
     """Replies to a batch of user turns, then decodes all segments of the replies together."""
 
     name: ClassVar[str] = "echo"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads = (UTTERANCES, TRANSCRIPTS, ALIGNMENTS, UNITS)
     writes = ECHO_TARGETS
     on_device = True
@@ -87,6 +88,23 @@ class Echo(Transform):
             **(reader_weights(asset(reader), chosen.reader_whisper) if reader else {}),
             **({f"voice.{name}": file for name, file in self._voice.weight_digests().items()} if self._voice else {}),
         }
+
+    def check_entries(self, shards: Iterable[pa.Table]) -> None:
+        """Check that the prompt has a place for the corpus's system texts, if the model reads the dialogue."""
+        prompt = self.parameters.prompt
+        if not self.wants_audio or PromptTemplate.read(asset(prompt)).before_system is not None:
+            return
+        stated, first = 0, ""
+        for shard in shards:
+            used = pc.and_(pc.is_null(shard["error"]), pc.is_valid(shard["dialogue_id"]))
+            found = shard.filter(pc.and_(used, pc.is_valid(shard["system_text"])))
+            stated, first = stated + len(found), first or (found[KEY][0].as_py() if len(found) else "")
+        if stated:
+            raise ModelError(
+                f"stages.echo.prompt={prompt} has no place for a system text, but {stated:,} items state one (the "
+                f"first: {first}): choose a prompt with `before_system` (docs/ECHOX.md), or list `system` under the "
+                "sources' `ignore`"
+            )
 
     def setup(self) -> None:
         chosen = self.parameters
@@ -166,7 +184,7 @@ class Echo(Transform):
         if not text and not generates:
             return Reject(row[KEY], "no_reply_text", f"{turn} has neither reference text nor transcript")
         earlier = [reply_text(one) or "" for one in row["earlier"]]
-        user = UserTurn(row[KEY], audio, earlier, None if generates else text)
+        user = UserTurn(row[KEY], audio, earlier, None if generates else text, row["system_text"])
         return self._responder.reject(user) or user
 
     def _answered(
@@ -199,6 +217,7 @@ class Echo(Transform):
             "dialogue_id": row["dialogue_id"],
             "turn": row["turn"],
             "user_audio_ids": row["user_audio_ids"],
+            "system_text": row["system_text"],
             "prompt_template_id": self._prompt.id,
             "tokenizer_id": self._tokenizer_id,
             "asr_target_ids": self._responder.encode(user_text),

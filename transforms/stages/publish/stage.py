@@ -208,10 +208,10 @@ class S2TParameters(SpeechFilters):
 
 
 class PublishS2T(Publish):
-    """Stage I: audio and its text, with the reply if the turn has one."""
+    """Stage I: audio and its text, with the reply if the turn has one, and the dialogue's system text."""
 
     name: ClassVar[str] = "publish_s2t"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ALIGNMENTS)
     writes = S2T
     Parameters = S2TParameters
@@ -309,7 +309,7 @@ class PublishEcho(Publish):
     """Stage III: the user's audio, and the reply's tokens and segments, with units as one origin says them."""
 
     name: ClassVar[str] = "publish_echo"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads = (UTTERANCES, TRANSCRIPTS, MEASURES, ECHO_TARGETS)
     writes = ECHO
     needs = (ECHO_TARGETS,)

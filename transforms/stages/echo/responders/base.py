@@ -32,12 +32,14 @@ class UserTurn:
             `wants_audio`.
         replies: the replies to all turns but this one.
         reply: the given reply; None if it is to be generated. All rows of a batch are alike in this.
+        system_text: the dialogue's system text; None for that of the prompt template.
     """
 
     key: str
     audio: list[np.ndarray]
     replies: list[str]
     reply: str | None
+    system_text: str | None = None
 
 
 @dataclass(frozen=True)

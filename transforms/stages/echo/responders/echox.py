@@ -54,6 +54,8 @@ class EchoXResponder(Responder):
         self.num_units = self._echox.t2c.config.num_units
         self.model_id = f"echox-{digest(self.path)[:8]}"
         self._template = PromptTemplate.load(asset(self.parameters.prompt), self.tokenizer)
+        added = self.tokenizer.get_added_tokens_decoder()
+        self._special = {number: token.content for number, token in added.items() if token.special}
 
     def with_audio(self, users: pa.Table, window: pa.Table, audio_ids: list[list[str]]) -> pa.Table:
         encoded = pc.struct_field(window["audio"], "bytes").cast(pa.large_binary()).combine_chunks()
@@ -77,10 +79,16 @@ class EchoXResponder(Responder):
 
     def reject(self, turn: UserTurn) -> Reject | None:
         longest, most = max(map(len, turn.audio), default=0), self._echox.tower.max_samples
-        if longest <= most:
-            return None
-        message = f"a turn lasts {longest / SAMPLE_RATE:.1f} s, but the model encodes at most {most / SAMPLE_RATE:g} s"
-        return Reject(turn.key, "audio_too_long", message)
+        if longest > most:
+            lasts = f"a turn lasts {longest / SAMPLE_RATE:.1f} s"
+            return Reject(
+                turn.key, "audio_too_long", f"{lasts}, but the model encodes at most {most / SAMPLE_RATE:g} s"
+            )
+        special = [self._special[token] for token in self.encode(turn.system_text or "") if token in self._special]
+        if special:
+            message = f"the system text has {special[0]}, which is a special token of the model: remove it"
+            return Reject(turn.key, "bad_system_text", message)
+        return None
 
     def encode_audio(self, turns: Sequence[UserTurn]) -> list[list[EncodedAudio]]:
         return in_parallel(self._echox.encode_audio, [turn.audio for turn in turns], self.device)
@@ -94,7 +102,10 @@ class EchoXResponder(Responder):
         if needed <= most:
             return None
         what = "the turn needs" if len(encoded) == 1 else "the dialogue and its reply need"
-        remedy = "" if len(encoded) == 1 else "; set stages.echo.history_turns to fewer turns"
+        remedies = [] if len(encoded) == 1 else ["set stages.echo.history_turns to fewer turns"]
+        if turn.system_text is not None:
+            remedies.append(f"shorten the system text, which has {len(self.encode(turn.system_text))} tokens")
+        remedy = f"; {', or '.join(remedies)}" if remedies else ""
         return Reject(turn.key, "context_too_long", f"{what} {needed} positions, but the model has {most}{remedy}")
 
     def answer(self, turns: Sequence[UserTurn], encoded: Sequence[list[EncodedAudio]]) -> list[Answer]:
@@ -106,7 +117,8 @@ class EchoXResponder(Responder):
         return self._generated(turns, prompts) if generates else self._given(turns, prompts)
 
     def _prompt_ids(self, turn: UserTurn) -> list[int]:
-        ids = self._template.ids(self.tokenizer, [self.encode(reply) for reply in turn.replies])
+        replies = [self.encode(reply) for reply in turn.replies]
+        ids = self._template.ids(self.tokenizer, replies, turn.system_text)
         return [self._echox.config.audio_patch_id if token is None else token for token in ids]
 
     def _given(self, turns: Sequence[UserTurn], prompts: Sequence[Prompt]) -> list[Answer]:
