@@ -97,6 +97,7 @@ ORIGIN = {
 }
 RECORDING = {
     "recording_id": "the recording that the utterance was cut from; null if it was not cut by this pipeline",
+    "overlap": "share of the cut in which others speak; null if it was not cut by this pipeline",
 }
 SYSTEM = {
     "system_text": "system text of the utterance's dialogue, or of an utterance without one; null if it has none",

@@ -26,6 +26,7 @@ ENTRIES = Table(
             column("section_seconds", pa.float64(), nullable=True),
             column("declared_seconds", pa.float64(), nullable=True),
             column("recording_id", pa.string(), nullable=True),
+            column("overlap", pa.float32(), nullable=True),
             column("dialogue_id", pa.string(), nullable=True),
             column("turn", pa.int16(), nullable=True),
             column("role", pa.string()),
@@ -72,6 +73,7 @@ ENTRIES = Table(
         not_empty_rule("source"),
         range_rule("attempt", 0, 2**15 - 1),
         range_rule("size", 0, 2**62),
+        range_rule("overlap", 0, 1),
         trimmed_rule("system_text"),
         Rule(
             "timed_text_named",

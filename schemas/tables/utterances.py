@@ -36,6 +36,7 @@ UTTERANCES = Table(
         [
             column(KEY, pa.string()),
             column("recording_id", pa.string(), nullable=True),
+            column("overlap", pa.float32(), nullable=True),
             column("start_sample", pa.int64(), nullable=True),
             column("end_sample", pa.int64(), nullable=True),
             column("dialogue_id", pa.string(), nullable=True),
@@ -80,6 +81,7 @@ UTTERANCES = Table(
         range_rule("num_samples", 1, 2**40),
         range_rule("channel", -1, 127),
         range_rule("turn", 0, 32_767),
+        range_rule("overlap", 0, 1),
         trimmed_rule("reference_text"),
         trimmed_rule("spoken_text"),
         trimmed_rule("system_text"),

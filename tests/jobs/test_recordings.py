@@ -34,8 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, speech: list[dict[str, Any]])
         {"id": Path(file).stem, "audio": file, "split": "train"}
         for file in ("mono.flac", "two.flac", "silence.wav", "cut.flac")
     )
-    put_manifest(folder, "mono", [mono, silence, cut | {"text": "words of the whole"}])
-    put_manifest(folder, "two", [two, mono])
+    put_manifest(folder, "mono", [mono, silence, cut])
+    put_manifest(folder, "two", [two | {"text": "words of the whole"}, mono])
     return folder, clips, said
 
 
@@ -46,9 +46,7 @@ def utterances(root: Path) -> list[dict[str, Any]]:
 def test_a_recording_becomes_utterances(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     folder, clips, _ = made
     assert run_manifest(folder, "mono") == 0
-    said = capsys.readouterr().out
-    assert re.search(r"segment .* 1 .*truncated", said)
-    assert "recordings with a text without times: 1." in said
+    assert re.search(r"segment .* 1 .*truncated", capsys.readouterr().out)
     rows = utterances(folder / "mono")
     whole = np.rint(soundfile.read(folder / "mono.flac")[0] * 32768).astype(np.int16)
     for row in rows:
@@ -78,7 +76,10 @@ def test_two_channels_become_a_dialogue(made: Made, capsys: pytest.CaptureFixtur
     folder, _, said = made
     roles = "stages.segment.roles={0: assistant, 1: user}"
     assert run_manifest(folder, "two", "stages.segment.speakers=channels", roles) == 0
-    assert re.search(r"segment .* 1 .*one_channel", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"segment .* 1 .*one_channel", printed)
+    assert "recordings with a text without times: 1. With speakers: channels" in " ".join(printed.split())
+    (recording,) = Dataset(str(folder / "two-recordings")).read("cuts").to_pylist()
     rows = sorted(utterances(folder / "two"), key=lambda row: row["start_sample"])
     turns = [row for row in rows if row["dialogue_id"] is not None]
     truth = sorted({clip.turn for clip in said if clip.turn is not None})
@@ -90,6 +91,8 @@ def test_two_channels_become_a_dialogue(made: Made, capsys: pytest.CaptureFixtur
         assert abs(row["start_sample"] / SAMPLE_RATE - clips[0].start) < 0.5
         assert abs(row["end_sample"] / SAMPLE_RATE - clips[-1].end) < 0.5
         assert row["sampling_rate"] == DIALOGUE_RATE
+    assert [row["overlap"] for row in rows] == [cut["overlap"] for cut in recording["cuts"]]
+    assert max(row["overlap"] for row in turns) > 0
     assert len(rows) - len(turns) == sum(clip.turn is None for clip in said)
     for root in ("two", "two-recordings"):
         assert list(check_dataset(str(folder / root))) == []

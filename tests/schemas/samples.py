@@ -46,7 +46,7 @@ def _entry(number: int) -> Row:
         "source": "calls/train",
         "source_fingerprint": "44136fa355b3678a",
         "where": None,
-        "locator": f"/corpus/b/{number}.wav",  # its digest decides where the stand-ins' shards are cut
+        "locator": f"/corpus/c/{number}.wav",  # its digest decides where the stand-ins' shards are cut
         "size": 32_044,
         "timed_text": None if number % 3 else f"{number}.srt",
         "timed_text_sha256": None if number % 3 else f"{number:064x}",
@@ -56,7 +56,7 @@ def _entry(number: int) -> Row:
         "start_seconds": None if number % 2 else 12.5,
         "section_seconds": None if number % 2 else num_samples(number) / 16_000,
         "declared_seconds": num_samples(number) / 16_000 if number % 2 else None,
-        "recording_id": None,
+        **dict.fromkeys(("recording_id", "overlap")),
         **_dialogue(number),
         "role": ("user", "assistant")[number % 2],
         "corpus": "calls",
@@ -108,7 +108,7 @@ def _cuts(number: int) -> Row:
 
 def _utterance(number: int) -> Row:
     return {
-        **dict.fromkeys(("recording_id", "start_sample", "end_sample")),
+        **dict.fromkeys(("recording_id", "overlap", "start_sample", "end_sample")),
         **_dialogue(number),
         "role": ("user", "assistant")[number % 2],
         "corpus": "calls",

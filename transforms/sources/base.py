@@ -76,6 +76,7 @@ class Item:
     error: str | None = None
     text: str | None = None
     recording_id: str | None = None
+    overlap: float | None = None
     dialogue_id: str | None = None
     turn: int | None = None
     role: str | None = None

@@ -91,6 +91,7 @@ class CutsSource(Source):
                 start_seconds=start / SAMPLE_RATE,
                 section_seconds=(end - start) / SAMPLE_RATE,
                 recording_id=recording,
+                overlap=cut["overlap"],
                 dialogue_id=None if cut["turn"] is None else recording,
                 turn=cut["turn"],
                 role=cut["role"],

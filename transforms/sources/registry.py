@@ -143,6 +143,7 @@ def _entry(name: str, source: Source, item: Item, first_seen: dict[str, str]) ->
         "section_seconds": item.section_seconds,
         "declared_seconds": item.declared_seconds,
         "recording_id": item.recording_id,
+        "overlap": item.overlap,
         "dialogue_id": item.dialogue_id,
         "turn": item.turn,
         "role": role,

@@ -98,6 +98,7 @@ def _section(entry: Entry) -> Section:
 def _row(entry: Entry, audio: Audio, path: str, source: Source) -> Row:
     same = (
         "recording_id",
+        "overlap",
         "dialogue_id",
         "turn",
         "role",

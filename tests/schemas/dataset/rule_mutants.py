@@ -83,6 +83,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "section_seconds_range": put("section_seconds", -1.0),
         "declared_seconds_range": put("declared_seconds", -1.0),
         "timed_text_named": lambda row: row.update(timed_text=None, timed_text_sha256="ab"),
+        "overlap_range": put("overlap", 1.5),
         "system_text_trimmed": put("system_text", ""),
         "error_worded": put("error", "calls.jsonl, line 3: not JSON"),
     },
@@ -98,6 +99,7 @@ MUTANTS: dict[str, dict[str, Callable[[Row], None]]] = {
         "turn_of_dialogue": put("turn", None),
         "reference_text_trimmed": put("reference_text", "hello there you\ufeff"),
         "spoken_text_trimmed": put("spoken_text", " "),
+        "overlap_range": put("overlap", math.nan),
         "system_text_trimmed": put("system_text", "Be brief.\n"),
         "place_in_recording": put("end_sample", 7),
         "length_in_recording": lambda row: row.update(

@@ -74,7 +74,7 @@ NO_TEXT = {"reference_text": " ", "transcripts": None}
 def batch(*rows: dict[str, Any]) -> pa.Table:
     """What a publishing stage works on: rows of utterances with the other tables joined, None where there is none."""
     own = [
-        {name: row[name] for name in ("num_samples", "reference_text", "corpus", "language") if name in row}
+        {name: row[name] for name in ("num_samples", "overlap", "reference_text", "corpus", "language") if name in row}
         for row in rows
     ]
     result = table_of([sample("utterances", number) | values for number, values in enumerate(own)], UTTERANCES)
@@ -169,6 +169,9 @@ TOLD = GERMAN | {"language_prob": None}
         ({"min_bandwidth_hz": 4500}, {"measures": {"bandwidth_hz": 4500.0}}, None),
         ({"min_bandwidth_hz": 4500}, {"measures": {"bandwidth_hz": 4468.75}}, "bandwidth_hz"),
         ({"min_bandwidth_hz": 4500}, {"measures": {"bandwidth_hz": None}}, None),
+        ({"max_overlap": 0.3}, {"overlap": 0.3}, None),
+        ({"max_overlap": 0.3}, {"overlap": 0.301}, "overlap"),
+        ({"max_overlap": 0.3}, {"overlap": None}, None),
         ({"max_clipped_share": 0.01}, {"measures": {"clipped_share": 0.01}}, None),
         ({"max_clipped_share": 0.07}, {"measures": {"clipped_share": 0.0701}}, "clipped_share"),
         ({"min_snr_db": 10.0}, {"measures": {"snr_db": 9.9}}, "snr_db"),

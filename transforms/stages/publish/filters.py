@@ -65,6 +65,7 @@ class SpeechFilters(Parameters):
         max_silence_s: longest stretch without speech.
         min_loudness_lufs, max_loudness_lufs: integrated loudness.
         min_bandwidth_hz: highest frequency with sound.
+        max_overlap: share of an utterance cut from a recording in which others speak.
         max_clipped_share: share of samples on a plateau at the recording's extremes.
         min_snr_db: estimated signal-to-noise ratio.
         min_dnsmos_sig, min_dnsmos_bak, min_dnsmos_ovrl, min_dnsmos_p808: predicted mean opinion scores.
@@ -98,6 +99,7 @@ class SpeechFilters(Parameters):
     min_loudness_lufs: float | None = -50.0
     max_loudness_lufs: float | None = None
     min_bandwidth_hz: float | None = None
+    max_overlap: float | None = None
     max_clipped_share: float | None = None
     min_snr_db: float | None = None
     min_dnsmos_sig: float | None = None
@@ -150,6 +152,7 @@ def speech_checks(limits: SpeechFilters) -> Iterator[Check]:
     yield at_least("loudness_lufs", limits.min_loudness_lufs, of(MEASURES, "loudness_lufs"))
     yield at_most("loudness_lufs", limits.max_loudness_lufs, of(MEASURES, "loudness_lufs"))
     yield at_least("bandwidth_hz", limits.min_bandwidth_hz, of(MEASURES, "bandwidth_hz"))
+    yield at_most("overlap", limits.max_overlap, lambda rows: rows["overlap"])
     yield at_most("clipped_share", limits.max_clipped_share, of(MEASURES, "clipped_share"))
     yield at_least("snr_db", limits.min_snr_db, of(MEASURES, "snr_db"))
     yield at_least("dnsmos_sig", limits.min_dnsmos_sig, of(MEASURES, "dnsmos_sig"))
