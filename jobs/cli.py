@@ -76,7 +76,7 @@ class Commands(TyperGroup):
 
 
 def exit_with(code: int, version: bool) -> None:
-    """End the process with the exit code that a command returned."""
+    """End the process with the exit code that a command returned. Typer also passes the options of `app`."""
     raise typer.Exit(code)
 
 
@@ -95,7 +95,8 @@ app = typer.Typer(
 train = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a model on published training sets.")
 app.add_typer(train, name="train")
 for name, summary in COMMANDS.items():
-    (train if name.startswith("train ") else app).command(name.split()[-1], help=summary)(lambda: None)
+    group = train if name.startswith("train ") else app
+    group.command(name.split()[-1], help=summary)(lambda: None)  # stands for the command until it is imported
 
 
 def _print_version(wanted: bool) -> None:
