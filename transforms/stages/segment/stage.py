@@ -74,7 +74,7 @@ class Segment(OfEntries):
     """Scan each recording once, and cut it."""
 
     name: ClassVar[str] = "segment"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     writes = CUTS
     openers: ClassVar[int] = 2
     Parameters = SegmentParameters
