@@ -20,7 +20,7 @@ from rapidfuzz.distance import Levenshtein
 
 from benchmarks.common import speech_rows
 from echo_targets.jobs.commands.run import run_command
-from echo_targets.jobs.commands.train import t2c_rows
+from echo_targets.jobs.train_inputs import t2c_rows
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.readers.ctc import UnitReader, readable

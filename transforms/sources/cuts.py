@@ -59,15 +59,21 @@ class CutsSource(Source):
             version = dataset.current(CUTS.name)
             must_be_readable(dataset, CUTS.name)
             entries = dataset.recipe(CUTS.name, version.recipe).upstream[ENTRIES.name]
+            recordings, is_empty = 0, True
             for shard in dataset.snapshot(version.snapshot).ids:
                 cuts = self._rows(dataset, CUTS.name, version.recipe, shard, [KEY, "cuts"])
                 planned = self._rows(dataset, ENTRIES.name, entries, shard, [KEY, *OF_ENTRIES])
                 places = {entry[KEY]: entry for entry in planned.to_pylist()}
                 for row in cuts.to_pylist():
                     if places[row[KEY]]["source"] == name:
+                        recordings += 1
+                        is_empty = is_empty and not row["cuts"]
                         yield from self._items(row, places[row[KEY]])
         except (LayoutError, OSError) as error:
             raise SourceError(f"{self.corpus}: {self.root} has no cuts ({error}); run segment first") from error
+        if is_empty:
+            what = f"its {recordings:,} recordings have no speech" if recordings else f"it has no recording of {name}"
+            raise SourceError(f"{self.corpus}: {self.root} has no cuts: {what}")
 
     def _rows(self, dataset: Dataset, table: str, recipe: str, shard: str, columns: list[str]) -> pa.Table:
         manifest = dataset.manifest(table, recipe, shard)

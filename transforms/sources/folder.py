@@ -115,7 +115,7 @@ class FolderSource(Source):
                 if not AUDIO.fullmatch(ending):
                     continue
                 texts = [by_lower[text] for end in TEXTS for text in (stem + end, name + end) if text in by_lower]
-                with_times = [*timed.get(stem, ()), *timed.get(name, ())]
+                with_times = list(dict.fromkeys([*timed.get(stem, ()), *timed.get(name, ())]))
                 paired.update(texts, with_times)
                 other = first.setdefault(stem, name)
                 yield _File(

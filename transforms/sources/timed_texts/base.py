@@ -64,7 +64,7 @@ def decoded(data: bytes) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise BadTimedText(line, "holds a NUL: save it as UTF-8, or as UTF-16 with a byte order mark")
     if not text.strip():
-        raise BadTimedText(0, "is empty: export it again, or remove `timed_text` from the line")
+        raise BadTimedText(0, "is empty: export it again, or list the recording without it")
     return text
 
 

@@ -135,7 +135,8 @@ def _cue(times: str, lines: Sequence[str], number: int) -> Cue:
     if found is None:
         raise BadTimedText(number, f"{shown(times)} has no valid times; {EXPECTED}")
     start, end = (_seconds(found.groups()[place : place + 4], times, number) for place in (0, 4))
-    phrase(start, end, None, number)  # an empty cue needs valid times too
+    if end < start:  # an empty cue needs valid times too
+        phrase(start, end, None, number)
     return Cue(start, end, list(_lines(lines)), number)
 
 
@@ -164,10 +165,22 @@ def _plain(line: str) -> str:
 
 
 def _phrases(cues: Sequence[Cue]) -> list[Phrase]:
-    """Return a phrase for each speaker of each cue."""
+    """Return a phrase for each speaker of each cue.
+
+    whisper.cpp writes the rest of a phrase that it splits as a cue without a length: it belongs to the cue before.
+
+    Raises:
+        BadTimedText: another cue has no length.
+    """
     found = []
     repeated = without_repeats([(cue.start, cue.end, cue.lines) for cue in cues])
+    placed: list[tuple[Cue, list[Words]]] = []
     for cue, lines in zip(cues, repeated, strict=True):
+        if cue.start == cue.end and lines and placed and placed[-1][0].end == cue.start:
+            placed[-1][1].extend(lines)
+        else:
+            placed.append((cue, list(lines)))
+    for cue, lines in placed:
         for speaker in dict.fromkeys(speaker for speaker, _ in lines):
             said = " ".join(words for who, words in lines if who == speaker)
             found.append(phrase(cue.start, cue.end, said, cue.line, speaker))

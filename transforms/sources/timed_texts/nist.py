@@ -92,7 +92,8 @@ def rttm(text: str, names: Sequence[str]) -> list[Phrase]:
         start, duration = row.words[2], row.words[3]
         begin = seconds(start, row.line, "the start")
         end = begin + (seconds(duration, row.line, "the duration") or SHORTEST_SECONDS)
-        return phrase(begin, end, None, row.line, row.words[6], channel)
+        speaker = None if row.words[6] in UNKNOWN else row.words[6]
+        return phrase(begin, end, None, row.line, speaker, channel)
 
     kept = []
     for number, line in enumerate(text.split("\n"), 1):

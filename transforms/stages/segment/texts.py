@@ -34,8 +34,9 @@ def phrases_of_tracks(
     if entry["timed_text"] is None:
         return [[] for _ in channels]
     name = file_name(entry["timed_text"])
-    stem = os.path.splitext(file_name(entry["locator"]))[0]
-    phrases = phrases_of(_read(source, entry["timed_text"], name), name, (entry[KEY], stem), tiers)
+    audio = file_name(entry["locator"])
+    names = (entry[KEY], os.path.splitext(audio)[0], audio)
+    phrases = phrases_of(_read(source, entry["timed_text"], name), name, names, tiers)
     for phrase in phrases:
         if phrase.start >= num_samples:
             raise _bad(
@@ -75,6 +76,15 @@ def _by_channel(name: str, phrases: Sequence[Phrase], channels: Sequence[int]) -
         if len(channels) > 1 and phrase.channel not in channels:
             number = phrase.channel + 1
             raise _bad(name, phrase, f"names channel {number}, but the recording has {len(channels)}: correct it")
+    if len(channels) > 1 and len(named) == 1:  # as diarization of a mix writes it
+        other = next((phrase for phrase in phrases if phrase.speaker != phrases[0].speaker), None)
+        if other is not None:
+            raise _bad(
+                name,
+                other,
+                f"names a second speaker in channel {phrases[0].channel + 1}, and none in another, but each has one: "
+                "correct the channels, or set speakers: one",
+            )
     found = [[phrase for phrase in phrases if phrase.channel == channel] for channel in channels]
     if phrases and not any(found):
         raise _bad(name, phrases[0], f"names other channels than {channels[0] + 1}, which is cut: correct `channel`")

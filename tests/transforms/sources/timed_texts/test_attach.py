@@ -45,6 +45,13 @@ def test_files_of_the_same_name_are_timed_texts(folder: Path) -> None:
     assert "skipped text files without an audio file of their name: 2" in source.remarks
 
 
+def test_the_name_of_the_audio_may_be_whole(tmp_path: Path) -> None:
+    """As whisper.cpp names its files. `wav` could also be a language."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(1_000), 16_000)
+    (tmp_path / "a.wav.srt").write_text("text")
+    assert listed(tmp_path, timed_texts=True)["a"]["timed_text"] == "a.wav.srt"
+
+
 def test_without_the_parameter_they_are_other_files(folder: Path) -> None:
     rows = listed(folder)
     assert {row["timed_text"] for row in rows.values()} == {None} and len(rows) == len(NAMES)

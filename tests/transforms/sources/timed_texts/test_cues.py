@@ -102,6 +102,13 @@ def test_a_number_that_is_said_is_no_cue() -> None:
     assert [said for _, _, said, _ in read(text)] == ["one", "three 3 four", "five"]
 
 
+def test_a_cue_without_a_length_belongs_to_the_one_before() -> None:
+    """As whisper.cpp writes it with --max-len; other programs end files with empty cues at 0."""
+    times = [f"00:00:0{start},000 --> 00:00:0{end},000" for start, end in ((1, 3), (3, 3), (3, 4), (0, 0))]
+    text = "".join(map(cue, ["one", "two", "three", ""], times))
+    assert read(text) == [(1, 3, "one two", None), (3, 4, "three", None)]
+
+
 def test_voices_are_speakers() -> None:
     text = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Mary Jane>Hi <i>there</i>\n<v.loud Bob>Yes</v>\n\n"
     assert read(text, "a.vtt") == [(1, 2, "Hi there", "Mary Jane"), (1, 2, "Yes", "Bob")]

@@ -69,6 +69,7 @@ def test_who_speaks_when() -> None:
         "SPEAKER else 1 0 9 <NA> <NA> eve <NA> <NA>\n"
     )
     assert read(text, "a.rttm") == [(0.297, 1.0, None, "ann", 0), (2.5, 3.0, None, "bob", 0)]
+    assert read("SPEAKER call 1 1 1 <NA> <NA> <NA> <NA> <NA>\n", "a.rttm") == [(1, 2, None, None, 0)]
 
 
 def test_the_recordings_id_is_preferred_to_its_files_name() -> None:

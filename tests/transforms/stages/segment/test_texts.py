@@ -51,11 +51,23 @@ def test_a_phrase_that_ends_late_is_shortened(tmp_path: Path) -> None:
     assert found(tmp_path, "a.ctm", "file 1 19 7 yes\n", -1) == [[(SECONDS, "yes", None)]]
 
 
+def test_the_recording_may_be_named_like_its_file(tmp_path: Path) -> None:
+    assert found(tmp_path, "a.ctm", "file.wav 1 1 1 yes\n", -1) == [[(2, "yes", None)]]
+
+
+DIARIZED = "SPEAKER file 1 1 1 <NA> <NA> ann <NA> <NA>\nSPEAKER file 1 3 1 <NA> <NA> bob <NA> <NA>\n"
+
+
+def test_speakers_of_one_channel_are_told_apart_in_a_mix(tmp_path: Path) -> None:
+    assert found(tmp_path, "a.rttm", DIARIZED, -1) == [[(2, None, "ann"), (4, None, "bob")]]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "channels", "says"),
     [
         ("a.ctm", "file 1 20 1 yes\n", (-1,), r"a\.ctm:1: starts at 20\.00 s, but the recording ends at 20\.00 s"),
         ("a.ctm", "file 1 1 1 yes\nfile 3 2 1 no\n", (0, 1), r"a\.ctm:2: names channel 3, but the recording has 2"),
+        ("a.rttm", DIARIZED, (0, 1), r"a\.rttm:2: names a second speaker in channel 1, and none in another"),
         ("a.ctm", TWO, (2,), r"a\.ctm:1: names other channels than 3, which is cut: correct `channel`"),
         ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nyes\n", (0, 1), r"a\.vtt:3: names no channel"),
     ],
