@@ -240,9 +240,9 @@ def test_several_codebooks_are_an_error_that_says_what_to_do(tmp_path: Path) -> 
     said = "2 units per frame.*Tokenize with num_codebooks=1"
     with pytest.raises(UserError, match=said):
         fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4)
-    for train, config in ((train_t2c_command, "train-t2c"), (train_reader_command, "train-reader")):
+    for train in (train_t2c_command, train_reader_command):
         with pytest.raises(UserError, match=said):
-            train(str(root.folder), str(tmp_path / "model"), config, [])
+            train(str(root.folder), str(tmp_path / "model"))
     root.put("units", [sample("units", 1), sample("units", 2)])
     with pytest.raises(UserError, match="units of 2 codebooks, expected one"):
         fit_unit_language_command(str(root.folder), str(tmp_path / "words"), 150, 4)
