@@ -79,11 +79,12 @@ def _by_channel(name: str, phrases: Sequence[Phrase], channels: Sequence[int]) -
     if len(channels) > 1 and len(named) == 1:  # as diarization of a mix writes it
         other = next((phrase for phrase in phrases if phrase.speaker != phrases[0].speaker), None)
         if other is not None:
+            number = (phrases[0].channel or 0) + 1
             raise _bad(
                 name,
                 other,
-                f"names a second speaker in channel {phrases[0].channel + 1}, and none in another, but each has one: "
-                "correct the channels, or set speakers: one",
+                f"names a second speaker in channel {number}, and none in another, but each has one: correct the "
+                "channels, or set speakers: one",
             )
     found = [[phrase for phrase in phrases if phrase.channel == channel] for channel in channels]
     if phrases and not any(found):
