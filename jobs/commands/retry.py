@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 from rich.console import Console
 
 from echo_targets.jobs.arguments import Overrides
-from echo_targets.jobs.commands.run import job_of, print_plan, run_job
+from echo_targets.jobs.commands.run import job_of, print_plan, run_job, say_cuts
 from echo_targets.jobs.config import JobConfig, load
 from echo_targets.jobs.screen import open_console
 from echo_targets.pipeline.job import Job
@@ -45,24 +46,26 @@ def retry_command(
     console = open_console()
     settings = load(config, overrides or [])
     named = named or []
-    rows = named
+    rows = list(named) or None
     if settings.recordings:
         there = keys_of(job_of(settings.recordings))
-        recordings, rows = ([key for key in named if (key in there) is wanted] for wanted in (True, False))
+        recordings = [key for key in named if key in there]
         if recordings or not named:
-            code = _retry(settings.recordings, recordings, console)
-            if code or (named and not rows):
+            if code := _retry(settings.recordings, recordings or None, console):
                 return code
+            say_cuts(settings.recordings, console)
+        if rows is not None:  # a changed recording may be cut in the same places: its cuts are the same entries
+            rows = [key for key in rows if key not in there] + cuts_of(job_of(settings), recordings)
     return _retry(settings, rows, console)
 
 
-def _retry(settings: JobConfig, named: Sequence[str], console: Console) -> int:
-    """Retry rows of one job, and return the exit code."""
+def _retry(settings: JobConfig, named: Sequence[str] | None, console: Console) -> int:
+    """Retry rows of one job, all rejected ones if None are named, and return the exit code."""
     job = job_of(settings)
     assert isinstance(job.plan, Plan)
     attempts = dict(job.plan.attempts)
     wanted = dict[str, None]()
-    for stage, keys in [("named", known(job, named))] if named else rejected_rows(job):
+    for stage, keys in rejected_rows(job) if named is None else [("named", known(job, named))]:
         console.print(f"{stage}: {len(keys)} rows to retry", markup=False)
         wanted.update(dict.fromkeys(keys))
     if not wanted:
@@ -77,6 +80,14 @@ def keys_of(job: Job) -> set[str]:
     """Return the keys of a job's items."""
     assert isinstance(job.plan, Plan)
     return {key for shard in job.plan.shards() for key in shard[KEY].to_pylist()}
+
+
+def cuts_of(job: Job, recordings: Sequence[str]) -> list[str]:
+    """Return the keys of a job's items that are cuts of these recordings."""
+    assert isinstance(job.plan, Plan)
+    wanted = pa.array(recordings, pa.string())
+    shards = [shard.filter(pc.is_in(shard["recording_id"], value_set=wanted)) for shard in job.plan.shards()]
+    return [key for shard in shards for key in shard[KEY].to_pylist()]
 
 
 def known(job: Job, named: Sequence[str]) -> list[str]:

@@ -18,12 +18,13 @@ from echo_targets.jobs.arguments import Overrides
 from echo_targets.jobs.config import ExecutionConfig, JobConfig, load
 from echo_targets.jobs.escapes import markup, one_line
 from echo_targets.jobs.expected import print_differences
+from echo_targets.jobs.recordings import remarks
 from echo_targets.jobs.screen import Screen, funnel, open_console
 from echo_targets.jobs.stages import SEGMENT
 from echo_targets.jobs.versions.card import write_card
 from echo_targets.pipeline.job import Job, JobFailed
 from echo_targets.pipeline.plan import Plan, plan
-from echo_targets.schemas import KEY, UTTERANCES
+from echo_targets.schemas import CUTS, KEY, UTTERANCES
 from echo_targets.schemas.dataset.layout import Dataset, Index
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.sources.base import Expected, Source, SourceError
@@ -80,7 +81,18 @@ def _run_recordings(settings: JobConfig, console: Console) -> int:
             "one channel, since it does not say who speaks; transcribe writes new ones",
             soft_wrap=True,
         )
-    return run_job(settings, job, console)
+    code = run_job(settings, job, console)
+    if code == 0:
+        say_cuts(settings, console)
+    return code
+
+
+def say_cuts(settings: JobConfig, console: Console) -> None:
+    """Print which recordings gave less than one expects."""
+    roles = SegmentParameters.model_validate(settings.stages[SEGMENT]).roles.values()
+    wanted = [role for role in ("user", "assistant") if set(roles) & {"user", "assistant"}]
+    for remark in remarks(Dataset(settings.root).read(CUTS.name, [KEY, "cuts"]), wanted):
+        console.print(one_line(remark), markup=False, soft_wrap=True)
 
 
 def _plan(job: Job) -> Plan:

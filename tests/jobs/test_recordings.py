@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
@@ -15,13 +16,16 @@ from benchmarks.made_recordings import DIALOGUE_RATE
 from echo_targets.jobs.commands.retry import retry_command
 from echo_targets.jobs.commands.run import run_command
 from echo_targets.jobs.config import ConfigError, load
-from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.jobs.recordings import remarks
+from echo_targets.schemas import CUTS, SAMPLE_RATE
 from echo_targets.schemas.dataset.check import check_dataset
 from echo_targets.schemas.dataset.layout import Dataset
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.audio.waveforms import decode_flac
 from echo_targets.transforms.sources.base import SourceError
 from tests.jobs.recording_jobs import CONFIG, Made, make, put_manifest, run_manifest
+
+A_CUT = {"channel": 0, "start_sample": 0, "end_sample": 1, "overlap": 0.0, "level_dbfs": 0.0, "border": "turn"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,9 @@ def utterances(root: Path) -> list[dict[str, Any]]:
 def test_a_recording_becomes_utterances(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     folder, clips, _ = made
     assert run_manifest(folder, "mono") == 0
-    assert re.search(r"segment .* 1 .*truncated", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"segment .* 1 .*truncated", printed)
+    assert "recordings without speech: 1 of 2 (silence)" in printed
     rows = utterances(folder / "mono")
     whole = np.rint(soundfile.read(folder / "mono.flac")[0] * 32768).astype(np.int16)
     for row in rows:
@@ -137,6 +143,30 @@ def test_cuts_that_are_not_there(made: Made, tmp_path: Path) -> None:
         run_command(str(config), [f"root={tmp_path}/out"], dry_run=False)
 
 
+def test_recordings_that_give_less_than_one_expects() -> None:
+    roles = {"both": ["user", "assistant"], "no-reply": ["user"], "aside": ["user", None], "mute": [], "d": [], "e": []}
+    rows = [
+        {"utterance_id": key, "cuts": [A_CUT | {"role": role or "assistant", "turn": role and 0} for role in each]}
+        for key, each in roles.items()
+    ]
+    fields = [CUTS.schema.field(name) for name in ("utterance_id", "cuts")]
+    cuts = pa.Table.from_pylist(rows, pa.schema(fields))
+    silent = "recordings without speech: 3 of 6 (mute, d, e)"
+    assert list(remarks(cuts, [])) == [silent]
+    assert list(remarks(cuts, ["user", "assistant"])) == [
+        silent,
+        "recordings without a turn of an assistant, so without echo targets: 2 of 6 (no-reply, aside)",
+    ]
+    assert list(remarks(cuts.slice(0, 1), ["user", "assistant"])) == list(remarks(cuts.slice(0, 0), ["user"])) == []
+
+
+def test_recordings_without_any_speech(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    put_manifest(made[0], "quiet", [{"id": "silence", "audio": "silence.wav"}])
+    with pytest.raises(SourceError, match="has no cuts: its 1 recordings have no speech"):
+        run_manifest(made[0], "quiet")
+    assert "recordings without speech: 1 of 1 (silence)" in capsys.readouterr().out
+
+
 def test_a_mended_recording_is_retried(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     """Its size stays the same, so that a run does not see the change."""
     folder = made[0]
@@ -155,8 +185,27 @@ def test_a_mended_recording_is_retried(made: Made, capsys: pytest.CaptureFixture
     assert "segment: 1 rows to retry" in capsys.readouterr().out
     assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono", "mended"}
     assert retry_command(str(folder / "config.yaml"), given, ["mono"]) == 0
+    assert {row["recording_id"] for row in utterances(folder / "mended")} == {"mono", "mended"}
     with pytest.raises(UserError, match="--id nobody"):
         retry_command(str(folder / "config.yaml"), given, ["nobody"])
+
+
+def test_a_retried_recording_has_its_new_sound_in_the_same_cuts(made: Made) -> None:
+    folder = made[0]
+    sound = soundfile.read(folder / "mono.flac", dtype="float32")[0][: 20 * SAMPLE_RATE]
+    put_manifest(folder, "softer", [{"id": "softer", "audio": "softer.wav"}])
+    given = [f"manifest={folder}/softer.jsonl", f"root={folder}/softer"]
+    soundfile.write(folder / "softer.wav", sound, SAMPLE_RATE)
+    assert run_manifest(folder, "softer") == 0
+    before = utterances(folder / "softer")
+    soundfile.write(folder / "softer.wav", sound * 0.99, SAMPLE_RATE)
+    whole = np.rint(soundfile.read(folder / "softer.wav")[0] * 32768).astype(np.int16)
+    assert retry_command(str(folder / "config.yaml"), given, ["softer"]) == 0
+    after = utterances(folder / "softer")
+    assert [row["utterance_id"] for row in after] == [row["utterance_id"] for row in before]
+    for row in after:
+        decoded = np.rint(decode_flac(row["audio"]["bytes"]) * 32768).astype(np.int16)
+        assert (decoded == whole[row["start_sample"] : row["end_sample"]]).all()
 
 
 @pytest.mark.slow
