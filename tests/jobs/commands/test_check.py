@@ -107,7 +107,7 @@ def test_against_a_contract_beside_the_rows(root: Root, tmp_path: Path, capsys: 
     said = capsys.readouterr().out.splitlines()
     assert said == [
         "utterances: breaking: column channel was int64 not null and is int8 not null",
-        "utterances: schema_version: schema_version is 3.2.0; a breaking change requires 4.0.0",
+        f"utterances: schema_version: schema_version is {UTTERANCES.version}; a breaking change requires 4.0.0",
     ]
     assert check_command(None, against=str(root.folder)) == 0
 
