@@ -46,7 +46,7 @@ def _entry(number: int) -> Row:
         "source": "calls/train",
         "source_fingerprint": "44136fa355b3678a",
         "where": None,
-        "locator": f"/corpus/b/{number}.wav",  # its digest decides where the stand-ins' shards are cut
+        "locator": f"/corpus/d/{number}.wav",  # its digest decides where the stand-ins' shards are cut
         "size": 32_044,
         "timed_text": None if number % 3 else f"{number}.srt",
         "timed_text_sha256": None if number % 3 else f"{number:064x}",
