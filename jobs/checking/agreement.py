@@ -33,7 +33,7 @@ from echo_targets.schemas.tables.training import OF_REPLY, OF_TARGET
 OF_UTTERANCES = ("corpus", "split", "language", "speaker_id")
 COPIES: dict[str, dict[str, dict[str, str]]] = {
     S2T.name: {
-        UTTERANCES.name: {name: name for name in OF_UTTERANCES},
+        UTTERANCES.name: {name: name for name in (*OF_UTTERANCES, "system_text")},
         TRANSCRIPTS.name: {"wer_vs_reference": "wer_vs_reference"},
         ALIGNMENTS.name: {"alignment_coverage": "coverage"},
     },

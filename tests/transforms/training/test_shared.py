@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,21 +146,16 @@ def echo_rows(rows: list[S2TRow], config: EchoXConfig, tokenizer: Tokenizer, pro
     return made
 
 
-def test_a_rows_system_text_is_in_its_prompt(
-    rows: list[S2TRow], config: EchoXConfig, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    """One step on rows that differ in their system texts only has another loss."""
+def test_a_rows_system_text_is_in_its_prompt(rows: list[S2TRow], config: EchoXConfig, tokenizer: Tokenizer) -> None:
     template = {"before_system": ["<assistant>"], "before_audio": ["<end>", "<user>"], "after_audio": ["<end>"]}
     placed = PromptTemplate.model_validate({"id": "p", "after_reply": ["<end>"], **template})
+    tower: Any = SimpleNamespace(max_samples=2**30, context=300)
+    without, told = (
+        s2t_training._example(replace(rows[0], system_text=text), config, tokenizer, placed, tower).prompt
+        for text in (None, "Go on.")
+    )
     said = tokenizer.encode("Go on.", add_special_tokens=False).ids
-    ids = prompt_ids(placed, tokenizer, config, "Go on.")
-    assert ids == [*prompt_ids(placed, tokenizer, config)[:1], *said, *prompt_ids(placed, tokenizer, config)[1:]]
-    losses = []
-    for text in (None, "Go on.", "That is so."):
-        given = [replace(row, system_text=text) for row in rows]
-        recipe = replace(RECIPE, steps=1, text_steps=0)
-        losses.append(train_s2t(given, [], config, tokenizer, placed, tmp_path / f"{text}", recipe)["final_loss"])
-    assert len({json.dumps(loss) for loss in losses}) == 3
+    assert said and told == [without[0], *said, *without[1:]]
 
 
 def test_it_learns_to_answer_speech(stage1: Path, rows: list[S2TRow], prompt: PromptTemplate) -> None:
