@@ -56,15 +56,16 @@ nano: .venv/demo  ## rebuild the embedded EchoX and unit reader from rules and s
 	$(BIN)/echo-targets run nano-reader texts=out/nano/domain.jsonl root=out/nano/reader-corpus
 	$(BIN)/echo-targets train reader out/nano/reader-corpus out/nano/unit-reader
 
-english: .venv/dev  ## train a T2C of 14 million parameters and a reader of 5 on 36 hours of plain English; takes a day, writes to out/english
+english: .venv/dev  ## train a T2C and a unit reader on 24 hours of plain English; takes 3 hours, writes to out/english
 	mkdir -p out/english && cd out/english && apt-get download wordnet-base bible-kjv bible-kjv-text r-cran-janeaustenr \
 	    && for package in *.deb; do dpkg-deb -x $$package unpacked; done
-	$(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/unpacked out/english/texts.jsonl
+	$(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/unpacked out/english/texts.jsonl \
+	    $(addprefix --without ,$(wildcard ../shared/speech/manifest.jsonl))
 	$(BIN)/echo-targets run english texts=out/english/texts.jsonl root=out/english/corpus
-	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c model.hidden_size=384 model.text_embedding_size=384 \
-	    model.num_layers=7 model.num_heads=6 model.num_kv_heads=6 model.ffn_size=1152 recipe.steps=12000 recipe.decay_steps=4000
+	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c model.num_layers=6 recipe.steps=2300 \
+	    recipe.decay_steps=1000 recipe.batch_tokens=4000 recipe.bfloat16=false recipe.dropout=0
 	$(BIN)/echo-targets train reader out/english/corpus out/english/reader model.hidden_size=256 model.ffn_size=768 \
-	    model.num_layers=8 recipe.steps=9000 recipe.decay_steps=3000
+	    recipe.steps=2100 recipe.decay_steps=900 recipe.batch_tokens=4000 recipe.bfloat16=false
 
 clean:
 	rm -rf .venv out build *.egg-info

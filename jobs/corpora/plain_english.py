@@ -2,7 +2,7 @@
 
     apt-get download wordnet-base bible-kjv bible-kjv-text r-cran-janeaustenr
     for package in *.deb; do dpkg-deb -x $package unpacked; done
-    python -m echo_targets.jobs.corpora.plain_english unpacked OUT.jsonl [--hours 36] [--seed 0] [--without TEXTS.jsonl]
+    python -m echo_targets.jobs.corpora.plain_english unpacked OUT.jsonl [--hours 24] [--seed 0] [--without TEXTS.jsonl]
 
 - WordNet 3.0 (Princeton University; free for any use with its notice): 117,000 definitions and 48,000 examples, in
   words of every kind.
@@ -183,7 +183,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("unpacked", type=Path, help="folder with the unpacked packages")
     parser.add_argument("out", type=Path, help="JSON Lines file to write")
-    parser.add_argument("--hours", type=float, default=36.0, help="about how much speech (default: %(default)s)")
+    parser.add_argument("--hours", type=float, default=24.0, help="about how much speech (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("--without", type=Path, help="JSON Lines file of texts to evaluate on, kept out")
     given = parser.parse_args()
