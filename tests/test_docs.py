@@ -28,7 +28,7 @@ LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "benchmarks" / "README.md"]
 PLACES = ("schemas", "transforms", "pipeline", "jobs", "tests", "benchmarks", "docs")
 OWN_EXAMPLES = ("STAGES.md", "TRAINING.md")
 """Their Python examples are run by `tests/jobs/test_own_stage.py` and `tests/transforms/loading/test_docs.py`."""
-README_WORDS, DOCS_WORDS = 900, 13_900
+README_WORDS, DOCS_WORDS = 900, 14_000
 GIVEN = ["manifest=calls.jsonl", "root=out"]
 """What `folder` needs. It stands in for configurations of the reader's own, such as `job.yaml`."""
 
