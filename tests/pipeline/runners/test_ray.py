@@ -327,7 +327,8 @@ def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
 ) -> None:
     driver = Driver(tmp_path, cluster.address)
     try:
-        assert len(temporary(driver.root)) == 1, "the worker is in the midst of a shard"
+        shards = [name for name in temporary(driver.root) if ".parquet" in name]  # the driver may be writing its index
+        assert len(shards) == 1, "the worker is in the midst of a shard"
         if how is signal.SIGINT:
             os.killpg(driver.process.pid, how)  # as a terminal does
         else:
