@@ -61,7 +61,13 @@ def test_the_narrator_knows_its_words(narrator: Narrator) -> None:
     assert borders == sorted(borders) and borders[-1] <= len(spoken.waveform)
     assert all(border % FRAME_SAMPLES == 0 for border in borders)
     assert set(spoken.times.borders()) <= set(range(len(spoken.times.words) - 1))
-    assert narrator.say("One. Two.") is None
+    assert narrator.say("At 7:30.") is None  # the voice says four words
+
+
+def test_the_narrator_knows_where_sentences_follow_each_other(narrator: Narrator) -> None:
+    alone, both = (said(narrator, text) for text in ("One two.", "One two. Three four five!"))
+    assert both.times.words[:2] == alone.times.words and len(both.times.words) == 5
+    assert len(alone.waveform) < both.times.words[2][0] < both.times.words[4][1] < len(both.waveform)
 
 
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.3])

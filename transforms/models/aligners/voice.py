@@ -1,4 +1,7 @@
-"""Alignment of the embedded voice's own speech, by the durations of its phonemes: exact, and no search."""
+"""Alignment of the embedded voice's own speech, by the durations of its phonemes, without a search.
+
+A pause belongs to the word before it, whose last sound the voice prolongs.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from echo_targets.transforms.text import TextWord
 
 
 class VoiceAligner(Aligner):
-    """Aligns what the embedded voice spoke at its own pace, some 20 times as fast as `CtcAligner`.
+    """Aligns what the embedded voice spoke at its own pace, many times as fast as `CtcAligner`.
 
     The alignment fails for other speech, which is known by its length, and for texts with numbers or abbreviations,
-    whose words the voice does not tell apart.
+    whose words are not those that the voice says.
     """
 
     at_once = 1

@@ -192,7 +192,7 @@ def test_a_damaged_reader_is_named(tmp_path: Path) -> None:
 
 def test_importing_the_model_files_does_not_import_torch() -> None:
     modules = ", ".join(
-        f"echo_targets.transforms.{name}" for name in ("models.readers.ctc", "training.reader", "training.run")
+        f"echo_targets.transforms.{name}" for name in ("models.readers.ctc", "training.reader", "training.loop")
     )
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
