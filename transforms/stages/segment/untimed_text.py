@@ -30,7 +30,10 @@ MOST_PLACES = 16
 NEAR, SHIFT = 30, 5
 """An anchor needs another one at most `NEAR` tokens away, at the same distance in speech and text but for `SHIFT`."""
 LEAST_SHARE = 0.1
-"""Share of the tokens in anchors below which the text is that of another recording. A wrong text has about 0.02."""
+"""Share of the tokens in anchors below which the text is that of another recording.
+
+In four minutes of joined LibriSpeech clips the right text has 0.91, in white noise at 4 dB 0.48; others at most 0.02.
+"""
 
 Anchor = tuple[int, int]
 """Place of a token among the recognized ones, and among those of the text."""
