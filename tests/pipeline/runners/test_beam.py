@@ -239,7 +239,7 @@ def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
     driver: Driver, way: str, how: signal.Signals, straight_long: dict[str, bytes]
 ) -> None:
     process = driver.start_and_wait(WAYS[way])
-    assert len(temporary(driver.root)) >= 1, "the worker is in the midst of a shard"
+    assert len(temporary(driver.root)) >= 1, "the worker is writing a shard"
     if how is signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
     else:

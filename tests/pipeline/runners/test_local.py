@@ -238,7 +238,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
     driver: Driver, how: signal.Signals, straight_long: dict[str, bytes]
 ) -> None:
-    assert len(temporary(driver.root)) == 1, "the worker is in the midst of a shard"
+    assert len(temporary(driver.root)) == 1, "the worker is writing a shard"
     if how is signal.SIGINT:
         os.killpg(driver.process.pid, how)  # as a terminal does
     else:

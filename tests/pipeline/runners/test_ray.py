@@ -328,7 +328,7 @@ def test_when_the_driver_ends_its_workers_end_and_leave_nothing(
     driver = Driver(tmp_path, cluster.address)
     try:
         shards = [name for name in temporary(driver.root) if ".parquet" in name]  # the driver may be writing its index
-        assert len(shards) == 1, "the worker is in the midst of a shard"
+        assert len(shards) == 1, "the worker is writing a shard"
         if how is signal.SIGINT:
             os.killpg(driver.process.pid, how)  # as a terminal does
         else:

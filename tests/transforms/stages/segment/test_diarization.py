@@ -131,7 +131,7 @@ def test_texts_get_the_speaker_who_speaks_most_in_them() -> None:
 
 
 def test_only_long_stretches_without_text_have_a_phrase() -> None:
-    """What is short belongs to the text beside it, which it must not part."""
+    """A short stretch without text stays with the text next to it, so that the text is not split."""
     said = [(0, 40_000, 0), (41_000, 60_000, 0)]
     phrases = [Phrase(0, 12_000, "these"), Phrase(9_000, 30_000, "words"), Phrase(41_000, 50_000, "meet")]
     assert [phrase.text for phrase in with_speakers(phrases, said)] == ["these", "words", "meet"]
