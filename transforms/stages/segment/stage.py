@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -30,6 +31,9 @@ from echo_targets.transforms.stages.segment.scanning import Recording, Track, sc
 from echo_targets.transforms.stages.segment.stretches import StretchLoader
 from echo_targets.transforms.stages.segment.texts import phrases_of_tracks
 from echo_targets.transforms.stages.segment.untimed_text import words_in
+
+LOADING = Lock()
+"""Held while an aligner loads, since several recordings are cut at once."""
 
 
 class AlignmentParameters(Parameters):
@@ -137,8 +141,16 @@ class Segment(OfEntries):
         self._loaded_encoder = self._encoder
         if self._loaded_encoder:
             self._loaded_encoder.setup()  # on the CPU, like voice activity detection: the stage needs no device
-        self._aligner = self.parameters.alignment.open()
-        self._aligner.setup()
+        self._aligner: TokenAligner | None = None
+
+    def _loaded_aligner(self) -> TokenAligner:
+        """Return the aligner, loaded for the first text without times: few recordings have one, and it takes 0.5 GB."""
+        with LOADING:
+            if self._aligner is None:
+                aligner = self.parameters.alignment.open()
+                aligner.setup()
+                self._aligner = aligner
+            return self._aligner
 
     def rows_of(self, entries: Sequence[Entry], source: Source, file: str) -> list[Row | BadAudio]:
         return [self._row(entry, source) for entry in entries]
@@ -174,7 +186,7 @@ class Segment(OfEntries):
         texts = phrases_of_tracks(entry, source, recording.num_samples, channels, self.parameters.tiers)
         if entry["timed_text"] is None and entry["reference_text"] and len(channels) == 1:
             load, again = (StretchLoader(source.open(entry["locator"]), channels[0]) for _ in range(2))
-            texts = [words_in(entry["reference_text"], speech[0], load, again, self._aligner)]
+            texts = [words_in(entry["reference_text"], speech[0], load, again, self._loaded_aligner())]
         roles = self.parameters.roles
         if self._loaded_encoder is None:
             return [
