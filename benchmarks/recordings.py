@@ -1,11 +1,12 @@
-"""Cut recordings whose truth is known: words lost or cut through, turns found, time and memory, beside faster-whisper.
+"""Cut recordings whose truth is known: words lost or cut through, turns found, time and memory, beside others.
 
 The monologue is also cut by captions (SRT) and by words (CTM) with the true times, and by its text without times.
 
-python -m benchmarks.recordings [--minutes 20] [--dialogue-minutes 10] [--hours 4] [--keep FOLDER]
+python -m benchmarks.recordings [--minutes 20] [--dialogue-minutes 10] [--hours 4] [--keep FOLDER] [--whisperx PYTHON]
 
 `benchmarks.made_recordings` says what the two recordings hold. Every stage runs on both, through the command line. Time
-and memory are those of a process that cuts the first recording, repeated up to `--hours`.
+and memory are those of a process that cuts the first recording, repeated up to `--hours`. The others are faster-whisper
+and, with a Python in which it is installed (`uv pip install whisperx`), WhisperX.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ NEAR = 0.5
 """Seconds by which a turn's start and end may differ from those of its clips, which begin and end with silence."""
 
 
-def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) -> None:
+def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path, whisperx: str | None) -> None:
     import soundfile
 
     rows = speech_rows()
@@ -78,8 +79,12 @@ def main(minutes: float, dialogue_minutes: float, hours: float, folder: Path) ->
         report_words(name, truth, own, folder)
         report_cut_words(name, truth, cuts_of(folder, name), folder / "clips")
     report_cut_words("monologue, faster-whisper", clips, faster_whispers_cuts(sound), folder / "clips")
+    if whisperx:
+        soundfile.write(folder / "monologue.wav", sound, SAMPLE_RATE)
+        spans = whisperx_run(whisperx, folder / "monologue.wav")["spans"]
+        report_cut_words("monologue, WhisperX", clips, [as_cut(*span) for span in spans], folder / "clips")
     report_turns(said, folder)
-    report_speed(sound, hours, folder)
+    report_speed(sound, hours, folder, whisperx)
 
 
 def run(folder: Path, config: str, name: str, *overrides: str) -> None:
@@ -182,7 +187,18 @@ def faster_whispers_cuts(waveform: np.ndarray) -> list[dict[str, Any]]:
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     found = get_speech_timestamps(waveform, VadOptions(max_speech_duration_s=30, min_silence_duration_ms=160))
-    return [{"channel": -1, "start_sample": span["start"], "end_sample": span["end"]} for span in found]
+    return [as_cut(span["start"], span["end"]) for span in found]
+
+
+def as_cut(start: int, end: int) -> dict[str, Any]:
+    """Return a stretch of the only channel as a cut."""
+    return {"channel": -1, "start_sample": start, "end_sample": end}
+
+
+def whisperx_run(python: str, path: Path) -> dict[str, Any]:
+    """Return what `whisperx_cuts.py` finds in a WAV file, in the other environment."""
+    command = [python, "-I", str(Path(__file__).with_name("whisperx_cuts.py")), str(path)]
+    return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
 def report_turns(said: Sequence[Clip], folder: Path) -> None:
@@ -216,7 +232,7 @@ def _meets(cut: dict[str, Any], clip: Clip) -> bool:
     return bool(cut["channel"] == clip.channel and start < clip.end and end > clip.start)
 
 
-def report_speed(sound: np.ndarray, hours: float, folder: Path) -> None:
+def report_speed(sound: np.ndarray, hours: float, folder: Path, whisperx: str | None) -> None:
     """Print the time and memory of processes that cut a long recording."""
     import soundfile
 
@@ -229,6 +245,12 @@ def report_speed(sound: np.ndarray, hours: float, folder: Path) -> None:
         print(
             f"{hours:g} hours, {name}: {subprocess.run(command, check=True, capture_output=True, text=True).stdout}",
             end="",
+        )
+    if whisperx:
+        found = whisperx_run(whisperx, path)
+        print(
+            f"{hours:g} hours, WhisperX: {len(found['spans'])} cuts, real-time factor "
+            f"{found['seconds'] / hours / 3600:.5f}, {found['gigabytes']:.2f} GB at most"
         )
 
 
@@ -263,6 +285,7 @@ if __name__ == "__main__":
     parser.add_argument("--dialogue-minutes", type=float, default=10, help="of the dialogue (default: %(default)s)")
     parser.add_argument("--hours", type=float, default=4, help="of the long recording (default: %(default)s)")
     parser.add_argument("--keep", type=Path, help="keep recordings and results in this folder")
+    parser.add_argument("--whisperx", metavar="PYTHON", help="compare with WhisperX, installed in another environment")
     parser.add_argument("--cut", choices=LONG, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.cut:
@@ -271,4 +294,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as temporary:
             kept = given.keep or Path(temporary)
             kept.mkdir(parents=True, exist_ok=True)
-            main(given.minutes, given.dialogue_minutes, given.hours, kept)
+            main(given.minutes, given.dialogue_minutes, given.hours, kept, given.whisperx)

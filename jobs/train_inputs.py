@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from echo_targets.jobs.config import ConfigError, read_values
 from echo_targets.schemas.dataset.layout import Dataset, must_be_readable
+from echo_targets.transforms.assets import asset
 from echo_targets.transforms.models.echox.config import EchoXConfig
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.t2c.config import SPELLED
@@ -38,9 +39,20 @@ class RecipeConfig(BaseModel, Generic[AnyRecipe]):
 
 
 class TrainConfig(RecipeConfig[AnyRecipe]):
-    """A training recipe with the sizes of the network, whose keys are those of the network's config class."""
+    """A training recipe with the sizes of the network, whose keys are those of the network's config class.
+
+    Attributes:
+        start: a model to train further: a directory, or `embedded:NAME`. It must have the same sizes. Null starts from
+            random weights.
+    """
 
     model: dict[str, Any]
+    start: str | None = None
+
+    @property
+    def start_dir(self) -> Path | None:
+        """The directory of `start`."""
+        return None if self.start is None else asset(self.start)
 
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)

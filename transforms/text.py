@@ -36,6 +36,8 @@ _PIECE = regex.compile(rf"{_CHARACTER}|[^\s{SPACELESS}]+")
 _TOKEN = regex.compile(rf"(?V1){_CHARACTER}|[^\s{SPACELESS}[{BORDERS}]]+")
 _SPOKEN = regex.compile(r"[\p{L}\p{N}](?:.*[\p{L}\p{N}])?\p{M}*", regex.DOTALL)
 _SPACELESS = regex.compile(f"[{SPACELESS}]")
+_WITHOUT_SPACE_BEFORE = regex.compile(rf"[{SPACELESS}\u3001-\u303f\uff01-\uffee]")
+"""These scripts, their punctuation, and full-width forms."""
 
 _BRACKETED = regex.compile(r"[<\[][^>\]]*[>\]]|\([^)]+\)")
 _IGNORED = regex.compile(
@@ -123,10 +125,10 @@ def is_character(symbol: str) -> bool:
 
 
 def join(texts: Iterable[str]) -> str:
-    """Join parts of a text with spaces, except before a character of a script without spaces."""
+    """Join parts of a text with spaces, except before a character or sign of a script without spaces."""
     joined = ""
     for text in filter(None, texts):
-        joined += text if not joined or is_character(text) else f" {text}"
+        joined += text if not joined or _WITHOUT_SPACE_BEFORE.match(text) else f" {text}"
     return joined
 
 

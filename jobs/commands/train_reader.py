@@ -40,6 +40,6 @@ def train_reader_command(
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
     console.print(counted(rows, held_out))
-    report = train_unit_reader(rows, held_out, sizes, Path(out), chosen.recipe, chosen.half_precision)
+    report = train_unit_reader(rows, held_out, sizes, Path(out), chosen.recipe, chosen.half_precision, chosen.start_dir)
     console.print_json(json.dumps(report))
     return 0

@@ -83,7 +83,9 @@ def train_t2c_command(
         raise ConfigError(f"{path}: model: {error}") from None
     console = open_console()
     console.print(counted_with_borders(rows, held_out))
-    report = train_t2c(rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision)
+    report = train_t2c(
+        rows, held_out, sizes, tokenizer, Path(out), chosen.recipe, chosen.half_precision, chosen.start_dir
+    )
     console.print_json(json.dumps(report))
     return 0
 

@@ -66,7 +66,7 @@ class Transcribe(Transform):
     """Transcribe the utterances of a batch together."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads = (UTTERANCES,)
     writes = TRANSCRIPTS
     wants_audio = True

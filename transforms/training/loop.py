@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.errors import ModelError
+from echo_targets.transforms.models.checkpoints.files import digest, read_tensors
+from echo_targets.transforms.models.checkpoints.tensors import check_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +125,27 @@ def run_steps(
 def run_of(config: Any, recipe: RunRecipe, rows: int) -> str:
     """Return the identity of a run: a pydantic config, the recipe and the number of rows, as JSON."""
     return json.dumps({"config": config.model_dump(), "recipe": asdict(recipe), "rows": rows}, sort_keys=True)
+
+
+def start_from(module: torch.nn.Module, model: Path | None) -> str:
+    """Load the weights of a model directory, in place of random ones, and return their digest.
+
+    Args:
+        module: the module to train.
+        model: the directory; None changes nothing and returns "".
+
+    Raises:
+        ModelError: it is missing or damaged, or its tensors are not those of the module.
+    """
+    if model is None:
+        return ""
+    state = read_tensors(model)
+    try:
+        check_tensors(model, module.state_dict(), state)
+    except ModelError as error:
+        raise ModelError(f"{error}. To train it further, set `model` to the sizes in its config.json") from error
+    module.load_state_dict(state)
+    return digest(model)
 
 
 def _means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from echo_targets.transforms.training.loop import (
     run_of,
     run_steps,
     share_of,
+    start_from,
 )
 from echo_targets.transforms.units.codebook import check_units, collapse
 
@@ -55,6 +56,7 @@ def train_unit_reader(
     out_dir: Path,
     recipe: ReaderRecipe,
     half: bool = False,
+    start: Path | None = None,
 ) -> dict:
     """Train a model and write it, its curve and its report. An interrupted run resumes from its last checkpoint.
 
@@ -66,12 +68,14 @@ def train_unit_reader(
         out_dir: where to write the model.
         recipe: how to train.
         half: True writes the weights in float16; measurements are made on the written weights.
+        start: model directory of the same sizes whose weights are trained further; None starts from random ones.
 
     Returns:
         The report: rows, final loss, character error rate on `held_out`, sizes and the recipe.
 
     Raises:
         TrainingError: no rows, a unit outside the codebook, or a checkpoint of another recipe in `out_dir`.
+        ModelError: `start` is no model, or has other sizes.
     """
     import torch
 
@@ -83,12 +87,13 @@ def train_unit_reader(
         raise TrainingError(NO_ROWS)
     torch.manual_seed(recipe.seed)
     module = UnitReaderModule(config, recipe.dropout)
+    started = start_from(module, start)
     batches = Batches([len(example.units) for example in examples], recipe)
 
     def step_loss(step: int) -> Step:
         return _loss(module, [examples[row] for row in batches.at(step)], recipe, step)
 
-    run = run_of(config, recipe, len(examples))
+    run = run_of(config, recipe, len(examples)) + started
     final_loss = run_steps(out_dir, module, module.blocks, recipe, run, step_loss)
     UnitReader(config, module).save(out_dir, half)
     report = {

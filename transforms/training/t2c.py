@@ -27,6 +27,7 @@ from echo_targets.transforms.training.loop import (
     run_of,
     run_steps,
     share_of,
+    start_from,
 )
 from echo_targets.transforms.units.codebook import expand
 
@@ -115,6 +116,7 @@ def train_t2c(
     out_dir: Path,
     recipe: Recipe,
     half: bool = False,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train, measure, and write the model directory with `report.json` and `curve.jsonl`.
 
@@ -131,6 +133,7 @@ def train_t2c(
         out_dir: where to write the model.
         recipe: how to train.
         half: True writes the weights in float16; measurements are made on the written weights.
+        start: model directory of the same sizes whose weights are trained further; None starts from random ones.
 
     Returns:
         The report: steps, final loss, unit error rate on `held_out`, sizes and the recipe. A rate of nothing is None.
@@ -138,8 +141,9 @@ def train_t2c(
     Raises:
         TrainingError: no segment fits into the model, a unit is outside the codebook, or `out_dir` has a checkpoint of
             another recipe.
+        ModelError: `start` is no model, or has other sizes.
     """
-    module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe)
+    module, final_loss = trained_decoder(rows, config, tokenizer, out_dir, recipe, start=start)
     T2C(config, module, tokenizer).save(out_dir, half)
     return write_report(out_dir, T2C.load(out_dir), rows, held_out, final_loss, recipe)
 
@@ -151,11 +155,13 @@ def trained_decoder(
     out_dir: Path,
     recipe: Recipe,
     text_embeddings: torch.Tensor | None = None,
+    start: Path | None = None,
 ) -> tuple[T2CModule, float]:
     """Return the trained network and its final loss; write the checkpoint and the curve to `out_dir`.
 
     Args:
         text_embeddings: (text_vocab_size, text_embedding_size) of a language model, which stay frozen.
+        start: as for `train_t2c`.
     """
     import torch
 
@@ -172,12 +178,13 @@ def trained_decoder(
     torch.manual_seed(recipe.seed)
     module = T2CModule(config, recipe.dropout)
     _initialize(module, text_embeddings)
+    started = start_from(module, start)
     batches = Batches([len(example.ids) for example in examples], recipe)
 
     def step_loss(step: int) -> Step:
         return _loss(module, [examples[row] for row in batches.at(step)], recipe)
 
-    run = run_of(config, recipe, len(examples))
+    run = run_of(config, recipe, len(examples)) + started
     return module, run_steps(out_dir, module, module.model.layers, recipe, run, step_loss)
 
 

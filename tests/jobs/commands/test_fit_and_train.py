@@ -115,6 +115,9 @@ def test_train_t2c_makes_a_model_that_echo_takes(
     trained = T2C.load(out)
     same = ("prefix_ids", "middle_ids", "end_id", "text_vocab_size", "unit_vocab_size")
     assert all(getattr(trained.config, name) == getattr(shipped.config, name) for name in same)
+    further, still = str(tmp_path / "further"), "recipe.learning_rate=0"
+    assert train_t2c_command(dataset.root, further, [*sizes, *recipe, still, f"start={out}"]) == 0
+    assert Path(further, "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
 def test_train_reader_makes_a_model_that_echo_takes(dataset: Dataset, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rates of nothing are None, and a training without rows is an error of the user's."""
+"""Rates of nothing are None; a start from another model; a training without rows is an error of the user's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from echo_targets.schemas.errors import UserError
 from echo_targets.transforms.assets import asset
+from echo_targets.transforms.errors import ModelError
 from echo_targets.transforms.models.echox.model import EchoX
 from echo_targets.transforms.models.echox.prompts import PromptTemplate
 from echo_targets.transforms.training.echo import EchoMeasures, EchoRecipe, echo_measures, train_echo
-from echo_targets.transforms.training.loop import Batches, RunRecipe, share_of
+from echo_targets.transforms.training.loop import Batches, RunRecipe, TrainingError, share_of
 from echo_targets.transforms.training.reader import reading_error_rate, train_unit_reader
 from echo_targets.transforms.training.s2t import S2TRecipe, held_out_replies, train_s2t
 from echo_targets.transforms.training.shared import tokenizer_of
@@ -51,6 +54,41 @@ def test_a_report_without_held_out_rows(tmp_path: Path) -> None:
     report = train_unit_reader(readers.spoken(9, seed=0), [], readers.CONFIG, tmp_path / "reader", read)
     assert report["held_out_rows"] == 0 and report["held_out_character_error_rate"] is None
     assert reading_error_rate(readers.tiny(), [("5", [1])]) is None
+
+
+def test_a_training_starts_from_the_weights_of_a_model(tmp_path: Path) -> None:
+    short, still = replace(decoders.RECIPE, steps=2), replace(decoders.RECIPE, steps=1, seed=5, learning_rate=0.0)
+    read, read_still = replace(readers.RECIPE, steps=2), replace(readers.RECIPE, steps=1, seed=5, learning_rate=0.0)
+    sizes = decoders.CONFIG, decoders.TOKENIZER
+    rows, read_rows = decoders.spoken(9, seed=0), readers.spoken(9, seed=0)
+    train_t2c(rows, [], *sizes, tmp_path / "decoder", short)
+    train_t2c(rows, [], *sizes, tmp_path / "decoder-again", still, start=tmp_path / "decoder")
+    train_unit_reader(read_rows, [], readers.CONFIG, tmp_path / "reader", read)
+    train_unit_reader(read_rows, [], readers.CONFIG, tmp_path / "again", read_still, start=tmp_path / "reader")
+    for one, other in (("decoder", "decoder-again"), ("reader", "again")):
+        begun, again = (load_file(tmp_path / name / "model.safetensors") for name in (one, other))
+        assert begun.keys() == again.keys() and all(torch.equal(begun[key], again[key]) for key in begun)
+    with pytest.raises(TrainingError, match="another recipe"):  # random weights are another start
+        train_t2c(rows, [], *sizes, tmp_path / "decoder-again", still)
+
+
+def test_a_model_of_other_sizes_is_no_start(tmp_path: Path) -> None:
+    rows = decoders.spoken(9, seed=0)
+    with pytest.raises(ModelError, match=r"surplus .*set `model` to the sizes in its config\.json"):
+        train_t2c(
+            rows,
+            [],
+            decoders.CONFIG,
+            decoders.TOKENIZER,
+            tmp_path,
+            decoders.RECIPE,
+            start=asset("embedded:english-t2c"),
+        )
+    with pytest.raises(ModelError, match="nowhere"):
+        train_unit_reader(
+            readers.spoken(9, seed=0), [], readers.CONFIG, tmp_path, readers.RECIPE, start=tmp_path / "nowhere"
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_rows_to_train_on(echox: EchoX, prompt: PromptTemplate, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from echo_targets.schemas.tables.base import BLANK
 from echo_targets.transforms.sources.timed_texts.base import BadTimedText, Phrase, phrase, shown
 from echo_targets.transforms.sources.timed_texts.rolling import without_repeats
+from echo_targets.transforms.text import join
 
 Words = tuple[str | None, str]
 """A line of a cue: who says it, and the text without markup."""
@@ -182,6 +183,6 @@ def _phrases(cues: Sequence[Cue]) -> list[Phrase]:
             placed.append((cue, list(lines)))
     for cue, lines in placed:
         for speaker in dict.fromkeys(speaker for speaker, _ in lines):
-            said = " ".join(words for who, words in lines if who == speaker)
+            said = join(words for who, words in lines if who == speaker)
             found.append(phrase(cue.start, cue.end, said, cue.line, speaker))
     return found

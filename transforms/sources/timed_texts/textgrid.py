@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from echo_targets.schemas.tables.base import BLANK
 from echo_targets.transforms.sources.timed_texts.base import NUMBER, BadTimedText, Phrase, phrase, seconds, shown
 from echo_targets.transforms.sources.timed_texts.nist import SILENCES
+from echo_targets.transforms.text import join
 
 TOKEN = re.compile(rf'"([^"]*(?:""[^"]*)*)"|(?<!\S)({NUMBER.pattern})(?!\S)|(<(?:exists|absent)>)|(?<!\S)![^\n]*')
 WORDS = re.compile(r"(?:(.+?) ?- ?)?words?", re.IGNORECASE)
@@ -49,7 +50,7 @@ def textgrid(text: str, wanted: Sequence[str]) -> list[Phrase]:
     found = []
     for tier, speaker in _chosen(_tiers(text), wanted):
         for start, end, label, line in tier.intervals or ():
-            said = " ".join(label.split("\n")).strip(BLANK)
+            said = join(label.split("\n")).strip(BLANK)
             if said and said.lower() not in SILENCES:
                 times = seconds(start, line, "xmin"), seconds(end, line, "xmax")
                 found.append(phrase(*times, said, line, speaker))

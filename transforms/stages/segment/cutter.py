@@ -18,6 +18,7 @@ from echo_targets.transforms.stages.segment.cutting import Border, Cut, Lengths,
 from echo_targets.transforms.stages.segment.phrase_cuts import cut_by_phrases, spoken_at_once
 from echo_targets.transforms.stages.segment.scanning import FRAME, Recording, Track
 from echo_targets.transforms.stages.segment.turns import turns
+from echo_targets.transforms.text import join
 
 Role: TypeAlias = Literal["user", "assistant", "narrator"]
 SILENCE_DBFS = -200.0
@@ -91,7 +92,7 @@ class Cutter:
                 first = 0 if talker.role == "user" else 1
                 number = first if number is None else number + 1
             phrases = [each for each in talker.phrases if turn.start <= each.start < turn.end]
-            said = " ".join(each.text for each in phrases if each.text) or None
+            said = join(each.text or "" for each in phrases) or None
             names = {each.speaker for each in phrases}
             border: Border = "end" if end == num_samples else "turn"
             made = Cut(start, end, border, said, names.pop() if len(names) == 1 else None)

@@ -36,6 +36,7 @@ from echo_targets.transforms.stages.segment.cutting import (
     together,
 )
 from echo_targets.transforms.stages.segment.scanning import FRAME
+from echo_targets.transforms.text import join
 
 LONGEST_OUTSIDE = SAMPLE_RATE
 """Samples of speech outside all phrases that may belong to a phrase's cut: captions begin late and end early."""
@@ -209,7 +210,7 @@ def _power_at(power: np.ndarray, first: int, last: int) -> float:
 
 def _piece(group: list[Unit], longest: int) -> Piece:
     start, end = group[0].start, group[-1].end
-    text = " ".join(text for unit in group for text in unit.texts) or None
+    text = join(text for unit in group for text in unit.texts) or None
     border: Border = "long_phrase" if end - start > longest else group[-1].border
     return Piece(start, end, border, text, group[-1].speaker)
 

@@ -29,7 +29,7 @@ from echo_targets.transforms.stages.segment.cutting import Lengths
 from echo_targets.transforms.stages.segment.diarization import DiarizationParameters, diarize, with_speakers
 from echo_targets.transforms.stages.segment.scanning import Recording, Track, scan
 from echo_targets.transforms.stages.segment.stretches import StretchLoader
-from echo_targets.transforms.stages.segment.texts import phrases_of_tracks
+from echo_targets.transforms.stages.segment.texts import check_channels, phrases_of_tracks
 from echo_targets.transforms.stages.segment.untimed_text import words_in
 
 LOADING = Lock()
@@ -106,7 +106,7 @@ class Segment(OfEntries):
     """Scan each recording once, and cut it."""
 
     name: ClassVar[str] = "segment"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     writes = CUTS
     openers: ClassVar[int] = 2
     Parameters = SegmentParameters
@@ -184,6 +184,7 @@ class Segment(OfEntries):
         channels = [track.channel for track in recording.tracks]
         speech = [spans_of(mask, recording.num_samples) for mask in own]
         texts = phrases_of_tracks(entry, source, recording.num_samples, channels, self.parameters.tiers)
+        check_channels(entry, texts, speech)
         if entry["timed_text"] is None and entry["reference_text"] and len(channels) == 1:
             load, again = (StretchLoader(source.open(entry["locator"]), channels[0]) for _ in range(2))
             texts = [words_in(entry["reference_text"], speech[0], load, again, self._loaded_aligner())]

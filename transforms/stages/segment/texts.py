@@ -6,13 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.transforms.audio.mixing import MIX
 from echo_targets.transforms.errors import BadData
+from echo_targets.transforms.models.asr.voice_activity import Span
 from echo_targets.transforms.sources.base import Source, file_name, is_missing, may_be_credentials
 from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.sources.timed_texts.registry import phrases_of
 from echo_targets.transforms.stages.of_entries import Entry
+
+LITTLE, MUCH = 0.2, 0.5
+"""The text's channels are wrong if less than `LITTLE` of one is spoken in it, and more than `MUCH` in another."""
 
 
 def phrases_of_tracks(
@@ -47,6 +53,39 @@ def phrases_of_tracks(
             )
     phrases = [replace(phrase, end=min(phrase.end, num_samples)) for phrase in phrases]
     return [_mixed(phrases)] if list(channels) == [MIX] else _by_channel(name, phrases, channels)
+
+
+def check_channels(entry: Entry, texts: Sequence[Sequence[Phrase]], speech: Sequence[Sequence[Span]]) -> None:
+    """Check that the phrases of each channel are spoken in it.
+
+    Args:
+        entry: the recording's entry.
+        texts: the phrases of each track, with places in samples.
+        speech: each track's own speech, in order.
+
+    Raises:
+        BadData: what the text says in one channel is spoken in another.
+    """
+    for place, phrases in enumerate(texts):
+        shares = [_share_in(phrases, spans) for spans in speech]
+        other = int(np.argmax(shares))
+        if shares[place] < LITTLE and shares[other] > MUCH:
+            name = file_name(entry["timed_text"] or "")
+            message = (
+                f"{shares[place]:.0%} of channel {place + 1} is spoken in it, but {shares[other]:.0%} in channel "
+                f"{other + 1}: correct the channels"
+            )
+            raise _bad(name, phrases[0], message)
+
+
+def _share_in(phrases: Sequence[Phrase], speech: Sequence[Span]) -> float:
+    """Return the share of the phrases' time that lies in speech."""
+    spans = np.array(speech, np.float64).reshape(-1, 2)
+    lengths = np.stack([np.zeros(len(spans)), spans[:, 1] - spans[:, 0]], axis=1)
+    borders, spoken = np.append(0, spans), np.append(0, np.cumsum(lengths))
+    times = np.array([(phrase.start, phrase.end) for phrase in phrases], np.float64).reshape(-1, 2)
+    inside = np.diff(np.interp(times, borders, spoken), axis=1).sum()  # of the samples of speech before each time
+    return float(inside / max(1, np.diff(times, axis=1).sum()))
 
 
 def _read(source: Source, locator: str, name: str) -> bytes:

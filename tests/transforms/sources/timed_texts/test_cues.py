@@ -13,6 +13,7 @@ from echo_targets.schemas import SAMPLE_RATE
 from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.sources.timed_texts.base import Phrase
 from echo_targets.transforms.sources.timed_texts.registry import phrases_of
+from echo_targets.transforms.text import join
 
 TIMES = "00:00:01,500 --> 00:00:03,000"
 Said = tuple[float, float, str | None, str | None]
@@ -53,6 +54,8 @@ def test_times(times: str, start: float, end: float) -> None:
     ("text", "expected"),
     [
         ("one\ntwo", "one two"),
+        ("你好，\n世界", "你好，世界"),
+        ("「はい」\n（笑）", "「はい」（笑）"),
         ('<i>one</i> <b>two</b> <font color="#fff">three</font>', "one two three"),
         (r"{\an8}one {\i1}two{\i0}\Nthree", "one two three"),
         ("R&amp;B &lt;i&gt; &quot;a&quot; &#39;b&#39; caf&eacute;", "R&B <i> \"a\" 'b' café"),
@@ -206,7 +209,7 @@ def test_what_pysubs2_writes_is_read_alike(cues: list[tuple[int, int, str]], end
         text = f"{number} {said}"  # no cue begins like the end of the last one, as rolling captions do
         at += pause
         file.append(pysubs2.SSAEvent(at, at + length, text=text.replace("\n", r"\N")))
-        expected.append((at / 1000, (at + length) / 1000, " ".join(text.split("\n")), None))
+        expected.append((at / 1000, (at + length) / 1000, join(text.split("\n")), None))
         at += length
     found = read(file.to_string(ending), f"a.{ending}")
     assert [said[2:] for said in found] == [said[2:] for said in expected]

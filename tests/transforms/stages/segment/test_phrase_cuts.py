@@ -42,6 +42,11 @@ def test_a_cut_is_a_group_of_whole_phrases_with_padding() -> None:
     assert cuts_of(phrases, 1.1, 5, 6, 9) == [(0.8, 5.2, "a b", "phrase"), (5.8, 9.2, "c", "phrase")]
 
 
+def test_phrases_of_a_script_without_spaces_are_joined_without_them() -> None:
+    phrases = [said(1, 3, "你好，"), said(3.3, 5, "世界。"), said(5.1, 6, "「好」"), said(6.1, 7, "OK")]
+    assert [text for _, _, text, _ in cuts_of(phrases, 1, 7)] == ["你好，世界。「好」 OK"]
+
+
 def test_what_is_longer_than_wanted_is_cut_at_its_longest_gap() -> None:
     phrases = [said(1, 10, "a"), said(10.2, 20, "b"), said(20.4, 35, "c"), said(35.3, 40, "d")]
     found = cuts_of(phrases, 1, 20, 20.4, 40)

@@ -11,7 +11,8 @@ from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.transforms.errors import BadData
 from echo_targets.transforms.sources.huggingface import HuggingFaceSource
 from echo_targets.transforms.sources.manifest import ManifestSource
-from echo_targets.transforms.stages.segment.texts import phrases_of_tracks
+from echo_targets.transforms.sources.timed_texts.base import Phrase
+from echo_targets.transforms.stages.segment.texts import check_channels, phrases_of_tracks
 
 SECONDS = 20
 
@@ -77,6 +78,17 @@ def test_what_does_not_fit_the_recording(
 ) -> None:
     with pytest.raises(BadData, match=says):
         found(tmp_path, name, text, *channels)
+
+
+def test_phrases_that_are_spoken_in_another_channel() -> None:
+    said = [[Phrase(0, 80, "a"), Phrase(200, 300, "b")], [Phrase(100, 180, "c")]]
+    entry = {"timed_text": "texts/talk.stm"}
+    check_channels(entry, said, [[(0, 90), (190, 290)], [(90, 180)]])
+    check_channels(entry, said, [[], []])  # nothing is spoken: the text may be of music
+    check_channels(entry, [[], []], [[(0, 90)], [(90, 180)]])
+    check_channels(entry, said, [[(0, 300)], [(0, 300)]])  # both speak all the time
+    with pytest.raises(BadData, match=r"talk.stm:0: 0% of channel 1 is spoken in it, but 100% in channel 2: correct"):
+        check_channels(entry, said, [[(90, 180)], [(0, 90), (190, 300)]])
 
 
 def test_a_source_without_files_has_no_timed_texts() -> None:
