@@ -197,8 +197,10 @@ def as_cut(start: int, end: int) -> dict[str, Any]:
 
 def whisperx_run(python: str, path: Path) -> dict[str, Any]:
     """Return what `whisperx_cuts.py` finds in a WAV file, in the other environment."""
-    command = [python, "-I", str(Path(__file__).with_name("whisperx_cuts.py")), str(path)]
-    return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+    found = path.with_suffix(".whisperx.json")
+    command = [python, "-I", str(Path(__file__).with_name("whisperx_cuts.py")), str(path), str(found)]
+    subprocess.run(command, check=True)
+    return dict(json.loads(found.read_text()))
 
 
 def report_turns(said: Sequence[Clip], folder: Path) -> None:

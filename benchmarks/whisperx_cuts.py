@@ -1,6 +1,6 @@
-"""Print the stretches of speech that WhisperX decodes, found by pyannote's weights in its package; for `recordings.py`.
+"""Write the stretches of speech that WhisperX decodes, found by pyannote's weights in its package; for `recordings.py`.
 
-PYTHON -I benchmarks/whisperx_cuts.py SOUND.wav, where PYTHON has whisperx (3.8.6 was measured).
+PYTHON -I benchmarks/whisperx_cuts.py SOUND.wav OUT.json, where PYTHON has whisperx (3.8.6 was measured).
 The sound is 16-bit mono at 16 kHz; the result is JSON: spans in samples, seconds of computing, GB of memory at most.
 """
 
@@ -20,7 +20,7 @@ ONSET, OFFSET, LONGEST = 0.5, 0.363, 30
 """The defaults of `whisperx.load_model` and `transcribe`."""
 
 
-def main(path: str) -> None:
+def main(path: str, out: str) -> None:
     from whisperx.vads.pyannote import Pyannote
 
     with wave.open(path) as file:
@@ -32,8 +32,8 @@ def main(path: str) -> None:
     seconds = time.perf_counter() - began
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     spans = [(round(chunk["start"] * SAMPLE_RATE), round(chunk["end"] * SAMPLE_RATE)) for chunk in chunks]
-    json.dump({"spans": spans, "seconds": seconds, "gigabytes": int(peak) / 1e6}, sys.stdout)
+    Path(out).write_text(json.dumps({"spans": spans, "seconds": seconds, "gigabytes": int(peak) / 1e6}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -31,6 +31,8 @@ Progress = Callable[[int], None]
 
 PREFETCH = 2
 """Batches to read and decode ahead of the model."""
+EXAMPLES = 3
+"""Reasons of rejects that an error shows with an example."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,12 @@ class _Limit:
         """
         if len(self._rejects) > most_failed(self._rows, self._fraction):
             reasons = Counter(reject.error_class for reject in self._rejects).most_common()
+            first = {reject.error_class: reject for reject in reversed(self._rejects)}
+            examples = [f"{first[reason].utterance_id}: {first[reason].message}" for reason, _ in reasons[:EXAMPLES]]
             raise TooManyRejects(
                 f"{len(self._rejects)} of its {self._rows} rows were rejected "
                 f"({', '.join(f'{count} {reason}' for reason, count in reasons)}), more than "
-                f"max_reject_fraction={self._fraction:g} allows; first {self._rejects[0].utterance_id}: "
-                f"{self._rejects[0].message}"
+                f"max_reject_fraction={self._fraction:g} allows. Examples: {'; '.join(examples)}"
             )
 
 
