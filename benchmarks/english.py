@@ -1,6 +1,6 @@
 """Evaluate a text-to-codec model and a unit reader on English that no one here wrote, spoken by the embedded voice.
 
-python -m benchmarks.english [--t2c DIR] [--reader DIR] [--texts FILE.jsonl] [--limit N]
+python -m benchmarks.english [--t2c DIR] [--reader DIR] [--texts FILE.jsonl] [--limit N] [--beams N]
 
 The texts are those of ../shared/speech, or of a JSON Lines file with `id` and `text`. The voice speaks each whole text;
 recorded units are cut where its durations say. The model decodes the same segments from their text alone.
@@ -40,12 +40,12 @@ stages:
 """
 
 
-def main(t2c: str, reader: str, texts: Path | None, limit: int | None) -> None:
+def main(t2c: str, reader: str, texts: Path | None, limit: int | None, beams: int) -> None:
     lines = [json.loads(line) for line in texts.read_text().splitlines()] if texts else speech_rows()
     rows = spoken([{"id": line["id"], "text": line["text"]} for line in lines[:limit]])
     model, reading = T2C.load(asset(t2c)), UnitReader.load(asset(reader))
     cut = [segments_of([row], model.config, model.tokenizer) for row in rows]
-    decoded = decode(model, [segment for segments in cut for segment in segments])
+    decoded = decode(model, [segment for segments in cut for segment in segments], beams)
     said = iter(decoded)
     replies = [[next(said).units for _ in segments] for segments in cut]
     recorded = [[segment.collapsed for segment in segments] for segments in cut]
@@ -74,13 +74,13 @@ def spoken(lines: Sequence[dict[str, str]]) -> list[Row]:
     return [*rows, *held_out]
 
 
-def decode(model: T2C, segments: Sequence[Said]) -> list[Decoded]:
+def decode(model: T2C, segments: Sequence[Said], beams: int) -> list[Decoded]:
     """Decode segments in batches of like lengths; the result is in their order."""
     order = sorted(range(len(segments)), key=lambda place: len(segments[place].ids))
     found: dict[int, Decoded] = {}
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
-        found |= dict(zip(places, model.generate([segments[place].ids for place in places]), strict=True))
+        found |= dict(zip(places, model.generate([segments[place].ids for place in places], beams=beams), strict=True))
     return [found[place] for place in range(len(segments))]
 
 
@@ -102,5 +102,6 @@ if __name__ == "__main__":
     parser.add_argument("--reader", default="embedded:english-reader", help="the reader (default: %(default)s)")
     parser.add_argument("--texts", type=Path, help="JSON Lines file to read the texts from")
     parser.add_argument("--limit", type=int, help="use only the first N texts")
+    parser.add_argument("--beams", type=int, default=1, help="as `stages.echo.beams` (default: %(default)s)")
     given = parser.parse_args()
-    main(given.t2c, given.reader, given.texts, given.limit)
+    main(given.t2c, given.reader, given.texts, given.limit, given.beams)
