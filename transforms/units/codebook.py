@@ -108,7 +108,7 @@ class Codebook:
 
     def save(self, path: Path, report: dict[str, Any]) -> None:
         """Write a `.safetensors` file: the arrays, and as metadata the fields, the digest and the fit's report."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         about = {
             "format": FORMAT,
@@ -121,7 +121,8 @@ class Codebook:
         }
         # One metadata entry only: safetensors does not keep the order of several, so the file's bytes would vary.
         metadata = {"codebook": json.dumps(about, sort_keys=True)}
-        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}, path, metadata)
+        # Not save_file, whose files only their owner may read.
+        path.write_bytes(save({name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}, metadata))
 
     @classmethod
     def load(cls, path: Path) -> Codebook:

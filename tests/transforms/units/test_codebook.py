@@ -91,6 +91,9 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path: Pa
         assert report["frames"] == 300
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b and a != c
+    (tmp_path / "other").touch()
+    modes = {(tmp_path / name).stat().st_mode for name in ("a", "other")}
+    assert len(modes) == 1, "whoever may read other new files may read it"
 
 
 def test_units_do_not_depend_on_the_number_of_threads() -> None:

@@ -189,6 +189,8 @@ def test_tokenizer_offsets_point_into_the_text_as_given() -> None:
 def test_a_saved_model_says_the_same(tmp_path: Path, half: bool) -> None:
     model = tiny()
     model.save(tmp_path, half=half)
+    modes = {(tmp_path / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1, "whoever may read the sizes may read the weights"
     loaded = T2C.load(tmp_path)
     assert loaded.config == model.config
     assert {tensor.dtype for tensor in loaded.module.state_dict().values()} == {torch.float32}
