@@ -200,7 +200,7 @@ def test_a_dry_run_says_what_is_missing(tmp_path: Path, speech: Speech, capsys: 
     assert "librispeech: 3 items and 0.01 hours listed, 281,241 items and 960 hours are expected" in said
     assert "mls: missing, 723,636 items and 3,000 hours are expected: " in said and "mls_english/train" in said
     assert "unpack each archive to its own folder" in said
-    assert "transcribe v5: transcripts 2." in said and "publish_echo v" in said
+    assert "transcribe v6: transcripts 2." in said and "publish_echo v" in said
     assert "missing: models/EchoX-8B has no readable config.json" in said
     assert files(tmp_path) == before
     with pytest.raises(SourceError, match="mls_english/train"):
