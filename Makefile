@@ -65,7 +65,7 @@ english: .venv/dev  ## train a T2C and a unit reader on 24 hours of plain Englis
 	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c model.num_layers=6 recipe.steps=2300 \
 	    recipe.decay_steps=1000 recipe.batch_tokens=4000 recipe.bfloat16=false recipe.dropout=0
 	$(BIN)/echo-targets train reader out/english/corpus out/english/reader model.hidden_size=256 model.ffn_size=768 \
-	    recipe.steps=2100 recipe.decay_steps=900 recipe.batch_tokens=4000 recipe.bfloat16=false
+	    recipe.steps=3400 recipe.decay_steps=1400 recipe.batch_tokens=4000 recipe.bfloat16=false
 
 clean:
 	rm -rf .venv out build *.egg-info
