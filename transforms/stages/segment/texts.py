@@ -72,8 +72,8 @@ def check_channels(entry: Entry, texts: Sequence[Sequence[Phrase]], speech: Sequ
         if shares[place] < LITTLE and shares[other] > MUCH:
             name = file_name(entry["timed_text"] or "")
             message = (
-                f"{shares[place]:.0%} of channel {place + 1} is spoken in it, but {shares[other]:.0%} in channel "
-                f"{other + 1}: correct the channels"
+                f"of what it says in channel {place + 1}, {shares[place]:.0%} is spoken there and {shares[other]:.0%} "
+                f"in channel {other + 1}: correct the channels"
             )
             raise _bad(name, phrases[0], message)
 
@@ -84,7 +84,7 @@ def _share_in(phrases: Sequence[Phrase], speech: Sequence[Span]) -> float:
     lengths = np.stack([np.zeros(len(spans)), spans[:, 1] - spans[:, 0]], axis=1)
     borders, spoken = np.append(0, spans), np.append(0, np.cumsum(lengths))
     times = np.array([(phrase.start, phrase.end) for phrase in phrases], np.float64).reshape(-1, 2)
-    inside = np.diff(np.interp(times, borders, spoken), axis=1).sum()  # of the samples of speech before each time
+    inside = np.diff(np.interp(times, borders, spoken), axis=1).sum()  # of the speech before each time
     return float(inside / max(1, np.diff(times, axis=1).sum()))
 
 

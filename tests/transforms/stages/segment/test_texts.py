@@ -87,7 +87,9 @@ def test_phrases_that_are_spoken_in_another_channel() -> None:
     check_channels(entry, said, [[], []])  # nothing is spoken: the text may be of music
     check_channels(entry, [[], []], [[(0, 90)], [(90, 180)]])
     check_channels(entry, said, [[(0, 300)], [(0, 300)]])  # both speak all the time
-    with pytest.raises(BadData, match=r"talk.stm:0: 0% of channel 1 is spoken in it, but 100% in channel 2: correct"):
+    with pytest.raises(
+        BadData, match=r"talk.stm:0: of what it says in channel 1, 0% is spoken there and 100% in channel 2: correct"
+    ):
         check_channels(entry, said, [[(90, 180)], [(0, 90), (190, 300)]])
 
 
