@@ -97,9 +97,10 @@ def test_each_change_computes_its_own_shards(tmp_path: Path, speech: list[dict[s
         corpus.rows[6]["text"] = "other words were said"
         changed("a text", 1)
     shards = len(ids(corpus.root))
-    ran = run(corpus.job(**{"stages.publish_t2c.max_segment_seconds": 7.0}), runner)
-    assert ran == {"ingest": 0, "measure": 0, "tokenize": 0, "publish_t2c": shards}, "a threshold"
-    run(corpus.job(), runner)
+    if isinstance(runner, LocalRunner):
+        ran = run(corpus.job(**{"stages.publish_t2c.max_segment_seconds": 7.0}), runner)
+        assert ran == {"ingest": 0, "measure": 0, "tokenize": 0, "publish_t2c": shards}, "a threshold"
+        run(corpus.job(), runner)
     run(corpus.job("fresh"), runner)
     wanted = set(ids(corpus.root))
     grown, fresh = (
@@ -108,6 +109,8 @@ def test_each_change_computes_its_own_shards(tmp_path: Path, speech: list[dict[s
     )
     assert {path: data for path, data in grown.items() if path in fresh} == fresh and len(fresh) > 8 * shards
     assert list(check_dataset(str(corpus.root))) == []
+    if not isinstance(runner, LocalRunner):
+        return
     recipes = {table: version.recipe for table, version in Dataset(str(corpus.root)).tables().items()}
     run(corpus.job(shard_hours=0.01), runner)
     assert {table: version.recipe for table, version in Dataset(str(corpus.root)).tables().items()} == recipes

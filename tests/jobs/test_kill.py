@@ -1,4 +1,4 @@
-"""Two workers, killed at ten moments and run again each time, leave what one that is not disturbed leaves."""
+"""Two workers, killed at six moments and run again each time, leave what one that is not disturbed leaves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from echo_targets.schemas.dataset.check import check_dataset
 
 REPOSITORY = Path(__file__).parents[2]
-KILLS = 10
+KILLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_ten_kills(manifest: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_six_kills(manifest: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     root = tmp_path / "out"
     kills = 0
     for kill in range(1, KILLS + 1):
