@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 from echo_targets.schemas.errors import UserError
+from echo_targets.transforms.base import NO_FAILURES, Reject
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 DEVICE = re.compile(
@@ -14,6 +17,8 @@ DEVICE = re.compile(
 """Messages of accelerators and their libraries, which raise plain RuntimeErrors (torch, CTranslate2, ONNX Runtime)."""
 BUGS = (ImportError, AttributeError, NameError, TypeError, SyntaxError)
 """Errors of code or of an environment, which every row would meet."""
+EXAMPLES = 3
+"""Reasons of rejects that an error shows with an example."""
 
 
 class TooManyFailures(Exception):
@@ -53,3 +58,11 @@ def most_failed(rows: int, fraction: float) -> int:
     A single bad row must not fail a small shard, and a shard must not be lost as a whole. A fraction of 0 means none.
     """
     return int(max(fraction * rows, min(3, max(1, rows // 2)))) if fraction else 0
+
+
+def examples_of(rejects: Sequence[Reject]) -> str:
+    """Return the first reject of each of the most frequent reasons, without rows that a filter dropped."""
+    failures = [reject for reject in rejects if not reject.error_class.startswith(NO_FAILURES)]
+    first = {reject.error_class: reject for reject in reversed(failures)}
+    reasons = Counter(reject.error_class for reject in failures).most_common(EXAMPLES)
+    return "; ".join(f"{first[reason].utterance_id}: {first[reason].message}" for reason, _ in reasons)

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 
 from echo_targets.pipeline.attempt import forget_stopped
 from echo_targets.pipeline.commit import open_recipe, set_current, sweep
-from echo_targets.pipeline.failures import blames_the_data
+from echo_targets.pipeline.failures import blames_the_data, examples_of
 from echo_targets.pipeline.lease import Driver, Lease, WhenBusy
 from echo_targets.pipeline.plan import RECIPE, Committed, Plan
 from echo_targets.pipeline.reuse import Donors, find_donors
 from echo_targets.pipeline.runners.base import Done, Event, Failed, Runner
 from echo_targets.pipeline.shard import ShardTask, run_shard
 from echo_targets.pipeline.stage import StageSpec, changes, recipe_of
-from echo_targets.schemas import SAMPLE_RATE
+from echo_targets.schemas import KEY, SAMPLE_RATE
 from echo_targets.schemas.dataset.layout import Dataset, Index, LayoutError, Manifest
 from echo_targets.schemas.dataset.versions import Recipe, Version
-from echo_targets.transforms.base import FILTERED, NO_FAILURES
+from echo_targets.transforms.base import FILTERED, NO_FAILURES, Reject
 
 SICK = 5
 """A stage of which this many shards have failed, and more than were committed, is stopped."""
@@ -281,11 +281,18 @@ class Job:
         if report.rejects > self.max_reject_fraction * rows:
             raise JobFailed(
                 f"{recipe.stage}: {report.rejects} of {report.rows_in} rows were rejected ({report.why}), more than "
-                f"max_reject_fraction={self.max_reject_fraction:g} allows. They are in "
+                f"max_reject_fraction={self.max_reject_fraction:g} allows. Examples: "
+                f"{examples_of(self._rejects(dataset, recipe))}. All of them are in "
                 f"{dataset.where(f'rejects/{recipe.stage}/{recipe.fingerprint}')}. Correct the data and run "
                 "again (`echo-targets retry` where no file size changed), or raise max_reject_fraction.",
                 1,
             )
+
+    def _rejects(self, dataset: Dataset, recipe: Recipe) -> list[Reject]:
+        committed = dataset.committed(recipe.table, recipe.fingerprint, self.plan.snapshot.ids).values()
+        files = [dataset.open(manifest.rejects.path) for manifest in committed if manifest.rejects]
+        rows = [row for file in files for row in file.read([KEY, "error_class", "message"]).to_pylist()]
+        return [Reject(*row.values()) for row in rows]
 
 
 def _is_emptied(dataset: Dataset, report: StageReport) -> bool:

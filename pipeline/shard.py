@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from echo_targets.pipeline.attempt import attempt, forget
 from echo_targets.pipeline.commit import ShardWriter
-from echo_targets.pipeline.failures import TooManyRejects, most_failed
+from echo_targets.pipeline.failures import TooManyRejects, examples_of, most_failed
 from echo_targets.pipeline.pack import pack
 from echo_targets.pipeline.prefetch import prefetch
 from echo_targets.pipeline.reuse import TakenOver
@@ -31,8 +31,6 @@ Progress = Callable[[int], None]
 
 PREFETCH = 2
 """Batches to read and decode ahead of the model."""
-EXAMPLES = 3
-"""Reasons of rejects that an error shows with an example."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +142,10 @@ class _Limit:
         """
         if len(self._rejects) > most_failed(self._rows, self._fraction):
             reasons = Counter(reject.error_class for reject in self._rejects).most_common()
-            first = {reject.error_class: reject for reject in reversed(self._rejects)}
-            examples = [f"{first[reason].utterance_id}: {first[reason].message}" for reason, _ in reasons[:EXAMPLES]]
             raise TooManyRejects(
                 f"{len(self._rejects)} of its {self._rows} rows were rejected "
                 f"({', '.join(f'{count} {reason}' for reason, count in reasons)}), more than "
-                f"max_reject_fraction={self._fraction:g} allows. Examples: {'; '.join(examples)}"
+                f"max_reject_fraction={self._fraction:g} allows. Examples: {examples_of(self._rejects)}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,9 @@ def test_a_job_stops_as_soon_as_its_rejects_are_too_many_for_all_its_rows(tmp_pa
         for event in job(tmp_path, stage(Double, refuses=refuses), rows=60, shards=12).run(Inline()):
             seen += [event.stage] if isinstance(event, Done) else []
     assert failure.value.exit_code == 1 and seen.count("double") < 6
+    assert re.search(
+        r"Examples: utt-\d+: \S+: nothing to double\. All of them are in .*/rejects/double/", str(failure.value)
+    )
 
 
 def test_a_table_that_filters_have_emptied_is_not_current_unless_told(tmp_path: Path) -> None:
