@@ -56,18 +56,23 @@ nano: .venv/demo  ## rebuild the embedded EchoX and unit reader from rules and s
 	$(BIN)/echo-targets run nano-reader texts=out/nano/domain.jsonl root=out/nano/reader-corpus
 	$(BIN)/echo-targets train reader out/nano/reader-corpus out/nano/unit-reader
 
-english: .venv/dev  ## train a T2C and a unit reader on 24 hours of plain English; takes 4 hours, writes to out/english
+english: .venv/dev  ## train a T2C and a unit reader on 48 hours of plain English; takes 7 hours, writes to out/english
 	mkdir -p out/english && cd out/english && apt-get download wordnet-base bible-kjv bible-kjv-text r-cran-janeaustenr \
 	    && for package in *.deb; do dpkg-deb -x $$package unpacked; done
-	$(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/unpacked out/english/texts.jsonl \
-	    $(addprefix --without ,$(wildcard ../shared/speech/manifest.jsonl))
-	$(BIN)/echo-targets run english texts=out/english/texts.jsonl root=out/english/corpus
-	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c-first model.num_layers=6 recipe.steps=2300 \
+	for seed in 0 1; do \
+	    $(BIN)/python -m echo_targets.jobs.corpora.plain_english out/english/unpacked out/english/texts$$seed.jsonl \
+	        --seed $$seed $(addprefix --without ,$(wildcard ../shared/speech/manifest.jsonl)) \
+	    && $(BIN)/echo-targets run english texts=out/english/texts$$seed.jsonl root=out/english/corpus$$seed || exit; \
+	done
+	$(BIN)/echo-targets train t2c out/english/corpus0 out/english/t2c-first model.num_layers=6 recipe.steps=2300 \
 	    recipe.decay_steps=1000 recipe.batch_tokens=4000 recipe.bfloat16=false recipe.dropout=0
-	$(BIN)/echo-targets train t2c out/english/corpus out/english/t2c start=out/english/t2c-first model.num_layers=6 \
-	    recipe.seed=1 recipe.steps=2700 recipe.decay_steps=1500 recipe.batch_tokens=4000 recipe.bfloat16=false \
-	    recipe.dropout=0
-	$(BIN)/echo-targets train reader out/english/corpus out/english/reader model.hidden_size=256 model.ffn_size=768 \
+	$(BIN)/echo-targets train t2c out/english/corpus0 out/english/t2c-second start=out/english/t2c-first \
+	    model.num_layers=6 recipe.seed=1 recipe.steps=2700 recipe.decay_steps=1500 recipe.batch_tokens=4000 \
+	    recipe.bfloat16=false recipe.dropout=0
+	$(BIN)/echo-targets train t2c out/english/corpus1 out/english/t2c start=out/english/t2c-second \
+	    model.num_layers=6 recipe.seed=2 recipe.steps=4400 recipe.decay_steps=2200 recipe.batch_tokens=4000 \
+	    recipe.bfloat16=true recipe.dropout=0
+	$(BIN)/echo-targets train reader out/english/corpus0 out/english/reader model.hidden_size=256 model.ffn_size=768 \
 	    recipe.steps=3400 recipe.decay_steps=1400 recipe.batch_tokens=4000 recipe.bfloat16=false
 
 clean:
