@@ -45,7 +45,7 @@ class Align(Transform):
     """Forced alignment of words."""
 
     name: ClassVar[str] = "align"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = (UTTERANCES, TRANSCRIPTS)
     writes = ALIGNMENTS
     wants_audio = True

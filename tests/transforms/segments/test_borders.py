@@ -70,6 +70,16 @@ def test_the_narrator_knows_where_sentences_follow_each_other(narrator: Narrator
     assert len(alone.waveform) < both.times.words[2][0] < both.times.words[4][1] < len(both.waveform)
 
 
+@pytest.mark.parametrize("mark", ["-- ", "- ", "... ", "* ", '" ', "\u2014 "])
+def test_a_sentence_may_begin_with_a_mark(narrator: Narrator, mark: str) -> None:
+    """As the names under quotations do."""
+    plain, marked = (said(narrator, f"It smells that way. {name}Henry Spencer") for name in ("", mark))
+    assert len(marked.times.words) == len(plain.times.words) == 6
+    assert marked.times.words[-1][1] <= len(marked.waveform)
+    lasted = [[end - start for start, end in each.times.words] for each in (plain, marked)]
+    assert all(abs(one - other) <= 6 * FRAME_SAMPLES for one, other in zip(*lasted, strict=True))
+
+
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.3])
 def test_a_sibilant_word_sounds_where_the_narrator_says(narrator: Narrator, speed: float) -> None:
     """The durations themselves are late: a word in s hisses before its space does."""

@@ -135,7 +135,7 @@ class Narrator:
                 phonemes += phoneme
             spelling += token.text
             if token.whitespace:
-                phonemes += " "
+                phonemes += " " if phonemes else ""  # a sentence may begin with a dash, which has no phoneme
                 if last:
                     spans.append((_symbol(spelling), (first, last)))
                 spelling, first, last = "", 0, 0
