@@ -19,6 +19,8 @@ from tests.pipeline.stand_ins import files
 
 REPOSITORY = Path(__file__).parents[2]
 WAYS = {
+    "ray, one node": ["runner=ray", "ray.max_workers=1"],
+    "beam in memory": ["runner=beam"],
     "beam, two processes": ["runner=beam", "beam.direct_running_mode=multi_processing", "beam.direct_num_workers=2"],
     "beam portable": ["runner=beam", "beam.runner=PortableRunner", "beam.job_endpoint=embed"],
 }

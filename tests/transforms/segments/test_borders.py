@@ -80,6 +80,12 @@ def test_a_sentence_may_begin_with_a_mark(narrator: Narrator, mark: str) -> None
     assert all(abs(one - other) <= 6 * FRAME_SAMPLES for one, other in zip(*lasted, strict=True))
 
 
+@pytest.mark.parametrize("end", ["", "."])
+def test_a_dash_that_the_voice_does_not_speak_moves_nothing(narrator: Narrator, end: str) -> None:
+    plain, marked = (said(narrator, f"{mark}Henry Spencer{end}") for mark in ("", "-- "))
+    assert marked.times == plain.times
+
+
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.3])
 def test_a_sibilant_word_sounds_where_the_narrator_says(narrator: Narrator, speed: float) -> None:
     """The durations themselves are late: a word in s hisses before its space does."""
